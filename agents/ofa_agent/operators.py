@@ -1,0 +1,306 @@
+"""The vocabulary that agent, tables, spaces and host share: Operators, Blocks, keys, shapes, MACs, seeded weights.
+
+Shapes are ``(channels, height, width)``, or ``(features,)`` behind a Linear, and leave the batch out.
+MACs are multiply-accumulates of one inference at batch 1. Runs on Python 3.6 with numpy alone.
+
+    InvalidBlock        Operators that do not fit each other, or exceed the bounds below
+"""
+
+import math
+import zlib
+from typing import Any, List, NamedTuple, Sequence, Tuple, Union
+
+import numpy as np
+
+Shape = Tuple[int, ...]
+
+ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid")
+
+# A description comes over the network: nothing is allocated before it has passed these.
+MAX_OPERATORS = 4096
+MAX_DIMENSION = 1 << 16
+MAX_VALUES = 1 << 28
+
+BIAS_SCALE = 0.1
+
+
+class InvalidBlock(ValueError):
+    """Operators that cannot be executed one after the other; the message says which and why."""
+
+
+class Parameter(NamedTuple):
+    """One weight tensor of an Operator: its part (``weight``, ``bias``, …), shape, and standard deviation."""
+
+    part: str
+    shape: Shape
+    scale: float
+
+    @property
+    def size(self) -> int:
+        return product(self.shape)
+
+
+class Conv(NamedTuple):
+    """2-D convolution with batch norm folded in; zero padding ``kernel_size // 2``, weights ``[out, in / groups, k, k]``."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    groups: int = 1
+    bias: bool = True
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(len(shape) == 3 and shape[0] == self.in_channels, self, shape)
+        _expect(min(self.groups, self.stride, self.out_channels) >= 1 and self.kernel_size % 2 == 1, self, shape)
+        _expect(self.in_channels % self.groups == 0 and self.out_channels % self.groups == 0, self, shape)
+        return (self.out_channels, (shape[1] - 1) // self.stride + 1, (shape[2] - 1) // self.stride + 1)
+
+    def parameters(self) -> List[Parameter]:
+        fan_in = self.in_channels // self.groups * self.kernel_size**2
+        shape = (self.out_channels, self.in_channels // self.groups, self.kernel_size, self.kernel_size)
+        return _weight_and_bias(shape, fan_in, self.bias)
+
+    def macs(self, shape: Shape) -> int:
+        _, height, width = self.output_shape(shape)
+        return self.parameters()[0].size * height * width
+
+
+class Activation(NamedTuple):
+    """An elementwise function, one of ACTIVATIONS."""
+
+    function: str
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(self.function in ACTIVATIONS, self, shape)
+        return shape
+
+    def parameters(self) -> List[Parameter]:
+        return []
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+
+class Pool(NamedTuple):
+    """Global average pooling, ``(c, h, w)`` to ``(c, 1, 1)``."""
+
+    function: str = "global_average"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(self.function == "global_average" and len(shape) == 3, self, shape)
+        return (shape[0], 1, 1)
+
+    def parameters(self) -> List[Parameter]:
+        return []
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+
+class Linear(NamedTuple):
+    """Flattens, then a fully connected layer, weights ``[out, in]``."""
+
+    in_features: int
+    out_features: int
+    bias: bool = True
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(product(shape) == self.in_features and self.out_features >= 1, self, shape)
+        return (self.out_features,)
+
+    def parameters(self) -> List[Parameter]:
+        return _weight_and_bias((self.out_features, self.in_features), self.in_features, self.bias)
+
+    def macs(self, shape: Shape) -> int:
+        return self.in_features * self.out_features
+
+
+class SqueezeExcite(NamedTuple):
+    """Scales channels: global average pool, 1×1 reduce, relu, 1×1 expand, hard sigmoid, multiply (both with bias)."""
+
+    channels: int
+    reduced_channels: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(len(shape) == 3 and shape[0] == self.channels and self.reduced_channels >= 1, self, shape)
+        return shape
+
+    @property
+    def reduce(self) -> Conv:
+        return Conv(self.channels, self.reduced_channels, 1)
+
+    @property
+    def expand(self) -> Conv:
+        return Conv(self.reduced_channels, self.channels, 1)
+
+    def parameters(self) -> List[Parameter]:
+        return [
+            parameter._replace(part="%s.%s" % (name, parameter.part))
+            for name, conv in (("reduce", self.reduce), ("expand", self.expand))
+            for parameter in conv.parameters()
+        ]
+
+    def macs(self, shape: Shape) -> int:
+        return 2 * self.channels * self.reduced_channels
+
+
+class Add(NamedTuple):
+    """Adds an earlier value of the same shape: 0 is the Block's input, i the output of its i-th Operator."""
+
+    value: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def parameters(self) -> List[Parameter]:
+        return []
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+
+Operator = Union[Conv, Activation, Pool, Linear, SqueezeExcite, Add]
+
+
+class Block(NamedTuple):
+    """A short list of Operators at one input size: the unit of a table.
+
+    ``key`` names it in tables, exactly as the published tables do.
+    """
+
+    key: str
+    input_shape: Shape
+    operators: Tuple[Operator, ...]
+
+    @property
+    def shapes(self) -> List[Shape]:
+        """The shape of every value: the input, then each Operator's output."""
+        return shapes(self.operators, self.input_shape)
+
+    @property
+    def output_shape(self) -> Shape:
+        return self.shapes[-1]
+
+    @property
+    def macs(self) -> int:
+        return sum(operator.macs(shape) for operator, shape in zip(self.operators, self.shapes))
+
+    @property
+    def parameters(self) -> int:
+        """How many weights, biases that batch norm folded into included."""
+        return sum(parameter.size for operator in self.operators for parameter in operator.parameters())
+
+    @property
+    def seed(self) -> int:
+        return zlib.crc32(self.key.encode())
+
+
+def shapes(operators: Sequence[Operator], input_shape: Shape) -> List[Shape]:
+    """The shape of every value: the input, then each Operator's output. Raises InvalidBlock."""
+    if not 1 <= len(operators) <= MAX_OPERATORS:
+        raise InvalidBlock("%d operators, between 1 and %d are allowed" % (len(operators), MAX_OPERATORS))
+    values = [_bounded(tuple(input_shape), "the input")]
+    for operator in operators:
+        if isinstance(operator, Add):
+            _expect(0 <= operator.value < len(values) and values[operator.value] == values[-1], operator, values[-1])
+        values.append(_bounded(operator.output_shape(values[-1]), operator))
+        for parameter in operator.parameters():
+            _bounded(parameter.shape, operator)
+    return values
+
+
+def concatenate(key: str, blocks: Sequence[Block]) -> Block:
+    """A whole network: the Blocks one behind the other, as one Block. Raises InvalidBlock where they do not fit."""
+    operators: List[Operator] = []
+    shape = blocks[0].input_shape
+    for block in blocks:
+        if block.input_shape != shape:
+            raise InvalidBlock("%s takes %s, but gets %s" % (block.key, block.input_shape, shape))
+        start = len(operators)
+        operators.extend(Add(op.value + start) if isinstance(op, Add) else op for op in block.operators)
+        shape = block.output_shape
+    return Block(key, blocks[0].input_shape, tuple(operators))
+
+
+def tensor_seed(block_seed: int, index: int) -> int:
+    """The seed of a Block's index-th weight tensor."""
+    return block_seed << 16 | index
+
+
+def seeded(seed: int, length: int, scale: float) -> "np.ndarray[Any, Any]":
+    """``length`` normally distributed float32, little-endian; the same bytes on every numpy from 1.19 on."""
+    return (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
+
+
+def product(shape: Sequence[int]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result
+
+
+# Keys, as the published tables write them.
+
+
+def first_conv_key(input_shape: Shape, output_shape: Shape) -> str:
+    return "Conv-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
+
+
+def expanded_conv_key(
+    input_shape: Shape,
+    output_shape: Shape,
+    mid_channels: int,
+    kernel_size: int,
+    stride: int,
+    skip: bool,
+    se: bool,
+    hs: bool,
+) -> str:
+    return "expanded_conv-input:%s-output:%s-expand:%d-kernel:%d-stride:%d-idskip:%d-se:%d-hs:%d" % (
+        _size(input_shape),
+        _size(output_shape),
+        mid_channels,
+        kernel_size,
+        stride,
+        skip,
+        se,
+        hs,
+    )
+
+
+def final_expand_key(input_shape: Shape, output_shape: Shape) -> str:
+    return "Conv_1-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
+
+
+def pool_key(input_shape: Shape, output_shape: Shape) -> str:
+    return "AvgPool2D-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
+
+
+def feature_mix_key(input_shape: Shape, output_shape: Shape) -> str:
+    return "Conv_2-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
+
+
+def classifier_key(input_shape: Shape, classes: int) -> str:
+    return "Logits-input:%s-output:%d" % (_size(input_shape), classes)
+
+
+def _size(shape: Shape) -> str:
+    channels, height, width = shape
+    return "%dx%dx%d" % (height, width, channels)
+
+
+def _weight_and_bias(shape: Shape, fan_in: int, bias: bool) -> List[Parameter]:
+    weight = Parameter("weight", shape, math.sqrt(2.0 / fan_in))  # He et al. 2015: values neither vanish nor blow up
+    return [weight, Parameter("bias", shape[:1], BIAS_SCALE)] if bias else [weight]
+
+
+def _expect(condition: bool, operator: Operator, shape: Shape) -> None:
+    if not condition:
+        raise InvalidBlock("%s cannot take a value of shape %s" % (operator, shape))
+
+
+def _bounded(shape: Shape, what: object) -> Shape:
+    if not shape or any(not 1 <= size <= MAX_DIMENSION for size in shape) or product(shape) > MAX_VALUES:
+        raise InvalidBlock("%s has the shape %s, beyond what is allowed" % (what, shape))
+    return shape

@@ -1,0 +1,1 @@
+"""Once-for-all spaces, their accuracy models, and the search over them."""

@@ -1,0 +1,27 @@
+"""Spaces by name. Other distributions add theirs through the entry point group ``ofa_nas.spaces``."""
+
+from ofa_nas.spaces import compofa, mobilenet_v3
+from ofa_nas.spaces.architecture import Architecture, parse_architecture, read_architectures
+from ofa_nas.spaces.space import ABSENT, Population, Pricer, Space
+from ofa_tables import plugins
+
+__all__ = [
+    "ABSENT",
+    "Architecture",
+    "Population",
+    "Pricer",
+    "Space",
+    "find_space",
+    "parse_architecture",
+    "read_architectures",
+]
+
+_BUILT_IN: dict[str, Space] = {
+    space.name: space for space in (mobilenet_v3.OFA_W10, mobilenet_v3.OFA_W12, compofa.FIXED_W10, compofa.ELASTIC_W10)
+}
+
+
+def find_space(name: str) -> Space:
+    """Raises UnknownName, with the nearest names."""
+    space: Space = plugins.find("space", "ofa_nas.spaces", name, _BUILT_IN)
+    return space

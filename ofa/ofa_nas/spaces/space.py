@@ -1,0 +1,352 @@
+"""A Space: genes, the Blocks that they select, and everything that follows from the two.
+
+A concrete Space says which genes it has, which Blocks exist at a resolution (its entries), and for each position of
+the network which genes select which entry. Populations, entry indices, sums over a Population (latency, MACs,
+parameters), its extremes and its encodings all follow from that.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ofa_agent.operators import Block, concatenate
+from ofa_nas.spaces.architecture import Architecture
+from ofa_tables.errors import UsageError
+
+IntArray = np.ndarray[Any, np.dtype[Any]]
+FloatArray = np.ndarray[Any, np.dtype[Any]]
+
+ABSENT = -1
+
+
+@dataclass(frozen=True)
+class GeneGroup:
+    """Genes of one kind: ``count`` places that each hold one of ``choices``."""
+
+    name: str
+    choices: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Position:
+    """One place of the network, where one entry stands or none.
+
+    ``genes`` are rows of a Population; their joint code (mixed radix, the last one fastest) indexes ``entries``,
+    ``kernels`` and ``expands``: which of the Space's entries stands there, and the index of its kernel size and its
+    expand ratio among the Space's choices; ABSENT where there is none.
+    """
+
+    genes: tuple[int, ...]
+    radices: tuple[int, ...]
+    entries: IntArray
+    kernels: IntArray
+    expands: IntArray
+
+
+@dataclass(frozen=True)
+class Population:
+    """Many Architectures of one Space: ``genes[g, n]`` is the index of gene g's choice in Architecture n (uint8)."""
+
+    genes: IntArray
+
+    def __len__(self) -> int:
+        return int(self.genes.shape[1])
+
+    def __getitem__(self, which: Any) -> "Population":
+        return Population(self.genes[:, which])
+
+    @staticmethod
+    def concatenate(parts: Sequence["Population"]) -> "Population":
+        return Population(np.concatenate([part.genes for part in parts], axis=1))
+
+
+class Space:
+    """Base of all Spaces. The last gene is always the resolution."""
+
+    name: str
+    groups: tuple[GeneGroup, ...]
+    kernel_sizes: tuple[int, ...]
+    expand_ratios: tuple[int, ...]
+
+    def blocks(self, resolution_px: int) -> tuple[Block, ...]:
+        """The Space's entries at one resolution, always in the same order."""
+        raise NotImplementedError
+
+    def build_positions(self) -> tuple[Position, ...]:
+        raise NotImplementedError
+
+    def genes_of(self, architecture: Architecture) -> list[int]:
+        """Choice indices of one Architecture. Raises UsageError that names the wrong gene."""
+        raise NotImplementedError
+
+    def architecture_of(self, indices: IntArray) -> Architecture:
+        raise NotImplementedError
+
+    # What follows.
+
+    @cached_property
+    def positions(self) -> tuple[Position, ...]:
+        return self.build_positions()
+
+    @property
+    def resolutions_px(self) -> tuple[int, ...]:
+        return self.groups[-1].choices
+
+    @cached_property
+    def radices(self) -> IntArray:
+        """How many choices each gene has."""
+        return np.array([len(group.choices) for group in self.groups for _ in range(group.count)], dtype=np.int64)
+
+    @cached_property
+    def first_gene(self) -> Mapping[str, int]:
+        """The row at which a group's genes begin."""
+        starts, row = {}, 0
+        for group in self.groups:
+            starts[group.name] = row
+            row += group.count
+        return starts
+
+    def require_resolutions(self, resolutions_px: Iterable[int]) -> None:
+        for resolution in resolutions_px:
+            if resolution not in self.resolutions_px:
+                near = sorted(sorted(self.resolutions_px, key=lambda known: abs(known - resolution))[:2])
+                raise UsageError(
+                    f"{self.name} has no resolution {resolution}; the nearest are {near[0]} and {near[-1]}"
+                )
+
+    def encode(self, architectures: Sequence[Architecture]) -> Population:
+        """Architectures to a Population; genes of absent blocks become choice 0. Raises UsageError."""
+        columns = [self.genes_of(architecture) for architecture in architectures]
+        return self.canonical(
+            Population(np.array(columns, dtype=np.uint8).reshape(len(columns), len(self.radices)).T.copy())
+        )
+
+    def decode(self, population: Population) -> list[Architecture]:
+        return [self.architecture_of(column) for column in population.genes.T]
+
+    def canonical(self, population: Population) -> Population:
+        """The same networks, with every gene that nothing reads at choice 0: equal networks have equal genes."""
+        used = np.zeros(population.genes.shape, dtype=bool)
+        used[-1] = True
+        for position in self.positions:
+            present = position.entries[self.codes(position, population)] != ABSENT
+            for row in position.genes:
+                used[row] |= present
+        return Population(np.where(used, population.genes, 0).astype(np.uint8))
+
+    def codes(self, position: Position, population: Population) -> IntArray:
+        """The joint code (N,) of a position's genes."""
+        code = np.zeros(len(population), dtype=np.intp)
+        for row, radix in zip(position.genes, position.radices, strict=True):
+            code = code * radix + population.genes[row]
+        return code
+
+    def entry_indices(self, population: Population) -> IntArray:
+        """(positions, N): which entry of ``blocks(r)`` stands at each position; ABSENT where none does."""
+        return np.stack([position.entries[self.codes(position, population)] for position in self.positions])
+
+    def network_blocks(self, architecture: Architecture) -> list[Block]:
+        """The Blocks that one Architecture consists of, in order."""
+        population = self.encode([architecture])
+        blocks = self.blocks(self.resolutions_px[population.genes[-1, 0]])
+        return [blocks[index] for index in self.entry_indices(population)[:, 0] if index != ABSENT]
+
+    def network(self, architecture: Architecture) -> Block:
+        """The whole network as one Block, named by what it consists of: equal networks have equal keys."""
+        blocks = self.network_blocks(architecture)
+        return concatenate(network_key(blocks), blocks)
+
+    def keys(self, resolution_px: int) -> list[str]:
+        return [block.key for block in self.blocks(resolution_px)]
+
+    # Populations.
+
+    def sample(self, count: int, rng: np.random.Generator, resolutions_px: Iterable[int] | None = None) -> Population:
+        """Uniform over the genes."""
+        genes = rng.integers(0, self.radices[:, None], size=(len(self.radices), count))
+        genes[-1] = rng.choice(self.resolution_indices(resolutions_px), size=count)
+        return Population(genes.astype(np.uint8))
+
+    def sample_spread(
+        self, count: int, rng: np.random.Generator, resolutions_px: Iterable[int] | None = None
+    ) -> Population:
+        """From the smallest to the largest: each network leans towards small or large choices by its own chance."""
+        lean = rng.uniform(size=count)
+        genes = rng.binomial(self.radices[:, None] - 1, lean, size=(len(self.radices), count))
+        genes[-1] = rng.choice(self.resolution_indices(resolutions_px), size=count)
+        return Population(genes.astype(np.uint8))
+
+    def resolution_indices(self, resolutions_px: Iterable[int] | None) -> IntArray:
+        if resolutions_px is None:
+            return np.arange(len(self.resolutions_px))
+        chosen = list(resolutions_px)
+        self.require_resolutions(chosen)
+        return np.array([self.resolutions_px.index(resolution) for resolution in chosen])
+
+    # Sums over a Population.
+
+    def pricer(self, figures: FloatArray) -> "Pricer":
+        """Sums ``figures`` (resolutions, entries) over Populations."""
+        return Pricer(self, figures)
+
+    def macs(self, population: Population) -> FloatArray:
+        return self._macs_pricer(population)
+
+    def parameters(self, population: Population) -> FloatArray:
+        return self._parameters_pricer(population)
+
+    @cached_property
+    def _macs_pricer(self) -> "Pricer":
+        return self.pricer(self.figures(lambda block: block.macs))
+
+    @cached_property
+    def _parameters_pricer(self) -> "Pricer":
+        return self.pricer(self.figures(lambda block: block.parameters))
+
+    def figures(self, figure: Callable[[Block], float]) -> FloatArray:
+        """(resolutions, entries): ``figure`` of every Block."""
+        return np.array([[figure(block) for block in self.blocks(px)] for px in self.resolutions_px], dtype=np.float64)
+
+
+class Pricer:
+    """Sums a figure of each entry over whole Populations, without a loop over networks.
+
+    ``figures`` is (resolutions, entries). One gather for each position, in pieces that stay in the cache.
+    """
+
+    chunk = 1 << 14
+
+    def __init__(self, space: Space, figures: FloatArray) -> None:
+        self.space = space
+        padded = np.concatenate([figures, np.zeros((len(figures), 1))], axis=1)  # ABSENT reads the last column: 0
+        per_position = [(position, padded[:, position.entries]) for position in space.positions]
+        self._base = sum(
+            (table[:, 0] for position, table in per_position if not position.genes), np.zeros(len(figures))
+        )
+        self._gathers = _fused([(position, table) for position, table in per_position if position.genes])
+
+    def __call__(self, population: Population) -> FloatArray:
+        """(N,) sums; NaN where an entry's figure is."""
+        total = np.empty(len(population))
+        for start in range(0, len(population), self.chunk):
+            genes = population.genes[:, start : start + self.chunk]
+            resolution = genes[-1]
+            uniform = bool((resolution == resolution[0]).all())
+            piece = self._base.take(resolution)
+            for rows, radices, table in self._gathers:
+                code = _joint_code(genes, rows, radices)
+                if uniform:
+                    piece += table[resolution[0]].take(code)
+                else:
+                    piece += table.ravel().take(resolution * np.uint32(table.shape[1]) + code)
+            total[start : start + self.chunk] = piece
+        return total
+
+    def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Population]:
+        """The smallest sum that there is, and a network that has it; exact, without enumerating the Space.
+
+        Genes read at one position only are minimised there; those read at several (a stage's depth) are enumerated
+        over the positions that share them.
+        """
+        return min(
+            (self._cheapest_at(int(index)) for index in self.space.resolution_indices(resolutions_px)),
+            key=lambda found: found[0],
+        )
+
+    def _cheapest_at(self, resolution: int) -> tuple[float, Population]:
+        genes = np.zeros(len(self.space.radices), dtype=np.uint8)
+        genes[-1] = resolution
+        total = float(self._base[resolution])
+        for component in _components(self._gathers):
+            shared = sorted(
+                {row for rows, _, _ in component for row in rows if sum(row in other for other, _, _ in component) > 1}
+            )
+            cost, choice = min(
+                (
+                    _minimise(component, resolution, dict(zip(shared, values, strict=True)))
+                    for values in np.ndindex(*self.space.radices[shared])
+                ),
+                key=lambda found: found[0],
+            )
+            total += cost
+            for row, value in choice.items():
+                genes[row] = value
+        return total, self.space.canonical(Population(genes[:, None]))
+
+
+Gather = tuple[tuple[int, ...], tuple[int, ...], FloatArray]
+
+
+def _fused(positions: Sequence[tuple[Position, FloatArray]], limit: int = 256) -> list[Gather]:
+    """Positions whose joint genes have few enough codes are summed beforehand: fewer gathers."""
+    gathers: list[Gather] = []
+    for position, table in positions:
+        gather = (position.genes, position.radices, table)
+        if gathers:
+            both = _merge(gathers[-1], gather, limit)
+            if both is not None:
+                gathers[-1] = both
+                continue
+        gathers.append(gather)
+    return gathers
+
+
+def _merge(one: Gather, two: Gather, limit: int) -> Gather | None:
+    radix_of = dict(zip(one[0] + two[0], one[1] + two[1], strict=True))
+    rows = tuple(sorted(radix_of))
+    radices = tuple(radix_of[row] for row in rows)
+    if int(np.prod(radices)) > limit:
+        return None
+    grid = dict(zip(rows, np.indices(radices).reshape(len(rows), -1), strict=True))
+    tables = [table[:, _flat_code(grid, own_rows, own_radices)] for own_rows, own_radices, table in (one, two)]
+    return rows, radices, tables[0] + tables[1]
+
+
+def _flat_code(values: Mapping[int, Any], rows: Sequence[int], radices: Sequence[int]) -> Any:
+    code: Any = 0
+    for row, radix in zip(rows, radices, strict=True):
+        code = code * radix + values[row]
+    return code
+
+
+def _joint_code(genes: IntArray, rows: Sequence[int], radices: Sequence[int]) -> IntArray:
+    """The joint code in the narrowest type that holds it: numpy adds bytes many times faster than words."""
+    narrow = np.uint8 if np.prod(radices) <= 256 else np.uint16
+    code = genes[rows[0]].astype(narrow)
+    for row, radix in zip(rows[1:], radices[1:], strict=True):
+        code *= narrow(radix)
+        code += genes[row]
+    return code
+
+
+def _components(gathers: Sequence[Gather]) -> list[list[Gather]]:
+    """Gathers that share genes, together."""
+    components: list[list[Gather]] = []
+    for gather in gathers:
+        touching = [
+            component for component in components if any(set(gather[0]) & set(rows) for rows, _, _ in component)
+        ]
+        components = [component for component in components if component not in touching]
+        components.append([part for component in touching for part in component] + [gather])
+    return components
+
+
+def _minimise(component: Sequence[Gather], resolution: int, fixed: Mapping[int, int]) -> tuple[float, dict[int, int]]:
+    total, choice = 0.0, dict(fixed)
+    for rows, radices, table in component:
+        grid = table[resolution].reshape(radices)
+        free = grid[tuple(fixed.get(row, slice(None)) for row in rows)]
+        best = np.unravel_index(int(np.argmin(free)), free.shape)
+        total += float(free[best])
+        choice.update(zip((row for row in rows if row not in fixed), map(int, best), strict=True))
+    return total, choice
+
+
+def network_key(blocks: Sequence[Block]) -> str:
+    digest = hashlib.sha256("\n".join(block.key for block in blocks).encode()).hexdigest()
+    return f"network:{digest[:16]}"

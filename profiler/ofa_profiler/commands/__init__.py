@@ -1,0 +1,1 @@
+"""The commands: each reads flags, calls the rest, and prints."""

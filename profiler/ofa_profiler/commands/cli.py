@@ -1,0 +1,65 @@
+"""What all commands share: how they fail, how they print, how they read common flags."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from ofa_tables.errors import OfaError, UsageError
+
+# Progress and messages go to standard error; standard output holds the answer alone.
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+answer = Console(highlight=False, soft_wrap=True)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, as its last line."
+)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    click.echo(json.dumps(value))
+
+
+def run(command: click.Command) -> Callable[[], None]:
+    """The entry point of a command: one clear line and an exit code for every failure, never a traceback."""
+
+    def main() -> None:
+        try:
+            command.main(standalone_mode=False)
+            code = 0
+        except click.ClickException as error:
+            error.show()
+            code = 2
+        except OfaError as error:
+            console.print(f"[bold red]error:[/] {escape(str(error))}")
+            code = error.exit_code
+        except (KeyboardInterrupt, click.Abort):
+            console.print("interrupted; everything measured so far is kept, the same command goes on from there")
+            code = 130
+        except BrokenPipeError:  # the reader of our output went away
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        sys.exit(code)
+
+    return main
+
+
+class Resolutions(click.ParamType[tuple[int, ...]]):
+    """``160,176``; ``all`` becomes the empty tuple."""
+
+    name = "PX,PX…|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        if value == "all":
+            return ()
+        try:
+            return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
+        except ValueError:
+            raise UsageError(f"--resolutions takes numbers such as 160,192 or the word all, not {value!r}") from None

@@ -1,0 +1,1 @@
+"""Measurements kept for good, and the latency model that they give."""

@@ -1,0 +1,70 @@
+"""What can go wrong, for people: every message says what happened, to what, and what to do next.
+
+OfaError                    the work failed; commands exit 1
+├── UsageError              the call was wrong; commands exit 2
+│   └── UnknownName         no such target, space, runtime, resolution …; names the nearest
+├── TableError              a table file
+│   ├── TableUnreadable     truncated, foreign, newer, or in use
+│   ├── TableMismatch       made on another device, version or Settings
+│   └── EntriesMissing      a Space asks for entries that the table lacks
+├── FileError               another file: YAML, CSV, JSON, an accuracy model
+└── DeviceError             a target and its agent
+    ├── DeviceHeld          another agent or another host has it
+    ├── ProtocolMismatch    host and agent are of different versions
+    └── AgentLost           it stopped answering; what was measured is kept
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class OfaError(Exception):
+    exit_code = 1
+
+
+class UsageError(OfaError):
+    exit_code = 2
+
+
+class UnknownName(UsageError):
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
+        super().__init__(f"no {kind} is called {name!r}; {hint}")
+
+
+class TableError(OfaError):
+    pass
+
+
+class TableUnreadable(TableError):
+    pass
+
+
+class TableMismatch(TableError):
+    pass
+
+
+class EntriesMissing(TableError):
+    pass
+
+
+class FileError(OfaError):
+    pass
+
+
+class DeviceError(OfaError):
+    pass
+
+
+class DeviceHeld(DeviceError):
+    pass
+
+
+class ProtocolMismatch(DeviceError):
+    pass
+
+
+class AgentLost(DeviceError):
+    pass

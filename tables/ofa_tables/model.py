@@ -1,0 +1,129 @@
+"""LatencyModel: a table's figures for a Space, and the Calibration that whole networks taught it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ofa_tables.errors import EntriesMissing
+from ofa_tables.table import LatencyTable
+
+
+class Population(Protocol):
+    def __len__(self) -> int: ...
+
+
+class Pricer(Protocol):
+    """Sums a figure of each entry over a whole Population."""
+
+    def __call__(self, population: Any) -> np.ndarray: ...
+
+    def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]: ...
+
+
+class Space(Protocol):
+    """What the model asks of a Space."""
+
+    name: str
+
+    @property
+    def resolutions_px(self) -> tuple[int, ...]: ...
+
+    def keys(self, resolution_px: int) -> list[str]: ...
+
+    def pricer(self, figures: np.ndarray) -> Pricer: ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What whole networks taught: one factor on the summed prediction.
+
+    It takes up what isolated Blocks pay and a whole network does not (call overhead, layout changes at the edges).
+    """
+
+    scale: float
+    networks: int
+
+    def __call__(self, latency_ms: Any) -> Any:
+        return self.scale * latency_ms
+
+    @classmethod
+    def fit(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Calibration":
+        """The median ratio: one disturbed network among the K moves it little."""
+        return cls(float(np.median(np.asarray(measured_ms) / np.asarray(predicted_ms))), len(predicted_ms))
+
+
+class LatencyModel:
+    """Prices a Population at once: ``predict`` with the table's Calibration, ``raw`` without."""
+
+    def __init__(self, table: LatencyTable, space: Space, calibration: Calibration | None = None) -> None:
+        self.table = table
+        self.space = space
+        self.calibration = calibration
+        self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
+        self._pricer = space.pricer(self.figures_ms)
+
+    @classmethod
+    def calibrated(cls, table: LatencyTable, space: Space) -> "LatencyModel":
+        """With the table's Calibration for this Space, where it has one."""
+        return cls(table, space, read_calibration(table, space))
+
+    @property
+    def resolutions_px(self) -> list[int]:
+        """The resolutions at which no entry is missing."""
+        complete = ~np.isnan(self.figures_ms).any(axis=1)
+        return [px for px, whole in zip(self.space.resolutions_px, complete, strict=True) if whole]
+
+    def require(self, resolutions_px: Iterable[int] | None = None) -> list[int]:
+        """The given resolutions, or all that are complete. Raises EntriesMissing: how many of how many, and which."""
+        if resolutions_px is None:
+            if self.resolutions_px:
+                return self.resolutions_px
+            lacking = np.isnan(self.figures_ms).sum(axis=1)
+            wanted = [self.space.resolutions_px[int(np.argmin(lacking))]]
+        else:
+            wanted = list(resolutions_px)
+        for px in wanted:
+            keys = self.space.keys(px)
+            row = self.figures_ms[self.space.resolutions_px.index(px)]
+            missing = [key for key, figure in zip(keys, row, strict=True) if np.isnan(figure)]
+            if missing:
+                raise EntriesMissing(
+                    f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px "
+                    f"(the first is {missing[0]}); "
+                    f"measure them with ofa-profile --space {self.space.name} --resolutions {px}"
+                )
+        return wanted
+
+    def raw(self, population: Population) -> np.ndarray:
+        """(N,) summed latencies in ms; NaN at a resolution that the table lacks."""
+        return self._pricer(population)
+
+    def predict(self, population: Population) -> np.ndarray:
+        """(N,) latencies in ms, calibrated where the model has a Calibration."""
+        return self._calibrate(self.raw(population))
+
+    def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
+        """The smallest predicted latency there is in ms, and a network that has it."""
+        smallest, population = self._pricer.cheapest(self.require(resolutions_px))
+        return float(self._calibrate(smallest)), population
+
+    def dearest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
+        """The largest predicted latency there is in ms, and a network that has it."""
+        wanted = self.require(resolutions_px)
+        largest, population = self.space.pricer(-self.figures_ms).cheapest(wanted)
+        return float(self._calibrate(-largest)), population
+
+    @property
+    def _calibrate(self) -> Callable[[Any], Any]:
+        return self.calibration or (lambda latency_ms: latency_ms)
+
+
+def read_calibration(table: LatencyTable, space: Space) -> Calibration | None:
+    value = table.store.get(f"calibration/{space.name}")
+    return None if value is None else Calibration(**value)
+
+
+def write_calibration(table: LatencyTable, space: Space, calibration: Calibration) -> None:
+    table.store.put(f"calibration/{space.name}", asdict(calibration))

@@ -1,0 +1,16 @@
+"""Things that other distributions add: a name to an object, through an entry point."""
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from ofa_tables.errors import UnknownName
+
+
+def find(kind: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
+    """The object called ``name``: ours, or an entry point of ``group``. Raises UnknownName with the nearest."""
+    if name in built_in:
+        return built_in[name]
+    others = {point.name: point for point in entry_points(group=group)}
+    if name in others:
+        return others[name].load()
+    raise UnknownName(kind, name, [*built_in, *others])

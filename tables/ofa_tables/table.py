@@ -1,0 +1,211 @@
+"""LatencyTable: every Measurement of one Target × Runtime × Settings, and the figure derived for each entry."""
+
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_tables.errors import TableMismatch
+from ofa_tables.measurement import Measurement
+from ofa_tables.store import Store
+
+TEST = "test"
+CALIBRATION = "calibration"
+
+# Visits of one entry that lie further apart than this, relative to their median, are flagged.
+UNSTABLE_SPREAD = 0.15
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a Job is run: what must be equal for figures to be comparable."""
+
+    precision: str = "fp32"
+    threads: int = 1
+    batch: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}, batch {self.batch}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a table is of. ``fingerprint`` is the device's own; "imported" where a published file gave the figures."""
+
+    target: str
+    fingerprint: str
+    runtime: str
+    runtime_version: str
+    settings: Settings = field(default_factory=Settings)
+
+    def differences(self, other: "Identity") -> list[str]:
+        mine, theirs = asdict(self), asdict(other)
+        mine.update(mine.pop("settings"))
+        theirs.update(theirs.pop("settings"))
+        return [f"{name} {mine[name]} there, {theirs[name]} here" for name in mine if mine[name] != theirs[name]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key's figure and what it rests on.
+
+    ``latency_ms`` is the median of the Visits' medians; ``spread`` how far the Visits lie apart, relative to it;
+    ``mean_ms`` and ``std_ms`` are of all samples; ``failure`` is the last failed Visit's text where none succeeded.
+    """
+
+    key: str
+    latency_ms: float
+    mean_ms: float
+    std_ms: float
+    spread: float
+    visits: int
+    samples: int
+    flags: tuple[str, ...] = ()
+    failure: str = ""
+
+
+class LatencyTable:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @classmethod
+    def create(cls, path: Path, identity: Identity, device: dict[str, Any]) -> "LatencyTable":
+        table = cls(Store.create(path))
+        table.store.put("id", uuid.uuid4().hex)
+        table.store.put("created_at", time.time())
+        table.store.put("device", device)
+        table.store.put("identity", asdict(identity))
+        return table
+
+    @classmethod
+    def open(cls, path: Path) -> "LatencyTable":
+        store = Store.open(path)
+        if store.get("identity") is None:  # its creation was cut short
+            store.put("identity", asdict(Identity("", "", "", "")))
+        return cls(store)
+
+    def close(self) -> None:
+        self.store.close()
+
+    def __enter__(self) -> "LatencyTable":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        return self.store.path
+
+    @cached_property
+    def id(self) -> str:
+        return str(self.store.get("id"))
+
+    @cached_property
+    def identity(self) -> Identity:
+        value = dict(self.store.get("identity"))
+        return Identity(**{**value, "settings": Settings(**value["settings"])})
+
+    @cached_property
+    def device(self) -> dict[str, Any]:
+        """What the agent said of the device, as ``ofa-agent info --json`` prints it; empty for imported tables."""
+        return dict(self.store.get("device") or {})
+
+    def require_identity(self, identity: Identity) -> None:
+        """Raises TableMismatch where going on would mix what cannot be compared."""
+        differences = self.identity.differences(identity)
+        if differences:
+            raise TableMismatch(
+                f"{self.path} was made under other conditions ({'; '.join(differences)}); "
+                "choose another file with --out, or begin anew with --fresh"
+            )
+
+    # Measurements and entries.
+
+    def add(self, measurements: Sequence[Measurement]) -> None:
+        """Commits them; a repeat of a visit_id is dropped."""
+        self.store.add(list(measurements))
+        self.__dict__.pop("measurements", None)
+        self.__dict__.pop("_entries", None)
+
+    @cached_property
+    def measurements(self) -> list[Measurement]:
+        """Without raw samples."""
+        return list(self.store.measurements())
+
+    @cached_property
+    def _entries(self) -> dict[tuple[str, int | None], Entry]:
+        visits: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
+        for measurement in self.measurements:
+            visits[measurement.key, measurement.resolution_px].append(measurement)
+        return {place: derive_entry(place[0], group) for place, group in visits.items()}
+
+    def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
+        """The entry, or None. Where a published file gave a figure of its own for this resolution, that one."""
+        return (
+            self._entries.get((key, resolution_px)) or self._entries.get((key, None)) or self._any_resolution.get(key)
+        )
+
+    @cached_property
+    def network_keys(self) -> set[str]:
+        return {key for key, *_ in self.store.networks()}
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every Block's entry (whole networks are not entries), in the order of first measurement."""
+        return [entry for (key, _), entry in self._entries.items() if not key.startswith("network:")]
+
+    @property
+    def _any_resolution(self) -> dict[str, Entry]:
+        return {key: entry for (key, _), entry in self._entries.items()}
+
+    def figures_ms(self, keys: Iterable[str], resolution_px: int | None = None) -> np.ndarray:
+        """(keys,) latencies in ms; NaN where the table has none."""
+        entries = (self.entry(key, resolution_px) for key in keys)
+        return np.array([np.nan if entry is None else entry.latency_ms for entry in entries])
+
+    def published_resolutions_px(self) -> list[int]:
+        """The resolutions that imported files gave figures for; none in a table that was measured."""
+        return sorted({px for _, px in self._entries if px is not None})
+
+
+def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
+    """The figure of one key from its Visits; NaN where none succeeded."""
+    good = [visit for visit in visits if visit.ok and visit.median_ms is not None]
+    if not good:
+        return Entry(
+            key,
+            float("nan"),
+            float("nan"),
+            float("nan"),
+            0.0,
+            0,
+            0,
+            ("failed",),
+            f"{visits[-1].status}: {visits[-1].error}",
+        )
+    medians = np.array([visit.median_ms for visit in good], dtype=float)
+    latency = float(np.median(medians))
+    spread = float((medians.max() - medians.min()) / latency) if latency > 0 else 0.0
+    counts = np.array([visit.count for visit in good], dtype=float)
+    means = np.array([visit.mean_ms for visit in good], dtype=float)
+    stds = np.array([visit.std_ms for visit in good], dtype=float)
+    weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
+    mean = float(weights @ means)
+    std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
+    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good, spread))
+
+
+def _flags(visits: Sequence[Measurement], spread: float) -> tuple[str, ...]:
+    flags = []
+    if spread > UNSTABLE_SPREAD:
+        flags.append("unstable")
+    if not all(visit.warm for visit in visits):
+        flags.append("cold")
+    return tuple(flags)
