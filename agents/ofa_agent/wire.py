@@ -190,3 +190,22 @@ def _split(chunks: Iterable[ModelChunk], limit: int) -> Iterable[ModelChunk]:
 
 def method(service: str, name: str) -> str:
     return "/%s/%s" % (service, name)
+
+
+def to_dict(message: Message) -> Dict[str, Any]:
+    """A message as plain data, every field present: what ``--json`` prints and a table keeps."""
+    return {field.name: _plain(getattr(message, field.name), field) for field in message.DESCRIPTOR.fields}
+
+
+def _plain(value: Any, field: Any) -> Any:
+    if field.message_type is None:
+        return list(value) if _is_repeated(field) else value
+    if field.message_type.GetOptions().map_entry:
+        return dict(value)
+    return [to_dict(item) for item in value] if _is_repeated(field) else to_dict(value)
+
+
+def _is_repeated(field: Any) -> bool:
+    if hasattr(field, "is_repeated"):
+        return bool(field.is_repeated)
+    return bool(field.label == field.LABEL_REPEATED)

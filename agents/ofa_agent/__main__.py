@@ -1,0 +1,188 @@
+"""``ofa-agent``: serve, info, bundle."""
+
+import argparse
+import json
+import os
+import sys
+from typing import Any, List, Optional
+
+import ofa_agent
+
+EXAMPLES = """examples:
+  ofa-agent info                                  what this device is, and which runtimes load
+  ofa-agent serve                                 serve on a free port of 127.0.0.1 until Ctrl-C
+  ofa-agent serve --host 0.0.0.0 --port 7000 --token-file token --tls-cert cert.pem --tls-key key.pem
+  ofa-agent bundle --out .                        this agent as one file, for a device: python3 ofa-agent-….pyz serve
+"""
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["worker"]:  # started by the agent itself
+        from ofa_agent import worker
+
+        return worker.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    if options.command is None:
+        _parser().print_help(sys.stderr)
+        return 2
+    from ofa_agent.lock import DeviceBusy
+
+    try:
+        return int(options.command(options))
+    except DeviceBusy as error:
+        return _fail(str(error) + "; use that one, or end it first")
+    except OSError as error:
+        return _fail("%s: %s" % (error.filename or "the system said", error.strerror or error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ofa-agent",
+        description="Times Blocks of neural networks on this device for an ofa-profile host.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version="ofa-agent " + ofa_agent.__version__)
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="serve | info | bundle")
+
+    serve = commands.add_parser(
+        "serve",
+        help="serve this device to one host at a time",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to serve on (default %(default)s)")
+    serve.add_argument("--port", type=int, default=0, help="0, the default: any that is free")
+    serve.add_argument("--token-file", metavar="F", help="hosts must present the token in this file")
+    serve.add_argument("--token-stdin", action="store_true", help="the same, from the first line of standard input")
+    serve.add_argument("--tls-cert", metavar="F", help="certificate chain (PEM); with --tls-key")
+    serve.add_argument("--tls-key", metavar="F", help="private key (PEM)")
+    serve.add_argument("--linger", type=float, metavar="S", help="end when nobody has held the device for S seconds")
+    serve.add_argument("--end-with-stdin", action="store_true", help="end when standard input closes")
+    serve.add_argument(
+        "--lock-wait", type=float, default=0.0, metavar="S", help="wait so long for another agent that is just ending"
+    )
+    serve.add_argument("--json", action="store_true", help="print the address as a JSON object")
+    serve.set_defaults(command=_serve)
+
+    info = commands.add_parser("info", help="what this device is, and its runtimes")
+    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info.set_defaults(command=_info)
+
+    bundle = commands.add_parser("bundle", help="write this agent as one file, to be copied to a device")
+    bundle.add_argument("--out", default=".", metavar="FOLDER", help="where to (default: here)")
+    bundle.set_defaults(command=_bundle)
+    return parser
+
+
+def _serve(options: Any) -> int:
+    from ofa_agent import server
+
+    token = None
+    if options.token_stdin:
+        token = _line_of_stdin()
+    elif options.token_file:
+        token = _content(options.token_file).decode().strip()
+    if token == "":
+        return _fail("the token is empty; give one of at least one character", code=2)
+
+    def announce(address: str) -> None:
+        text = json.dumps({"address": address, "pid": os.getpid()}) if options.json else "serving on " + address
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+    try:
+        server.serve(
+            server.ServeOptions(
+                host=options.host,
+                port=options.port,
+                token=token,
+                tls_cert=_content(options.tls_cert) if options.tls_cert else None,
+                tls_key=_content(options.tls_key) if options.tls_key else None,
+                linger_s=options.linger,
+                end_with_stdin=options.end_with_stdin,
+                lock_wait_s=options.lock_wait,
+            ),
+            announce,
+        )
+    except server.ServeError as error:
+        return _fail(str(error), error.exit_code)
+    return 0
+
+
+def _info(options: Any) -> int:
+    from ofa_agent import device, wire
+    from ofa_agent.shell import LocalShell
+    from ofa_agent.worker import WorkerGone, WorkerProcess
+
+    try:
+        worker = WorkerProcess()
+        worker.stop()
+        versions, missing = dict(worker.ready.runtimes), dict(worker.ready.missing_runtimes)
+    except WorkerGone as gone:
+        versions, missing = {}, {"worker": str(gone)}
+    facts = wire.to_dict(device.describe(LocalShell(), versions, missing))
+    if options.json:
+        print(json.dumps(facts))
+        return 0
+    clusters = ", ".join(
+        "%d cores%s" % (len(c["cpus"]), " up to %d MHz" % c["max_mhz"] if c["max_mhz"] else "")
+        for c in facts["clusters"]
+    )
+    condition = facts["condition"]
+    hottest = max(condition["temperatures_c"].values(), default=None)
+    rows = [
+        ("chip", "%s (%s), %s" % (facts["chip"], facts["machine"], clusters)),
+        ("memory", "%.1f GiB" % (facts["memory_bytes"] / 2.0**30)),
+        ("system", "%s, kernel %s, Python %s" % (facts["os"], facts["kernel"], facts["python"])),
+        ("clock", "%s MHz, governor %s" % (condition["clock_mhz"] or "?", condition["governor"] or "not told")),
+        ("hottest", "not told" if hottest is None else "%.1f °C" % hottest),
+        ("load", "%.2f" % condition["load"]),
+        ("runtimes", ", ".join("%s %s" % pair for pair in sorted(versions.items())) or "none"),
+        ("agent", "%s, protocol %d, device %s" % (facts["agent_version"], facts["protocol"], facts["fingerprint"])),
+    ]
+    rows += [("missing", "%s: %s" % pair) for pair in sorted(missing.items())]
+    for name, value in rows:
+        print("%-10s %s" % (name, value))
+    return 0
+
+
+def _bundle(options: Any) -> int:
+    from ofa_agent import bundle
+
+    content = bundle.build()
+    path = os.path.join(options.out, bundle.file_name(content))
+    with open(path, "wb") as file:
+        file.write(content)
+    os.chmod(path, 0o755)
+    print(path)
+    return 0
+
+
+def _line_of_stdin() -> str:
+    """Read byte by byte: what follows the line belongs to nobody else."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    return line.decode().strip()
+
+
+def _content(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _fail(text: str, code: int = 1) -> int:
+    sys.stderr.write("error: %s\n" % text)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

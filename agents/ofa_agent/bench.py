@@ -1,0 +1,91 @@
+"""The thread that measures: it owns the worker process and takes one Visit after the other, nothing beside it."""
+
+import queue
+import threading
+import time
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from ofa_agent import wire
+from ofa_agent.models import ModelCache
+from ofa_agent.worker import WorkerGone, WorkerProcess
+
+Deliver = Callable[[Any], None]
+
+
+class Bench(threading.Thread):
+    """``submit`` a Visit; its Measurement is delivered from this thread, exactly one for each Visit.
+
+    The worker is started by this thread, which lives as long as the agent: the kernel ends a child with the thread
+    that started it.
+    """
+
+    def __init__(self, models: ModelCache, lock_descriptor: int) -> None:
+        super().__init__(name="bench", daemon=True)
+        self._models = models
+        self._lock_descriptor = lock_descriptor
+        self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
+        self._worker: Optional[WorkerProcess] = None
+        self._versions: Tuple[Dict[str, str], Dict[str, str]] = ({}, {})
+        self._ready = threading.Event()
+
+    def runtimes(self) -> Tuple[Dict[str, str], Dict[str, str]]:
+        """Versions of the runtimes that load here, and what is wrong with the others."""
+        self._ready.wait()
+        return self._versions
+
+    def submit(self, visit: Any, deliver: Deliver) -> None:
+        self._queue.put((visit, deliver))
+
+    def stop(self) -> None:
+        """Ends the worker, also in the middle of a burst."""
+        self._queue.put((None, None))
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+        self.join(timeout=5.0)
+
+    def run(self) -> None:
+        self._start_worker()
+        self._ready.set()
+        while True:
+            visit, deliver = self._queue.get()
+            if deliver is None:
+                break
+            deliver(self._take(visit))
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _take(self, visit: Any) -> Any:
+        try:
+            model_path = self._models.path(visit.job.model_id) if visit.job.model_id else ""
+            if self._worker is None:
+                self._start_worker()
+            if self._worker is None:
+                return _failed(visit, "crashed", self._versions[1].get("worker", ""))
+            return self._worker.visit(visit, model_path)
+        except OSError as error:  # no room for the model's file
+            return _failed(visit, "out-of-memory", "cannot write the model: %s" % error)
+        except KeyError:
+            return _failed(visit, "malformed", "its model is no longer here")
+        except WorkerGone as gone:
+            self._discard_worker()
+            return _failed(visit, "timed-out" if gone.timed_out else "crashed", str(gone))
+
+    def _start_worker(self) -> None:
+        try:
+            self._worker = WorkerProcess(keep_open=(self._lock_descriptor,))
+            self._versions = dict(self._worker.ready.runtimes), dict(self._worker.ready.missing_runtimes)
+        except (WorkerGone, OSError) as error:
+            self._worker = None
+            self._versions = {}, {"worker": "it did not start: %s" % error}
+
+    def _discard_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+
+def _failed(visit: Any, status: str, error: str) -> Any:
+    return wire.Measurement(
+        visit_id=visit.visit_id, key=visit.job.key, status=status, error=error, started_at=time.time()
+    )

@@ -1,0 +1,38 @@
+"""This agent as one zipped application, to be copied to a device: the same bytes for the same sources."""
+
+import hashlib
+import io
+import os
+import zipfile
+from typing import List, Tuple
+
+PACKAGE = "ofa_agent"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+_MAIN = b"import sys\nfrom ofa_agent.__main__ import main\nsys.exit(main())\n"
+
+
+def build() -> bytes:
+    """The zip's content; run it with ``python3 FILE serve``."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in [("__main__.py", _MAIN)] + _sources():
+            info = zipfile.ZipInfo(name, _LONG_AGO)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content)
+    return b"#!/usr/bin/env python3\n" + buffer.getvalue()
+
+
+def file_name(content: bytes) -> str:
+    return "ofa-agent-%s.pyz" % hashlib.sha256(content).hexdigest()[:12]
+
+
+def _sources() -> List[Tuple[str, bytes]]:
+    root = os.path.dirname(os.path.abspath(__file__))
+    found = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if name.endswith((".py", ".binpb")):
+                path = os.path.join(folder, name)
+                with open(path, "rb") as file:
+                    found.append((os.path.join(PACKAGE, os.path.relpath(path, root)), file.read()))
+    return sorted(found)

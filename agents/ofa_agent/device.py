@@ -1,0 +1,115 @@
+"""What this device is, read through a Shell: what cannot be read is left empty, never guessed."""
+
+import hashlib
+import json
+import platform
+import re
+import socket
+from typing import Any, Dict, List, Optional, Tuple
+
+import ofa_agent
+from ofa_agent import wire
+from ofa_agent.shell import LocalShell
+
+CPU = "/sys/devices/system/cpu"
+
+
+def describe(shell: LocalShell, runtimes: Dict[str, str], missing_runtimes: Dict[str, str]) -> Any:
+    """The Description that goes over the wire."""
+    description = wire.Description(
+        protocol=wire.PROTOCOL,
+        agent_version=ofa_agent.__version__,
+        chip=chip(shell),
+        machine=platform.machine(),
+        host=socket.gethostname(),
+        os=_os_name(shell),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        memory_bytes=_memory_bytes(shell),
+        condition=condition(shell),
+    )
+    for cpus, max_mhz in clusters(shell):
+        description.clusters.add(cpus=cpus, max_mhz=max_mhz)
+    description.runtimes.update(runtimes)
+    description.missing_runtimes.update(missing_runtimes)
+    description.fingerprint = fingerprint(description)
+    return description
+
+
+def fingerprint(description: Any) -> str:
+    """Equal for devices whose figures may stand in one table: same chip, cores, clocks and memory (in GiB)."""
+    facts = [
+        description.chip,
+        description.machine,
+        [[list(cluster.cpus), cluster.max_mhz] for cluster in description.clusters],
+        round(description.memory_bytes / 2.0**30),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+
+
+def condition(shell: LocalShell) -> Any:
+    """Governor, clock, temperatures and load at this moment."""
+    now = wire.Condition(governor=shell.read(CPU + "/cpu0/cpufreq/scaling_governor") or "")
+    now.clock_mhz = _clock_mhz(shell)
+    now.load = _number((shell.read("/proc/loadavg") or "").split(" ")[0]) or 0.0
+    for zone in shell.list("/sys/class/thermal/thermal_zone*"):
+        millidegrees = _number(shell.read(zone + "/temp"))
+        if millidegrees is not None:
+            name = shell.read(zone + "/type") or zone.rsplit("/", 1)[-1]
+            now.temperatures_c[name] = millidegrees / 1000.0
+    return now
+
+
+def chip(shell: LocalShell) -> str:
+    """The board's or the processor's name."""
+    board = shell.read("/proc/device-tree/model")
+    if board:
+        return board
+    cpuinfo = shell.read("/proc/cpuinfo") or ""
+    for field in ("model name", "Hardware", "Model", "Processor"):
+        found = re.search(r"^%s\s*:\s*(.+)$" % field, cpuinfo, re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()
+
+
+def clusters(shell: LocalShell) -> List[Tuple[List[int], int]]:
+    """Cores of equal top clock together, fastest first: (cpus, MHz), 0 MHz where the kernel does not say."""
+    by_clock: Dict[int, List[int]] = {}
+    for cpu in _online(shell):
+        khz = _number(shell.read("%s/cpu%d/cpufreq/cpuinfo_max_freq" % (CPU, cpu)))
+        by_clock.setdefault(int((khz or 0) // 1000), []).append(cpu)
+    return [(cpus, mhz) for mhz, cpus in sorted(by_clock.items(), reverse=True)]
+
+
+def _online(shell: LocalShell) -> List[int]:
+    cpus: List[int] = []
+    for part in (shell.read(CPU + "/online") or "0").split(","):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def _clock_mhz(shell: LocalShell) -> int:
+    khz = _number(shell.read(CPU + "/cpu0/cpufreq/scaling_cur_freq"))
+    if khz is not None:
+        return int(khz // 1000)
+    found = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", shell.read("/proc/cpuinfo") or "", re.MULTILINE)
+    return round(float(found.group(1))) if found else 0
+
+
+def _memory_bytes(shell: LocalShell) -> int:
+    found = re.search(r"^MemTotal:\s+(\d+) kB", shell.read("/proc/meminfo") or "", re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else 0
+
+
+def _os_name(shell: LocalShell) -> str:
+    found = re.search(r'^PRETTY_NAME="?([^"\n]+)', shell.read("/etc/os-release") or "", re.MULTILINE)
+    return found.group(1) if found else platform.system()
+
+
+def _number(text: Optional[str]) -> Optional[float]:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,174 @@
+"""Who holds the device, and what is on its way between holder and bench."""
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from typing import Any, Callable, Iterator, List, Optional, Tuple
+
+from ofa_agent import wire
+from ofa_agent.bench import Bench
+from ofa_agent.models import BadModel, ModelCache
+
+# A host that lost its link has this long to take its lease back.
+GRACE_S = 45.0
+
+
+class Held(Exception):
+    """Another host has the device; the message names it and since when."""
+
+
+class Lease:
+    """One host's hold on the device.
+
+    It outlives the stream that it came by: Measurements that were not acknowledged wait for the host's return.
+    """
+
+    def __init__(self, lease_id: str, holder: str, bench: Bench, models: ModelCache, log: Callable[..., None]) -> None:
+        self.lease_id = lease_id
+        self.holder = holder
+        self.since = time.time()
+        self._bench = bench
+        self._models = models
+        self._log = log
+        self._mutex = threading.Lock()
+        self._unacknowledged: "OrderedDict[str, Any]" = OrderedDict()
+        self._pending: "OrderedDict[str, Any]" = OrderedDict()
+        self._stream: "Optional[queue.Queue[Any]]" = None
+        self.lost_at: Optional[float] = None
+
+    def connect(self) -> "queue.Queue[Any]":
+        """A new stream, in place of the one before; what was not acknowledged is sent again."""
+        with self._mutex:
+            if self._stream is not None:
+                self._stream.put(None)
+            self._stream = queue.Queue()
+            self.lost_at = None
+            for measurement in self._unacknowledged.values():
+                self._stream.put(wire.AgentMessage(measurement=measurement))
+            for visit in self._pending.values():
+                if self._lacks_model(visit):
+                    self._ask_for(visit.job.model_id)
+            return self._stream
+
+    def disconnect(self, stream: "queue.Queue[Any]") -> None:
+        with self._mutex:
+            if self._stream is stream:
+                self._stream = None
+                self.lost_at = time.monotonic()
+
+    def expired(self) -> bool:
+        return self.lost_at is not None and time.monotonic() - self.lost_at > GRACE_S
+
+    def handle(self, message: Any) -> None:
+        """One message of the host's."""
+        kind = message.WhichOneof("message")
+        if kind == "visit":
+            self._take(message.visit)
+        elif kind == "model":
+            self._receive(message.model)
+        elif kind == "acknowledge":
+            self._acknowledge(list(message.acknowledge.visit_ids))
+
+    def _take(self, visit: Any) -> None:
+        with self._mutex:
+            if visit.visit_id in self._pending or visit.visit_id in self._unacknowledged:
+                return  # sent again by a host that lost its link
+            self._pending[visit.visit_id] = visit
+            if self._lacks_model(visit):
+                self._ask_for(visit.job.model_id)
+                return
+        self._bench.submit(visit, self._deliver)
+
+    def _receive(self, message: Any) -> None:
+        try:
+            if not self._models.receive(message):
+                return
+            ready = self._waiting_for(message.model_id)
+        except BadModel as error:
+            for visit in self._waiting_for(message.model_id):
+                self._deliver(
+                    wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="malformed", error=str(error))
+                )
+            return
+        for visit in ready:
+            self._bench.submit(visit, self._deliver)
+
+    def _waiting_for(self, model_id: str) -> List[Any]:
+        with self._mutex:
+            return [visit for visit in self._pending.values() if visit.job.model_id == model_id]
+
+    def _acknowledge(self, visit_ids: List[str]) -> None:
+        with self._mutex:
+            for visit_id in visit_ids:
+                self._unacknowledged.pop(visit_id, None)
+        self._log("acknowledged", visit_ids=visit_ids)
+
+    def _deliver(self, measurement: Any) -> None:
+        with self._mutex:
+            self._pending.pop(measurement.visit_id, None)
+            self._unacknowledged[measurement.visit_id] = measurement
+            if self._stream is not None:
+                self._stream.put(wire.AgentMessage(measurement=measurement))
+        self._log("measured", visit_id=measurement.visit_id, key=measurement.key, status=measurement.status)
+
+    def _lacks_model(self, visit: Any) -> bool:
+        return bool(visit.job.model_id) and visit.job.model_id not in self._models
+
+    def _ask_for(self, model_id: str) -> None:
+        if self._stream is not None:
+            self._stream.put(wire.AgentMessage(model_wanted=wire.ModelWanted(model_id=model_id)))
+
+
+class Desk:
+    """Gives the device to one host at a time."""
+
+    def __init__(self, bench: Bench, models: ModelCache, log: Callable[..., None], tell: Callable[..., None]) -> None:
+        self._bench = bench
+        self._models = models
+        self._log = log
+        self._tell = tell
+        self._mutex = threading.Lock()
+        self._lease: Optional[Lease] = None
+        self._idle_since = time.monotonic()
+
+    def take(self, lease_id: str, holder: str) -> Tuple[Lease, bool]:
+        """The lease, and whether it was this host's before. Raises Held."""
+        with self._mutex:
+            lease = self._lease
+            if lease is not None and lease.lease_id == lease_id:
+                return lease, True
+            if lease is not None and not lease.expired():
+                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.since))
+                raise Held("held by %s since %s" % (lease.holder, since))
+            self._lease = Lease(lease_id, holder, self._bench, self._models, self._log)
+            self._tell(holder=holder)
+            self._log("lease taken", holder=holder)
+            return self._lease, False
+
+    def give_back(self, lease: Lease) -> None:
+        with self._mutex:
+            if self._lease is lease:
+                self._lease = None
+                self._idle_since = time.monotonic()
+                self._tell(holder=None)
+                self._log("lease given back", holder=lease.holder)
+
+    def idle_s(self) -> float:
+        """For how long nobody has held the device."""
+        with self._mutex:
+            lease = self._lease
+            if lease is None:
+                return time.monotonic() - self._idle_since
+            if lease.lost_at is None:
+                return 0.0
+            return time.monotonic() - lease.lost_at
+
+
+def outgoing(stream: "queue.Queue[Any]") -> Iterator[Any]:
+    """The stream's messages until it is closed with None."""
+    while True:
+        message = stream.get()
+        if message is None:
+            return
+        yield message

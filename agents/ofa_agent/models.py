@@ -1,0 +1,68 @@
+"""Models by content hash: what the host sent, written out when a Visit needs it, within bounds."""
+
+import os
+import shutil
+from collections import OrderedDict
+from typing import Any, Dict, List
+
+from ofa_agent import wire
+
+MAX_FILES_BYTES = 512 << 20
+MAX_RECIPE_BYTES = 256 << 20
+
+
+class BadModel(ValueError):
+    """What came is not the model that its hash names, or too large."""
+
+
+class ModelCache:
+    """Recipes (literal bytes and seeds) in memory, model files on disk; both bounded, the longest unused go first."""
+
+    def __init__(self, folder: str) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # left by an agent that was killed
+        os.makedirs(folder, mode=0o700)
+        self._folder = folder
+        self._arriving: Dict[str, List[wire.ModelChunk]] = {}
+        self._recipes: "OrderedDict[str, List[wire.ModelChunk]]" = OrderedDict()
+        self._files: "OrderedDict[str, int]" = OrderedDict()
+
+    def __contains__(self, model_id: object) -> bool:
+        return model_id in self._recipes
+
+    def receive(self, message: Any) -> bool:
+        """One piece of a model; True when it is whole. Raises BadModel."""
+        chunks = self._arriving.setdefault(message.model_id, [])
+        chunks.extend(wire.model_chunks(message))
+        if wire.chunks_size(chunks) > wire.MAX_MODEL_BYTES:
+            del self._arriving[message.model_id]
+            raise BadModel("model %s is larger than %d bytes" % (message.model_id, wire.MAX_MODEL_BYTES))
+        if not message.last:
+            return False
+        recipe = wire.merged(self._arriving.pop(message.model_id))
+        if wire.model_id_of(recipe) != message.model_id:
+            raise BadModel("model %s arrived damaged: its content has another hash" % message.model_id)
+        self._recipes[message.model_id] = recipe
+        while len(self._recipes) > 1 and sum(map(_held, self._recipes.values())) > MAX_RECIPE_BYTES:
+            self._recipes.popitem(last=False)
+        return True
+
+    def path(self, model_id: str) -> str:
+        """The model's file, made where it is not there."""
+        path = os.path.join(self._folder, model_id)
+        if model_id not in self._files:
+            content = wire.model_bytes(self._recipes[model_id])
+            with open(path, "wb") as file:
+                file.write(content)
+            self._files[model_id] = len(content)
+        self._files.move_to_end(model_id)
+        while len(self._files) > 1 and sum(self._files.values()) > MAX_FILES_BYTES:
+            oldest, _ = self._files.popitem(last=False)
+            os.remove(os.path.join(self._folder, oldest))
+        return path
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _held(recipe: List[wire.ModelChunk]) -> int:
+    return sum(len(chunk) if isinstance(chunk, bytes) else 24 for chunk in recipe)

@@ -1,0 +1,72 @@
+"""Runtimes: what executes a Block on this device. One file each, registered here.
+
+Other distributions add theirs through the entry point group ``ofa_agent.runtimes`` (Python 3.8 and up).
+
+    RuntimeFailure          a typed failure of one Visit
+    ├── Unsupported         this runtime cannot do it, and will not on another try
+    └── OutOfMemory         it did not fit
+"""
+
+import importlib
+from typing import Any, Dict, Tuple
+
+BUILT_IN = {"onnxruntime": "ofa_agent.runtimes.onnxruntime"}
+
+
+class RuntimeFailure(Exception):
+    status = "crashed"
+
+
+class Unsupported(RuntimeFailure):
+    status = "unsupported"
+
+
+class OutOfMemory(RuntimeFailure):
+    status = "out-of-memory"
+
+
+class Loaded:
+    """A Job ready to run, inputs and outputs in the device's memory. ``run`` is one inference."""
+
+    def run(self) -> object:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+def find(name: str) -> Any:
+    """The runtime's module: ``version()`` and ``load(block, job, model_path)``. Raises Unsupported."""
+    try:
+        if name in BUILT_IN:
+            return importlib.import_module(BUILT_IN[name])
+        return _others()[name].load()
+    except KeyError:
+        raise Unsupported("this agent knows no runtime %r; it knows %s" % (name, ", ".join(sorted(BUILT_IN)))) from None
+    except ImportError as error:
+        raise Unsupported("runtime %s does not load on this device: %s" % (name, error)) from None
+
+
+def probe() -> Tuple[Dict[str, str], Dict[str, str]]:
+    """Versions of those that load here, and what keeps the others from loading."""
+    versions: Dict[str, str] = {}
+    missing: Dict[str, str] = {}
+    for name in [*BUILT_IN, *_others()]:
+        try:
+            versions[name] = find(name).version()
+        except Exception as error:  # a broken installation of one must not hide the others
+            missing[name] = str(error)
+    return versions, missing
+
+
+def _others() -> Dict[str, Any]:
+    try:
+        from importlib import metadata
+    except ImportError:  # Python 3.7 and older
+        return {}
+    points: Any = metadata.entry_points()
+    if hasattr(points, "select"):
+        chosen = points.select(group="ofa_agent.runtimes")
+    else:  # Python 3.9 and older
+        chosen = points.get("ofa_agent.runtimes", ())
+    return {point.name: point for point in chosen}

@@ -1,0 +1,222 @@
+"""The gRPC service: describes the device, gives it to one host at a time, streams Visits and Measurements."""
+
+import hmac
+import ipaddress
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent import futures
+from typing import Any, Callable, Iterator, NamedTuple, Optional
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, it never forks itself
+
+import grpc
+
+from ofa_agent import device, wire
+from ofa_agent.bench import Bench
+from ofa_agent.lease import Desk, Held, outgoing
+from ofa_agent.lock import DeviceLock, home
+from ofa_agent.models import ModelCache
+from ofa_agent.shell import LocalShell
+
+SERVICES = ("", wire.SERVICE)
+
+
+class ServeError(Exception):
+    """Serving cannot begin; ``exit_code`` is 2 where the call was wrong."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class ServeOptions(NamedTuple):
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: Optional[str] = None
+    tls_cert: Optional[bytes] = None
+    tls_key: Optional[bytes] = None
+    linger_s: Optional[float] = None  # end when nobody has held the device for so long
+    end_with_stdin: bool = False
+    lock_wait_s: float = 0.0
+
+
+def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
+    """Serves until it is told to stop. Raises ServeError, DeviceBusy."""
+    _check_exposure(options)
+    lock = DeviceLock.acquire(options.lock_wait_s)
+    models = ModelCache(os.path.join(home(), "models"))
+    bench = Bench(models, lock.descriptor)
+    desk = Desk(bench, models, log, lock.tell)
+    server = _server(options, _Service(bench, desk, options.token))
+    address = "%s:%d" % (options.host, _bind(server, options))
+    bench.start()
+    server.start()
+    lock.tell(address=address)
+    log("serving", address=address)
+    stopped = threading.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: stopped.set())
+    if options.end_with_stdin:
+        threading.Thread(target=_wait_for_stdin, args=(stopped,), daemon=True).start()
+    announce(address)
+    while not stopped.wait(timeout=0.5 if options.linger_s is not None else None):
+        if options.linger_s is not None and desk.idle_s() > options.linger_s:
+            break
+    log("stopping")
+    server.stop(grace=None)
+    bench.stop()
+    models.close()
+
+
+def log(event: str, **facts: Any) -> None:
+    """One line of JSON on standard error for each thing that happened."""
+    sys.stderr.write(json.dumps(dict(time=round(time.time(), 3), event=event, **facts)) + "\n")
+    sys.stderr.flush()
+
+
+class _Service:
+    def __init__(self, bench: Bench, desk: Desk, token: Optional[str]) -> None:
+        self._bench = bench
+        self._desk = desk
+        self._token = token
+
+    def handlers(self) -> Any:
+        agent = {
+            "Describe": grpc.unary_unary_rpc_method_handler(
+                self.describe, wire.DescribeRequest.FromString, wire.Description.SerializeToString
+            ),
+            "Measure": grpc.stream_stream_rpc_method_handler(
+                self.measure, wire.HostMessage.FromString, wire.AgentMessage.SerializeToString
+            ),
+        }
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                self.check, wire.HealthCheckRequest.FromString, wire.HealthCheckResponse.SerializeToString
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                self.watch, wire.HealthCheckRequest.FromString, wire.HealthCheckResponse.SerializeToString
+            ),
+        }
+        return (
+            grpc.method_handlers_generic_handler(wire.SERVICE, agent),
+            grpc.method_handlers_generic_handler(wire.HEALTH_SERVICE, health),
+        )
+
+    def describe(self, request: Any, context: Any) -> Any:
+        self._authorise(context)
+        return device.describe(LocalShell(), *self._bench.runtimes())
+
+    def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        self._authorise(context)
+        hello = next(requests).hello
+        if hello.protocol != wire.PROTOCOL:
+            older = "agent" if hello.protocol > wire.PROTOCOL else "host"
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "host speaks protocol %d, agent %d; update the %s" % (hello.protocol, wire.PROTOCOL, older),
+            )
+        try:
+            lease, resumed = self._desk.take(hello.lease_id, hello.holder)
+        except Held as held:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
+        stream = lease.connect()
+        context.add_callback(lambda: stream.put(None))
+
+        def read() -> None:
+            try:
+                for message in requests:
+                    lease.handle(message)
+                self._desk.give_back(lease)  # the host said that it is done
+            except Exception as error:
+                log("link lost", reason=str(error) or type(error).__name__)
+            stream.put(None)
+
+        threading.Thread(target=read, name="reader", daemon=True).start()
+        try:
+            yield wire.AgentMessage(welcome=wire.Welcome(protocol=wire.PROTOCOL, resumed=resumed))
+            for message in outgoing(stream):
+                yield message
+        finally:
+            lease.disconnect(stream)
+
+    def check(self, request: Any, context: Any) -> Any:
+        if request.service not in SERVICES:
+            context.abort(grpc.StatusCode.NOT_FOUND, "unknown service %s" % request.service)
+        return wire.HealthCheckResponse(status=1)
+
+    def watch(self, request: Any, context: Any) -> Iterator[Any]:
+        known = request.service in SERVICES
+        yield wire.HealthCheckResponse(status=1 if known else 3)
+        closed = threading.Event()
+        context.add_callback(closed.set)
+        closed.wait()
+
+    def _authorise(self, context: Any) -> None:
+        if self._token is None:
+            return
+        told = dict(context.invocation_metadata()).get("authorization", "")
+        if not hmac.compare_digest(told.encode(), b"Bearer " + self._token.encode()):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "this agent wants a token, and this is not it")
+
+
+def _check_exposure(options: ServeOptions) -> None:
+    if _is_loopback(options.host):
+        return
+    if options.token is None or options.tls_cert is None or options.tls_key is None:
+        raise ServeError(
+            "beyond loopback an agent insists on a token and TLS: give --token-file, --tls-cert and --tls-key, "
+            "or stay on 127.0.0.1 and reach it through an SSH or adb tunnel",
+            exit_code=2,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _server(options: ServeOptions, service: _Service) -> Any:
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=16),
+        options=[
+            ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
+            ("grpc.keepalive_time_ms", 20000),
+            ("grpc.keepalive_timeout_ms", 20000),
+            ("grpc.http2.ping_timeout_ms", 20000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ],
+    )
+    server.add_generic_rpc_handlers(service.handlers())
+    return server
+
+
+def _bind(server: Any, options: ServeOptions) -> int:
+    host = "[%s]" % options.host if ":" in options.host else options.host
+    address = "%s:%d" % (host, options.port)
+    try:
+        if options.tls_cert and options.tls_key:
+            credentials = grpc.ssl_server_credentials([(options.tls_key, options.tls_cert)])
+            port = server.add_secure_port(address, credentials)
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise ServeError(
+            "cannot serve on %s: the port is in use, or the address is not this device's; "
+            "choose another --port, or 0 for any that is free" % address
+        )
+    return int(port)
+
+
+def _wait_for_stdin(stopped: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    stopped.set()

@@ -1,0 +1,179 @@
+"""The child process that owns the runtime, and the agent's end of it: a crash or a hang costs one Visit.
+
+Messages go over two pipes of their own, each behind its length: native libraries print on standard output. The worker
+is a fresh interpreter, and ends when its agent does.
+"""
+
+import ctypes
+import gc
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from typing import Any, List, Optional, Tuple
+
+from ofa_agent import runtimes, timing, wire
+from ofa_agent.operators import InvalidBlock
+
+START_TIMEOUT_S = 120.0
+
+
+class WorkerGone(Exception):
+    """It ended, or answered nothing in time (``timed_out``)."""
+
+    def __init__(self, text: str, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
+
+
+class WorkerProcess:
+    """The agent's end. ``ready`` says which runtimes loaded."""
+
+    def __init__(self, keep_open: Tuple[int, ...] = ()) -> None:
+        down_read, down_write = os.pipe()
+        up_read, up_write = os.pipe()
+        self._down, self._up = down_write, up_read
+        try:
+            self._process = subprocess.Popen(
+                [*_own_command(), "worker", str(down_read), str(up_write), str(os.getpid())],
+                pass_fds=(down_read, up_write) + keep_open,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+            )
+        finally:
+            os.close(down_read)
+            os.close(up_write)
+        try:
+            self.ready = wire.WorkerReady.FromString(self._receive(START_TIMEOUT_S))
+        except WorkerGone:
+            self.stop()
+            raise
+
+    def visit(self, visit: Any, model_path: str) -> Any:
+        """The Measurement of one Visit. Raises WorkerGone."""
+        try:
+            _write_frame(self._down, wire.WorkerVisit(visit=visit, model_path=model_path).SerializeToString())
+        except OSError:
+            raise WorkerGone(self._epitaph()) from None
+        return wire.Measurement.FromString(self._receive(visit.budget.visit_timeout_s))
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def stop(self) -> None:
+        self.kill()
+        self._process.wait()
+        for descriptor in (self._down, self._up):
+            os.close(descriptor)
+
+    def _receive(self, timeout_s: float) -> bytes:
+        deadline = time.monotonic() + timeout_s
+        try:
+            return _read_frame(self._up, deadline)
+        except EOFError:
+            raise WorkerGone(self._epitaph()) from None
+        except TimeoutError:
+            raise WorkerGone("no answer within %g s" % timeout_s, timed_out=True) from None
+
+    def _epitaph(self) -> str:
+        code = self._process.wait()
+        if code < 0:
+            return "the worker process was ended by %s" % signal.Signals(-code).name
+        return "the worker process ended with exit code %d" % code
+
+
+def main(arguments: List[str]) -> int:
+    """The child: answers one Visit after the other until its agent closes the pipe."""
+    down, up, agent = (int(argument) for argument in arguments)
+    _end_with(agent)
+    versions, missing = runtimes.probe()
+    _write_frame(up, wire.WorkerReady(runtimes=versions, missing_runtimes=missing).SerializeToString())
+    while True:
+        try:
+            request = wire.WorkerVisit.FromString(_read_frame(down))
+        except EOFError:
+            return 0
+        _write_frame(up, take_visit(request.visit, request.model_path).SerializeToString())
+
+
+def take_visit(visit: Any, model_path: str) -> Any:
+    """One fresh load and one burst; a failure is a Measurement too."""
+    measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
+    try:
+        _measure(visit, model_path, measurement)
+    except InvalidBlock as error:
+        measurement.status, measurement.error = "malformed", str(error)
+    except runtimes.RuntimeFailure as error:
+        measurement.status, measurement.error = error.status, str(error)
+    except MemoryError as error:
+        measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
+    except Exception as error:
+        measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
+    return measurement
+
+
+def _measure(visit: Any, model_path: str, measurement: Any) -> None:
+    block = wire.job_block(visit.job)
+    runtime = runtimes.find(visit.job.settings.runtime)
+    measurement.runtime_version = runtime.version()
+    start = timing.clock_ns()
+    loaded = runtime.load(block, visit.job, model_path)
+    measurement.load_ns = timing.clock_ns() - start
+    gc.disable()
+    try:
+        burst = timing.time_burst(loaded.run, wire.budget_of(visit.budget), timing.clock_ns)
+    finally:
+        gc.enable()
+        loaded.close()
+    measurement.samples_ns.extend(burst.samples_ns)
+    measurement.warmup_runs = burst.warmup_runs
+    measurement.first_ns = burst.first_ns
+    measurement.timed_ns = burst.timed_ns
+    measurement.warm, measurement.narrow = burst.warm, burst.narrow
+
+
+def _own_command() -> List[str]:
+    """How to start this very agent again: from its zip, or as a module."""
+    archive = getattr(__loader__, "archive", None)  # type: ignore[name-defined]
+    return [sys.executable, archive] if archive else [sys.executable, "-m", "ofa_agent"]
+
+
+def _end_with(agent: int) -> None:
+    """Asks the kernel to end this process with its agent, even in the middle of a burst (Linux)."""
+    parent_died = 1  # PR_SET_PDEATHSIG
+    try:
+        ctypes.CDLL(None).prctl(parent_died, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != agent:
+        os._exit(1)  # it had ended before we asked
+
+
+def _write_frame(descriptor: int, content: bytes) -> None:
+    content = struct.pack("<I", len(content)) + content
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _read_frame(descriptor: int, deadline: Optional[float] = None) -> bytes:
+    (length,) = struct.unpack("<I", _read_exactly(descriptor, 4, deadline))
+    return _read_exactly(descriptor, length, deadline)
+
+
+def _read_exactly(descriptor: int, length: int, deadline: Optional[float]) -> bytes:
+    parts: List[bytes] = []
+    while length:
+        if deadline is not None:
+            readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                raise TimeoutError
+        part = os.read(descriptor, min(length, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
