@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Measurement:
         return np.frombuffer(self.samples_ns, dtype="<u8") / 1e6
 
 
-def statistics(samples_ns: Sequence[int]) -> dict[str, object]:
+def statistics(samples_ns: Sequence[int]) -> dict[str, Any]:
     """The fields of a Measurement that follow from its raw samples."""
     values = np.asarray(samples_ns, dtype="<u8")
     ms = values / 1e6

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ofa_tables.errors import EntriesMissing
 from ofa_tables.table import LatencyTable
+
+CALIBRATIONS = "calibration/"  # names in the store begin so
 
 
 class Population(Protocol):
@@ -33,6 +35,9 @@ class Space(Protocol):
     def keys(self, resolution_px: int) -> list[str]: ...
 
     def pricer(self, figures: np.ndarray) -> Pricer: ...
+
+
+SpaceT = TypeVar("SpaceT", bound=Space)
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,32 @@ class LatencyModel:
         return self.calibration or (lambda latency_ms: latency_ms)
 
 
+def fullest_space(table: LatencyTable, spaces: Sequence[SpaceT]) -> SpaceT:
+    """The Space with most entries among those that the table has whole at some resolution; the first of equals.
+
+    So a Space is preferred to those that are made of its Blocks. Where none is whole, the one that lacks least.
+    """
+    keys = {entry.key for entry in table.entries if not entry.failure}
+
+    def fullness(space: SpaceT) -> tuple[bool, int, int]:
+        whole = LatencyModel(table, space).resolutions_px
+        have = max(len(keys.intersection(space.keys(px))) for px in space.resolutions_px)
+        return bool(whole), len(space.keys(whole[0])) if whole else have, len(whole)
+
+    return max(spaces, key=fullness)
+
+
 def read_calibration(table: LatencyTable, space: Space) -> Calibration | None:
-    value = table.store.get(f"calibration/{space.name}")
-    return None if value is None else Calibration(**value)
+    return calibrations(table).get(space.name)
+
+
+def calibrations(table: LatencyTable) -> dict[str, Calibration]:
+    """By the name of the Space whose networks taught them."""
+    return {
+        name.removeprefix(CALIBRATIONS): Calibration(**table.store.get(name))
+        for name in table.store.names(CALIBRATIONS)
+    }
 
 
 def write_calibration(table: LatencyTable, space: Space, calibration: Calibration) -> None:
-    table.store.put(f"calibration/{space.name}", asdict(calibration))
+    table.store.put(f"{CALIBRATIONS}{space.name}", asdict(calibration))

@@ -14,3 +14,9 @@ def find(kind: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
     if name in others:
         return others[name].load()
     raise UnknownName(kind, name, [*built_in, *others])
+
+
+def find_all(group: str, built_in: dict[str, Any]) -> list[Any]:
+    """Ours, and those of every entry point of ``group``."""
+    others = {point.name: point for point in entry_points(group=group) if point.name not in built_in}
+    return [*built_in.values(), *(point.load() for point in others.values())]

@@ -6,6 +6,8 @@ few, which are then measured again.
 
 import contextlib
 import json
+import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import astuple, fields
@@ -17,6 +19,12 @@ from ofa_tables.measurement import Measurement
 
 APPLICATION_ID = 0x0FA1A7E0
 FORMAT = 1
+
+# https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 says how the file is journalled, 60 holds
+# user_version, 68 application_id.
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_ROLLBACK_JOURNAL = 1
 
 _COLUMNS = tuple(field.name for field in fields(Measurement))
 
@@ -43,52 +51,65 @@ class Store:
         self._connection = connection
 
     @classmethod
-    def create(cls, path: Path) -> "Store":
-        if path.exists():
+    @contextlib.contextmanager
+    def building(cls, path: Path) -> Iterator["Store"]:
+        """A new file, to be filled inside the block: it appears at ``path`` whole where the block ends well, or not
+        at all. Raises TableError where the path is taken, or the folder absent, unwritable or full."""
+        if os.path.lexists(path):
             raise TableError(f"{path} exists already; choose another file, or remove it")
+        draft = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.lut")
         try:
-            store = cls(path, _connect(path, "rwc"))
-            with store._guarded():
-                store._connection.executescript(
-                    f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; BEGIN; {_SCHEMA} COMMIT;"
-                )
-            return store
-        except sqlite3.Error as error:
+            with cls(path, _connect(draft, "rwc")) as store:
+                store._lay_out()
+                yield store
+            if _journal(draft).exists():
+                raise _no_room(path, "its journal could not be folded in")
+            # What a table that was removed left beside it would be taken for this one's.
+            _journal(path).unlink(missing_ok=True)
+            os.rename(draft, path)
+        except (sqlite3.Error, OSError) as error:
             raise TableError(
                 f"cannot create {path}: {error}; is the folder there and writable, and is there room?"
             ) from None
+        finally:
+            for left_over in (draft, _journal(draft)):
+                with contextlib.suppress(OSError):
+                    left_over.unlink()
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """Raises TableUnreadable for a file that is absent, foreign, truncated, newer, or in use."""
-        if not path.is_file():
-            raise TableUnreadable(f"{path} is not there; make it with ofa-profile or ofa-table import")
+        """For writing. Raises TableUnreadable for a file that is absent, foreign, truncated, newer, or in use."""
+        _require_ours(path)
+        return cls._open(path, "rw")
+
+    @classmethod
+    def read(cls, path: Path) -> "Store":
+        """For reading alone: no byte of the file changes, and its folder may be read-only. Raises as ``open`` does."""
+        header = _require_ours(path)
+        # Where the last writer did not get to close the file, SQLite has to write to put it right.
+        closed = header[18] == _ROLLBACK_JOURNAL and not _journal(path).exists()
+        return cls._open(path, "ro" if closed else "rw")
+
+    @classmethod
+    def _open(cls, path: Path, mode: str) -> "Store":
         try:
-            connection = _connect(path, "rw")
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            store = cls(path, _connect(path, mode))
         except sqlite3.Error as error:
             raise _unreadable(path, error) from None
-        store = cls(path, connection)
         try:
-            if application != APPLICATION_ID:
-                raise TableUnreadable(
-                    f"{path} is not a latency table of ofa-profile; for YAML or CSV use ofa-table import"
-                )
-            if version > FORMAT:
-                raise TableUnreadable(
-                    f"{path} has table format {version}, this ofa-profile reads up to {FORMAT}; update ofa-profile"
-                )
-            damage = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            with store._guarded():
+                damage = store._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
-                raise TableUnreadable(f"{path} is damaged ({damage}); restore a copy, or measure anew with --fresh")
-            return store
-        except sqlite3.Error as error:
-            store._connection.close()
-            raise _unreadable(path, error) from None
+                raise _damaged(path, damage)
         except TableUnreadable:
             store._connection.close()
             raise
+        return store
+
+    def _lay_out(self) -> None:
+        self._connection.executescript(
+            f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA} COMMIT;"
+        )
 
     def close(self) -> None:
         # Folds the journal in: one file is left. Without room for that it stays beside, and the next open reads both.
@@ -109,7 +130,7 @@ class Store:
         marks = ", ".join("?" * len(_COLUMNS))
         with self._guarded(), self._connection:
             self._connection.executemany(
-                f"INSERT OR IGNORE INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks})",
+                f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (visit_id) DO NOTHING",
                 [astuple(measurement) for measurement in measurements],
             )
 
@@ -149,6 +170,11 @@ class Store:
             row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
+    def names(self, prefix: str) -> list[str]:
+        with self._guarded():
+            rows = self._connection.execute("SELECT name FROM meta ORDER BY name").fetchall()
+        return [name for (name,) in rows if name.startswith(prefix)]
+
     def put(self, name: str, value: Any) -> None:
         with self._guarded(), self._connection:
             self._connection.execute(
@@ -176,14 +202,42 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, check_same_thread=False)
     try:
-        # One writer: a second ofa-profile on the same table is told so, instead of both measuring everything.
-        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
+        if mode != "ro":
+            # One writer: a second ofa-profile on the same table is told so, instead of both measuring everything.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
     except sqlite3.Error:
         connection.close()
         raise
     return connection
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _require_ours(path: Path) -> bytes:
+    """The header, read before SQLite sees the file: a foreign one is not touched. Raises TableUnreadable."""
+    if not os.path.isfile(path):
+        raise TableUnreadable(f"{path} is not there; make it with ofa-profile or ofa-table import")
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise TableUnreadable(f"cannot open {path}: {error.strerror}; check its permissions") from None
+    if header[:16] != _MAGIC[: len(header)]:
+        raise _foreign(path)
+    if len(header) < _HEADER_BYTES:
+        raise _damaged(path, f"cut short after {len(header)} bytes")
+    version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    if application != APPLICATION_ID:
+        raise _foreign(path)
+    if version > FORMAT:
+        raise TableUnreadable(
+            f"{path} has table format {version}, this ofa-profile reads up to {FORMAT}; update ofa-profile"
+        )
+    return header
 
 
 def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
@@ -191,11 +245,23 @@ def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
     if "locked" in text:
         return TableUnreadable(f"{path} is in use by another command; wait until that one has ended")
     if "full" in text or "disk I/O" in text:
-        return TableUnreadable(
-            f"no room left for {path} ({text}); free some space and run the same command again, what was kept stays"
-        )
+        return _no_room(path, text)
     if "readonly" in text or "unable to open" in text:
         return TableUnreadable(f"cannot open {path} for writing ({text}); check its permissions and its folder's")
     if "not a database" in text:
-        return TableUnreadable(f"{path} is not a latency table of ofa-profile; for YAML or CSV use ofa-table import")
+        return _foreign(path)
+    return _damaged(path, text)
+
+
+def _no_room(path: Path, text: str) -> TableUnreadable:
+    return TableUnreadable(
+        f"no room left for {path} ({text}); free some space and run the same command again, what was kept stays"
+    )
+
+
+def _foreign(path: Path) -> TableUnreadable:
+    return TableUnreadable(f"{path} is not a latency table of ofa-profile; for YAML or CSV use ofa-table import")
+
+
+def _damaged(path: Path, text: str) -> TableUnreadable:
     return TableUnreadable(f"{path} is damaged ({text}); restore a copy, or measure anew with --fresh")

@@ -1,9 +1,10 @@
 """LatencyTable: every Measurement of one Target × Runtime × Settings, and the figure derived for each entry."""
 
+import contextlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tables.errors import TableMismatch
+from ofa_tables.errors import TableMismatch, TableUnreadable
 from ofa_tables.measurement import Measurement
 from ofa_tables.store import Store
 
@@ -44,11 +45,16 @@ class Identity:
     runtime_version: str
     settings: Settings = field(default_factory=Settings)
 
-    def differences(self, other: "Identity") -> list[str]:
+    def differences(self, other: "Identity", mine_is: str = "there", other_is: str = "here") -> list[str]:
+        """In words, such as "threads 1 there, 4 here"; none where the two are equal."""
         mine, theirs = asdict(self), asdict(other)
         mine.update(mine.pop("settings"))
         theirs.update(theirs.pop("settings"))
-        return [f"{name} {mine[name]} there, {theirs[name]} here" for name in mine if mine[name] != theirs[name]]
+        return [
+            f"{name.replace('_', ' ')} {mine[name]} {mine_is}, {theirs[name]} {other_is}"
+            for name in mine
+            if mine[name] != theirs[name]
+        ]
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class Entry:
 
     ``latency_ms`` is the median of the Visits' medians; ``spread`` how far the Visits lie apart, relative to it;
     ``mean_ms`` and ``std_ms`` are of all samples; ``failure`` is the last failed Visit's text where none succeeded.
+    ``resolution_px`` is set only where a published file gave the figure for one resolution.
     """
 
     key: str
@@ -68,6 +75,7 @@ class Entry:
     samples: int
     flags: tuple[str, ...] = ()
     failure: str = ""
+    resolution_px: int | None = None
 
 
 class LatencyTable:
@@ -75,19 +83,42 @@ class LatencyTable:
         self.store = store
 
     @classmethod
+    @contextlib.contextmanager
+    def building(cls, path: Path, identity: Identity, device: dict[str, Any]) -> Iterator["LatencyTable"]:
+        """A new table, to be filled inside the block: it appears at ``path`` whole where the block ends well, or not at
+        all. Raises TableError where the path is taken, or the folder absent, unwritable or full."""
+        with Store.building(path) as store:
+            store.put("id", uuid.uuid4().hex)
+            store.put("created_at", time.time())
+            store.put("device", device)
+            store.put("identity", asdict(identity))
+            yield cls(store)
+
+    @classmethod
     def create(cls, path: Path, identity: Identity, device: dict[str, Any]) -> "LatencyTable":
-        table = cls(Store.create(path))
-        table.store.put("id", uuid.uuid4().hex)
-        table.store.put("created_at", time.time())
-        table.store.put("device", device)
-        table.store.put("identity", asdict(identity))
-        return table
+        """A new table, open for writing. Raises as ``building`` does."""
+        with cls.building(path, identity, device):
+            pass
+        return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> "LatencyTable":
-        store = Store.open(path)
-        if store.get("identity") is None:  # its creation was cut short
-            store.put("identity", asdict(Identity("", "", "", "")))
+        """For writing, by one process at a time. Raises TableUnreadable."""
+        return cls._of(Store.open(path))
+
+    @classmethod
+    def read(cls, path: Path) -> "LatencyTable":
+        """For reading alone: no byte of the file changes. Raises TableUnreadable."""
+        return cls._of(Store.read(path))
+
+    @classmethod
+    def _of(cls, store: Store) -> "LatencyTable":
+        try:
+            if store.get("identity") is None:
+                raise TableUnreadable(f"{store.path} does not say what it is of; restore a copy, or measure anew")
+        except TableUnreadable:
+            store.close()
+            raise
         return cls(store)
 
     def close(self) -> None:
@@ -131,8 +162,8 @@ class LatencyTable:
     def add(self, measurements: Sequence[Measurement]) -> None:
         """Commits them; a repeat of a visit_id is dropped."""
         self.store.add(list(measurements))
-        self.__dict__.pop("measurements", None)
-        self.__dict__.pop("_entries", None)
+        for derived in ("measurements", "_entries", "_any_resolution"):
+            self.__dict__.pop(derived, None)
 
     @cached_property
     def measurements(self) -> list[Measurement]:
@@ -152,16 +183,17 @@ class LatencyTable:
             self._entries.get((key, resolution_px)) or self._entries.get((key, None)) or self._any_resolution.get(key)
         )
 
-    @cached_property
+    @property
     def network_keys(self) -> set[str]:
         return {key for key, *_ in self.store.networks()}
 
     @property
     def entries(self) -> list[Entry]:
-        """Every Block's entry (whole networks are not entries), in the order of first measurement."""
+        """Every Block's entry (whole networks are not entries), in the order of first measurement; one for each
+        resolution that a published file gave a figure for."""
         return [entry for (key, _), entry in self._entries.items() if not key.startswith("network:")]
 
-    @property
+    @cached_property
     def _any_resolution(self) -> dict[str, Entry]:
         return {key: entry for (key, _), entry in self._entries.items()}
 
@@ -176,20 +208,13 @@ class LatencyTable:
 
 
 def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
-    """The figure of one key from its Visits; NaN where none succeeded."""
+    """The figure of one key (at one resolution) from its Visits; NaN where none succeeded."""
     good = [visit for visit in visits if visit.ok and visit.median_ms is not None]
+    px = visits[0].resolution_px
     if not good:
-        return Entry(
-            key,
-            float("nan"),
-            float("nan"),
-            float("nan"),
-            0.0,
-            0,
-            0,
-            ("failed",),
-            f"{visits[-1].status}: {visits[-1].error}",
-        )
+        nan = float("nan")
+        failure = f"{visits[-1].status}: {visits[-1].error}"
+        return Entry(key, nan, nan, nan, 0.0, 0, 0, ("failed",), failure, px)
     medians = np.array([visit.median_ms for visit in good], dtype=float)
     latency = float(np.median(medians))
     spread = float((medians.max() - medians.min()) / latency) if latency > 0 else 0.0
@@ -199,7 +224,7 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
     weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
-    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good, spread))
+    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good, spread), "", px)
 
 
 def _flags(visits: Sequence[Measurement], spread: float) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ __all__ = [
     "Population",
     "Pricer",
     "Space",
+    "all_spaces",
     "find_space",
     "parse_architecture",
     "read_architectures",
@@ -25,3 +26,7 @@ def find_space(name: str) -> Space:
     """Raises UnknownName, with the nearest names."""
     space: Space = plugins.find("space", "ofa_nas.spaces", name, _BUILT_IN)
     return space
+
+
+def all_spaces() -> list[Space]:
+    return plugins.find_all("ofa_nas.spaces", _BUILT_IN)

@@ -48,6 +48,7 @@ class MobileNetV3Space(Space):
 
     kernel_sizes = KERNEL_SIZES
     expand_ratios = EXPAND_RATIOS
+    stages = ("first layers", *(f"stage {number}" for number in range(1, len(STAGES) + 1)), "last layers")
 
     def __init__(
         self,
@@ -119,10 +120,11 @@ class MobileNetV3Space(Space):
     def build_positions(self) -> tuple[Position, ...]:
         head, tail = 2, 4
         entry_of = {label: head + index for index, label in enumerate(self._labels)}
-        positions = [_fixed(index) for index in range(head)]
+        positions = [_fixed(0, index) for index in range(head)]
         for stage in range(len(STAGES)):
             positions += [self._position(stage, block, entry_of) for block in range(MAX_DEPTH)]
-        return (*positions, *(_fixed(head + len(self._labels) + index) for index in range(tail)))
+        last = len(self.stages) - 1
+        return (*positions, *(_fixed(last, head + len(self._labels) + index) for index in range(tail)))
 
     def _position(self, stage: int, block: int, entry_of: Mapping[tuple[int, bool, int, int], int]) -> Position:
         at = stage * MAX_DEPTH + block
@@ -145,7 +147,9 @@ class MobileNetV3Space(Space):
             entries.append(entry_of[stage, block == 0, kernel, expand] if present else ABSENT)
             kernels.append(KERNEL_SIZES.index(kernel) if present else ABSENT)
             expands.append(EXPAND_RATIOS.index(expand) if present else ABSENT)
-        return Position(tuple(rows.values()), radices, np.array(entries), np.array(kernels), np.array(expands))
+        return Position(
+            1 + stage, tuple(rows.values()), radices, np.array(entries), np.array(kernels), np.array(expands)
+        )
 
     def genes_of(self, architecture: Architecture) -> list[int]:
         blocks = MAX_DEPTH * len(STAGES)
@@ -219,9 +223,9 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def _fixed(entry: int) -> Position:
+def _fixed(stage: int, entry: int) -> Position:
     none = np.array([ABSENT])
-    return Position((), (), np.array([entry]), none, none)
+    return Position(stage, (), (), np.array([entry]), none, none)
 
 
 def _first_conv(resolution_px: int, channels: int) -> Block:

@@ -1,0 +1,126 @@
+"""``ofa-compare``: measures networks on the device and holds them against the table's prediction."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+from ofa_nas.spaces import find_space, read_architectures
+from ofa_tables.errors import TableMismatch, UsageError
+from ofa_tables.model import LatencyModel, read_calibration
+from ofa_tables.exchange import IMPORTED
+from ofa_tables.table import Identity, LatencyTable
+from rich.table import Table
+
+from ofa_profiler.commands.cli import answer, console, json_option, print_json, run
+from ofa_profiler.commands.progress import CampaignProgress
+from ofa_profiler.compare import Comparer, draw
+from ofa_profiler.comparison import Comparison
+from ofa_profiler.connections import connect
+from ofa_profiler.targets import Target, choose_runtime, find_target, parse_settings
+
+FIRST_CALIBRATION = 10
+
+
+@click.command(epilog="Example: ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks 50 --calibrate 20")
+@click.option("--table", "path", required=True, type=click.Path(path_type=Path))
+@click.option("--target", help="Default: the table's.")
+@click.option("--space", "space_name", help="Default: the widest whose entries the table has.")
+@click.option("--networks", default="30", show_default=True, help="How many to test, or a JSON file of architectures.")
+@click.option("--calibrate", type=click.IntRange(min=0), help="How many further ones teach the Calibration.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of report.html; default: <table>-comparison")
+@json_option
+def compare(
+    path: Path,
+    target: str | None,
+    space_name: str | None,
+    networks: str,
+    calibrate: int | None,
+    seed: int,
+    pairs: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Measure whole networks on the device, each in two independent passes, and compare with the prediction.
+
+    Networks and what they teach are kept in the table. Without --calibrate, 10 networks teach a table that has no
+    Calibration yet.
+    """
+    started = time.perf_counter()
+    tested = int(networks) if networks.isdigit() else read_architectures(networks)[0]
+    if tested == 0:
+        raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
+    with LatencyTable.open(path) as table:
+        space = find_space(space_name) if space_name else widest_space(table)
+        model = LatencyModel(table, space)
+        model.require(None if isinstance(tested, int) else {network.resolution_px for network in tested})
+        if calibrate is None:
+            calibrate = 0 if read_calibration(table, space) else FIRST_CALIBRATION
+        drawn = draw(model, space, tested, calibrate, seed)
+        if table.identity.runtime == IMPORTED:
+            raise TableMismatch(
+                f"{path} was imported, so no device is known to hold it against; measure one with ofa-profile"
+            )
+        device = find_target(target or table.identity.target, parse_settings(pairs))
+        with connect(device) as connection:
+            description = connection.agent.describe()
+            table.require_identity(identity_now(device, table.identity, description))
+            comparer = Comparer(table, space)
+            with CampaignProgress(console, "measuring networks") as progress:
+                outcome = comparer.measure(drawn, connection, progress)
+            condition_after = connection.agent.describe()["condition"]
+        comparison = comparer.compare(drawn, description, condition_after, time.perf_counter() - started)
+    from ofa_profiler.report import write_report  # plots are slow to import, and not needed while measuring
+
+    report = write_report(comparison, out or path.with_name(f"{path.stem}-comparison"))
+    if as_json:
+        print_json(comparison.summary(report))
+    else:
+        print_comparison(comparison, report)
+    if outcome.failures:
+        raise SystemExit(1)
+
+
+def identity_now(target: Target, made: Identity, description: dict[str, Any]) -> Identity:
+    """What a table would be of, if it were made as this one was, but now."""
+    runtime = choose_runtime(target, made.runtime, description)
+    return replace(
+        made,
+        target=target.name,
+        fingerprint=description["fingerprint"],
+        runtime_version=description["runtimes"][runtime],
+    )
+
+
+def print_comparison(comparison: Comparison, report: Path) -> None:
+    summary = comparison.summary(report)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    table.add_column(f"{summary['networks']} networks")
+    for heading in ("excess error", "MAPE", "bias", "within 5 %", "within 10 %", "Kendall's τ"):
+        table.add_column(heading, justify="right")
+    for name, label in (
+        ("calibrated", "calibrated"),
+        ("raw", "raw sum"),
+        ("macs_baseline", "MACs line"),
+        ("noise", "pass to pass"),
+    ):
+        figures = summary[name]
+        if figures is not None:
+            percents = (figures.get(key) for key in ("excess_rms", "mape", "bias", "within_5", "within_10"))
+            tau = figures["kendall_tau"]
+            table.add_row(label, *map(_percent, percents), "" if tau is None else f"{tau:.3f}")
+    answer.print(table)
+    if comparison.calibration is not None:
+        taught = comparison.calibration
+        answer.print(f"Calibration: × {taught.scale:.4f}, taught by {taught.networks} networks that are in no test")
+    answer.print(f"report: {report}", markup=False)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+main = run(compare)

@@ -1,0 +1,84 @@
+"""Progress on standard error: a bar in a terminal, a line now and then elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ofa_tables.measurement import Measurement
+
+# Drawing takes processor time, and the host may be the device: no oftener than this.
+REDRAW_S = 0.5
+LINE_S = 10.0
+LABEL_WIDTH = 44
+
+
+class CampaignProgress:
+    """What is being measured, how far it is, the time left, and what was flagged; a context manager."""
+
+    def __init__(self, console: Console, noun: str) -> None:
+        self._console = console
+        self._noun = noun
+        self._bar = Progress(
+            TextColumn("{task.fields[noun]}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("[yellow]{task.fields[flags]}[/]"),
+            TextColumn("[dim]{task.fields[key]}[/]"),
+            console=console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=None, noun=noun, flags="", key="", visible=False)
+        self._drawn = 0.0
+        self._visits = self._failed = self._cold = 0
+
+    def __enter__(self) -> "CampaignProgress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.stop()
+
+    def begin(self, visits: int) -> None:
+        self._bar.update(self._task, total=visits, visible=True)
+        if self._console.is_terminal:
+            self._bar.start()
+        else:
+            self.say(f"{self._noun}: {visits} visits to take")
+
+    def measured(self, measurement: Measurement, visits_left: int) -> None:
+        self._visits += 1
+        self._failed += not measurement.ok
+        self._cold += measurement.ok and not measurement.warm
+        self._bar.update(
+            self._task,
+            completed=self._visits,
+            total=self._visits + visits_left,
+            key=_short(measurement.key),
+            flags=self._flags(),
+        )
+        if not measurement.ok:
+            self.say(f"[yellow]{measurement.status}[/]: {escape(measurement.key)}: {escape(measurement.error)}")
+        now = time.monotonic()
+        if not self._console.is_terminal:
+            if now - self._drawn >= LINE_S:
+                self._drawn = now
+                self.say(f"{self._noun}: {self._visits} of {self._visits + visits_left} visits{self._flags()}")
+        elif now - self._drawn >= REDRAW_S:
+            self._drawn = now
+            self._bar.refresh()
+
+    def say(self, text: str) -> None:
+        self._console.print(text)
+
+    def _flags(self) -> str:
+        parts = [
+            f"{count} {name}" for count, name in ((self._failed, "failed"), (self._cold, "not warm in time")) if count
+        ]
+        return " · " + ", ".join(parts) if parts else ""
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= LABEL_WIDTH else key[: LABEL_WIDTH - 1] + "…"

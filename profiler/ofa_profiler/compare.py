@@ -1,0 +1,172 @@
+"""Predicted against measured: draws networks, measures them in two passes, teaches the Calibration."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ofa_agent.timing import Budget
+from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
+from ofa_tables.errors import UsageError
+from ofa_tables.measurement import Measurement
+from ofa_tables.model import Calibration, LatencyModel, read_calibration, write_calibration
+from ofa_tables.table import CALIBRATION, TEST, LatencyTable
+
+from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
+from ofa_profiler.comparison import ComparedNetwork, Comparison
+from ofa_profiler.connections import Connection
+
+# Visits alternate between the two passes, round by round, so that a slow drift meets both alike.
+PASSES = 2
+ROUNDS = 6
+BUDGET = Budget(warmup_s=1.0, window_s=0.02, burst_min_s=0.06, burst_max_s=0.2)
+
+CANDIDATES = 20_000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The networks of one comparison, by role; none of them has both."""
+
+    tested: list[Architecture]
+    teachers: list[Architecture]
+
+
+def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
+    """Networks evenly over the range of predicted latency; the same seed draws the same ones.
+
+    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed.
+    """
+    roles = {key: role for key, _, _, role in model.table.store.networks()}
+    rng = np.random.default_rng(seed)
+    candidates = _Candidates(model, space, rng)
+    if isinstance(tested, int):
+        chosen = candidates.take(tested, barred={key for key, role in roles.items() if role == CALIBRATION})
+    else:
+        chosen = {space.network(architecture).key: architecture for architecture in tested}
+    barred = set(chosen) | {key for key, role in roles.items() if role == TEST}
+    return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()))
+
+
+class _Candidates:
+    """Networks from the smallest to the largest, to be taken by predicted latency, each once."""
+
+    def __init__(self, model: LatencyModel, space: Space, rng: np.random.Generator) -> None:
+        self._space = space
+        self._rng = rng
+        self._resolutions = model.require()
+        drawn = space.canonical(space.sample_spread(CANDIDATES, rng, self._resolutions))
+        self._population = drawn[np.unique(drawn.genes, axis=1, return_index=True)[1]]
+        self._predicted = model.raw(self._population)
+        self._free = np.ones(len(self._population), dtype=bool)
+
+    def take(self, count: int, barred: set[str]) -> dict[str, Architecture]:
+        """``count`` networks by key, the nearest to one random point in each of ``count`` equal intervals."""
+        low, high = self._predicted.min(), self._predicted.max()
+        points = low + (high - low) * (np.arange(count) + self._rng.uniform(size=count)) / max(count, 1)
+        return dict(self._nearest(float(point), barred) for point in points)
+
+    def _nearest(self, wanted_ms: float, barred: set[str]) -> tuple[str, Architecture]:
+        while self._free.any():
+            index = int(np.argmin(np.where(self._free, np.abs(self._predicted - wanted_ms), np.inf)))
+            self._free[index] = False
+            architecture = self._space.decode(self._population[[index]])[0]
+            key = self._space.network(architecture).key
+            if key not in barred:
+                return key, architecture
+        at = ", ".join(map(str, self._resolutions))
+        raise UsageError(f"{self._space.name} has too few networks at {at} px for so many; ask for fewer --networks")
+
+
+class Comparer:
+    """Measures drawn networks on the device, keeps them in the table, and holds them against its prediction."""
+
+    def __init__(self, table: LatencyTable, space: Space) -> None:
+        self._table = table
+        self._space = space
+        self._model = LatencyModel(table, space)
+
+    def measure(self, drawn: Drawn, connection: Connection, progress: Progress) -> Outcome:
+        identity = self._table.identity
+        networks = []
+        for role, architectures in ((TEST, drawn.tested), (CALIBRATION, drawn.teachers)):
+            for architecture in architectures:
+                network = self._space.network(architecture)
+                self._table.store.add_network(network.key, self._space.name, architecture.to_json(), role)
+                networks.append(network)
+        tasks = lower_tasks(networks, identity.runtime, identity.settings.batch)
+        campaign = Campaign(self._table, tasks, ROUNDS, BUDGET, progress, f"ofa-compare {self._space.name}")
+        return campaign.run(connection)
+
+    def teach(self) -> Calibration | None:
+        """The Calibration from every network of the table that may teach; kept in the table."""
+        teachers = list(self._of_role(CALIBRATION))
+        if teachers:
+            fitted = Calibration.fit([n.raw_ms for n in teachers], [n.measured_ms for n in teachers])
+            write_calibration(self._table, self._space, fitted)
+        return read_calibration(self._table, self._space)
+
+    def compare(
+        self, drawn: Drawn, device: dict[str, Any], condition_after: dict[str, Any], seconds: float
+    ) -> Comparison:
+        """Raises UsageError where none of the tested networks could be measured."""
+        calibration = self.teach()
+        tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
+        networks = [network for network in self._of_role(TEST) if network.key in tested_keys]
+        return Comparison(
+            table=str(self._table.path),
+            space=self._space.name,
+            identity=self._table.identity,
+            device=device,
+            condition_after=condition_after,
+            stages=self._space.stages,
+            networks=tuple(networks),
+            teachers=tuple(self._of_role(CALIBRATION)),
+            calibration=calibration,
+            measured_at=time.time(),
+            seconds=seconds,
+        )
+
+    def _of_role(self, role: str) -> Iterator[ComparedNetwork]:
+        """The table's networks of this Space that have been measured in both passes."""
+        visits: dict[str, list[Measurement]] = defaultdict(list)
+        for measurement in self._table.measurements:
+            if measurement.ok:
+                visits[measurement.key].append(measurement)
+        for key, space_name, value, stored_role in self._table.store.networks():
+            passes = passes_ms(visits[key])
+            if space_name == self._space.name and stored_role == role and passes is not None:
+                yield self._compared(key, parse_architecture(value), passes)
+
+    def _compared(self, key: str, architecture: Architecture, passes: tuple[float, float]) -> ComparedNetwork:
+        population = self._space.encode([architecture])
+        figures = self._model.figures_ms[population.genes[-1, 0]]
+        stage_ms = [0.0] * len(self._space.stages)
+        for position, index in zip(self._space.positions, self._space.entry_indices(population)[:, 0], strict=True):
+            if index != ABSENT:
+                stage_ms[position.stage] += float(figures[index])
+        entry = self._table.entry(key)
+        return ComparedNetwork(
+            name=key.removeprefix("network:")[:6],
+            key=key,
+            architecture=architecture.to_json(),
+            resolution_px=architecture.resolution_px,
+            macs=float(self._space.macs(population)[0]),
+            raw_ms=float(self._model.raw(population)[0]),
+            stage_ms=tuple(stage_ms),
+            passes_ms=passes,
+            flags=entry.flags if entry else (),
+        )
+
+
+def passes_ms(visits: Sequence[Measurement]) -> tuple[float, float] | None:
+    """The two independent passes of one network: each the median of the medians of its own rounds."""
+    medians: list[list[float]] = [[], []]
+    for visit in visits:
+        if visit.median_ms is not None:
+            medians[visit.round % PASSES].append(visit.median_ms)
+    if not all(len(one_pass) >= ROUNDS // PASSES for one_pass in medians):
+        return None
+    return float(np.median(medians[0])), float(np.median(medians[1]))

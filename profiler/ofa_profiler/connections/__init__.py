@@ -1,0 +1,25 @@
+"""Connections: the ways to a Target. One file each, registered here.
+
+Other distributions add theirs through the entry point group ``ofa_profiler.connections``: a function from a Target to
+a Connection.
+"""
+
+from collections.abc import Callable
+
+from ofa_profiler.connections.connection import Connection
+from ofa_profiler.connections.local import LocalConnection
+from ofa_profiler.connections.tcp import TcpConnection
+from ofa_profiler.targets import Target
+from ofa_tables import plugins
+
+__all__ = ["Connection", "connect"]
+
+_BUILT_IN: dict[str, Callable[[Target], Connection]] = {"local": LocalConnection, "tcp": TcpConnection}
+
+
+def connect(target: Target) -> Connection:
+    """The Connection to a Target; nothing is reached before its agent is asked for."""
+    connection: Connection = plugins.find("connection", "ofa_profiler.connections", target.connection, _BUILT_IN)(
+        target
+    )
+    return connection

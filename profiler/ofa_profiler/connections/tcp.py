@@ -1,0 +1,45 @@
+"""Connection ``tcp``: an agent that somebody started with ``ofa-agent serve``."""
+
+from pathlib import Path
+
+import grpc
+
+from ofa_profiler.client import CHANNEL_OPTIONS, Agent
+from ofa_profiler.connections.connection import Connection
+from ofa_profiler.targets import Target
+from ofa_tables.errors import FileError, UsageError
+
+SETTINGS = ("token-file", "tls-ca")
+
+
+class TcpConnection(Connection):
+    """``token-file`` holds the agent's token; ``tls-ca`` the certificate that vouches for it."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.require_settings(SETTINGS)
+        if not target.address.rpartition(":")[2].isdigit():
+            raise UsageError(f"{target.name} names no port; write tcp:HOST:PORT, as ofa-agent serve prints it")
+        self._channel: grpc.Channel | None = None
+
+    def open(self) -> Agent:
+        authority = self._content("tls-ca")
+        if authority is None:
+            self._channel = grpc.insecure_channel(self.target.address, CHANNEL_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(authority)
+            self._channel = grpc.secure_channel(self.target.address, credentials, CHANNEL_OPTIONS)
+        token = self._content("token-file")
+        return Agent(self._channel, self.target.name, token.decode().strip() if token else None)
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+    def _content(self, setting: str) -> bytes | None:
+        path = self.target.settings.get(setting)
+        try:
+            return Path(path).read_bytes() if path else None
+        except OSError as error:
+            raise FileError(f"cannot read the {setting} {path}: {error.strerror}") from None

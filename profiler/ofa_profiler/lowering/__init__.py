@@ -1,0 +1,30 @@
+"""Operators and weights to the model formats that Runtimes read. One file a format, registered by Runtime here.
+
+Other distributions add theirs through the entry point group ``ofa_profiler.lowering``: a function from a Block and a
+batch size to a Model.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ofa_agent import wire
+from ofa_agent.operators import Block
+from ofa_profiler.lowering import onnx
+from ofa_tables import plugins
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file as it travels: literal bytes, and seeds from which the agent makes the weights."""
+
+    model_id: str
+    chunks: tuple[wire.ModelChunk, ...]
+
+
+_BUILT_IN: dict[str, Callable[[Block, int], list[wire.ModelChunk]]] = {"onnxruntime": onnx.lower}
+
+
+def lower(runtime: str, block: Block, batch: int) -> Model:
+    """The model that ``runtime`` reads for ``block``. Raises UnknownName for a Runtime that nothing is lowered to."""
+    chunks = plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch)
+    return Model(wire.model_id_of(chunks), tuple(chunks))

@@ -1,0 +1,17 @@
+"""Table formats by name. Other distributions add theirs through the entry point group ``ofa_tables.formats``."""
+
+from ofa_tables import plugins
+from ofa_tables.formats import csv_file, ofa_yaml, parquet_file
+from ofa_tables.formats.format import Figure, Format
+
+__all__ = ["Figure", "Format", "find_format"]
+
+_BUILT_IN: dict[str, Format] = {
+    format.name: format for format in (ofa_yaml.FORMAT, csv_file.FORMAT, parquet_file.FORMAT)
+}
+
+
+def find_format(name: str) -> Format:
+    """Raises UnknownName, with the nearest names."""
+    format: Format = plugins.find("format", "ofa_tables.formats", name, _BUILT_IN)
+    return format

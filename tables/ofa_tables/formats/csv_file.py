@@ -1,0 +1,126 @@
+"""CSV: one row an entry, for spreadsheets and for figures that come from elsewhere.
+
+Written: key, resolution, latency_ms, mean_ms, std_ms, spread, visits, samples, flags, failure. Read: ``key`` and one of
+``latency_ms``, ``mean_ms``, ``mean``; where they are there ``resolution``, ``std_ms`` (``std``), ``samples`` (``count``)
+and ``failure``. A row without a resolution holds for every resolution at which its key occurs. An imported row is one
+Visit: what lay between the Visits of the table that it was exported from is not in the file.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ofa_tables.errors import FileError
+from ofa_tables.formats.completeness import require_known, require_no_repeats, require_resolution, require_whole
+from ofa_tables.formats.format import (
+    Figure,
+    Format,
+    parse_count,
+    parse_latency_ms,
+    parse_std_ms,
+    read_text,
+    short,
+)
+from ofa_tables.formats.frame import entries_frame
+from ofa_tables.model import Space
+from ofa_tables.table import LatencyTable
+
+Row = Mapping[str, str]
+
+_MAX_COLUMNS = 100
+
+
+def read(path: Path, space: Space) -> list[Figure]:
+    """Every row; together they are all entries of the Space at one resolution at least, or at all that they name."""
+    figures = [_figure(path, line, row) for line, row in _rows(path)]
+    require_no_repeats(path, figures)
+    named = {figure.resolution_px for figure in figures} - {None}
+    for px in sorted(filter(None, named)):
+        require_resolution(path, space, px)
+        require_whole(path, _at(figures, space, px), space, px)
+    unnamed = [figure for figure in figures if figure.resolution_px is None]
+    require_known(path, unnamed, {key for px in space.resolutions_px for key in space.keys(px)}, space)
+    if not named:
+        _require_one_whole(path, figures, space)
+    return figures
+
+
+def write(table: LatencyTable, out: Path, space: Space | None) -> dict[Path, bytes]:
+    return {out: entries_frame(table, space).to_csv(index=False, lineterminator="\n").encode()}
+
+
+def _at(figures: Sequence[Figure], space: Space, resolution_px: int) -> list[Figure]:
+    """Those with a latency that hold at one resolution."""
+    keys = set(space.keys(resolution_px))
+    return [
+        figure
+        for figure in figures
+        if figure.latency_ms is not None
+        and (figure.resolution_px == resolution_px or (figure.resolution_px is None and figure.key in keys))
+    ]
+
+
+def _require_one_whole(path: Path, figures: Sequence[Figure], space: Space) -> None:
+    given = {figure.key for figure in figures if figure.latency_ms is not None}
+    fullest = max(space.resolutions_px, key=lambda px: len(given.intersection(space.keys(px))))
+    require_whole(path, _at(figures, space, fullest), space, fullest)
+
+
+def _figure(path: Path, line: int, row: Row) -> Figure:
+    place = f"{path}, line {line}: %s of {short(row['key'])}"
+    if not row["key"]:
+        raise FileError(f"{path}, line {line}: a row without a key; give it one, or remove it")
+    resolution = parse_count(row["resolution"], place % "resolution") if row.get("resolution") else None
+    samples = _first(row, "samples", "count")
+    count = parse_count(samples[1], place % samples[0]) if samples else 0
+    std = _first(row, "std_ms", "std")
+    std_ms = parse_std_ms(std[1], place % std[0]) if std else None
+    latency = _first(row, "latency_ms", "mean_ms", "mean")
+    if latency is None:
+        if not row.get("failure"):
+            raise FileError(
+                f"{path}, line {line}: {short(row['key'])} has neither a latency nor a failure; give either"
+            )
+        return Figure(row["key"], resolution, None, None, None, 0, line, row["failure"])
+    latency_ms = parse_latency_ms(latency[1], place % latency[0])
+    mean = _first(row, "mean_ms", "mean") or latency
+    mean_ms = parse_latency_ms(mean[1], place % mean[0])
+    return Figure(row["key"], resolution, latency_ms, mean_ms, std_ms, count, line)
+
+
+def _first(row: Row, *names: str) -> tuple[str, str] | None:
+    """The first of these columns that the row fills, and what it holds."""
+    return next(((name, row[name]) for name in names if row.get(name)), None)
+
+
+def _rows(path: Path) -> list[tuple[int, Row]]:
+    """(line, row) of every row that is not blank, all values as text. Raises FileError."""
+    import pandas as pd  # half a second, which commands that read no CSV do not pay
+
+    text = read_text(path)
+    if text.partition("\n")[0].count(",") > _MAX_COLUMNS:
+        raise FileError(f"{path} has more than {_MAX_COLUMNS} columns, which no latency table has; give the right file")
+    try:
+        # Without a header of its own pandas neither drops what a row has too many of, nor makes an index of it.
+        frame = pd.read_csv(
+            io.StringIO(text), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False
+        ).fillna("")
+    except pd.errors.EmptyDataError:
+        raise FileError(f"{path} is empty; a table has a row for each entry") from None
+    except (pd.errors.ParserError, ValueError) as error:
+        raise FileError(f"{path} is not CSV ({' '.join(str(error).split())})") from None
+    header, *rows = ([value.strip() for value in row] for row in frame.itertuples(index=False))
+    _require_columns(path, header)
+    return [(line, dict(zip(header, row, strict=True))) for line, row in enumerate(rows, start=2) if any(row)]
+
+
+def _require_columns(path: Path, header: Sequence[str]) -> None:
+    found = short(", ".join(header))
+    if "key" not in header or not {"latency_ms", "mean_ms", "mean"}.intersection(header):
+        raise FileError(f"{path} needs the columns key and latency_ms (or mean_ms), it has: {found}")
+    repeated = [name for name in header if name and header.count(name) > 1]
+    if repeated:
+        raise FileError(f"{path} has the column {short(repeated[0])} twice; remove one of them")
+
+
+FORMAT = Format("csv", read, write)

@@ -1,0 +1,44 @@
+"""Files that appear whole, all of them or none."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from ofa_tables.errors import FileError
+
+
+def write_files(contents: Mapping[Path, bytes]) -> None:
+    """Makes the folders that are missing. Raises FileError where a file is there already or cannot be written."""
+    for path in contents:
+        if os.path.lexists(path):
+            raise FileError(f"{path} exists already; choose another --out, or remove it")
+    drafts = {path.with_name(f".{path.name}.{secrets.token_hex(4)}"): path for path in contents}
+    made = _missing_folders(contents)
+    try:
+        for draft, path in drafts.items():
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(contents[path])
+        for draft, path in drafts.items():
+            os.rename(draft, path)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {error.filename or next(iter(contents))}: {error.strerror}; "
+            "is the folder writable, and is there room?"
+        ) from None
+    finally:
+        for draft in drafts:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # refused where the files are in it
+
+
+def _missing_folders(paths: Mapping[Path, bytes]) -> list[Path]:
+    """Deepest first."""
+    parents = {parent for path in paths for parent in path.parents}
+    return sorted(
+        (parent for parent in parents if not os.path.lexists(parent)), key=lambda path: len(path.parts), reverse=True
+    )

@@ -1,0 +1,39 @@
+"""A table's entries as a pandas frame: what CSV and Parquet hold."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ofa_tables.model import Space
+from ofa_tables.table import Entry, LatencyTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
+    """One row an entry: all of them, or those of a Space. Latencies in ms, missing where the entry failed; ``spread`` is
+    a fraction, ``resolution`` is given only where a published file's figure is for one resolution alone."""
+    import pandas as pd  # half a second, which commands that need no frame do not pay
+
+    entries = [entry for entry in table.entries if space is None or _belongs(entry, space)]
+    frame = pd.DataFrame(
+        {
+            "key": [entry.key for entry in entries],
+            "resolution": pd.array([entry.resolution_px for entry in entries], dtype="Int64"),
+            "latency_ms": [entry.latency_ms for entry in entries],
+            "mean_ms": [entry.mean_ms for entry in entries],
+            "std_ms": [entry.std_ms for entry in entries],
+            "spread": [entry.spread for entry in entries],
+            "visits": [entry.visits for entry in entries],
+            "samples": [entry.samples for entry in entries],
+            "flags": [" ".join(entry.flags) for entry in entries],
+            "failure": [" ".join(entry.failure.split()) for entry in entries],
+        }
+    )
+    frame.attrs = asdict(table.identity)
+    return frame
+
+
+def _belongs(entry: Entry, space: Space) -> bool:
+    resolutions = space.resolutions_px if entry.resolution_px is None else (entry.resolution_px,)
+    return any(entry.key in space.keys(px) for px in resolutions if px in space.resolutions_px)
