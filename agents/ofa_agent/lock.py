@@ -20,7 +20,7 @@ class DeviceBusy(Exception):
 
 
 def home() -> str:
-    """The agent's own folder, for this user alone: its models and its log. ``OFA_AGENT_HOME`` moves it, and the lock."""
+    """The agent's own folder, for this user alone: models and log. ``OFA_AGENT_HOME`` moves it, and the lock."""
     folder = os.environ.get("OFA_AGENT_HOME") or os.path.join(tempfile.gettempdir(), "ofa-agent-%d" % os.getuid())
     os.makedirs(folder, mode=0o700, exist_ok=True)
     if os.stat(folder).st_uid != os.getuid():

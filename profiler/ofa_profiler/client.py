@@ -75,7 +75,7 @@ class Lease:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Says that the host is done; after an error the stream is cut, and the agent keeps what was not acknowledged."""
+        """Says that the host is done; after an error cuts the stream: the agent keeps what was not acknowledged."""
         if error is None:
             self._outgoing.put(None)
             while self._next() is not None:

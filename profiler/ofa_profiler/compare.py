@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from ofa_agent.timing import Budget
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
+from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
+from ofa_profiler.comparison import ComparedNetwork, Comparison
+from ofa_profiler.connections import Connection
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement
 from ofa_tables.model import Calibration, LatencyModel, read_calibration, write_calibration
 from ofa_tables.table import CALIBRATION, TEST, LatencyTable
-
-from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
-from ofa_profiler.comparison import ComparedNetwork, Comparison
-from ofa_profiler.connections import Connection
 
 # Visits alternate between the two passes, round by round, so that a slow drift meets both alike.
 PASSES = 2

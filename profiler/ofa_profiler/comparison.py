@@ -4,6 +4,7 @@ Errors are relative to the measurement unless a name ends in ``_ms``; fractions,
 had (Kendall's tau of one network, a relative error where a pass took 0 ms) is None, never NaN.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -242,9 +243,13 @@ def kendall_tau(x: Sequence[float] | FloatArray, y: Sequence[float] | FloatArray
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    order_x, order_y = np.sign(x[:, None] - x), np.sign(y[:, None] - y)
-    untied = np.count_nonzero(order_x) * np.count_nonzero(order_y)
-    return None if untied == 0 else float(np.sum(order_x * order_y) / np.sqrt(float(untied)))
+    concordance = untied_x = untied_y = 0
+    for at in range(1, len(x)):  # a row at a time: the whole square of many networks would not fit into memory
+        order_x, order_y = np.sign(x[at] - x[:at]), np.sign(y[at] - y[:at])
+        concordance += int(order_x @ order_y)
+        untied_x += int(np.count_nonzero(order_x))
+        untied_y += int(np.count_nonzero(order_y))
+    return concordance / math.sqrt(untied_x * untied_y) if untied_x and untied_y else None
 
 
 def passes_of(networks: Sequence[ComparedNetwork]) -> FloatArray:

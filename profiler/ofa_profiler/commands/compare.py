@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ofa_nas.spaces import find_space, read_architectures
-from ofa_tables.errors import TableMismatch, UsageError
-from ofa_tables.model import LatencyModel, read_calibration
-from ofa_tables.exchange import IMPORTED
-from ofa_tables.table import Identity, LatencyTable
 from rich.table import Table
 
+from ofa_nas.spaces import all_spaces, find_space, read_architectures
 from ofa_profiler.commands.cli import answer, console, json_option, print_json, run
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer, draw
 from ofa_profiler.comparison import Comparison
 from ofa_profiler.connections import connect
 from ofa_profiler.targets import Target, choose_runtime, find_target, parse_settings
+from ofa_tables.errors import TableMismatch, UsageError
+from ofa_tables.model import LatencyModel, fullest_space, read_calibration
+from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 FIRST_CALIBRATION = 10
 
@@ -54,7 +53,7 @@ def compare(
     if tested == 0:
         raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
     with LatencyTable.open(path) as table:
-        space = find_space(space_name) if space_name else widest_space(table)
+        space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
         model = LatencyModel(table, space)
         model.require(None if isinstance(tested, int) else {network.resolution_px for network in tested})
         if calibrate is None:

@@ -61,9 +61,8 @@ def profile(
         description = connection.agent.describe()
         runtime = choose_runtime(device, wanted_runtime, description)
         if wanted_runtime is None:
-            console.print(
-                f"runtime: {runtime} {description['runtimes'][runtime]}, {device.name}'s first preferred one that is there"
-            )
+            version = description["runtimes"][runtime]
+            console.print(f"runtime: {runtime} {version}, {device.name}'s first preferred one that is there")
         identity = Identity(
             device.name, description["fingerprint"], runtime, description["runtimes"][runtime], settings
         )

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterable
 
-from ofa_tables.errors import UnknownName
-
 from ofa_profiler.client import Agent
 from ofa_profiler.targets import Target
+from ofa_tables.errors import UnknownName
 
 
 class Connection:

@@ -1,0 +1,53 @@
+# Everything works on a fresh clone with Python >= 3.11 and make, and leaves the user's system alone.
+#
+#   make demo      profile this machine, search under a limit, measure what was found
+#   make test      all tests; EXTRAS=dev,parquet,torch adds those that need Parquet and PyTorch
+#   make lint      formatting, style, types, import rules, and the agent's Python 3.6 syntax
+#   make bench     how fast pricing and search are here
+#   make protocol  compile the protocol, after a change to agent.proto
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+EXTRAS ?= dev
+BIN := .venv/bin
+comma := ,
+BASE_INSTALLED := .venv/installed
+EXTRAS_INSTALLED := .venv/installed-$(subst $(comma),-,$(EXTRAS))
+
+.PHONY: demo test lint bench protocol clean
+
+demo: $(BASE_INSTALLED)
+	$(BIN)/python scripts/demo.py
+
+test: $(EXTRAS_INSTALLED)
+	mkdir -p build
+	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest
+
+lint: $(EXTRAS_INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.6- --eval-annotations agents
+
+bench: $(BASE_INSTALLED)
+	$(BIN)/python scripts/bench.py
+
+protocol: $(EXTRAS_INSTALLED)
+	$(BIN)/python -m grpc_tools.protoc --proto_path=agents/ofa_agent --include_imports \
+		--descriptor_set_out=agents/ofa_agent/protocol.binpb agents/ofa_agent/agent.proto agents/ofa_agent/health.proto
+
+clean:
+	rm -rf .venv build dist
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 was found; name one with make PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+$(BASE_INSTALLED): pyproject.toml constraints.txt .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(EXTRAS_INSTALLED): $(BASE_INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@

@@ -1,0 +1,92 @@
+"""The line as a whole: profile, search, compare, predict; every step with the file that the one before it wrote."""
+
+import json
+import shutil
+
+import pytest
+
+
+@pytest.fixture
+def table(profiled, ofa):
+    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
+    return "t.lut"
+
+
+def test_from_table_to_a_network_that_was_measured(ofa, table):
+    shown = ofa("ofa-table", "show", table, "--json").json
+    space = next(space for space in shown["spaces"] if space["space"] == "compofa-fixed-w1.0")
+    limit = (space["smallest_ms"] + space["largest_ms"]) / 2
+    found = ofa(
+        *("ofa-search", "--table", table, "--space", "compofa-fixed-w1.0", "--max-latency-ms", limit),
+        *("--method", "exhaustive", "--out", "found.json", "--json"),
+    ).json
+    assert space["smallest_ms"] <= found["predicted_latency_ms"] <= limit
+
+    predicted = ofa(
+        *("ofa-table", "predict", table, "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json")
+    ).json
+    assert predicted["latency_ms"] == pytest.approx(found["predicted_latency_ms"])
+    assert sum(block["latency_ms"] for block in predicted["blocks"]) == pytest.approx(predicted["latency_ms"])
+
+    compared = ofa(
+        "ofa-compare", "--table", table, "--networks", "found.json", "--calibrate", "2", "--out", "report", "--json"
+    )
+    assert compared.code == 0, compared.err
+    summary = compared.json
+    assert summary["networks"] == 1
+    assert (ofa.folder / "report" / "report.html").exists()
+    assert (ofa.folder / "report" / "comparison.csv").exists()
+
+    calibrated = ofa(
+        "ofa-table", "predict", table, "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json"
+    ).json
+    raw = ofa(
+        "ofa-table",
+        "predict",
+        table,
+        "--space",
+        "compofa-fixed-w1.0",
+        "--architecture",
+        "found.json",
+        "--raw",
+        "--json",
+    ).json
+    assert (calibrated["calibrated"], raw["calibrated"]) == (True, False)
+    assert raw["latency_ms"] == pytest.approx(predicted["latency_ms"])
+
+
+def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(ofa, table):
+    words = ("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--seed", "1", "--json")
+    first, second = ofa(*words), ofa(*words)
+    assert first.code == second.code == 0, first.err + second.err
+    assert first.json["raw"] == second.json["raw"]
+    assert "visits to take" in first.err
+    assert "visits to take" not in second.err
+
+
+def test_a_network_that_was_tested_never_teaches(ofa, table):
+    for seed in (1, 2):
+        assert ofa("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--seed", seed).code == 0
+    roles = dict(ofa.rows(table, "SELECT key, role FROM networks"))
+    teacher = next(key for key, role in roles.items() if role == "calibration")
+    ((architecture,),) = ofa.rows(table, "SELECT architecture FROM networks WHERE key = ?", teacher)
+    assert ofa("ofa-compare", "--table", table, "--networks", architecture, "--calibrate", "0").code == 0
+    ((role,),) = ofa.rows(table, "SELECT role FROM networks WHERE key = ?", teacher)
+    ((calibration,),) = ofa.rows(table, "SELECT value FROM meta WHERE name LIKE 'calibration/%'")
+    assert role == "test"
+    assert json.loads(calibration)["networks"] == list(roles.values()).count("calibration") - 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--networks", "0"], 2, ["--networks"]),
+        (["--networks", "missing.json"], 1, ["missing.json"]),
+        (["--networks", "9999"], 2, ["too few networks"]),
+        (["--space", "ofa-mbv3-w1.0"], 1, ["lacks", "of 96", "ofa-profile"]),
+        (["--target", "tcp:127.0.0.1:1"], 1, ["does not answer"]),
+        (["--networks", '{"ks":[3],"e":[3],"d":[2],"r":128}'], 2, ["'d'"]),
+    ],
+)
+def test_a_wrong_comparison_gets_one_clear_line(ofa, table, words, code, said):
+    assert ofa("ofa-compare", "--table", table, *words).fails(code, *said)

@@ -1,0 +1,146 @@
+"""``ofa-profile`` on this machine, as a user runs it."""
+
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+
+def test_every_entry_is_visited_three_times(ofa):
+    done = ofa.profile("--out", "t.lut")
+    assert done.code == 0, done.err
+    summary = done.json
+    assert summary["entries"] == summary["measured"] == 36
+    assert (summary["reused"], summary["failed"], summary["interpolated"]) == (0, 0, 0)
+    assert summary["visits"] == 3 * 36
+    assert 0 < summary["timed_seconds"] < summary["seconds"]
+    rounds = ofa.rows(
+        "t.lut", "SELECT key, COUNT(DISTINCT round), COUNT(*) FROM measurements WHERE status = 'ok' GROUP BY key"
+    )
+    assert all((distinct, all_of_them) == (3, 3) for _, distinct, all_of_them in rounds)
+
+
+def test_a_finished_table_is_reused_and_another_resolution_added_to_it(profiled, ofa):
+    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
+    again = ofa.profile("--out", "t.lut").json
+    assert (again["measured"], again["reused"], again["visits"]) == (0, 36, 0)
+    wider = ofa(
+        *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128,132"),
+        *("--effort", "quick", "--out", "t.lut", "--json"),
+    ).json
+    assert wider["reused"] >= 36
+    assert wider["entries"] == wider["measured"] + wider["reused"] > 36
+
+
+def test_fresh_begins_anew_and_keeps_the_old_table_beside(profiled, ofa):
+    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
+    assert ofa.profile("--out", "t.lut", "--fresh").json["measured"] == 36
+    assert (ofa.folder / "t.lut.old").read_bytes() == (profiled.folder / "t.lut").read_bytes()
+
+
+def test_the_default_file_is_named_by_what_was_measured(ofa):
+    assert ofa.profile().json["table"] == "local-onnxruntime-fp32-t1-b1.lut"
+
+
+def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):
+    process = ofa.start(
+        *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128"),
+        *("--effort", "quick", "--out", "t.lut"),
+    )
+    log = ofa.home / "agent.log"
+    while not log.exists() or log.read_text().count("acknowledged") < 20:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "goes on" in err
+    assert "Traceback" not in err
+    ((kept,),) = ofa.rows("t.lut", "SELECT COUNT(*) FROM measurements")
+    assert kept >= 20
+    assert not (ofa.folder / "t.lut-wal").exists()
+    done = ofa.profile("--out", "t.lut").json
+    assert done["visits"] == 3 * 36 - kept
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--target", "lokal"], 2, ["no target is called 'lokal'", "local"]),
+        (["--target", "local", "--space", "ofa-mbv3-w1.1"], 2, ["no space is called", "ofa-mbv3-w1.0"]),
+        (["--target", "local", "--resolutions", "130"], 2, ["no resolution 130", "128", "132"]),
+        (["--target", "local", "--resolutions", "big"], 2, ["160,192", "big"]),
+        (["--target", "local", "--runtime", "onnxrt"], 2, ["no runtime is called 'onnxrt'", "onnxruntime"]),
+        (["--target", "local", "--threads", "0"], 2, ["--threads"]),
+        (["--target", "local", "--set", "governor"], 2, ["key=value"]),
+        (["--target", "local", "--set", "volume=11"], 2, ["volume"]),
+        (["--target", "tcp:127.0.0.1"], 2, ["names no port"]),
+        (["--target", "tcp:127.0.0.1:1"], 1, ["does not answer"]),
+        (["--target", "local", "--out", "no/such/folder/t.lut"], 1, ["no/such/folder/t.lut"]),
+        ([], 2, ["--target"]),
+    ],
+)
+def test_a_wrong_call_gets_one_clear_line(ofa, words, code, said):
+    done = ofa("ofa-profile", *words)
+    assert done.fails(code, *said)
+
+
+def test_a_table_of_other_settings_is_not_mixed(profiled, ofa):
+    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
+    assert ofa.profile("--out", "t.lut", "--threads", "2").fails(1, "threads 1", "2 here", "--fresh")
+
+
+def test_a_table_of_another_device_is_not_mixed(profiled, ofa):
+    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
+    ofa.rows("t.lut", "UPDATE meta SET value = json_set(value, '$.fingerprint', 'another') WHERE name = 'identity'")
+    assert ofa.profile("--out", "t.lut").fails(1, "fingerprint another", "--out")
+
+
+def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reason(ofa):
+    done = ofa.profile("--out", "t.lut", "--precision", "int8")
+    assert done.code == 1
+    assert done.json["failed"] == 36
+    assert done.json["visits"] < 2 * 36
+    assert "unsupported" in done.err
+
+
+def test_a_second_run_on_the_same_device_is_told_who_has_it(ofa):
+    agent = ofa.start("ofa-agent", "serve")
+    try:
+        address = agent.stdout.readline().split()[-1]
+        assert ofa.profile("--out", "t.lut").fails(1, "already has an agent", str(agent.pid), address)
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_an_agent_that_serves_is_measured_with_over_tcp(ofa):
+    agent = ofa.start("ofa-agent", "serve")
+    try:
+        address = agent.stdout.readline().split()[-1]
+        done = ofa(
+            *("ofa-profile", "--target", f"tcp:{address}", "--space", "compofa-fixed-w1.0", "--resolutions", "128"),
+            *("--effort", "quick", "--out", "t.lut", "--json"),
+        )
+        assert done.code == 0, done.err
+        assert done.json["measured"] == 36
+    finally:
+        agent.terminate()
+        agent.wait()
+
+
+def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(ofa):
+    room = ofa.folder / "small"
+    room.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", room], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        done = ofa.profile("--out", "small/t.lut")
+        assert done.fails(1, "no room", "small/t.lut", "same command")
+        shutil.copytree(room, ofa.folder / "roomy")
+    finally:
+        subprocess.run(["umount", room], check=True)
+    ((kept,),) = ofa.rows("roomy/t.lut", "SELECT COUNT(*) FROM measurements")
+    assert 0 < kept < 3 * 36
+    assert ofa.profile("--out", "roomy/t.lut").json["visits"] == 3 * 36 - kept
