@@ -8,9 +8,7 @@ from ofa_tables.errors import FileError, UsageError
 from ofa_tables.formats import Figure, Format
 from ofa_tables.formats.files import write_files
 from ofa_tables.model import Space, fullest_space
-from ofa_tables.table import Identity, LatencyTable
-
-IMPORTED = "imported"
+from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ofa_tables.errors import EntriesMissing
-from ofa_tables.table import LatencyTable
+from ofa_tables.table import IMPORTED, LatencyTable
 
 CALIBRATIONS = "calibration/"  # names in the store begin so
 
@@ -96,10 +96,14 @@ class LatencyModel:
             if missing:
                 raise EntriesMissing(
                     f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px "
-                    f"(the first is {missing[0]}); "
-                    f"measure them with ofa-profile --space {self.space.name} --resolutions {px}"
+                    f"(the first is {missing[0]}); {self._mend(px)}"
                 )
         return wanted
+
+    def _mend(self, resolution_px: int) -> str:
+        if self.table.identity.runtime == IMPORTED:
+            return f"import a file that has them, or choose another resolution than {resolution_px}"
+        return f"measure them with ofa-profile --space {self.space.name} --resolutions {resolution_px}"
 
     def raw(self, population: Population) -> np.ndarray:
         """(N,) summed latencies in ms; NaN at a resolution that the table lacks."""

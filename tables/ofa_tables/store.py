@@ -10,7 +10,8 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _HEADER_BYTES = 100
 _ROLLBACK_JOURNAL = 1
 
 _COLUMNS = tuple(field.name for field in fields(Measurement))
+_VALUES = attrgetter(*_COLUMNS)
 
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -131,7 +133,7 @@ class Store:
         with self._guarded(), self._connection:
             self._connection.executemany(
                 f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (visit_id) DO NOTHING",
-                [astuple(measurement) for measurement in measurements],
+                [_VALUES(measurement) for measurement in measurements],
             )
 
     def measurements(self, samples: bool = False) -> Iterator[Measurement]:

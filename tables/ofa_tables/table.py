@@ -16,6 +16,8 @@ from ofa_tables.errors import TableMismatch, TableUnreadable
 from ofa_tables.measurement import Measurement
 from ofa_tables.store import Store
 
+IMPORTED = "imported"
+
 TEST = "test"
 CALIBRATION = "calibration"
 
@@ -81,6 +83,10 @@ class Entry:
 class LatencyTable:
     def __init__(self, store: Store) -> None:
         self.store = store
+        value = store.get("identity")
+        if value is None:
+            raise TableUnreadable(f"{store.path} does not say what it is of; restore a copy, or measure anew")
+        self.identity = Identity(**{**value, "settings": Settings(**value["settings"])})
 
     @classmethod
     @contextlib.contextmanager
@@ -114,12 +120,10 @@ class LatencyTable:
     @classmethod
     def _of(cls, store: Store) -> "LatencyTable":
         try:
-            if store.get("identity") is None:
-                raise TableUnreadable(f"{store.path} does not say what it is of; restore a copy, or measure anew")
+            return cls(store)
         except TableUnreadable:
             store.close()
             raise
-        return cls(store)
 
     def close(self) -> None:
         self.store.close()
@@ -137,11 +141,6 @@ class LatencyTable:
     @cached_property
     def id(self) -> str:
         return str(self.store.get("id"))
-
-    @cached_property
-    def identity(self) -> Identity:
-        value = dict(self.store.get("identity"))
-        return Identity(**{**value, "settings": Settings(**value["settings"])})
 
     @cached_property
     def device(self) -> dict[str, Any]:

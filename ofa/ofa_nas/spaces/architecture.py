@@ -57,12 +57,14 @@ def read_architectures(source: str) -> tuple[list[Architecture], bool]:
     text = source if source.lstrip()[:1] in ("{", "[") else _read(Path(source))
     try:
         value = json.loads(text)
+        found = list(_find(value))
+    except RecursionError:
+        raise UsageError(f"{_short(source)} is nested too deeply for architectures") from None
     except ValueError as error:
         raise UsageError(
             f"{_short(source)} is not JSON ({error}); "
             "an architecture looks like {'ks': […], 'e': […], 'd': […], 'r': 160}"
         ) from None
-    found = list(_find(value))
     if not found:
         raise UsageError(f"{_short(source)} holds no architecture")
     return found, len(found) > 1 or isinstance(value, list)
@@ -85,6 +87,8 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}; give a JSON file or the JSON itself") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path} is not a text file; give a JSON file or the JSON itself") from None
 
 
 def _is_int(value: Any) -> bool:

@@ -44,6 +44,10 @@ def run(command: click.Command) -> Callable[[], None]:
         except BrokenPipeError:  # the reader of our output went away
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
+        except OSError as error:
+            place = error.filename or "the output"
+            console.print(f"[bold red]error:[/] {escape(f'{place}: {error.strerror}')}")
+            code = 1
         sys.exit(code)
 
     return main

@@ -1,5 +1,6 @@
 """``ofa-profile``: builds, or goes on with, a latency table."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.connections import connect
 from ofa_profiler.efforts import EFFORTS
 from ofa_profiler.targets import choose_runtime, find_target, parse_settings
+from ofa_tables.errors import TableUnreadable
 from ofa_tables.table import Identity, LatencyTable, Settings
 
 PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
@@ -88,6 +90,8 @@ def profile(
 def open_table(path: Path, identity: Identity, description: dict[str, Any], fresh: bool) -> LatencyTable:
     """The table to go on with, or a new one. Raises TableMismatch where the existing one is of something else."""
     if fresh and path.exists():
+        with contextlib.suppress(TableUnreadable):
+            LatencyTable.open(path).close()  # folds in what a killed writer left beside it
         old = path.with_name(path.name + ".old")
         path.replace(old)
         console.print(f"the table that was there is kept as {old}")
@@ -116,7 +120,7 @@ def summarise(
         "reused": outcome.reused,
         "failed": len(outcome.failures),
         "interpolated": 0,
-        "flagged": sum(bool(entry.flags) for entry in entries),
+        "flagged": sum(bool(entry.flags) and not entry.failure for entry in entries),
         "visits": outcome.visits,
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),

@@ -24,7 +24,7 @@ _FLOAT32_BYTES = 4
 
 
 def lower(block: Block, batch: int) -> list[ModelChunk]:
-    """The model file in pieces: joined (``wire.model_bytes``) they are one ONNX model with input ``x``, output ``y``."""
+    """The model file in pieces: joined (``wire.model_bytes``) they are an ONNX model with input ``x``, output ``y``."""
     graph = _Graph()
     values = ["x"]
     for index, operator in enumerate(block.operators):

@@ -16,6 +16,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             raise FileError(f"{path} exists already; choose another --out, or remove it")
     drafts = {path.with_name(f".{path.name}.{secrets.token_hex(4)}"): path for path in contents}
     made = _missing_folders(contents)
+    path = next(iter(contents))
     try:
         for draft, path in drafts.items():
             draft.parent.mkdir(parents=True, exist_ok=True)
@@ -23,10 +24,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for draft, path in drafts.items():
             os.rename(draft, path)
     except OSError as error:
-        raise FileError(
-            f"cannot write {error.filename or next(iter(contents))}: {error.strerror}; "
-            "is the folder writable, and is there room?"
-        ) from None
+        raise FileError(f"cannot write {path}: {error.strerror}; is the folder writable, and is there room?") from None
     finally:
         for draft in drafts:
             with contextlib.suppress(OSError):

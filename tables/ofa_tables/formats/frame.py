@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
 
 def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
-    """One row an entry: all of them, or those of a Space. Latencies in ms, missing where the entry failed; ``spread`` is
-    a fraction, ``resolution`` is given only where a published file's figure is for one resolution alone."""
+    """One row an entry: all of them, or those of a Space.
+
+    Latencies are in ms, and missing where the entry failed; ``spread`` is a fraction; ``resolution`` is given only
+    where a published file's figure is for one resolution alone.
+    """
     import pandas as pd  # half a second, which commands that need no frame do not pay
 
     entries = [entry for entry in table.entries if space is None or _belongs(entry, space)]
@@ -30,7 +33,7 @@ def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
             "failure": [" ".join(entry.failure.split()) for entry in entries],
         }
     )
-    frame.attrs = asdict(table.identity)
+    frame.attrs.update(asdict(table.identity))
     return frame
 
 

@@ -1,0 +1,46 @@
+"""``ofa-table merge``: one table of two."""
+
+from pathlib import Path
+
+import click
+
+from ofa_profiler.commands.cli import answer, console, json_option, print_json
+from ofa_profiler.commands.table.common import TABLE, example
+from ofa_tables.merge import merge_tables
+from ofa_tables.summary import summarise
+from ofa_tables.table import LatencyTable
+
+
+@click.command(
+    short_help="Make one table of two.", epilog=example("ofa-table merge monday.lut tuesday.lut --out both.lut")
+)
+@click.argument("one_path", metavar="A", type=TABLE)
+@click.argument("two_path", metavar="B", type=TABLE)
+@click.option("--out", required=True, type=TABLE, help="The table to make; it must not exist yet.")
+@json_option
+def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
+    """Make one table of A and B, which were measured on the same device under the same settings and stay as they are.
+
+    A visit that both have counts once. A calibration is kept where nothing that it was fitted on has changed.
+    """
+    with LatencyTable.read(one_path) as one, LatencyTable.read(two_path) as two:
+        merged = merge_tables(one, two, out)
+    with LatencyTable.read(out) as opened:
+        summary = summarise(opened, [])
+    for space in merged.dropped:
+        console.print(f"the calibration for {space} is dropped, for its figures changed; teach it anew: ofa-compare")
+    if as_json:
+        print_json(
+            {
+                "table": str(out),
+                "entries": summary.entries,
+                "visits": merged.visits,
+                "repeats": merged.repeats,
+                "networks": summary.networks,
+                "calibrations": list(merged.calibrations),
+                "calibrations_dropped": list(merged.dropped),
+            }
+        )
+        return
+    repeats = f", {merged.repeats} visits were in both" if merged.repeats else ""
+    answer.print(f"{out}: {summary.entries} entries from {merged.visits} visits{repeats}", markup=False)

@@ -1,0 +1,86 @@
+"""``ofa-table predict``: what a table says of a network, and of each of its Blocks."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from ofa_nas.spaces import Architecture, Space, find_space, read_architectures
+from ofa_profiler.commands.cli import json_option, print_json
+from ofa_profiler.commands.table.common import TABLE, columns, example, print_wide
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import LatencyTable
+
+
+@click.command(
+    short_help="What a table predicts for a network.",
+    epilog=example("ofa-table predict note10.lut --space ofa-mbv3-w1.2 --architecture net.json"),
+)
+@click.argument("path", metavar="T", type=TABLE)
+@click.option("--space", "space_name", required=True)
+@click.option("--architecture", required=True, metavar="FILE|JSON", help="One architecture, or a list of them.")
+@click.option("--raw", is_flag=True, help="Without the table's calibration.")
+@json_option
+def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: bool) -> None:
+    """What the table T predicts for a network, and for each of its blocks.
+
+    The blocks' latencies are the table's figures; their sum is the raw prediction.
+    """
+    space = find_space(space_name)
+    architectures, many = read_architectures(architecture)
+    with LatencyTable.read(path) as opened:
+        model = LatencyModel(opened, space) if raw else LatencyModel.calibrated(opened, space)
+        predictions = _predictions(model, space, architectures)
+    if as_json:
+        print_json({"predictions": predictions} if many else predictions[0])
+    elif many:
+        _print_predictions(architectures, predictions)
+    else:
+        _print_prediction(predictions[0])
+
+
+def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
+    """One for each, as JSON has it. Raises EntriesMissing."""
+    population = space.encode(architectures)
+    resolutions = sorted({architecture.resolution_px for architecture in architectures})
+    model.require(resolutions)
+    figures = {
+        px: dict(zip(space.keys(px), model.table.figures_ms(space.keys(px), px), strict=True)) for px in resolutions
+    }
+    return [
+        {
+            "latency_ms": float(latency_ms),
+            "low_ms": None,
+            "high_ms": None,
+            "calibrated": model.calibration is not None,
+            "blocks": [
+                {"key": block.key, "latency_ms": float(figures[architecture.resolution_px][block.key])}
+                for block in space.network_blocks(architecture)
+            ],
+        }
+        for architecture, latency_ms in zip(architectures, model.predict(population), strict=True)
+    ]
+
+
+def _print_prediction(prediction: dict[str, Any]) -> None:
+    listing = columns("block", "ms", "share")
+    total = sum(block["latency_ms"] for block in prediction["blocks"])
+    for block in prediction["blocks"]:
+        listing.add_row(escape(block["key"]), f"{block['latency_ms']:.4f}", f"{block['latency_ms'] / total:.1%}")
+    listing.add_section()
+    if prediction["calibrated"]:
+        listing.add_row("sum of the blocks", f"{total:.4f}", "")
+        listing.add_row("[bold]calibrated[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
+    else:
+        listing.add_row("[bold]sum[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
+    print_wide(listing)
+
+
+def _print_predictions(architectures: Sequence[Architecture], predictions: Sequence[dict[str, Any]]) -> None:
+    listing = columns("network", "px", "blocks", "calibrated ms" if predictions[0]["calibrated"] else "ms")
+    for number, (architecture, prediction) in enumerate(zip(architectures, predictions, strict=True), start=1):
+        blocks = str(len(prediction["blocks"]))
+        listing.add_row(str(number), str(architecture.resolution_px), blocks, f"{prediction['latency_ms']:.4f}")
+    print_wide(listing)

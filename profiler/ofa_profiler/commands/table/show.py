@@ -1,0 +1,145 @@
+"""``ofa-table show``: what a table is of, and what it holds."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from ofa_nas.spaces import all_spaces
+from ofa_profiler.commands.cli import answer, json_option, print_json
+from ofa_profiler.commands.table.common import TABLE, columns, example, print_wide
+from ofa_tables.summary import Reach, Summary, summarise
+from ofa_tables.table import IMPORTED, Entry, LatencyTable
+
+
+@click.command(short_help="What a table holds.", epilog=example("ofa-table show note10.lut --keys"))
+@click.argument("path", metavar="T", type=TABLE)
+@click.option("--keys", is_flag=True, help="List every entry: figure, spread between visits, visits, samples, flags.")
+@json_option
+def show(path: Path, keys: bool, as_json: bool) -> None:
+    """What the table T is of, what it holds, and the smallest and largest network of each space that it can predict."""
+    with LatencyTable.read(path) as opened:
+        summary = summarise(opened, all_spaces())
+        if as_json:
+            listed = {"keys": [_entry_json(entry) for entry in opened.entries]} if keys else {}
+            print_json({**_summary_json(opened, summary), **listed})
+            return
+        _print_summary(opened, summary)
+        if keys:
+            answer.print()
+            _print_entries(opened.entries)
+
+
+def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
+    identity = opened.identity
+    return {
+        "table": str(opened.path),
+        "target": identity.target,
+        "chip": opened.device.get("chip"),
+        "fingerprint": identity.fingerprint,
+        "runtime": identity.runtime,
+        "runtime_version": identity.runtime_version,
+        "settings": asdict(identity.settings),
+        "created_at": opened.store.get("created_at"),
+        "entries": summary.entries,
+        "failed": summary.failed,
+        "flagged": summary.flagged,
+        "flags": dict(summary.flags),
+        "visits": summary.visits,
+        "networks": summary.networks,
+        "calibrations": {
+            space: {"scale": calibration.scale, "networks": calibration.networks}
+            for space, calibration in summary.calibrations.items()
+        },
+        "spaces": [_reach_json(reach) for reach in summary.reaches],
+    }
+
+
+def _reach_json(reach: Reach) -> dict[str, Any]:
+    return {
+        "space": reach.space,
+        "resolution": reach.resolution_px,
+        "entries": reach.entries,
+        "smallest_ms": reach.smallest_ms,
+        "largest_ms": reach.largest_ms,
+        "calibrated": reach.calibrated,
+    }
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    latencies = {} if entry.failure else {name: getattr(entry, name) for name in ("latency_ms", "mean_ms", "std_ms")}
+    return {
+        "key": entry.key,
+        "resolution": entry.resolution_px,
+        **{"latency_ms": None, "mean_ms": None, "std_ms": None, **latencies},
+        "spread": entry.spread,
+        "visits": entry.visits,
+        "samples": entry.samples,
+        "flags": list(entry.flags),
+        "failure": entry.failure,
+    }
+
+
+def _print_summary(opened: LatencyTable, summary: Summary) -> None:
+    facts = Table.grid(padding=(0, 2))
+    for name, value in _facts(opened, summary):
+        facts.add_row(f"[dim]{name}[/]", escape(value))
+    print_wide(facts)
+    answer.print()
+    if not summary.reaches:
+        answer.print("no space is complete at any resolution", style="dim")
+        return
+    reaches = columns("space", "px", "entries", "smallest ms", "largest ms")
+    last = None
+    for reach in summary.reaches:
+        name = escape(reach.space) + (" (calibrated)" if reach.calibrated else "")
+        figures = (f"{reach.smallest_ms:.3f}", f"{reach.largest_ms:.3f}")
+        reaches.add_row("" if name == last else name, str(reach.resolution_px), str(reach.entries), *figures)
+        last = name
+    print_wide(reaches)
+
+
+def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
+    identity, device = opened.identity, opened.device
+    yield "table", str(opened.path)
+    yield "target", identity.target + (f" ({device['chip']})" if device.get("chip") else "")
+    yield "runtime", f"{identity.runtime}, {identity.runtime_version}"
+    if identity.runtime == IMPORTED:
+        yield "from", ", ".join(Path(file).name for file in opened.store.get("imported_from") or [])
+    yield "settings", str(identity.settings)
+    if summary.lasted:
+        yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
+    yield "entries", f"{summary.entries}, from {summary.visits} visits"
+    if summary.failed:
+        yield "failed", str(summary.failed)
+    if summary.flagged:
+        of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items())
+        yield "flagged", f"{summary.flagged} ({of_each})"
+    yield "networks", f"{summary.networks} measured as a whole"
+    for space, calibration in summary.calibrations.items():
+        yield "calibration", f"× {calibration.scale:.4f} for {space}, taught by {calibration.networks} networks"
+
+
+def _period(first: float, last: float) -> str:
+    begin, end = (time.strftime("%Y-%m-%d %H:%M", time.localtime(moment)) for moment in (first, last))
+    return begin if begin == end else f"{begin} to {end if begin[:10] != end[:10] else end[11:]}"
+
+
+def _print_entries(entries: Sequence[Entry]) -> None:
+    listing = columns("key", "px", "ms", "spread", "visits", "samples", "flags")
+    for entry in entries:
+        listing.add_row(
+            escape(entry.key),
+            str(entry.resolution_px or ""),
+            "" if entry.failure else f"{entry.latency_ms:.4f}",
+            "" if entry.failure else f"{entry.spread:.1%}",
+            str(entry.visits),
+            str(entry.samples),
+            escape(entry.failure or " ".join(entry.flags)),
+        )
+    print_wide(listing)

@@ -1,0 +1,40 @@
+"""The report of a comparison: one HTML page that needs nothing beside it, and the same networks as CSV.
+
+Pulls in matplotlib, pandas and jinja2: import it only when a report is to be written.
+"""
+
+import os
+from pathlib import Path
+
+from ofa_profiler.comparison import Comparison
+from ofa_profiler.report.page import render
+from ofa_profiler.report.rows import rows
+from ofa_tables.errors import FileError
+
+__all__ = ["write_report"]
+
+
+def write_report(comparison: Comparison, folder: Path) -> Path:
+    """Writes ``report.html`` and ``comparison.csv`` into ``folder``, made if absent; returns the page's path.
+
+    An earlier report is replaced whole or not at all. Raises FileError where the folder cannot be written.
+    """
+    page = folder / "report.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(folder / "comparison.csv", rows(comparison).to_csv(index=False, lineterminator="\n"))
+        _replace(page, render(comparison))
+    except OSError as error:
+        raise FileError(
+            f"cannot write the report to {folder}: {error.strerror or error}; choose another folder with --out"
+        ) from None
+    return page
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(text.encode("utf-8", "replace"))
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,41 @@
+"""A comparison as a table, one row a network."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from ofa_profiler.comparison import ComparedNetwork, Comparison, passes_of, relative_errors
+
+
+def rows(comparison: Comparison) -> pd.DataFrame:
+    """Tested networks, then teachers. Errors are fractions of the pass they are named after."""
+    parts = [_part(comparison, comparison.networks, "test"), _part(comparison, comparison.teachers, "teacher")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _part(comparison: Comparison, networks: tuple[ComparedNetwork, ...], role: str) -> pd.DataFrame:
+    passes = passes_of(networks)
+    raw = np.array([network.raw_ms for network in networks], dtype=np.float64)
+    macs = np.array([network.macs for network in networks], dtype=np.float64)
+    absent = np.full(len(networks), np.nan)
+    calibrated = absent if comparison.calibration is None else comparison.calibration(raw)
+    line = absent if comparison.macs_line is None else comparison.macs_line(macs)
+    columns = {
+        "name": [network.name for network in networks],
+        "role": [role] * len(networks),
+        "key": [network.key for network in networks],
+        "architecture": [json.dumps(network.architecture) for network in networks],
+        "resolution_px": np.array([network.resolution_px for network in networks], dtype=np.int64),
+        "macs": macs,
+        "raw_ms": raw,
+        "calibrated_ms": calibrated,
+        "macs_baseline_ms": line,
+        "pass_1_ms": passes[0],
+        "pass_2_ms": passes[1],
+    }
+    for name, predicted in (("raw", raw), ("calibrated", calibrated), ("macs_baseline", line)):
+        relative = relative_errors(predicted, passes)
+        columns |= {f"{name}_error_1": relative[0], f"{name}_error_2": relative[1]}
+    columns["flags"] = [" ".join(network.flags) for network in networks]
+    return pd.DataFrame(columns)

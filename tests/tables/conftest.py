@@ -1,0 +1,73 @@
+"""Synthetic tables: every entry of a Space at some resolutions, its figure drawn from a seed."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_nas.spaces import find_space
+from ofa_tables.measurement import Measurement, statistics
+from ofa_tables.table import Identity, LatencyTable
+
+IDENTITY = Identity("bench", "f00d", "onnxruntime", "1.18.0")
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "note10"
+
+_visits = itertools.count()
+
+
+@pytest.fixture
+def identity():
+    return IDENTITY
+
+
+@pytest.fixture
+def visit():
+    """A Measurement of ``key`` whose samples, in ms, are these."""
+
+    def make(key, *samples_ms, **fields):
+        samples_ns = [round(sample * 1e6) for sample in samples_ms]
+        values = {"visit_id": f"visit-{next(_visits)}", "key": key, **statistics(samples_ns), **fields}
+        return Measurement(**values)
+
+    return make
+
+
+@pytest.fixture
+def failed_visit():
+    def make(key, status="unsupported", error="no kernel for it"):
+        return Measurement(f"visit-{next(_visits)}", key, status, error)
+
+    return make
+
+
+@pytest.fixture
+def make_table(tmp_path, visit):
+    """A closed table file: three Visits of every entry, but those whose key is in ``without``."""
+
+    def make(name="t.lut", space="ofa-mbv3-w1.0", resolutions=(160,), seed=0, identity=IDENTITY, without=()):
+        path = tmp_path / name
+        keys = dict.fromkeys(key for px in resolutions for key in find_space(space).keys(px))
+        rng = np.random.default_rng(seed)
+        base_ms = {key: rng.uniform(0.1, 2.0) for key in keys}
+        with LatencyTable.create(path, identity, {"chip": "synthetic"}) as table:
+            table.add(
+                [
+                    visit(key, *(base_ms[key] * rng.normal(1, 0.01, 5)), round=number)
+                    for number in range(3)
+                    for key in keys
+                    if key not in without
+                ]
+            )
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def note10():
+    """The folder of the published Note 10 tables."""
+    if not DATA.is_dir():
+        pytest.skip(f"the published tables are not at {DATA}")
+    return DATA

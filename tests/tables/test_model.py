@@ -1,0 +1,85 @@
+"""A prediction is the sum of the table's figures for the Blocks that a network consists of."""
+
+import numpy as np
+import pytest
+
+from ofa_nas.spaces import all_spaces, find_space
+from ofa_tables.errors import EntriesMissing
+from ofa_tables.model import Calibration, LatencyModel, fullest_space, read_calibration, write_calibration
+from ofa_tables.table import LatencyTable
+
+
+@pytest.mark.parametrize("name", ["ofa-mbv3-w1.0", "compofa-fixed-w1.0", "compofa-elastic-w1.0"])
+def test_a_population_is_priced_as_its_networks_one_by_one(make_table, name):
+    space = find_space(name)
+    population = space.sample(50, np.random.default_rng(0), (160, 224))
+    with LatencyTable.read(make_table(resolutions=(160, 224))) as table:
+        naive = [
+            sum(table.entry(block.key, network.resolution_px).latency_ms for block in space.network_blocks(network))
+            for network in space.decode(population)
+        ]
+        assert LatencyModel(table, space).raw(population) == pytest.approx(naive)
+
+
+def test_no_network_lies_outside_the_cheapest_and_the_dearest(make_table):
+    space = find_space("ofa-mbv3-w1.0")
+    with LatencyTable.read(make_table()) as table:
+        model = LatencyModel(table, space)
+    smallest, cheapest = model.cheapest()
+    largest, dearest = model.dearest()
+    priced = model.raw(space.sample_spread(2000, np.random.default_rng(0), (160,)))
+    assert smallest <= priced.min() < priced.max() <= largest
+    assert model.raw(cheapest) == pytest.approx([smallest])
+    assert model.raw(dearest) == pytest.approx([largest])
+
+
+def test_a_table_says_how_many_entries_it_lacks(make_table):
+    space = find_space("ofa-mbv3-w1.0")
+    missing = space.keys(160)[5:17]
+    with LatencyTable.read(make_table(without=missing)) as table:
+        model = LatencyModel(table, space)
+    assert model.resolutions_px == []
+    with pytest.raises(EntriesMissing, match=r"lacks 12 of 96 entries of ofa-mbv3-w1\.0 at 160 px") as caught:
+        model.require([160])
+    assert missing[0] in str(caught.value)
+    assert "ofa-profile --space ofa-mbv3-w1.0 --resolutions 160" in str(caught.value)
+
+
+def test_a_prediction_where_entries_are_missing_is_nan(make_table):
+    space = find_space("ofa-mbv3-w1.0")
+    with LatencyTable.read(make_table()) as table:
+        priced = LatencyModel(table, space).raw(space.sample(20, np.random.default_rng(0), (224,)))
+    assert np.isnan(priced).all()
+
+
+def test_a_calibration_is_the_median_ratio():
+    calibration = Calibration.fit([1.0, 2.0, 4.0], [1.1, 2.4, 90.0])
+    assert calibration == Calibration(pytest.approx(1.2), 3)
+    assert calibration(10.0) == pytest.approx(12.0)
+
+
+def test_a_calibration_belongs_to_a_space_and_stays_in_the_table(make_table):
+    path = make_table()
+    space, other = find_space("ofa-mbv3-w1.0"), find_space("compofa-elastic-w1.0")
+    with LatencyTable.open(path) as table:
+        write_calibration(table, space, Calibration(1.25, 8))
+    with LatencyTable.read(path) as table:
+        assert read_calibration(table, space) == Calibration(1.25, 8)
+        assert read_calibration(table, other) is None
+        model = LatencyModel.calibrated(table, space)
+    population = space.sample(5, np.random.default_rng(0), (160,))
+    assert model.predict(population) == pytest.approx(1.25 * model.raw(population))
+    assert model.cheapest()[0] == pytest.approx(1.25 * LatencyModel(table, space).cheapest()[0])
+
+
+def test_the_fullest_space_is_the_one_that_holds_the_others(make_table):
+    with LatencyTable.read(make_table()) as table:
+        assert fullest_space(table, all_spaces()).name == "ofa-mbv3-w1.0"
+    with LatencyTable.read(make_table("fixed.lut", "compofa-fixed-w1.0")) as table:
+        assert fullest_space(table, all_spaces()).name == "compofa-fixed-w1.0"
+
+
+def test_where_no_space_is_whole_the_fullest_lacks_least(make_table):
+    some = find_space("ofa-mbv3-w1.2").keys(160)[:3]
+    with LatencyTable.read(make_table(space="ofa-mbv3-w1.2", without=some)) as table:
+        assert fullest_space(table, all_spaces()).name == "ofa-mbv3-w1.2"

@@ -1,0 +1,94 @@
+"""An entry's figure is the median of its Visits' medians, and says what it rests on."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from ofa_tables.errors import TableMismatch
+from ofa_tables.measurement import Measurement
+from ofa_tables.table import LatencyTable, Settings, derive_entry
+
+
+def test_the_figure_is_the_median_of_the_visits_medians(visit):
+    visits = [visit("k", 1.0, 1.0, 9.0), visit("k", 2.0, 2.0), visit("k", 3.0, 3.0, 3.0, 50.0)]
+    entry = derive_entry("k", visits)
+    assert entry.latency_ms == 2.0
+    assert entry.spread == pytest.approx((3.0 - 1.0) / 2.0)
+    assert (entry.visits, entry.samples) == (3, 9)
+
+
+def test_mean_and_std_are_those_of_all_samples(visit):
+    samples = [[1.0, 2.0, 6.0], [4.0, 5.0]]
+    entry = derive_entry("k", [visit("k", *part) for part in samples])
+    pooled = [value for part in samples for value in part]
+    mean = sum(pooled) / 5
+    assert entry.mean_ms == pytest.approx(mean)
+    assert entry.std_ms == pytest.approx(math.sqrt(sum((value - mean) ** 2 for value in pooled) / 5))
+
+
+def test_a_failed_visit_beside_good_ones_does_not_count(visit, failed_visit):
+    entry = derive_entry("k", [failed_visit("k", "crashed"), visit("k", 2.0)])
+    assert (entry.latency_ms, entry.visits, entry.failure) == (2.0, 1, "")
+
+
+def test_an_entry_that_only_failed_has_no_figure(failed_visit):
+    entry = derive_entry("k", [failed_visit("k")])
+    assert math.isnan(entry.latency_ms)
+    assert entry.flags == ("failed",)
+    assert entry.failure == "unsupported: no kernel for it"
+
+
+def test_visits_far_apart_are_flagged(visit):
+    assert derive_entry("k", [visit("k", 1.0), visit("k", 1.3)]).flags == ("unstable",)
+
+
+def test_a_visit_that_never_warmed_up_is_flagged(visit):
+    assert derive_entry("k", [visit("k", 1.0, warm=False)]).flags == ("cold",)
+
+
+def test_new_measurements_change_the_figures(make_table, visit):
+    with LatencyTable.open(make_table()) as table:
+        key = table.entries[0].key
+        table.add([visit(key, 100.0) for _ in range(9)])
+        assert table.entry(key).latency_ms == 100.0
+
+
+def test_a_missing_or_failed_entry_is_nan(make_table, failed_visit):
+    with LatencyTable.open(make_table()) as table:
+        table.add([failed_visit("broken")])
+        known = table.entries[0].key
+        figures = table.figures_ms([known, "broken", "absent"])
+        assert [math.isnan(figure) for figure in figures] == [False, True, True]
+
+
+def test_a_figure_given_for_the_resolution_is_preferred(make_table):
+    with LatencyTable.open(make_table()) as table:
+        for px, latency_ms in ((160, 1.0), (224, 2.0)):
+            table.add([Measurement(f"v{px}", "k", resolution_px=px, median_ms=latency_ms, mean_ms=1.0, std_ms=0.0)])
+        assert table.entry("k", 160).latency_ms == 1.0
+        assert table.entry("k", 224).latency_ms == 2.0
+        assert table.entry("k", 192) is not None
+        assert table.published_resolutions_px() == [160, 224]
+
+
+def test_whole_networks_are_not_entries(make_table, visit):
+    with LatencyTable.open(make_table()) as table:
+        before = len(table.entries)
+        table.add([visit("network:abc", 30.0)])
+        assert len(table.entries) == before
+        assert table.entry("network:abc").latency_ms == 30.0
+
+
+def test_a_network_that_was_tested_stays_a_test(make_table):
+    with LatencyTable.open(make_table()) as table:
+        for role in ("calibration", "test", "calibration"):
+            table.store.add_network("network:abc", "s", {"r": 160}, role)
+        assert table.store.networks() == [("network:abc", "s", {"r": 160}, "test")]
+
+
+def test_going_on_under_other_conditions_is_refused(make_table, identity):
+    with LatencyTable.open(make_table()) as table:
+        table.require_identity(identity)
+        with pytest.raises(TableMismatch, match="threads 1 there, 4 here"):
+            table.require_identity(replace(identity, settings=Settings(threads=4)))
