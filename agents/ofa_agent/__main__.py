@@ -147,8 +147,14 @@ def _info(options: Any) -> int:
     ]
     rows += [("missing", "%s: %s" % pair) for pair in sorted(missing.items())]
     for name, value in rows:
-        print("%-10s %s" % (name, value))
+        _print_as_it_can("%-10s %s" % (name, value))
     return 0
+
+
+def _print_as_it_can(line: str) -> None:
+    """A device reached without a locale prints ASCII alone, and Python 3.6 fails over the rest."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(line.encode(encoding, "replace").decode(encoding))
 
 
 def _bundle(options: Any) -> int:

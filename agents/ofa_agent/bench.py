@@ -27,6 +27,7 @@ class Bench(threading.Thread):
         self._worker: Optional[WorkerProcess] = None
         self._versions: Tuple[Dict[str, str], Dict[str, str]] = ({}, {})
         self._ready = threading.Event()
+        self._stopping = False
 
     def runtimes(self) -> Tuple[Dict[str, str], Dict[str, str]]:
         """Versions of the runtimes that load here, and what is wrong with the others."""
@@ -38,6 +39,7 @@ class Bench(threading.Thread):
 
     def stop(self) -> None:
         """Ends the worker, also in the middle of a burst."""
+        self._stopping = True  # what still waits in the queue is not begun
         self._queue.put((None, None))
         worker = self._worker
         if worker is not None:
@@ -49,9 +51,11 @@ class Bench(threading.Thread):
         self._ready.set()
         while True:
             visit, deliver = self._queue.get()
-            if deliver is None:
+            if deliver is None or self._stopping:
                 break
-            deliver(self._take(visit))
+            measurement = self._take(visit)
+            if not self._stopping:
+                deliver(measurement)
         if self._worker is not None:
             self._worker.stop()
 
@@ -70,6 +74,11 @@ class Bench(threading.Thread):
         except WorkerGone as gone:
             self._discard_worker()
             return _failed(visit, "timed-out" if gone.timed_out else "crashed", str(gone))
+        except MemoryError:
+            return _failed(visit, "out-of-memory", "the agent ran out of memory over the model")
+        except Exception as error:  # whatever it is, this thread goes on: without it the agent measures nothing more
+            self._discard_worker()
+            return _failed(visit, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
 
     def _start_worker(self) -> None:
         try:

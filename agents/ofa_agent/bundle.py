@@ -12,7 +12,11 @@ _MAIN = b"import sys\nfrom ofa_agent.__main__ import main\nsys.exit(main())\n"
 
 
 def build() -> bytes:
-    """The zip's content; run it with ``python3 FILE serve``."""
+    """The zip's content; run it with ``python3 FILE serve``. An agent that runs from its zip gives that very file."""
+    archive = getattr(__loader__, "archive", None)  # type: ignore[name-defined]
+    if archive:
+        with open(archive, "rb") as file:
+            return file.read()
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in [("__main__.py", _MAIN)] + _sources():

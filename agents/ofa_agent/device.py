@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import platform
 import re
 import socket
@@ -77,23 +78,26 @@ def clusters(shell: LocalShell) -> List[Tuple[List[int], int]]:
     """Cores of equal top clock together, fastest first: (cpus, MHz), 0 MHz where the kernel does not say."""
     by_clock: Dict[int, List[int]] = {}
     for cpu in _online(shell):
-        khz = _number(shell.read("%s/cpu%d/cpufreq/cpuinfo_max_freq" % (CPU, cpu)))
-        by_clock.setdefault(int((khz or 0) // 1000), []).append(cpu)
+        mhz = _mhz(shell.read("%s/cpu%d/cpufreq/cpuinfo_max_freq" % (CPU, cpu)))
+        by_clock.setdefault(mhz, []).append(cpu)
     return [(cpus, mhz) for mhz, cpus in sorted(by_clock.items(), reverse=True)]
 
 
 def _online(shell: LocalShell) -> List[int]:
+    """The kernel's list, such as ``0,2-5``; the first core alone where there is none that can be read."""
     cpus: List[int] = []
     for part in (shell.read(CPU + "/online") or "0").split(","):
-        first, _, last = part.partition("-")
-        cpus.extend(range(int(first), int(last or first) + 1))
-    return cpus
+        found = re.match(r"^(\d{1,4})(?:-(\d{1,4}))?$", part)
+        if not found:
+            return [0]
+        cpus.extend(range(int(found.group(1)), int(found.group(2) or found.group(1)) + 1))
+    return cpus or [0]
 
 
 def _clock_mhz(shell: LocalShell) -> int:
-    khz = _number(shell.read(CPU + "/cpu0/cpufreq/scaling_cur_freq"))
-    if khz is not None:
-        return int(khz // 1000)
+    mhz = _mhz(shell.read(CPU + "/cpu0/cpufreq/scaling_cur_freq"))
+    if mhz:
+        return mhz
     found = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", shell.read("/proc/cpuinfo") or "", re.MULTILINE)
     return round(float(found.group(1))) if found else 0
 
@@ -108,8 +112,15 @@ def _os_name(shell: LocalShell) -> str:
     return found.group(1) if found else platform.system()
 
 
+def _mhz(khz: Optional[str]) -> int:
+    """0 where the kernel does not say, or says nonsense."""
+    number = _number(khz) or 0.0
+    return int(number // 1000) if 0.0 <= number < 1e9 else 0
+
+
 def _number(text: Optional[str]) -> Optional[float]:
     try:
-        return float(text) if text else None
+        number = float(text) if text else None
     except ValueError:
         return None
+    return number if number is not None and math.isfinite(number) else None

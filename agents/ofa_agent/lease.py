@@ -34,6 +34,7 @@ class Lease:
         self._mutex = threading.Lock()
         self._unacknowledged: "OrderedDict[str, Any]" = OrderedDict()
         self._pending: "OrderedDict[str, Any]" = OrderedDict()
+        self._waiting: "OrderedDict[str, Any]" = OrderedDict()  # those of the pending that lack their model
         self._stream: "Optional[queue.Queue[Any]]" = None
         self.lost_at: Optional[float] = None
 
@@ -46,10 +47,15 @@ class Lease:
             self.lost_at = None
             for measurement in self._unacknowledged.values():
                 self._stream.put(wire.AgentMessage(measurement=measurement))
-            for visit in self._pending.values():
-                if self._lacks_model(visit):
-                    self._ask_for(visit.job.model_id)
+            self._models.forget_arriving()
+            for model_id in OrderedDict.fromkeys(visit.job.model_id for visit in self._waiting.values()):
+                self._ask_for(model_id)
             return self._stream
+
+    def serves(self, stream: "queue.Queue[Any]") -> bool:
+        """Whether this stream is still the lease's: a host that came back has another."""
+        with self._mutex:
+            return self._stream is stream
 
     def disconnect(self, stream: "queue.Queue[Any]") -> None:
         with self._mutex:
@@ -60,8 +66,10 @@ class Lease:
     def expired(self) -> bool:
         return self.lost_at is not None and time.monotonic() - self.lost_at > GRACE_S
 
-    def handle(self, message: Any) -> None:
-        """One message of the host's."""
+    def handle(self, message: Any, stream: "queue.Queue[Any]") -> None:
+        """One message of the host's. What an old stream still brings is passed over: the host says it again."""
+        if not self.serves(stream):
+            return
         kind = message.WhichOneof("message")
         if kind == "visit":
             self._take(message.visit)
@@ -75,8 +83,10 @@ class Lease:
             if visit.visit_id in self._pending or visit.visit_id in self._unacknowledged:
                 return  # sent again by a host that lost its link
             self._pending[visit.visit_id] = visit
-            if self._lacks_model(visit):
-                self._ask_for(visit.job.model_id)
+            if visit.job.model_id and visit.job.model_id not in self._models:
+                if not any(other.job.model_id == visit.job.model_id for other in self._waiting.values()):
+                    self._ask_for(visit.job.model_id)
+                self._waiting[visit.visit_id] = visit
                 return
         self._bench.submit(visit, self._deliver)
 
@@ -84,19 +94,21 @@ class Lease:
         try:
             if not self._models.receive(message):
                 return
-            ready = self._waiting_for(message.model_id)
         except BadModel as error:
-            for visit in self._waiting_for(message.model_id):
+            for visit in self._no_longer_waiting(message.model_id):
                 self._deliver(
                     wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="malformed", error=str(error))
                 )
             return
-        for visit in ready:
+        for visit in self._no_longer_waiting(message.model_id):
             self._bench.submit(visit, self._deliver)
 
-    def _waiting_for(self, model_id: str) -> List[Any]:
+    def _no_longer_waiting(self, model_id: str) -> List[Any]:
         with self._mutex:
-            return [visit for visit in self._pending.values() if visit.job.model_id == model_id]
+            visits = [visit for visit in self._waiting.values() if visit.job.model_id == model_id]
+            for visit in visits:
+                del self._waiting[visit.visit_id]
+            return visits
 
     def _acknowledge(self, visit_ids: List[str]) -> None:
         with self._mutex:
@@ -111,9 +123,6 @@ class Lease:
             if self._stream is not None:
                 self._stream.put(wire.AgentMessage(measurement=measurement))
         self._log("measured", visit_id=measurement.visit_id, key=measurement.key, status=measurement.status)
-
-    def _lacks_model(self, visit: Any) -> bool:
-        return bool(visit.job.model_id) and visit.job.model_id not in self._models
 
     def _ask_for(self, model_id: str) -> None:
         if self._stream is not None:
@@ -146,9 +155,10 @@ class Desk:
             self._log("lease taken", holder=holder)
             return self._lease, False
 
-    def give_back(self, lease: Lease) -> None:
+    def give_back(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
+        """The host at this stream is done; nothing happens where it has come back by another."""
         with self._mutex:
-            if self._lease is lease:
+            if self._lease is lease and lease.serves(stream):
                 self._lease = None
                 self._idle_since = time.monotonic()
                 self._tell(holder=None)

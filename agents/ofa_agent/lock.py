@@ -30,7 +30,7 @@ def home() -> str:
 
 def lock_path() -> str:
     moved = os.environ.get("OFA_AGENT_HOME")
-    return os.path.join(moved, "agent.lock") if moved else os.path.join(_shared_temp(), "ofa-agent.lock")
+    return os.path.join(home(), "agent.lock") if moved else os.path.join(_shared_temp(), "ofa-agent.lock")
 
 
 class DeviceLock:
@@ -77,13 +77,13 @@ def _who(descriptor: int) -> str:
         if told.get("address"):
             text += ", on %s" % told["address"]
         return text + (", held by %s" % told["holder"] if told.get("holder") else ", held by nobody now")
-    except (ValueError, KeyError, OSError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return "it did not say who it is (see %s)" % lock_path()
 
 
 def _open_shared(path: str) -> int:
-    """Opened in two steps: Linux refuses O_CREAT on another user's file in a sticky folder."""
-    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDONLY):
+    """Opened in steps: Linux refuses O_CREAT on another user's file in a sticky folder; one may appear meanwhile."""
+    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY):
         try:
             descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         except (FileNotFoundError, FileExistsError, PermissionError) as error:

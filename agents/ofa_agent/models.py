@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections import OrderedDict
 from typing import Any, Dict, List
 
@@ -22,12 +23,17 @@ class ModelCache:
         shutil.rmtree(folder, ignore_errors=True)  # left by an agent that was killed
         os.makedirs(folder, mode=0o700)
         self._folder = folder
+        self._mutex = threading.Lock()  # models arrive in one thread and are written out in another
         self._arriving: Dict[str, List[wire.ModelChunk]] = {}
         self._recipes: "OrderedDict[str, List[wire.ModelChunk]]" = OrderedDict()
         self._files: "OrderedDict[str, int]" = OrderedDict()
 
     def __contains__(self, model_id: object) -> bool:
         return model_id in self._recipes
+
+    def forget_arriving(self) -> None:
+        """Drops models that are not whole: their host begins anew."""
+        self._arriving.clear()
 
     def receive(self, message: Any) -> bool:
         """One piece of a model; True when it is whole. Raises BadModel."""
@@ -41,24 +47,38 @@ class ModelCache:
         recipe = wire.merged(self._arriving.pop(message.model_id))
         if wire.model_id_of(recipe) != message.model_id:
             raise BadModel("model %s arrived damaged: its content has another hash" % message.model_id)
-        self._recipes[message.model_id] = recipe
-        while len(self._recipes) > 1 and sum(map(_held, self._recipes.values())) > MAX_RECIPE_BYTES:
-            self._recipes.popitem(last=False)
+        with self._mutex:
+            self._recipes[message.model_id] = recipe
+            while len(self._recipes) > 1 and sum(map(_held, self._recipes.values())) > MAX_RECIPE_BYTES:
+                self._recipes.popitem(last=False)
         return True
 
     def path(self, model_id: str) -> str:
-        """The model's file, made where it is not there."""
-        path = os.path.join(self._folder, model_id)
+        """The model's file, made where it is not there. Raises KeyError where the model is neither."""
+        with self._mutex:
+            recipe = self._recipes.get(model_id)
+            if recipe is not None:
+                self._recipes.move_to_end(model_id)
         if model_id not in self._files:
-            content = wire.model_bytes(self._recipes[model_id])
-            with open(path, "wb") as file:
-                file.write(content)
-            self._files[model_id] = len(content)
+            if recipe is None:
+                raise KeyError(model_id)
+            self._files[model_id] = self._write(model_id, wire.model_bytes(recipe))
+        path = os.path.join(self._folder, model_id)
         self._files.move_to_end(model_id)
         while len(self._files) > 1 and sum(self._files.values()) > MAX_FILES_BYTES:
             oldest, _ = self._files.popitem(last=False)
             os.remove(os.path.join(self._folder, oldest))
         return path
+
+    def _write(self, model_id: str, content: bytes) -> int:
+        path = os.path.join(self._folder, model_id)
+        try:
+            with open(path, "wb") as file:
+                file.write(content)
+        except OSError:  # half a file would keep the room that is lacking
+            os.remove(path)
+            raise
+        return len(content)
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

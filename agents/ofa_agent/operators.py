@@ -41,7 +41,7 @@ class Parameter(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """2-D convolution, batch norm folded in; zero padding ``kernel_size // 2``, weights ``[out, in / groups, k, k]``."""
+    """2-D convolution, batch norm folded in; padding ``kernel_size // 2``, weights ``[out, in / groups, k, k]``."""
 
     in_channels: int
     out_channels: int

@@ -24,6 +24,9 @@ from ofa_agent.shell import LocalShell
 
 SERVICES = ("", wire.SERVICE)
 
+# gRPC tells of a cut stream in two steps, the first of which looks as if the host were done.
+CUT_TOLD_S = 0.2
+
 
 class ServeError(Exception):
     """Serving cannot begin; ``exit_code`` is 2 where the call was wrong."""
@@ -52,7 +55,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     bench = Bench(models, lock.descriptor)
     desk = Desk(bench, models, log, lock.tell)
     server = _server(options, _Service(bench, desk, options.token))
-    address = "%s:%d" % (options.host, _bind(server, options))
+    address = "%s:%d" % (_in_address(options.host), _bind(server, options))
     bench.start()
     server.start()
     lock.tell(address=address)
@@ -112,25 +115,38 @@ class _Service:
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)
-        hello = next(requests).hello
+        first = next(requests, None)
+        hello = first.hello if first is not None else wire.Hello(protocol=wire.PROTOCOL)
         if hello.protocol != wire.PROTOCOL:
             older = "agent" if hello.protocol > wire.PROTOCOL else "host"
             context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
                 "host speaks protocol %d, agent %d; update the %s" % (hello.protocol, wire.PROTOCOL, older),
             )
+        if not hello.lease_id:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a host begins with a hello that names its lease")
         try:
             lease, resumed = self._desk.take(hello.lease_id, hello.holder)
         except Held as held:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
         stream = lease.connect()
-        context.add_callback(lambda: stream.put(None))
+        ended = threading.Event()
+
+        def end() -> None:
+            ended.set()
+            stream.put(None)
+
+        if not context.add_callback(end):  # it is over already
+            end()
 
         def read() -> None:
             try:
                 for message in requests:
-                    lease.handle(message)
-                self._desk.give_back(lease)  # the host said that it is done
+                    lease.handle(message, stream)
+                if ended.wait(CUT_TOLD_S):
+                    log("link lost", reason="the stream was cut")
+                else:  # the host said that it is done
+                    self._desk.give_back(lease, stream)
             except Exception as error:
                 log("link lost", reason=str(error) or type(error).__name__)
             stream.put(None)
@@ -149,6 +165,7 @@ class _Service:
         return wire.HealthCheckResponse(status=1)
 
     def watch(self, request: Any, context: Any) -> Iterator[Any]:
+        self._authorise(context)  # it takes a thread for as long as it lasts
         known = request.service in SERVICES
         yield wire.HealthCheckResponse(status=1 if known else 3)
         closed = threading.Event()
@@ -164,6 +181,8 @@ class _Service:
 
 
 def _check_exposure(options: ServeOptions) -> None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise ServeError("--tls-cert and --tls-key belong together; give both, or neither", exit_code=2)
     if _is_loopback(options.host):
         return
     if options.token is None or options.tls_cert is None or options.tls_key is None:
@@ -198,8 +217,7 @@ def _server(options: ServeOptions, service: _Service) -> Any:
 
 
 def _bind(server: Any, options: ServeOptions) -> int:
-    host = "[%s]" % options.host if ":" in options.host else options.host
-    address = "%s:%d" % (host, options.port)
+    address = "%s:%d" % (_in_address(options.host), options.port)
     try:
         if options.tls_cert and options.tls_key:
             credentials = grpc.ssl_server_credentials([(options.tls_key, options.tls_cert)])
@@ -214,6 +232,10 @@ def _bind(server: Any, options: ServeOptions) -> int:
             "choose another --port, or 0 for any that is free" % address
         )
     return int(port)
+
+
+def _in_address(host: str) -> str:
+    return "[%s]" % host if ":" in host else host
 
 
 def _wait_for_stdin(stopped: threading.Event) -> None:

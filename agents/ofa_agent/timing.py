@@ -46,6 +46,8 @@ def median_half_width(samples: List[int]) -> float:
     """Half the 95 % interval of the median, as a fraction of it, from order statistics (no distribution assumed)."""
     ordered = sorted(samples)
     count = len(ordered)
+    if count < 2:
+        return math.inf  # one sample knows nothing of its spread
     reach = 0.98 * math.sqrt(count)  # 1.96 standard deviations of a binomial(count, 1/2), in ranks
     low = max(0, math.floor((count - 1) / 2.0 - reach))
     high = min(count - 1, math.ceil((count - 1) / 2.0 + reach))
@@ -104,7 +106,7 @@ def _sample(run: Callable[[], object], budget: Budget, clock_ns: Callable[[], in
 
 
 try:
-    clock_ns = time.perf_counter_ns
+    clock_ns = time.perf_counter_ns  # novm
 except AttributeError:  # Python 3.6
 
     def clock_ns() -> int:

@@ -20,6 +20,8 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 # One model, as it lies in memory on the agent.
 MAX_MODEL_BYTES = 1 << 30
 
+MAX_THREADS = 1024
+
 Message = Any  # message classes exist only at run time
 
 
@@ -95,7 +97,13 @@ def job_block(job: Message) -> ops.Block:
         inner = getattr(message, field)
         operators.append(operator_class(*(getattr(inner, name) for name in operator_class._fields)))
     block = ops.Block(job.key, tuple(job.input_shape), tuple(operators))
-    ops.shapes(block.operators, block.input_shape)
+    shapes = ops.shapes(block.operators, block.input_shape)
+    batch, threads = job.settings.batch, job.settings.threads
+    largest = max(ops.product(shapes[0]), ops.product(shapes[-1]))
+    if batch < 1 or batch * largest > ops.MAX_VALUES:
+        raise ops.InvalidBlock("%s at batch %d is beyond what is allowed" % (job.key, batch))
+    if threads > MAX_THREADS:
+        raise ops.InvalidBlock("%d threads, up to %d are allowed" % (threads, MAX_THREADS))
     return block
 
 
@@ -170,7 +178,7 @@ def merged(chunks: Iterable[ModelChunk]) -> List[ModelChunk]:
     for chunk in chunks:
         if isinstance(chunk, bytes) and result and isinstance(result[-1], bytes):
             result[-1] += chunk
-        else:
+        elif chunk != b"":
             result.append(chunk)
     return result
 

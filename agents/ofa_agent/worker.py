@@ -19,6 +19,8 @@ from ofa_agent import runtimes, timing, wire
 from ofa_agent.operators import InvalidBlock
 
 START_TIMEOUT_S = 120.0
+LONGEST_S = 86400.0  # select takes no timeout that is much longer
+END_S = 5.0
 
 
 class WorkerGone(Exception):
@@ -71,7 +73,7 @@ class WorkerProcess:
             os.close(descriptor)
 
     def _receive(self, timeout_s: float) -> bytes:
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + min(timeout_s, LONGEST_S)
         try:
             return _read_frame(self._up, deadline)
         except EOFError:
@@ -80,9 +82,13 @@ class WorkerProcess:
             raise WorkerGone("no answer within %g s" % timeout_s, timed_out=True) from None
 
     def _epitaph(self) -> str:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "the worker process closed its pipe"
         if code < 0:
-            return "the worker process was ended by %s" % signal.Signals(-code).name
+            return "the worker process was ended by %s" % _signal_name(-code)
         return "the worker process ended with exit code %d" % code
 
 
@@ -134,6 +140,13 @@ def _measure(visit: Any, model_path: str, measurement: Any) -> None:
     measurement.first_ns = burst.first_ns
     measurement.timed_ns = burst.timed_ns
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return "signal %d" % number
 
 
 def _own_command() -> List[str]:

@@ -5,6 +5,7 @@ succeeded; what the table holds already counts, so that a campaign which was cut
 """
 
 import random
+import socket
 import time
 import uuid
 from collections import defaultdict
@@ -88,6 +89,8 @@ class Campaign:
         self._progress = progress
         self._purpose = purpose
         self._settings = _settings_message(table.identity)
+        # The same after a crash, so that the host gets its own lease back; another for a copy of the table.
+        self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
 
     def run(self, connection: Connection) -> Outcome:
@@ -98,7 +101,7 @@ class Campaign:
             self._progress.begin(len(self._plan()))
         while self._plan():
             try:
-                with connection.agent.lease(self._table.id, self._purpose) as lease:
+                with connection.agent.lease(self._lease_id, self._purpose) as lease:
                     self._measure(lease)
             except AgentLost as lost:
                 losses = losses + 1 if self._outcome.visits == last_visits else 1
@@ -138,9 +141,7 @@ class Campaign:
             return None
 
         for message in lease.measure(next_visit, self._models):
-            visit = under_way.pop(message.visit_id, None)
-            if visit is None:  # from before the link was lost
-                visit = self._adopt(message, waiting)
+            visit = under_way.pop(message.visit_id, None) or self._adopt(message, waiting)
             if visit is None:
                 lease.acknowledge([message.visit_id])
                 continue
@@ -154,7 +155,9 @@ class Campaign:
             self._progress.measured(measurement, len(waiting) + len(under_way))
 
     def _adopt(self, message: Any, waiting: list[Visit]) -> Visit | None:
-        """Takes a Measurement that an earlier stream asked for in place of one that still waits."""
+        """A Measurement from before the link was lost takes the place of a Visit that still waits, if it is new."""
+        if any(measurement.visit_id == message.visit_id for measurement in self._table.measurements):
+            return None
         for visit in reversed(waiting):
             if visit.task.block.key == message.key:
                 waiting.remove(visit)

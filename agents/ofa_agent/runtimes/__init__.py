@@ -4,7 +4,8 @@ Other distributions add theirs through the entry point group ``ofa_agent.runtime
 
     RuntimeFailure          a typed failure of one Visit
     ├── Unsupported         this runtime cannot do it, and will not on another try
-    └── OutOfMemory         it did not fit
+    ├── OutOfMemory         it did not fit
+    └── Malformed           the model is damaged, or is not the Block's
 """
 
 import importlib
@@ -25,6 +26,10 @@ class OutOfMemory(RuntimeFailure):
     status = "out-of-memory"
 
 
+class Malformed(RuntimeFailure):
+    status = "malformed"
+
+
 class Loaded:
     """A Job ready to run, inputs and outputs in the device's memory. ``run`` is one inference."""
 
@@ -42,7 +47,8 @@ def find(name: str) -> Any:
             return importlib.import_module(BUILT_IN[name])
         return _others()[name].load()
     except KeyError:
-        raise Unsupported("this agent knows no runtime %r; it knows %s" % (name, ", ".join(sorted(BUILT_IN)))) from None
+        known = ", ".join(sorted([*BUILT_IN, *_others()]))
+        raise Unsupported("this agent knows no runtime %r; it knows %s" % (name, known)) from None
     except ImportError as error:
         raise Unsupported("runtime %s does not load on this device: %s" % (name, error)) from None
 
@@ -61,7 +67,7 @@ def probe() -> Tuple[Dict[str, str], Dict[str, str]]:
 
 def _others() -> Dict[str, Any]:
     try:
-        from importlib import metadata
+        from importlib import metadata  # novm
     except ImportError:  # Python 3.7 and older
         return {}
     points: Any = metadata.entry_points()

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ofa_agent.operators import Block, product, seeded
-from ofa_agent.runtimes import Loaded, OutOfMemory, Unsupported
+from ofa_agent.runtimes import Loaded, Malformed, OutOfMemory, Unsupported
 
 INPUT_SEED = 1
 
@@ -19,6 +19,8 @@ def load(block: Block, job: Any, model_path: str) -> Loaded:
     settings = job.settings
     if settings.precision != "fp32":
         raise Unsupported("runtime onnxruntime measures fp32 here, not %s" % settings.precision)
+    if not model_path:
+        raise Malformed("runtime onnxruntime reads a model, and the Job names none")
     options = ort.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
@@ -44,7 +46,10 @@ class _OnnxLoaded(Loaded):
         self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._output)
 
     def run(self) -> object:
-        return self._session.run_with_iobinding(self._binding)
+        try:
+            return self._session.run_with_iobinding(self._binding)
+        except Exception as error:  # memory may be short only now
+            raise _typed(error) from None
 
     def output(self) -> Any:
         """What the last run gave, as a numpy array."""
@@ -57,4 +62,6 @@ def _typed(error: Exception) -> Exception:
         return OutOfMemory(text)
     if "NOT_IMPLEMENTED" in text or "opset" in text or "IR version" in text or "INVALID_GRAPH" in text:
         return Unsupported(text)
+    if "INVALID_PROTOBUF" in text or "INVALID_ARGUMENT" in text or "invalid dimensions" in text:
+        return Malformed(text)
     return error

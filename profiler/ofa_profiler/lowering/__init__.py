@@ -26,5 +26,5 @@ _BUILT_IN: dict[str, Callable[[Block, int], list[wire.ModelChunk]]] = {"onnxrunt
 
 def lower(runtime: str, block: Block, batch: int) -> Model:
     """The model that ``runtime`` reads for ``block``. Raises UnknownName for a Runtime that nothing is lowered to."""
-    chunks = plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch)
+    chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch))
     return Model(wire.model_id_of(chunks), tuple(chunks))

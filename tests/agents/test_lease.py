@@ -1,0 +1,328 @@
+"""Lease and Desk over a bench that answers when the test says so."""
+
+import queue
+import re
+import time
+
+import pytest
+
+from ofa_agent import lease as lease_module
+from ofa_agent import wire
+from ofa_agent.lease import Desk, Held
+from ofa_agent.models import ModelCache
+
+
+class FakeBench:
+    """Keeps what it was given; ``finish`` delivers one Measurement."""
+
+    def __init__(self):
+        self.submitted = []
+        self._deliver = {}
+
+    def submit(self, visit, deliver):
+        self.submitted.append(visit.visit_id)
+        self._deliver[visit.visit_id] = (visit, deliver)
+
+    def finish(self, visit_id):
+        visit, deliver = self._deliver.pop(visit_id)
+        deliver(wire.Measurement(visit_id=visit_id, key=visit.job.key, status="ok"))
+
+
+class FakeHost:
+    """One stream of a host that holds the lease; messages reach the lease at once."""
+
+    def __init__(self, desk, lease_id="ada's", holder="ada@laptop"):
+        self.lease, self.resumed = desk.take(lease_id, holder)
+        self.stream = self.lease.connect()
+
+    def visit(self, visit_id, model_id=""):
+        visit = wire.Visit(visit_id=visit_id, job=wire.Job(key=f"key of {visit_id}", model_id=model_id))
+        self.lease.handle(wire.HostMessage(visit=visit), self.stream)
+
+    def model(self, chunks, model_id):
+        for part in wire.model_messages(model_id, chunks):
+            self.part(part)
+
+    def part(self, part):
+        self.lease.handle(wire.HostMessage(model=part), self.stream)
+
+    def acknowledge(self, *visit_ids):
+        self.lease.handle(wire.HostMessage(acknowledge=wire.Acknowledge(visit_ids=visit_ids)), self.stream)
+
+    def lose_link(self):
+        self.lease.disconnect(self.stream)
+
+    def heard(self):
+        """What has come down the stream so far: visit ids, models wanted, and None for its end."""
+        heard = []
+        while True:
+            try:
+                message = self.stream.get_nowait()
+            except queue.Empty:
+                return heard
+            if message is None:
+                heard.append(None)
+            elif message.WhichOneof("message") == "measurement":
+                heard.append(message.measurement.visit_id)
+            else:
+                heard.append(("wants", message.model_wanted.model_id))
+
+
+MODEL = [b"a model"]
+MODEL_ID = wire.model_id_of(MODEL)
+
+
+@pytest.fixture
+def bench():
+    return FakeBench()
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def desk(bench, told, tmp_path):
+    return Desk(
+        bench,
+        ModelCache(str(tmp_path / "models")),
+        log=lambda *args, **facts: None,
+        tell=lambda **facts: told.append(facts["holder"]),
+    )
+
+
+def test_a_measurement_goes_to_the_host_that_asked(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one")
+    bench.finish("one")
+    assert host.heard() == ["one"]
+
+
+def test_what_was_not_acknowledged_is_sent_again_to_the_host_that_returns(desk, bench):
+    host = FakeHost(desk)
+    for visit_id in ("one", "two", "three"):
+        host.visit(visit_id)
+    bench.finish("one")
+    bench.finish("two")
+    host.acknowledge("one")
+    host.lose_link()
+    bench.finish("three")  # while nobody listens
+    returned = FakeHost(desk)
+    assert returned.resumed
+    assert returned.heard() == ["two", "three"]
+
+
+def test_what_was_acknowledged_is_never_sent_again(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one")
+    bench.finish("one")
+    host.acknowledge("one", "never heard of")
+    host.lose_link()
+    assert FakeHost(desk).heard() == []
+
+
+def test_it_is_sent_again_as_often_as_the_link_is_lost(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one")
+    bench.finish("one")
+    for _ in range(3):
+        host.lose_link()
+        host = FakeHost(desk)
+        assert host.heard() == ["one"]
+
+
+def test_a_repeated_visit_is_measured_once(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one")
+    host.visit("one")
+    bench.finish("one")
+    host.visit("one")
+    assert bench.submitted == ["one"]
+    assert host.heard() == ["one"]
+
+
+def test_a_visit_that_is_under_way_answers_the_new_stream_alone(desk, bench):
+    first = FakeHost(desk)
+    first.visit("one")
+    second = FakeHost(desk)
+    bench.finish("one")
+    assert first.heard() == [None]
+    assert second.heard() == ["one"]
+
+
+def test_the_end_of_an_old_stream_does_not_lose_the_new_one(desk):
+    first = FakeHost(desk)
+    second = FakeHost(desk)
+    first.lose_link()
+    assert second.lease.lost_at is None
+    assert not second.lease.expired()
+
+
+def test_the_end_of_an_old_stream_does_not_give_the_new_ones_device_back(desk):
+    first = FakeHost(desk)
+    FakeHost(desk)
+    desk.give_back(first.lease, first.stream)
+    with pytest.raises(Held):
+        FakeHost(desk, "bob's")
+
+
+def test_another_host_is_told_who_holds_the_device_and_since_when(desk):
+    FakeHost(desk)
+    with pytest.raises(Held) as held:
+        FakeHost(desk, "bob's", "bob@desk")
+    assert re.fullmatch(r"held by ada@laptop since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(held.value))
+
+
+def test_another_host_is_refused_until_the_time_to_return_is_over(desk):
+    host = FakeHost(desk)
+    host.lose_link()
+    with pytest.raises(Held):
+        FakeHost(desk, "bob's")
+    host.lease.lost_at -= lease_module.GRACE_S
+    other = FakeHost(desk, "bob's", "bob@desk")
+    assert not other.resumed
+    with pytest.raises(Held, match="held by bob@desk"):
+        FakeHost(desk)
+
+
+def test_a_host_that_listens_is_never_late(desk, monkeypatch):
+    monkeypatch.setattr(lease_module, "GRACE_S", -1.0)
+    FakeHost(desk)
+    with pytest.raises(Held):
+        FakeHost(desk, "bob's")
+
+
+def test_the_next_host_hears_nothing_of_the_one_before(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one")
+    host.visit("two")
+    bench.finish("one")
+    desk.give_back(host.lease, host.stream)
+    other = FakeHost(desk, "bob's")
+    bench.finish("two")
+    assert other.heard() == []
+
+
+def test_a_host_that_is_done_frees_the_device_at_once_and_its_lease_is_over(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one")
+    bench.finish("one")
+    desk.give_back(host.lease, host.stream)
+    returned = FakeHost(desk)
+    assert not returned.resumed
+    assert returned.heard() == []
+
+
+def test_the_lock_is_told_who_holds_the_device(desk, told):
+    host = FakeHost(desk)
+    desk.give_back(host.lease, host.stream)
+    FakeHost(desk, "bob's", "bob@desk")
+    assert told == ["ada@laptop", None, "bob@desk"]
+
+
+def test_the_device_is_idle_while_nobody_holds_it(desk):
+    desk._idle_since = time.monotonic() - 100
+    assert desk.idle_s() >= 100
+    host = FakeHost(desk)
+    assert desk.idle_s() == 0.0
+    host.lose_link()
+    host.lease.lost_at -= 50
+    assert 50 <= desk.idle_s() < 100
+    FakeHost(desk)
+    assert desk.idle_s() == 0.0
+    desk.give_back(host.lease, host.lease._stream)
+    assert desk.idle_s() < 50
+
+
+# Models.
+
+
+def test_a_model_that_is_lacking_is_asked_for_and_the_visit_runs_when_it_has_come(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    assert host.heard() == [("wants", MODEL_ID)]
+    assert bench.submitted == []
+    host.model(MODEL, MODEL_ID)
+    assert bench.submitted == ["one"]
+
+
+def test_a_model_that_is_there_is_not_asked_for(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    host.model(MODEL, MODEL_ID)
+    host.heard()
+    host.visit("two", MODEL_ID)
+    assert host.heard() == []
+    assert bench.submitted == ["one", "two"]
+
+
+def test_a_model_that_several_visits_wait_for_is_asked_for_once(desk, bench):
+    host = FakeHost(desk)
+    for visit_id in ("one", "two", "three"):
+        host.visit(visit_id, MODEL_ID)
+    assert host.heard() == [("wants", MODEL_ID)]
+    host.model(MODEL, MODEL_ID)
+    assert bench.submitted == ["one", "two", "three"]
+
+
+def test_a_model_that_comes_twice_starts_no_visit_twice(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    host.model(MODEL, MODEL_ID)
+    host.model(MODEL, MODEL_ID)
+    assert bench.submitted == ["one"]
+
+
+def test_other_visits_go_on_while_one_waits_for_its_model(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    host.visit("two")
+    assert bench.submitted == ["two"]
+
+
+def test_a_host_that_returns_is_asked_again_for_what_is_still_lacking(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    host.visit("two", MODEL_ID)
+    host.lose_link()
+    returned = FakeHost(desk)
+    assert returned.heard() == [("wants", MODEL_ID)]
+    returned.model(MODEL, MODEL_ID)
+    assert bench.submitted == ["one", "two"]
+
+
+def test_a_model_that_a_lost_link_cut_short_begins_anew(desk, bench):
+    content = [bytes(3000)]
+    model_id = wire.model_id_of(content)
+    parts = wire.model_messages(model_id, content, message_bytes=1000)
+    first = FakeHost(desk)
+    first.visit("one", model_id)
+    first.part(parts[0])
+    second = FakeHost(desk)
+    first.part(parts[1])  # still on its way when the new link stands
+    for part in parts:
+        second.part(part)
+    assert bench.submitted == ["one"]
+
+
+def test_a_visit_whose_model_came_damaged_has_failed(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    host.heard()
+    host.model([b"something else"], MODEL_ID)
+    message = host.stream.get_nowait().measurement
+    assert (message.visit_id, message.status) == ("one", "malformed")
+    assert "another hash" in message.error
+    assert bench.submitted == []
+
+
+def test_a_visit_that_follows_a_damaged_model_asks_for_it_again(desk, bench):
+    host = FakeHost(desk)
+    host.visit("one", MODEL_ID)
+    host.model([b"something else"], MODEL_ID)
+    host.heard()
+    host.visit("two", MODEL_ID)
+    assert host.heard() == [("wants", MODEL_ID)]
+    host.model(MODEL, MODEL_ID)
+    assert bench.submitted == ["two"]

@@ -1,0 +1,135 @@
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from ofa_agent import lock
+from ofa_agent.lock import DeviceBusy, DeviceLock
+
+HOLDER = """
+import subprocess, sys, time
+from ofa_agent.lock import DeviceLock
+lock = DeviceLock.acquire()
+lock.tell(address="127.0.0.1:5000", holder="ada@laptop")
+child = None
+if "--with-child" in sys.argv:
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    child = subprocess.Popen(command, pass_fds=(lock.descriptor,), stdout=subprocess.DEVNULL)
+print(child.pid if child else 0, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("OFA_AGENT_HOME", str(tmp_path))
+    return tmp_path
+
+
+@contextmanager
+def holder(*flags):
+    """Another process that has the device, and the pid of its child."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        child = int(process.stdout.readline())
+        try:
+            yield process, child
+        finally:
+            process.kill()
+
+
+def test_a_second_agent_is_told_who_has_the_device_where_and_for_whom():
+    with holder() as (process, _), pytest.raises(DeviceBusy) as refused:
+        DeviceLock.acquire()
+    assert re.search(
+        rf"process {process.pid} of \w+, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, "
+        r"on 127\.0\.0\.1:5000, held by ada@laptop$",
+        str(refused.value),
+    )
+
+
+def test_an_agent_that_nobody_holds_says_so():
+    held = DeviceLock.acquire()
+    held.tell(holder="ada@laptop")
+    held.tell(holder=None)
+    with pytest.raises(DeviceBusy, match="held by nobody now"):
+        DeviceLock.acquire()
+    os.close(held.descriptor)
+
+
+def test_the_device_is_free_once_its_agent_is_dead():
+    with holder() as (process, _):
+        process.kill()
+        process.wait()
+        os.close(DeviceLock.acquire().descriptor)
+
+
+def test_a_worker_that_still_lives_keeps_the_device():
+    with holder("--with-child") as (process, child):
+        process.kill()
+        process.wait()
+        with pytest.raises(DeviceBusy, match=f"process {process.pid}"):
+            DeviceLock.acquire()
+        os.kill(child, 9)
+        os.close(DeviceLock.acquire(wait_s=30.0).descriptor)
+
+
+def test_one_who_waits_gets_the_device_when_it_is_free():
+    with holder() as (process, _):
+        process.stdin.close()  # it ends by itself, in its own time
+        os.close(DeviceLock.acquire(wait_s=30.0).descriptor)
+
+
+def test_one_who_waits_in_vain_is_refused_after_that_time():
+    with holder():
+        start = time.monotonic()
+        with pytest.raises(DeviceBusy):
+            DeviceLock.acquire(wait_s=0.3)
+        assert time.monotonic() - start >= 0.3
+
+
+CONTENTS = [b"", b"{", b"\xff\xfe", b"[]", b"null", b"{}", b'{"pid": 1, "user": "x", "since": "yesterday"}']
+CONTENTS += [b'{"pid": 1, "user": "x", "since": 1e300}', b'{"pid": 1, "user": "x", "since": NaN}']
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_lock_that_says_nothing_readable_is_a_lock_all_the_same(content, home):
+    held = DeviceLock.acquire()
+    (home / "agent.lock").write_bytes(content)
+    with pytest.raises(DeviceBusy, match="did not say who it is"):
+        DeviceLock.acquire()
+    os.close(held.descriptor)
+
+
+def test_content_left_by_another_agent_is_overwritten(home):
+    (home / "agent.lock").write_bytes(b"x" * 5000)
+    held = DeviceLock.acquire()
+    assert f'"pid": {os.getpid()}'.encode() in (home / "agent.lock").read_bytes()
+    os.close(held.descriptor)
+
+
+def test_the_lock_is_open_to_every_user_and_follows_no_link(home):
+    os.close(DeviceLock.acquire().descriptor)
+    path = home / "agent.lock"
+    assert path.stat().st_mode & 0o777 == 0o666
+    path.unlink()
+    path.symlink_to(home / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        DeviceLock.acquire()
+    assert not (home / "elsewhere").exists()
+
+
+def test_a_home_that_is_not_there_yet_is_made(home, monkeypatch):
+    monkeypatch.setenv("OFA_AGENT_HOME", str(home / "new" / "home"))
+    os.close(DeviceLock.acquire().descriptor)
+    assert (home / "new" / "home").stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_home_of_its_own_the_lock_is_where_every_user_looks(monkeypatch):
+    monkeypatch.delenv("OFA_AGENT_HOME")
+    assert lock.lock_path() == "/tmp/ofa-agent.lock"

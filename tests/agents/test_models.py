@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import pytest
+
+from ofa_agent import models, wire
+from ofa_agent.models import BadModel, ModelCache
+from ofa_agent.wire import SeededValues
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return ModelCache(str(tmp_path / "models"))
+
+
+def receive(cache, chunks, model_id=None, message_bytes=1 << 20):
+    """Hands a model over, piece by piece; the id that it got."""
+    model_id = model_id or wire.model_id_of(chunks)
+    messages = wire.model_messages(model_id, chunks, message_bytes)
+    assert [cache.receive(message) for message in messages] == [False] * (len(messages) - 1) + [True]
+    return model_id
+
+
+def literal(number, size=1000):
+    return [bytes([number]) * size]
+
+
+def test_a_model_is_there_once_it_is_whole(cache):
+    chunks = [b"x" * 3000]
+    model_id = wire.model_id_of(chunks)
+    first, *others, last = wire.model_messages(model_id, chunks, 1000)
+    assert not cache.receive(first)
+    assert model_id not in cache
+    assert not any(cache.receive(message) for message in others)
+    assert cache.receive(last)
+    assert model_id in cache
+
+
+def test_two_models_may_arrive_at_a_time(cache):
+    one, two = [b"1" * 3000], [b"2" * 3000]
+    for parts in zip(*(wire.model_messages(wire.model_id_of(model), model, 1000) for model in (one, two)), strict=True):
+        for part in parts:
+            cache.receive(part)
+    assert Path(cache.path(wire.model_id_of(two))).read_bytes() == two[0]
+
+
+def test_a_model_of_another_hash_is_refused(cache):
+    with pytest.raises(BadModel, match="another hash"):
+        receive(cache, [b"content"], model_id="0" * 64)
+    assert "0" * 64 not in cache
+
+
+def test_a_model_that_was_refused_can_come_again(cache):
+    good = [b"content"]
+    model_id = wire.model_id_of(good)
+    with pytest.raises(BadModel):
+        receive(cache, [b"damaged"], model_id)
+    receive(cache, good, model_id)
+    assert Path(cache.path(model_id)).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("length", [wire.MAX_MODEL_BYTES // 4 + 1, 1 << 63])
+def test_a_model_that_is_too_large_is_refused_before_it_is_expanded(cache, length, monkeypatch):
+    monkeypatch.setattr(wire.ops, "seeded", None)  # whatever expands it fails here
+    with pytest.raises(BadModel, match="larger than"):
+        receive(cache, [SeededValues(1, length, 1.0)])
+
+
+def test_pieces_that_are_too_large_together_are_refused(cache, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_MODEL_BYTES", 2500)
+    with pytest.raises(BadModel, match="larger than"):
+        receive(cache, literal(1, 3000), message_bytes=1000)
+
+
+def test_a_file_is_made_when_it_is_asked_for(cache, tmp_path):
+    chunks = [b"head", SeededValues(3, 10, 0.5), b"tail"]
+    model_id = receive(cache, chunks)
+    assert list((tmp_path / "models").iterdir()) == []
+    assert Path(cache.path(model_id)).read_bytes() == wire.model_bytes(chunks)
+    assert [file.name for file in (tmp_path / "models").iterdir()] == [model_id]
+
+
+def test_a_model_that_never_came_has_no_file(cache):
+    with pytest.raises(KeyError):
+        cache.path("0" * 64)
+    with pytest.raises(KeyError):
+        cache.path("../../somewhere")
+
+
+def test_files_stay_within_bounds_and_the_longest_unused_goes_first(cache, monkeypatch):
+    monkeypatch.setattr(models, "MAX_FILES_BYTES", 2500)
+    one, two, three = (receive(cache, literal(number)) for number in (1, 2, 3))
+    paths = {model_id: Path(cache.path(model_id)) for model_id in (one, two)}
+    cache.path(one)
+    cache.path(three)
+    assert paths[one].exists()
+    assert not paths[two].exists()
+    assert Path(cache.path(two)).read_bytes() == literal(2)[0]
+
+
+def test_recipes_stay_within_bounds_and_the_longest_unused_goes_first(cache, monkeypatch):
+    monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 2500)
+    ids = [receive(cache, literal(number)) for number in (1, 2, 3, 4)]
+    assert [model_id in cache for model_id in ids] == [False, False, True, True]
+
+
+def test_a_recipe_in_use_outlives_one_that_is_not(cache, monkeypatch):
+    monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 2500)
+    one, two = (receive(cache, literal(number)) for number in (1, 2))
+    cache.path(one)
+    receive(cache, literal(3))
+    assert one in cache
+    assert two not in cache
+
+
+def test_a_model_beyond_all_bounds_is_still_kept_while_it_is_the_only_one(cache, monkeypatch):
+    monkeypatch.setattr(models, "MAX_FILES_BYTES", 10)
+    monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 10)
+    model_id = receive(cache, literal(1))
+    assert Path(cache.path(model_id)).exists()
+
+
+def test_a_file_that_could_not_be_written_leaves_nothing_behind(cache, tmp_path, monkeypatch):
+    model_id = receive(cache, literal(1))
+    with monkeypatch.context() as patched:
+        patched.setattr(models, "open", FullDisk, raising=False)
+        with pytest.raises(OSError, match="No space"):
+            cache.path(model_id)
+    assert list((tmp_path / "models").iterdir()) == []
+    assert Path(cache.path(model_id)).read_bytes() == literal(1)[0]
+
+
+class FullDisk:
+    """``open`` on a device that is full: half of it is written."""
+
+    def __init__(self, path, mode):
+        self._path = Path(path)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def write(self, content):
+        self._path.write_bytes(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+
+def test_what_a_killed_agent_left_is_wiped(tmp_path):
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "stale").write_bytes(b"old")
+    cache = ModelCache(str(folder))
+    assert list(folder.iterdir()) == []
+    assert folder.stat().st_mode & 0o777 == 0o700
+    cache.close()
+    assert not folder.exists()

@@ -1,0 +1,183 @@
+"""The agent on the Pythons that devices have: 3.6 for real, the others that this machine has as far as they go."""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import ofa_agent
+from ofa_agent import bundle, wire
+from ofa_profiler.connections import connect
+from ofa_profiler.lowering import lower
+from ofa_profiler.targets import find_target
+
+PACKAGE = Path(ofa_agent.__file__).parent
+REPOSITORY = Path(__file__).parents[2]
+
+# The newest wheels that exist for Python 3.6, as JetPack 4.6 can install them.
+OLD_PIP = "pip==21.3.1"
+OLD_PACKAGES = (
+    *("grpcio==1.48.2", "protobuf==3.19.6", "numpy==1.19.5", "onnxruntime==1.10.0"),
+    *("typing-extensions==4.1.1", "six", "flatbuffers<3"),
+)
+IMPORTS = "import google.protobuf, grpc, numpy, onnxruntime"
+
+
+@pytest.fixture(scope="session")
+def python36(pythons):
+    """Python 3.6 with what the agent needs; made once, then kept under build/."""
+    if "3.6" not in pythons:
+        pytest.skip("no Python 3.6 was found")
+    folder = REPOSITORY / "build" / "py36"
+    python = folder / "bin" / "python"
+    if not _complete(python):
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([pythons["3.6"], "-m", "venv", str(folder)], check=True)
+        for packages in ((OLD_PIP,), OLD_PACKAGES):
+            done = subprocess.run(
+                [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages],
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode != 0:
+                pytest.skip(f"the packages for Python 3.6 cannot be installed: {done.stderr.strip()[-300:]}")
+    return str(python)
+
+
+def _complete(python):
+    return python.exists() and subprocess.run([python, "-c", IMPORTS], capture_output=True).returncode == 0
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    """The agent as one file, as it is copied to a device."""
+    path = tmp_path_factory.mktemp("bundle") / "agent.pyz"
+    path.write_bytes(bundle.build())
+    return str(path)
+
+
+def test_the_zipped_agent_is_small_and_the_same_bytes_each_time():
+    content = bundle.build()
+    assert len(content) <= 150 * 1024
+    assert bundle.build() == content
+    assert bundle.file_name(content) == f"ofa-agent-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
+
+
+def test_the_zipped_agent_holds_its_sources_and_nothing_else():
+    names = zipfile.ZipFile(io.BytesIO(bundle.build())).namelist()
+    files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".binpb")]
+    expected = {"__main__.py", *(str(path.relative_to(PACKAGE.parent)) for path in files)}
+    assert set(names) == expected
+    assert len(names) == len(expected)
+
+
+def test_the_bundle_command_writes_it_and_a_zipped_agent_passes_itself_on(run_agent, tmp_path, archive):
+    for python in ((sys.executable, "-m", "ofa_agent"), (sys.executable, archive)):
+        done = run_agent("bundle", "--out", str(tmp_path), python=python)
+        assert done.returncode == 0, done.stderr
+        path = Path(done.stdout.strip())
+        assert path.parent == tmp_path
+        assert path.read_bytes() == Path(archive).read_bytes()
+        assert os.access(path, os.X_OK)
+        path.unlink()
+
+
+def test_python_36_describes_its_device_from_the_zip(run_agent, python36, archive):
+    done = run_agent("info", "--json", python=(python36, archive))
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["python"].startswith("3.6.")
+    assert facts["runtimes"] == {"onnxruntime": "1.10.0"}
+    plain = run_agent("info", python=(python36, archive), env={"LC_ALL": "C", "LANG": "C"})
+    assert plain.returncode == 0, plain.stderr
+    assert "onnxruntime 1.10.0" in plain.stdout
+
+
+def test_python_36_times_todays_blocks_for_todays_host(start_agent, python36, archive, visit_of, small_block):
+    agent = start_agent(command=(python36, archive), environment={"PYTHONPATH": ""})
+    model = lower("onnxruntime", small_block, 1)
+    visits = [visit_of("onnxruntime", model_id=model.model_id) for _ in range(3)]
+    waiting = list(visits)
+    with connect(find_target(f"tcp:{agent.address}")) as connection:
+        assert connection.agent.describe()["python"].startswith("3.6.")
+        with connection.agent.lease(uuid.uuid4().hex, "a test") as lease:
+            measurements = []
+            for measurement in lease.measure(lambda: waiting.pop(0) if waiting else None, {model.model_id: model}):
+                lease.acknowledge([measurement.visit_id])
+                measurements.append(measurement)
+    assert [measurement.visit_id for measurement in measurements] == [visit.visit_id for visit in visits]
+    for measurement in measurements:
+        assert measurement.status == "ok", measurement.error
+        assert len(measurement.samples_ns) >= 3
+        assert min(measurement.samples_ns) > 0
+        assert measurement.runtime_version == "1.10.0"
+    assert "Traceback" not in agent.log
+
+
+def test_python_36_ends_with_its_host_and_takes_its_worker_along(start_agent, python36, archive, living, eventual):
+    agent = start_agent("--end-with-stdin", command=(python36, archive), environment={"PYTHONPATH": ""})
+    eventual(lambda: agent.workers)
+    agent.process.stdin.close()
+    assert agent.process.wait(timeout=60) == 0
+    eventual(lambda: living(agent.home) == [])
+
+
+def test_python_36_makes_the_same_weights_of_a_seed(python36):
+    code = (
+        "import hashlib; from ofa_agent.operators import seeded; "
+        "print(hashlib.sha256(seeded(98765 << 16 | 3, 10000, 0.125).tobytes()).hexdigest())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    digests = [
+        subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for python in (python36, sys.executable)
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_python_36_reads_the_protocol_as_today_does(python36, visit_of):
+    visit = visit_of(batch=3)
+    code = (
+        "import sys; from ofa_agent import wire; visit = wire.Visit.FromString(sys.stdin.buffer.read()); "
+        "block = wire.job_block(visit.job); wire.to_dict(visit); "
+        "visit.job.CopyFrom(wire.job_message(block, visit.job.settings, visit.job.model_id)); "
+        "sys.stdout.buffer.write(visit.SerializeToString())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [python36, "-c", code], input=visit.SerializeToString(), env=environment, stdout=subprocess.PIPE, check=True
+    )
+    assert wire.Visit.FromString(done.stdout) == visit
+
+
+@pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13", "3.14"])
+def test_every_source_compiles_on(version, pythons, tmp_path):
+    if version not in pythons:
+        pytest.skip(f"no Python {version} was found")
+    copy = shutil.copytree(PACKAGE, tmp_path / "ofa_agent", ignore=shutil.ignore_patterns("__pycache__"))
+    sources = sorted(map(str, copy.rglob("*.py")))
+    assert sources
+    done = subprocess.run(
+        [pythons[version], "-W", "error", "-m", "py_compile", *sources], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_nothing_in_the_agent_is_newer_than_python_36():
+    vermin = shutil.which("vermin") or shutil.which("vermin", path=str(Path(sys.executable).parent))
+    if vermin is None:
+        pytest.skip("vermin is not installed")
+    done = subprocess.run(
+        [vermin, "--no-tips", "--violations", "--eval-annotations", "-t=3.6-", str(PACKAGE.parent)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,129 @@
+"""A host that loses its link to a real agent, and others who want the device meanwhile."""
+
+import uuid
+
+import grpc
+import pytest
+
+
+@pytest.fixture
+def agent(start_agent):
+    return start_agent()
+
+
+@pytest.fixture
+def lease_id():
+    return uuid.uuid4().hex
+
+
+def refusal(agent, holder="bob@desk"):
+    """What another host is told."""
+    with pytest.raises(grpc.RpcError) as refused:
+        agent.host(holder=holder).next()
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    return refused.value.details()
+
+
+def test_a_measurement_that_was_not_acknowledged_comes_again_over_a_new_link(agent, lease_id, visit_of, eventual):
+    first = agent.host(lease_id)
+    assert not first.welcome().resumed
+    visit = visit_of()
+    first.send(visit=visit)
+    measurement = first.measurement()
+    first.cut()
+    second = agent.host(lease_id)
+    assert second.welcome().resumed
+    assert second.measurement() == measurement
+    second.acknowledge(visit.visit_id)
+    eventual(lambda: '"acknowledged"' in agent.log)
+    second.cut()
+    third = agent.host(lease_id)
+    assert third.welcome().resumed
+    assert third.hears_nothing()
+    third.done()
+
+
+def test_what_was_measured_while_the_link_was_down_is_not_lost(agent, lease_id, visit_of, eventual):
+    first = agent.host(lease_id)
+    first.welcome()
+    visits = [visit_of() for _ in range(3)]
+    for visit in visits:
+        first.send(visit=visit)
+    first.measurement()
+    first.cut()
+    eventual(lambda: agent.log.count('"event": "measured"') >= 3 and visits[-1].visit_id in agent.log)
+    second = agent.host(lease_id)
+    second.welcome()
+    assert [second.measurement().visit_id for _ in visits] == [visit.visit_id for visit in visits]
+    second.done()
+
+
+def test_a_link_that_is_lost_again_and_again_never_costs_the_device(agent, lease_id):
+    host = agent.host(lease_id)
+    host.welcome()
+    for _ in range(20):
+        host.cut()
+        host = agent.host(lease_id)
+        assert host.welcome().resumed
+    host.done()
+
+
+def test_a_visit_sent_again_over_the_new_link_is_measured_once(agent, lease_id, visit_of):
+    first = agent.host(lease_id)
+    first.welcome()
+    visit = visit_of()
+    first.send(visit=visit)
+    first.measurement()
+    first.cut()
+    second = agent.host(lease_id)
+    second.welcome()
+    second.send(visit=visit)
+    assert second.measurement().visit_id == visit.visit_id
+    assert second.hears_nothing()
+    second.done()
+
+
+def test_another_host_is_refused_while_the_device_is_held_and_while_the_link_is_down(agent, lease_id):
+    first = agent.host(lease_id, holder="ada@laptop")
+    first.welcome()
+    assert refusal(agent).startswith("held by ada@laptop since ")
+    first.cut()
+    assert refusal(agent).startswith("held by ada@laptop since ")
+    second = agent.host(lease_id)
+    assert second.welcome().resumed
+    second.done()
+
+
+def test_a_host_whose_old_link_is_not_yet_known_to_be_dead_takes_its_device_back_and_keeps_it(
+    agent, lease_id, visit_of
+):
+    first = agent.host(lease_id, holder="ada@laptop")
+    first.welcome()
+    second = agent.host(lease_id, holder="ada@laptop")
+    assert second.welcome().resumed
+    assert first.next() is None  # the agent ends the old stream
+    visit = visit_of()
+    assert second.take(visit).visit_id == visit.visit_id
+    assert refusal(agent).startswith("held by ada@laptop since ")
+    second.done()
+
+
+def test_a_host_that_says_it_is_done_frees_the_device_at_once(agent, lease_id):
+    first = agent.host(lease_id)
+    first.welcome()
+    first.done()
+    second = agent.host(holder="bob@desk")
+    assert not second.welcome().resumed
+    second.done()
+
+
+def test_a_lease_that_was_given_back_is_not_resumed(agent, lease_id, visit_of):
+    first = agent.host(lease_id)
+    first.welcome()
+    first.send(visit=visit_of())
+    first.measurement()
+    first.done()
+    second = agent.host(lease_id)
+    assert not second.welcome().resumed
+    assert second.hears_nothing()
+    second.done()
