@@ -11,17 +11,21 @@ import numpy as np
 from ofa_agent.timing import Budget
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
 from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
-from ofa_profiler.comparison import ComparedNetwork, Comparison
+from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement
 from ofa_tables.model import Calibration, LatencyModel, read_calibration, write_calibration
 from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 
-# Visits alternate between the two passes, round by round, so that a slow drift meets both alike.
+# Visits alternate between the two passes, round by round, so that a slow drift meets both alike. Where the passes lie
+# further apart than is wanted, there are more rounds: many short Visits beat few long ones on a device that others use.
 PASSES = 2
 ROUNDS = 6
-BUDGET = Budget(warmup_s=1.0, window_s=0.02, burst_min_s=0.06, burst_max_s=0.2)
+MORE_ROUNDS = 4
+MOST_ROUNDS = 22
+WANTED_NOISE = 0.025
+BUDGET = Budget(warmup_s=1.0, window_s=0.015, burst_min_s=0.04, burst_max_s=0.1)
 
 CANDIDATES = 20_000
 
@@ -97,8 +101,16 @@ class Comparer:
                 self._table.store.add_network(network.key, self._space.name, architecture.to_json(), role)
                 networks.append(network)
         tasks = lower_tasks(networks, identity.runtime, identity.settings.batch)
-        campaign = Campaign(self._table, tasks, ROUNDS, BUDGET, progress, f"ofa-compare {self._space.name}")
-        return campaign.run(connection)
+        outcome = Outcome()
+        for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
+            campaign = Campaign(self._table, tasks, rounds, BUDGET, progress, f"ofa-compare {self._space.name}")
+            outcome = campaign.run(connection)
+            apart = self._noise([network.key for network in networks])
+            if apart is None or apart <= WANTED_NOISE:
+                break
+            if outcome.visits and rounds < MOST_ROUNDS:
+                progress.say(f"the two passes differ by {apart:.1%}, more than {WANTED_NOISE:.1%}: taking more visits")
+        return outcome
 
     def teach(self) -> Calibration | None:
         """The Calibration from every network of the table that may teach; kept in the table."""
@@ -129,12 +141,22 @@ class Comparer:
             seconds=seconds,
         )
 
-    def _of_role(self, role: str) -> Iterator[ComparedNetwork]:
-        """The table's networks of this Space that have been measured in both passes."""
+    def _noise(self, keys: Sequence[str]) -> float | None:
+        """How far the passes of these networks lie apart in the mean, relative to the latency."""
+        visits = self._visits()
+        passes = [both for key in keys if (both := passes_ms(visits[key])) is not None]
+        return noise(np.array(passes).T).mape if passes else None
+
+    def _visits(self) -> dict[str, list[Measurement]]:
         visits: dict[str, list[Measurement]] = defaultdict(list)
         for measurement in self._table.measurements:
             if measurement.ok:
                 visits[measurement.key].append(measurement)
+        return visits
+
+    def _of_role(self, role: str) -> Iterator[ComparedNetwork]:
+        """The table's networks of this Space that have been measured in both passes."""
+        visits = self._visits()
         for key, space_name, value, stored_role in self._table.store.networks():
             passes = passes_ms(visits[key])
             if space_name == self._space.name and stored_role == role and passes is not None:

@@ -37,9 +37,9 @@ class GeneGroup:
 class Position:
     """One place of the network, where one entry stands or none.
 
-    ``stage`` is an index into the Space's ``stages``. ``genes`` are rows of a Population; their joint code (mixed radix, the last one fastest) indexes ``entries``,
-    ``kernels`` and ``expands``: which of the Space's entries stands there, and the index of its kernel size and its
-    expand ratio among the Space's choices; ABSENT where there is none.
+    ``stage`` is an index into the Space's ``stages``. ``genes`` are rows of a Population; their joint code (mixed
+    radix, the last one fastest) indexes ``entries``, ``kernels`` and ``expands``: which of the Space's entries stands
+    there, and the index of its kernel size and its expand ratio among the Space's choices; ABSENT where there is none.
     """
 
     stage: int

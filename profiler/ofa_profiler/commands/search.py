@@ -64,9 +64,10 @@ def command(
     """
     space = find_space(space_name)
     run_method = find_method(method)
+    budget = Budget(population, generations)
     problem = pose(space, path, source, limit_ms, resolutions)
     with bar(f"searching {space.name}") as progress:
-        found = search(problem, run_method, Budget(population, generations), seed, progress)
+        found = search(problem, run_method, budget, seed, progress)
     summary = summarise(problem, found, method, seed)
     if out is not None:
         with replacing(out) as file:

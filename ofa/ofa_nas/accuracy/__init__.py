@@ -1,0 +1,34 @@
+"""Accuracy models: what ranks the networks that are fast enough."""
+
+from pathlib import Path
+
+from ofa_nas.accuracy.files import read_layers, write_layers
+from ofa_nas.accuracy.macs import MacsStandIn
+from ofa_nas.accuracy.mlp import Linear, Mlp
+from ofa_nas.accuracy.model import AccuracyModel, require_resolutions
+from ofa_nas.spaces.space import Space
+from ofa_tables.errors import FileError
+
+__all__ = [
+    "MACS",
+    "AccuracyModel",
+    "Linear",
+    "MacsStandIn",
+    "Mlp",
+    "open_accuracy",
+    "read_layers",
+    "require_resolutions",
+    "write_layers",
+]
+
+MACS = "macs"
+
+
+def open_accuracy(source: str, space: Space) -> AccuracyModel:
+    """The stand-in for the word macs, else the model in a file. Raises FileError, UsageError."""
+    if source == MACS:
+        return MacsStandIn(space)
+    path = Path(source)
+    if not path.exists():
+        raise FileError(f"there is no accuracy model {source}; give an .npz or a .pth file, or the word macs")
+    return Mlp(space, read_layers(path), source)

@@ -1,0 +1,147 @@
+"""Files of an accuracy model's weights.
+
+Ours is an npz without pickles. For each Linear layer it holds two arrays of floats, ``<n>.weight`` (outputs, inputs)
+and ``<n>.bias`` (outputs,); the layers follow each other in the order of n, with ReLU between them. These are the names
+of a ``torch.nn.Sequential``'s state dict, where ReLUs take a number too: 0, 2, 4, 6 for three hidden layers.
+
+The published file is such a state dict itself, saved by torch. Reading that takes torch.
+"""
+
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ofa_nas.accuracy.mlp import Linear
+from ofa_nas.files import replacing
+from ofa_nas.spaces.space import FloatArray
+from ofa_tables.errors import FileError
+
+MAX_BYTES = 256 << 20
+MAX_ARRAYS = 128
+_PARAMETER = re.compile(r"(\d{1,6})\.(weight|bias)")
+# What a foreign or damaged zip or array raises.
+_DAMAGED = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def read_layers(path: Path) -> list[Linear]:
+    """The layers of an npz or a torch file, told apart by what they hold. Raises FileError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for an accuracy model")
+        arrays = _read_torch(path) if _is_torch(path) else _read_npz(path)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
+    except _DAMAGED as error:
+        raise FileError(
+            f"{path} is no accuracy model, or a damaged one ({error}); "
+            "it takes an .npz that ofa-accuracy import wrote, or a .pth that torch saved"
+        ) from None
+    return _layers(path, arrays)
+
+
+def write_layers(path: Path, layers: Sequence[Linear]) -> None:
+    """Writes an npz, whole or not at all. Raises FileError."""
+    arrays: dict[str, Any] = {}
+    for at, layer in enumerate(layers):
+        arrays |= {f"{2 * at}.weight": layer.weight, f"{2 * at}.bias": layer.bias}
+    with replacing(path) as file:
+        np.savez(file, **arrays)
+
+
+# npz.
+
+
+def _read_npz(path: Path) -> dict[str, FloatArray]:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) > MAX_ARRAYS or sum(member.file_size for member in members) > MAX_BYTES:
+            raise ValueError(f"{len(members)} arrays of more bytes than an accuracy model can have")
+        return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> FloatArray:
+    """Reads the header first: numpy makes room for whatever size a header claims."""
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError(f"{member.filename} is compressed in a way that numpy does not write")
+    with archive.open(member) as file:
+        shape, dtype = _read_header(file)
+    if dtype.kind != "f" or len(shape) > 2 or math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename} claims {dtype} {shape} in {member.file_size} bytes")
+    with archive.open(member) as file:
+        array: FloatArray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+# torch.
+
+
+def _is_torch(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start != b"PK":
+        return start == b"\x80\x02"  # the pickle that torch's older files begin with
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/data.pkl") for name in archive.namelist())
+
+
+def _read_torch(path: Path) -> dict[str, FloatArray]:
+    try:
+        import torch
+    except ImportError:
+        raise FileError(
+            f"{path} is torch's, and torch is not installed here; where it is, run "
+            f"ofa-accuracy import {path} --out {path.with_suffix('.npz').name} and give the .npz"
+        ) from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(name): tensor.detach().numpy() for name, tensor in state.items()}
+    except Exception as error:  # whatever a damaged stream makes torch raise
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise FileError(f"{path} is not a readable state dict ({reason}); download it anew") from None
+
+
+# Both.
+
+
+def _layers(path: Path, arrays: Mapping[str, FloatArray]) -> list[Linear]:
+    found: dict[int, dict[str, FloatArray]] = {}
+    for name, array in arrays.items():
+        match = _PARAMETER.fullmatch(name)
+        if match is None:
+            raise FileError(f"{path} holds {name!r}; an accuracy model holds 0.weight, 0.bias, 2.weight … alone")
+        found.setdefault(int(match[1]), {})[match[2]] = array
+    if not found:
+        raise FileError(f"{path} is empty; an accuracy model holds 0.weight, 0.bias, 2.weight …")
+    layers: list[Linear] = []
+    for number in sorted(found):
+        layer = _layer(path, number, found[number])
+        inputs, before = layer.weight.shape[1], layers[-1].weight.shape[0] if layers else None
+        if before not in (None, inputs):
+            raise FileError(f"{path}: {number}.weight takes {inputs} inputs, and the layer before it gives {before}")
+        layers.append(layer)
+    return layers
+
+
+def _layer(path: Path, number: int, parameters: Mapping[str, FloatArray]) -> Linear:
+    if len(parameters) != 2:
+        raise FileError(f"{path} has {number}.{next(iter(parameters))} alone; each layer has a weight and a bias")
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        weight, bias = (np.ascontiguousarray(parameters[name], dtype=np.float32) for name in ("weight", "bias"))
+    if weight.ndim != 2 or not weight.size or bias.shape != weight.shape[:1]:
+        raise FileError(f"{path}: {number}.weight is {weight.shape} and {number}.bias {bias.shape}, which fit no layer")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise FileError(f"{path}: layer {number} holds a weight that is not finite")
+    return Linear(weight, bias)

@@ -1,0 +1,30 @@
+"""Every network of a Space that is small enough for it."""
+
+import math
+
+import numpy as np
+
+from ofa_nas.search.problem import Budget, Ledger, Problem, Progress
+from ofa_nas.spaces.space import Population
+from ofa_tables.errors import UsageError
+
+MOST = 1_000_000
+CHUNK = 1 << 14
+
+
+def exhaustive(problem: Problem, ledger: Ledger, budget: Budget, rng: np.random.Generator, progress: Progress) -> None:
+    """Raises UsageError where there are too many; the budget is not asked."""
+    resolutions = problem.space.resolution_indices(problem.resolutions_px)
+    shape = (*map(int, problem.space.radices[:-1]), len(resolutions))
+    count = math.prod(shape)
+    if count > MOST:
+        raise UsageError(
+            f"{problem.space.name} has {count:.0e} combinations of genes to try, and --method exhaustive takes up to "
+            f"{MOST:,}; use --method evolution"
+        )
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
+        genes = np.stack(np.unravel_index(np.arange(start, stop), shape))
+        genes[-1] = resolutions[genes[-1]]
+        ledger.evaluate(ledger.admit(Population(genes.astype(np.uint8))))
+        progress(stop, count)

@@ -1,0 +1,61 @@
+"""Synthetic tables and accuracy models: every figure drawn from a seed."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ofa_nas.accuracy import Linear, Mlp
+from ofa_nas.spaces import find_space
+from ofa_tables.measurement import Measurement, statistics
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import Identity, LatencyTable
+
+
+@pytest.fixture
+def make_table(tmp_path):
+    """A closed table file of every entry at some resolutions: latencies follow MACs, give or take a third."""
+
+    def make(space="compofa-fixed-w1.0", resolutions=(160, 192), seed=0, name="t.lut", without=0):
+        blocks = {block.key: block for px in resolutions for block in find_space(space).blocks(px)}
+        rng = np.random.default_rng(seed)
+        latency_ns = {key: round(2e4 + block.macs / 30 * rng.uniform(0.75, 1.33)) for key, block in blocks.items()}
+        path = tmp_path / name
+        with LatencyTable.create(path, Identity("bench", "f00d", "onnxruntime", "1.18.0"), {}) as table:
+            kept = list(latency_ns.items())[without:]
+            table.add([Measurement(key, key, **statistics([value])) for key, value in kept])
+        return path
+
+    return make
+
+
+@pytest.fixture
+def make_latency(make_table):
+    def make(space="compofa-fixed-w1.0", resolutions=(160, 192), seed=0):
+        with LatencyTable.read(make_table(space, resolutions, seed, f"{space}-{seed}.lut")) as table:
+            return LatencyModel(table, find_space(space))
+
+    return make
+
+
+@pytest.fixture
+def make_layers():
+    def make(*hidden, seed=0, inputs=128, outputs=1):
+        rng = np.random.default_rng(seed)
+        return [
+            Linear(
+                (rng.standard_normal((after, before)) / before**0.5).astype(np.float32),
+                rng.standard_normal(after).astype(np.float32) / 10,
+            )
+            for before, after in itertools.pairwise((inputs, *hidden, outputs))
+        ]
+
+    return make
+
+
+@pytest.fixture
+def make_mlp(make_layers):
+    def make(space="compofa-fixed-w1.0", seed=0):
+        return Mlp(find_space(space), make_layers(16, 16, seed=seed), "random.npz")
+
+    return make

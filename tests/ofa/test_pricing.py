@@ -1,0 +1,43 @@
+"""Small and large Populations are read and priced alike."""
+
+import numpy as np
+import pytest
+
+from ofa_nas.spaces import ABSENT, Population, find_space
+
+SPACES = ["ofa-mbv3-w1.0", "compofa-fixed-w1.0", "compofa-elastic-w1.0"]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_network_costs_the_same_alone_and_among_many(name):
+    space = find_space(name)
+    figures = space.figures(lambda block: block.macs / 3e6)
+    pricer = space.pricer(figures)
+    many = space.sample(2 * pricer.small, np.random.default_rng(0))
+    alone = [pricer(many[[at]])[0] for at in range(50)]
+    assert (pricer(many)[:50] == alone).all()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_entries_are_those_of_the_network(name):
+    space = find_space(name)
+    population = space.sample(20, np.random.default_rng(1))
+    for at, architecture in enumerate(space.decode(population)):
+        blocks = space.blocks(architecture.resolution_px)
+        entries = space.entry_indices(population)[:, at]
+        assert [blocks[entry] for entry in entries if entry != ABSENT] == space.network_blocks(architecture)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_equal_networks_have_equal_canonical_genes(name):
+    space = find_space(name)
+    population = space.sample(200, np.random.default_rng(2))
+    canonical = space.canonical(population)
+    assert (space.entry_indices(canonical) == space.entry_indices(population)).all()
+    again = space.encode(space.decode(population))
+    assert (again.genes == canonical.genes).all()
+
+
+def test_nobody_costs_nothing():
+    space = find_space("ofa-mbv3-w1.0")
+    assert space.macs(Population(np.empty((len(space.radices), 0), dtype=np.uint8))).shape == (0,)

@@ -1,0 +1,218 @@
+"""``ofa-search`` and ``ofa-accuracy`` as a user calls them."""
+
+import json
+import sys
+
+import pytest
+
+from ofa_nas.accuracy import MacsStandIn, write_layers
+from ofa_nas.spaces import find_space, read_architectures
+from ofa_profiler.commands import accuracy, search
+from ofa_tables.model import Calibration, LatencyModel, write_calibration
+from ofa_tables.table import LatencyTable
+
+FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"
+FIELDS = {"architecture", "predicted_latency_ms", "predicted_accuracy", "evaluated", "seconds", "method", "seed"}
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Runs a command: its exit code, standard output and standard error."""
+
+    def run(module, *words):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def table(make_table):
+    return make_table(OFA, (160, 192))
+
+
+@pytest.fixture
+def ofa_search(call, table):
+    def run(*words, space=FIXED, limit="8"):
+        return call(search, "--table", table, "--space", space, "--max-latency-ms", limit, *words)
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path, make_layers):
+    path = tmp_path / "model.npz"
+    write_layers(path, make_layers(16, 16))
+    return path
+
+
+def answer_of(run):
+    code, out, err = run
+    assert code == 0, err
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("method", ["evolution", "exhaustive", "random"])
+def test_json_has_the_promised_fields(ofa_search, model, method):
+    found = answer_of(ofa_search("--accuracy", model, "--method", method, "--seed", 3, "--generations", 5, "--json"))
+    assert set(found) == FIELDS
+    assert found["predicted_latency_ms"] <= 8
+    assert isinstance(found["predicted_accuracy"], float)
+    assert (found["method"], found["seed"]) == (method, 3)
+
+
+def test_a_stand_in_predicts_no_accuracy(ofa_search):
+    assert answer_of(ofa_search("--json"))["predicted_accuracy"] is None
+    assert "stand-in" in ofa_search()[1]
+
+
+def test_what_is_written_is_read_as_an_architecture(ofa_search, tmp_path):
+    out = tmp_path / "found.json"
+    found = answer_of(ofa_search("--out", out, "--json"))
+    ((architecture,), many) = read_architectures(str(out))
+    assert not many
+    assert architecture.to_json() == found["architecture"]
+
+
+def test_the_prediction_is_the_tables(ofa_search, table):
+    found = answer_of(ofa_search("--json"))
+    space = find_space(FIXED)
+    network = space.encode(read_architectures(json.dumps(found))[0])
+    with LatencyTable.read(table) as opened:
+        latency = LatencyModel(opened, space).predict(network)[0]
+    assert latency == pytest.approx(found["predicted_latency_ms"])
+
+
+def test_a_calibration_is_used_and_said(ofa_search, table):
+    plain = ofa_search("--method", "exhaustive", limit="100")[1]
+    assert "no calibration" in plain
+    before = answer_of(ofa_search("--method", "exhaustive", "--json", limit="100"))
+    with LatencyTable.open(table) as opened:
+        write_calibration(opened, find_space(FIXED), Calibration(1.5, 12))
+    after = answer_of(ofa_search("--method", "exhaustive", "--json", limit="100"))
+    assert after["architecture"] == before["architecture"]
+    assert after["predicted_latency_ms"] == pytest.approx(1.5 * before["predicted_latency_ms"])
+    assert "calibrated with 12 networks" in ofa_search(limit="100")[1]
+
+
+def test_people_see_the_network_by_stages(ofa_search, model):
+    code, out, err = ofa_search("--accuracy", model, "--method", "exhaustive")
+    assert code == 0, err
+    for words in ("stage 5", "kernel sizes", "latency", "of 8 ms", "predicted by", "MACs", "parameters"):
+        assert words in out
+
+
+def test_resolutions_can_be_chosen(ofa_search):
+    assert answer_of(ofa_search("--resolutions", "160", "--json"))["architecture"]["r"] == 160
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "code", "said"),
+    [
+        ([], {"space": "compofa-fxed"}, 2, "compofa-fixed-w1.0"),
+        (["--method", "evolve"], {}, 2, "evolution"),
+        (["--generations", "1000000"], {}, 2, "smaller --generations"),
+        (["--accuracy", "none.npz"], {}, 1, "there is no accuracy model none.npz"),
+        (["--resolutions", "161"], {}, 2, "nearest"),
+        (["--resolutions", "176"], {}, 1, "lacks"),
+        (["--resolutions", "all"], {}, 1, "lacks"),
+        (["--resolutions", "big"], {}, 2, "--resolutions"),
+        ([], {"limit": "nan"}, 2, "positive"),
+        ([], {"limit": "-3"}, 2, "positive"),
+        ([], {"limit": "0"}, 2, "positive"),
+        ([], {"limit": "inf"}, 2, "positive"),
+        ([], {"limit": "0.01"}, 1, "the smallest latency there is"),
+        (["--method", "exhaustive"], {"space": OFA}, 2, "--method evolution"),
+        (["--out", "/nowhere/found.json"], {}, 1, "cannot write"),
+    ],
+)
+def test_a_wrong_call_gets_one_clear_line(ofa_search, words, changes, code, said):
+    ended, out, err = ofa_search(*words, **changes)
+    assert (ended, out) == (code, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize("words", [["--max-latency-ms", "x"], ["--population", "0"], ["--seed", "-1"]])
+def test_a_flag_that_is_no_number_is_refused(ofa_search, words):
+    code, out, err = ofa_search(*words)
+    assert (code, out) == (2, "")
+    assert words[0] in err
+
+
+def test_a_table_that_is_none_is_said(call, tmp_path):
+    code, _, err = call(search, "--table", tmp_path / "t.lut", "--space", FIXED, "--max-latency-ms", 8)
+    assert code == 1
+    assert "t.lut is not there" in err
+
+
+def test_a_table_without_any_whole_resolution_is_said(call, make_table):
+    path = make_table(OFA, (160,), name="holes.lut", without=3)
+    code, _, err = call(search, "--table", path, "--space", OFA, "--max-latency-ms", 8)
+    assert code == 1
+    assert "lacks 3 of 96 entries" in err
+
+
+def test_a_resolution_that_the_accuracy_model_does_not_know_is_said(call, make_table, model):
+    path = make_table(OFA, (164,), name="odd.lut")
+    words = ("--table", path, "--space", OFA, "--max-latency-ms", 8, "--accuracy", model, "--resolutions", 164)
+    code, _, err = call(search, *words)
+    assert code == 2
+    assert "does not know the resolution 164; it knows 128, 144" in err
+
+
+@pytest.mark.parametrize("module", [search, accuracy])
+def test_help_has_an_example(call, module):
+    words = ["import", "--help"] if module is accuracy else ["--help"]
+    code, out, _ = call(module, *words)
+    assert code == 0
+    assert "Example:" in out
+
+
+def test_import_needs_torch_or_says_so(call, tmp_path, monkeypatch):
+    path = tmp_path / "predictor.pth"
+    path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = call(accuracy, "import", path, "--out", tmp_path / "p.npz")
+    assert code == 1
+    assert "torch is not installed" in err
+    assert not (tmp_path / "p.npz").exists()
+
+
+def test_import_writes_what_search_reads(call, ofa_search, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is an extra: pip install ofa-profile[torch]")
+    state = {"0.weight": torch.randn(1, 128), "0.bias": torch.zeros(1)}
+    torch.save(state, tmp_path / "p.pth", _use_new_zipfile_serialization=False)
+    imported = answer_of(call(accuracy, "import", tmp_path / "p.pth", "--out", tmp_path / "p.npz", "--json"))
+    assert imported["sizes"] == [128, 1]
+    one, two = (answer_of(ofa_search("--accuracy", tmp_path / f"p.{kind}", "--json")) for kind in ("pth", "npz"))
+    assert one["predicted_accuracy"] == two["predicted_accuracy"] is not None
+
+
+class Interrupted(MacsStandIn):
+    """Ctrl-C comes after the first generation."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.calls = 0
+
+    def __call__(self, population):
+        self.calls += 1
+        if self.calls == 2:
+            raise KeyboardInterrupt
+        return super().__call__(population)
+
+
+def test_ctrl_c_gives_the_best_so_far(ofa_search, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "open_accuracy", lambda source, space: Interrupted(space))
+    code, out, err = ofa_search("--out", tmp_path / "found.json", "--json", space=OFA)
+    assert code == 130
+    assert "the best of the 100 networks tried until then" in err
+    assert json.loads((tmp_path / "found.json").read_text()) == json.loads(out)
+    assert json.loads(out)["evaluated"] == 100
