@@ -6,7 +6,7 @@ say so when it is not). The first run is never counted: it allocates, compiles a
 
 import math
 import time
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 WINDOW_RUNS = 3
 AGREEMENT = 0.05
@@ -34,12 +34,21 @@ class Burst(NamedTuple):
     narrow: bool
 
 
-def time_burst(run: Callable[[], object], budget: Budget, clock_ns: Callable[[], int]) -> Burst:
-    """Warms up, then times ``run`` until the interval of the median is narrow enough or the time is up."""
+def time_burst(
+    run: Callable[[], object],
+    budget: Budget,
+    clock_ns: Callable[[], int],
+    prepare: Optional[Callable[[], object]] = None,
+) -> Burst:
+    """Warms up, then times ``run`` until the interval of the median is narrow enough or the time is up.
+
+    ``prepare`` is called before each timed run, and counts neither as the run's time nor as timed.
+    """
     start = clock_ns()
     warmup_runs, first_ns, warm = _warm_up(run, budget, clock_ns)
-    samples, narrow = _sample(run, budget, clock_ns)
-    return Burst(samples, warmup_runs, first_ns, clock_ns() - start, warm, narrow)
+    warm_up_ns = clock_ns() - start
+    samples, narrow = _sample(run, budget, clock_ns, prepare)
+    return Burst(samples, warmup_runs, first_ns, warm_up_ns + sum(samples), warm, narrow)
 
 
 def median_half_width(samples: List[int]) -> float:
@@ -83,13 +92,20 @@ def _warm_up(run: Callable[[], object], budget: Budget, clock_ns: Callable[[], i
     return runs, first_ns, False
 
 
-def _sample(run: Callable[[], object], budget: Budget, clock_ns: Callable[[], int]) -> Tuple[List[int], bool]:
+def _sample(
+    run: Callable[[], object],
+    budget: Budget,
+    clock_ns: Callable[[], int],
+    prepare: Optional[Callable[[], object]],
+) -> Tuple[List[int], bool]:
     samples: List[int] = []
     start = clock_ns()
     earliest = start + budget.burst_min_s * 1e9
     latest = start + budget.burst_max_s * 1e9
     next_check = budget.min_runs
     while True:
+        if prepare is not None:
+            prepare()
         before = clock_ns()
         run()
         after = clock_ns()

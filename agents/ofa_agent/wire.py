@@ -74,9 +74,10 @@ _OPERATORS: Dict[str, Any] = {
 _OPERATOR_FIELDS = {operator_class: field for field, operator_class in _OPERATORS.items()}
 
 
-def job_message(block: ops.Block, settings: Message, model_id: str = "") -> Message:
+def job_message(block: ops.Block, settings: Message, model_id: str = "", others_bytes: int = 0) -> Message:
     """The Job that times ``block`` under ``settings``."""
     job = Job(key=block.key, input_shape=block.input_shape, seed=block.seed, model_id=model_id, settings=settings)
+    job.others_bytes = others_bytes
     for operator in block.operators:
         field = _OPERATOR_FIELDS[type(operator)]
         message = getattr(job.operators.add(), field)

@@ -13,12 +13,15 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Tuple
+
+import numpy as np
 
 from ofa_agent import runtimes, timing, wire
 from ofa_agent.operators import InvalidBlock
 
 START_TIMEOUT_S = 120.0
+MAX_OTHERS_BYTES = 256 << 20
 LONGEST_S = 86400.0  # select takes no timeout that is much longer
 END_S = 5.0
 
@@ -131,7 +134,8 @@ def _measure(visit: Any, model_path: str, measurement: Any) -> None:
     measurement.load_ns = timing.clock_ns() - start
     gc.disable()
     try:
-        burst = timing.time_burst(loaded.run, wire.budget_of(visit.budget), timing.clock_ns)
+        prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
+        burst = timing.time_burst(loaded.run, wire.budget_of(visit.budget), timing.clock_ns, prepare)
     finally:
         gc.enable()
         loaded.close()
@@ -140,6 +144,17 @@ def _measure(visit: Any, model_path: str, measurement: Any) -> None:
     measurement.first_ns = burst.first_ns
     measurement.timed_ns = burst.timed_ns
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
+
+
+def _chill(others_bytes: int, loaded: runtimes.Loaded) -> Callable[[], object]:
+    """Puts a Block's caches into the state that they have inside a network: weights cold, input warm."""
+    others = np.ones(min(others_bytes, MAX_OTHERS_BYTES) // 8)
+
+    def prepare() -> None:
+        others.sum()
+        loaded.warm_input()
+
+    return prepare
 
 
 def _signal_name(number: int) -> str:

@@ -21,11 +21,11 @@ from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 # Visits alternate between the two passes, round by round, so that a slow drift meets both alike. Where the passes lie
 # further apart than is wanted, there are more rounds: many short Visits beat few long ones on a device that others use.
 PASSES = 2
-ROUNDS = 6
-MORE_ROUNDS = 4
-MOST_ROUNDS = 22
+ROUNDS = 10
+MORE_ROUNDS = 10
+MOST_ROUNDS = 60
 WANTED_NOISE = 0.025
-BUDGET = Budget(warmup_s=1.0, window_s=0.015, burst_min_s=0.04, burst_max_s=0.1)
+BUDGET = Budget(warmup_s=1.0, window_s=0.0, burst_min_s=0.0, burst_max_s=0.03)
 
 CANDIDATES = 20_000
 

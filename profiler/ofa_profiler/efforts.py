@@ -1,4 +1,7 @@
-"""Efforts: how many Visits, and how long each burst may take."""
+"""Efforts: how many Visits, and how long each burst may take.
+
+Many short Visits beat few long ones: a burst agrees with itself, but devices change their pace from second to second.
+"""
 
 from dataclasses import dataclass
 
@@ -7,12 +10,16 @@ from ofa_agent.timing import Budget
 
 @dataclass(frozen=True)
 class Effort:
+    """``rounds`` is how many Visits each Block gets."""
+
     rounds: int
     budget: Budget
 
 
+BUDGET = Budget(warmup_s=0.5, window_s=0.004, burst_min_s=0.015, burst_max_s=0.025)
+
 EFFORTS = {
-    "quick": Effort(3, Budget(warmup_s=0.3, burst_min_s=0.02, burst_max_s=0.06)),
-    "standard": Effort(3, Budget(warmup_s=0.5, burst_min_s=0.04, burst_max_s=0.12)),
-    "thorough": Effort(7, Budget(warmup_s=1.0, burst_min_s=0.1, burst_max_s=0.3, half_width=0.003)),
+    "quick": Effort(3, BUDGET._replace(burst_min_s=0.005, burst_max_s=0.01)),
+    "standard": Effort(3, BUDGET),
+    "thorough": Effort(21, BUDGET),
 }

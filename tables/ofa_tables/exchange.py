@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_tables.errors import FileError, UsageError
+from ofa_tables.files import write_files
 from ofa_tables.formats import Figure, Format
-from ofa_tables.formats.files import write_files
 from ofa_tables.model import Space, fullest_space
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
 

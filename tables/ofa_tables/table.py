@@ -21,8 +21,8 @@ IMPORTED = "imported"
 TEST = "test"
 CALIBRATION = "calibration"
 
-# Visits of one entry that lie further apart than this, relative to their median, are flagged.
-UNSTABLE_SPREAD = 0.15
+# Entries whose Visits spread more than this are flagged; torch.utils.benchmark warns from the same point.
+UNSTABLE_SPREAD = 0.10
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Identity:
 class Entry:
     """One key's figure and what it rests on.
 
-    ``latency_ms`` is the median of the Visits' medians; ``spread`` how far the Visits lie apart, relative to it;
+    ``latency_ms`` is the median of the Visits' medians; ``spread`` their interquartile range, relative to it;
     ``mean_ms`` and ``std_ms`` are of all samples; ``failure`` is the last failed Visit's text where none succeeded.
     ``resolution_px`` is set only where a published file gave the figure for one resolution.
     """
@@ -216,7 +216,8 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
         return Entry(key, nan, nan, nan, 0.0, 0, 0, ("failed",), failure, px)
     medians = np.array([visit.median_ms for visit in good], dtype=float)
     latency = float(np.median(medians))
-    spread = float((medians.max() - medians.min()) / latency) if latency > 0 else 0.0
+    low, high = np.quantile(medians, (0.25, 0.75))
+    spread = float((high - low) / latency) if latency > 0 else 0.0
     counts = np.array([visit.count for visit in good], dtype=float)
     means = np.array([visit.mean_ms for visit in good], dtype=float)
     stds = np.array([visit.std_ms for visit in good], dtype=float)

@@ -160,7 +160,7 @@ def test_show_keys_lists_every_entry_whole(run, run_json, measured):
     path = measured()
     _, out, _ = run("show", path, "--keys")
     assert all(key in out for key in SPACE.keys(160))
-    assert re.search(r"shaky +1\.5000 +66\.7% +2 +20 +unstable", out)
+    assert re.search(r"shaky +1\.5000 +33\.3% +2 +20 +unstable", out)
     assert re.search(r"broken +0 +0 +crashed: signal \[11\]", out)
     listed = run_json("show", path, "--keys")["keys"]
     assert len(listed) == 98

@@ -14,7 +14,7 @@ def test_the_figure_is_the_median_of_the_visits_medians(visit):
     visits = [visit("k", 1.0, 1.0, 9.0), visit("k", 2.0, 2.0), visit("k", 3.0, 3.0, 3.0, 50.0)]
     entry = derive_entry("k", visits)
     assert entry.latency_ms == 2.0
-    assert entry.spread == pytest.approx((3.0 - 1.0) / 2.0)
+    assert entry.spread == pytest.approx((2.5 - 1.5) / 2.0)
     assert (entry.visits, entry.samples) == (3, 9)
 
 

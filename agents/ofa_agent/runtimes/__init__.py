@@ -36,6 +36,9 @@ class Loaded:
     def run(self) -> object:
         raise NotImplementedError
 
+    def warm_input(self) -> None:
+        """Writes the input anew, as the Block before this one would have."""
+
     def close(self) -> None:
         pass
 

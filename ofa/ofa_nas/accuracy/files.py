@@ -18,9 +18,9 @@ from typing import IO, Any
 import numpy as np
 
 from ofa_nas.accuracy.mlp import Linear
-from ofa_nas.files import replacing
 from ofa_nas.spaces.space import FloatArray
 from ofa_tables.errors import FileError
+from ofa_tables.files import replacing
 
 MAX_BYTES = 256 << 20
 MAX_ARRAYS = 128

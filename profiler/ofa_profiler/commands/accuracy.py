@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from ofa_nas.accuracy import read_layers, write_layers
 from ofa_profiler.commands.cli import answer, json_option, print_json, run
-from ofa_profiler.commands.table.common import example
+from ofa_profiler.commands.display import example
 
 
 @click.group(name="ofa-accuracy", no_args_is_help=True)

@@ -39,7 +39,7 @@ def run(command: click.Command) -> Callable[[], None]:
             console.print(f"[bold red]error:[/] {escape(str(error))}")
             code = error.exit_code
         except (KeyboardInterrupt, click.Abort):
-            console.print("interrupted; everything measured so far is kept, the same command goes on from there")
+            console.print("interrupted; what was measured is kept, the same command goes on from there")
             code = 130
         except BrokenPipeError:  # the reader of our output went away
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

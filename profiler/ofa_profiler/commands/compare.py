@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from ofa_nas.spaces import all_spaces, find_space, read_architectures
 from ofa_profiler.commands.cli import answer, console, json_option, print_json, run
+from ofa_profiler.commands.display import columns, example
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer, draw
 from ofa_profiler.comparison import Comparison
@@ -22,7 +22,10 @@ from ofa_tables.table import IMPORTED, Identity, LatencyTable
 FIRST_CALIBRATION = 10
 
 
-@click.command(epilog="Example: ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks 50 --calibrate 20")
+@click.command(
+    name="ofa-compare",
+    epilog=example("ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks 50 --calibrate 20"),
+)
 @click.option("--table", "path", required=True, type=click.Path(path_type=Path))
 @click.option("--target", help="Default: the table's.")
 @click.option("--space", "space_name", help="Default: the widest whose entries the table has.")
@@ -96,10 +99,9 @@ def identity_now(target: Target, made: Identity, description: dict[str, Any]) ->
 
 def print_comparison(comparison: Comparison, report: Path) -> None:
     summary = comparison.summary(report)
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    table.add_column(f"{summary['networks']} networks")
-    for heading in ("excess error", "MAPE", "bias", "within 5 %", "within 10 %", "Kendall's τ"):
-        table.add_column(heading, justify="right")
+    table = columns(
+        f"{summary['networks']} networks", "excess error", "MAPE", "bias", "within 5 %", "within 10 %", "Kendall's τ"
+    )
     for name, label in (
         ("calibrated", "calibrated"),
         ("raw", "raw sum"),

@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from ofa_nas.spaces import Space, find_space
-from ofa_profiler.campaign import Campaign, Outcome, lower_tasks
+from ofa_profiler.campaign import OTHERS_BYTES, Campaign, Outcome, lower_tasks
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
+from ofa_profiler.commands.display import example
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.connections import connect
 from ofa_profiler.efforts import EFFORTS
@@ -20,7 +21,7 @@ from ofa_tables.table import Identity, LatencyTable, Settings
 PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
 
 
-@click.command(epilog="Example: ofa-profile --target local --resolutions 160")
+@click.command(name="ofa-profile", epilog=example("ofa-profile --target local --resolutions 160"))
 @click.option("--target", required=True, help="The device: local, or tcp:HOST:PORT of an ofa-agent that serves there.")
 @click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Whose blocks to measure.")
 @click.option("--resolutions", type=Resolutions(), default=PUBLISHED_RESOLUTIONS_PX, show_default=True)
@@ -73,7 +74,8 @@ def profile(
             console.print(
                 f"{path}: {identity.target} ({description['chip']}), {runtime} {identity.runtime_version}, {settings}"
             )
-            tasks = lower_tasks([block for px in resolutions for block in space.blocks(px)], runtime, batch)
+            blocks = [block for px in resolutions for block in space.blocks(px)]
+            tasks = lower_tasks(blocks, runtime, batch, OTHERS_BYTES)
             with CampaignProgress(console, "measuring blocks") as progress:
                 chosen = EFFORTS[effort]
                 campaign = Campaign(table, tasks, chosen.rounds, chosen.budget, progress, f"ofa-profile {space.name}")
@@ -134,6 +136,11 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
         f"[bold]{summary['entries']} entries[/]: {', '.join(parts)}; "
         f"{summary['visits']} visits in {summary['seconds']:.1f} s ({summary['timed_seconds']:.1f} s of them timed)"
     )
+    if summary["flagged"]:
+        answer.print(
+            "[yellow]flagged[/]: their visits spread by more than 10 %, for the device changed its pace meanwhile; "
+            "the same command with --effort thorough visits every block 21 times"
+        )
     for key, reason in outcome.failures.items():
         answer.print(f"  failed: {key}: {reason}", markup=False)
     answer.print(f"table: {summary['table']}", markup=False)

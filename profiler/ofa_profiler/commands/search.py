@@ -12,11 +12,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ofa_nas.accuracy import MACS, open_accuracy
-from ofa_nas.files import replacing
 from ofa_nas.search import Budget, Found, Problem, find_method, search, usable_resolutions
 from ofa_nas.spaces import ABSENT, Population, Space, find_space
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
-from ofa_profiler.commands.table.common import columns, example, print_wide
+from ofa_profiler.commands.display import columns, example, print_wide
+from ofa_tables.files import replacing
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 

@@ -3,13 +3,13 @@
 Pulls in matplotlib, pandas and jinja2: import it only when a report is to be written.
 """
 
-import os
 from pathlib import Path
 
 from ofa_profiler.comparison import Comparison
 from ofa_profiler.report.page import render
 from ofa_profiler.report.rows import rows
 from ofa_tables.errors import FileError
+from ofa_tables.files import replacing
 
 __all__ = ["write_report"]
 
@@ -22,19 +22,12 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
     page = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "comparison.csv", rows(comparison).to_csv(index=False, lineterminator="\n"))
-        _replace(page, render(comparison))
     except OSError as error:
         raise FileError(
             f"cannot write the report to {folder}: {error.strerror or error}; choose another folder with --out"
         ) from None
+    table = rows(comparison).to_csv(index=False, lineterminator="\n")
+    for path, text in ((folder / "comparison.csv", table), (page, render(comparison))):
+        with replacing(path) as file:
+            file.write(text.encode("utf-8", "replace"))
     return page
-
-
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(text.encode("utf-8", "replace"))
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import click
 
 from ofa_profiler.commands.cli import run
-from ofa_profiler.commands.table.common import example
+from ofa_profiler.commands.display import example
 from ofa_profiler.commands.table.exchange import export, import_
 from ofa_profiler.commands.table.merge import merge
 from ofa_profiler.commands.table.predict import predict

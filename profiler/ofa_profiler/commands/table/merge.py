@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ofa_profiler.commands.cli import answer, console, json_option, print_json
-from ofa_profiler.commands.table.common import TABLE, example
+from ofa_profiler.commands.display import TABLE, example
 from ofa_tables.merge import merge_tables
 from ofa_tables.summary import summarise
 from ofa_tables.table import LatencyTable

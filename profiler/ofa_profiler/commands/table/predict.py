@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from ofa_nas.spaces import Architecture, Space, find_space, read_architectures
 from ofa_profiler.commands.cli import json_option, print_json
-from ofa_profiler.commands.table.common import TABLE, columns, example, print_wide
+from ofa_profiler.commands.display import TABLE, columns, example, print_wide
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 

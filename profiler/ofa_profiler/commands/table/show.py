@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ofa_nas.spaces import all_spaces
 from ofa_profiler.commands.cli import answer, json_option, print_json
-from ofa_profiler.commands.table.common import TABLE, columns, example, print_wide
+from ofa_profiler.commands.display import TABLE, columns, example, print_wide
 from ofa_tables.summary import Reach, Summary, summarise
 from ofa_tables.table import IMPORTED, Entry, LatencyTable
 

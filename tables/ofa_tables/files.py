@@ -1,16 +1,41 @@
-"""Files that appear whole, all of them or none."""
+"""Files that appear whole or not at all."""
 
 import contextlib
 import os
 import secrets
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from ofa_tables.errors import FileError
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that takes ``path``'s place once it is complete. Raises FileError where that cannot be."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}; is its folder there and writable?") from None
+
+
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Makes the folders that are missing. Raises FileError where a file is there already or cannot be written."""
+    """New files, all of them or none; makes the folders that are missing.
+
+    Raises FileError where a file is there already or cannot be written.
+    """
     for path in contents:
         if os.path.lexists(path):
             raise FileError(f"{path} exists already; choose another --out, or remove it")
@@ -40,3 +65,9 @@ def _missing_folders(paths: Mapping[Path, bytes]) -> list[Path]:
     return sorted(
         (parent for parent in parents if not os.path.lexists(parent)), key=lambda path: len(path.parts), reverse=True
     )
+
+
+def _umask() -> int:
+    umask = os.umask(0o022)  # there is no way to read it alone
+    os.umask(umask)
+    return umask

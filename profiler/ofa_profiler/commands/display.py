@@ -1,4 +1,4 @@
-"""What the subcommands share: their examples, and tables that are printed whole."""
+"""What the commands share in looks: their examples, and tables that are printed whole."""
 
 from pathlib import Path
 
