@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 ROUNDS = 10
+COMMAND = (
+    *("ofa-profile", "--target", "local", "--space", "ofa-mbv3-w1.0", "--resolutions", "128,160"),
+    *("--out", "t.lut", "--json"),
+)
 
 
 def descendants(pid):
@@ -40,10 +44,7 @@ def test_nothing_is_lost_and_nothing_counts_twice(ofa):
     killed = Counter()
     for number in range(ROUNDS):
         which = ("host", "agent", "worker")[number % 3]
-        process = ofa.start(
-            *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128,160"),
-            *("--effort", "quick", "--out", "t.lut", "--json"),
-        )
+        process = ofa.start(*COMMAND)
         time.sleep(chance.uniform(0.3, 2.5))
         pid = victim(process.pid, which)
         if pid is not None and process.poll() is None:
@@ -54,20 +55,7 @@ def test_nothing_is_lost_and_nothing_counts_twice(ofa):
             time.sleep(chance.uniform(0.0, 2.0))  # it recovers by itself; cut it short there, too
             process.kill()
         process.communicate(timeout=60)
-    done = ofa(
-        "ofa-profile",
-        "--target",
-        "local",
-        "--space",
-        "compofa-fixed-w1.0",
-        "--resolutions",
-        "128,160",
-        "--effort",
-        "quick",
-        "--out",
-        "t.lut",
-        "--json",
-    )
+    done = ofa(*COMMAND)
     assert done.code == 0, done.err
     assert sum(killed.values()) >= ROUNDS - 2, killed
     assert done.json["failed"] == 0

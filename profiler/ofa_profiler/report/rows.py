@@ -22,9 +22,9 @@ def _part(comparison: Comparison, networks: tuple[ComparedNetwork, ...], role: s
     calibrated = absent if comparison.calibration is None else comparison.calibration(raw)
     line = absent if comparison.macs_line is None else comparison.macs_line(macs)
     columns = {
-        "name": [network.name for network in networks],
+        "name": [_text(network.name) for network in networks],
         "role": [role] * len(networks),
-        "key": [network.key for network in networks],
+        "key": [_text(network.key) for network in networks],
         "architecture": [json.dumps(network.architecture) for network in networks],
         "resolution_px": np.array([network.resolution_px for network in networks], dtype=np.int64),
         "macs": macs,
@@ -37,5 +37,10 @@ def _part(comparison: Comparison, networks: tuple[ComparedNetwork, ...], role: s
     for name, predicted in (("raw", raw), ("calibrated", calibrated), ("macs_baseline", line)):
         relative = relative_errors(predicted, passes)
         columns |= {f"{name}_error_1": relative[0], f"{name}_error_2": relative[1]}
-    columns["flags"] = [" ".join(network.flags) for network in networks]
+    columns["flags"] = [_text(" ".join(network.flags)) for network in networks]
     return pd.DataFrame(columns)
+
+
+def _text(value: str) -> str:
+    """What UTF-8 can hold of it: pandas refuses the rest where it keeps text as Arrow does."""
+    return value.encode("utf-8", "replace").decode()
