@@ -163,3 +163,18 @@ def test_a_sample_of_zero_divides_nothing():
 @pytest.mark.parametrize(("values", "middle"), [([3], 3), ([4, 1], 2.5), ([9, 1, 5], 5), ([1, 2, 3, 10], 2.5)])
 def test_the_median_is_the_middle(values, middle):
     assert median(values) == middle
+
+
+def test_what_prepares_a_run_is_done_before_each_and_is_not_timed():
+    device = FakeDevice(always(2 * MS))
+    prepared = []
+
+    def prepare():
+        prepared.append(len(device.ran_ns))
+        device.now_ns += 300 * US
+
+    burst = time_burst(device.run, Budget(), device.clock_ns, prepare)
+    assert set(burst.samples_ns) == {2 * MS}
+    assert len(prepared) == len(burst.samples_ns)
+    assert prepared[0] == burst.warmup_runs
+    assert burst.timed_ns == 2 * MS * (burst.warmup_runs + len(burst.samples_ns))

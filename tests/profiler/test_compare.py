@@ -1,0 +1,85 @@
+"""How networks are drawn for a comparison, and what the rounds of two passes give."""
+
+import pytest
+
+from ofa_nas.spaces import find_space
+from ofa_profiler.campaign import OTHERS_BYTES, Campaign, lower_tasks
+from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, draw, passes_ms
+from ofa_profiler.efforts import EFFORTS
+from ofa_tables.errors import UsageError
+from ofa_tables.measurement import Measurement, statistics
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import CALIBRATION, TEST, Identity, LatencyTable
+
+SPACE = find_space("compofa-fixed-w1.0")
+
+
+@pytest.fixture
+def model(tmp_path):
+    with LatencyTable.create(tmp_path / "t.lut", Identity("here", "f", "onnxruntime", "1"), {}) as table:
+        table.add([Measurement(b.key, b.key, **statistics([b.macs])) for b in SPACE.blocks(160)])
+        yield LatencyModel(table, SPACE)
+
+
+def keys(architectures):
+    return {SPACE.network(architecture).key for architecture in architectures}
+
+
+def test_networks_are_drawn_over_the_whole_range_of_predicted_latency(model):
+    drawn = draw(model, SPACE, 20, 5, seed=0)
+    latencies = model.raw(SPACE.encode(drawn.tested))
+    smallest, largest = model.cheapest()[0], model.dearest()[0]
+    thirds = [smallest + (largest - smallest) * part for part in (1 / 3, 2 / 3)]
+    assert min((latencies < thirds[0]).sum(), (latencies > thirds[1]).sum()) >= 5
+
+
+def test_the_same_seed_draws_the_same_and_none_twice(model):
+    first, second, other = (draw(model, SPACE, 20, 10, seed=seed) for seed in (1, 1, 2))
+    assert first == second
+    assert first != other
+    assert len(keys(first.tested) | keys(first.teachers)) == 30
+
+
+def test_roles_hold_whatever_the_seed(model):
+    first = draw(model, SPACE, 40, 40, seed=1)
+    for role, architectures in ((TEST, first.tested), (CALIBRATION, first.teachers)):
+        for architecture in architectures:
+            network = SPACE.network(architecture)
+            model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), role)
+    second = draw(model, SPACE, 40, 40, seed=2)
+    assert not keys(second.tested) & keys(first.teachers)
+    assert not keys(second.teachers) & keys(first.tested)
+
+
+def test_more_networks_than_there_are_is_said(model):
+    with pytest.raises(UsageError, match="too few networks at 160 px"):
+        draw(model, SPACE, 240, 10, seed=0)
+
+
+def test_rounds_alternate_between_the_passes():
+    visits = [Measurement(f"{r}", "n", round=r, **statistics([10 + r % 2])) for r in range(ROUNDS)]
+    assert passes_ms(visits) == (10 / 1e6, 11 / 1e6)
+
+
+def test_a_network_without_all_its_rounds_is_not_compared():
+    visits = [Measurement(f"{r}", "n", round=r, **statistics([10])) for r in range(ROUNDS - 1)]
+    assert passes_ms(visits) is None
+
+
+def test_both_passes_get_as_many_rounds():
+    assert ROUNDS % 2 == MORE_ROUNDS % 2 == 0
+
+
+def test_blocks_are_timed_with_cold_weights_and_networks_as_they_are():
+    (block,) = lower_tasks(SPACE.blocks(160)[:1], "onnxruntime", 1, OTHERS_BYTES)
+    (network,) = lower_tasks(SPACE.blocks(160)[:1], "onnxruntime", 1)
+    assert (block.others_bytes, network.others_bytes) == (OTHERS_BYTES, 0)
+
+
+def test_every_round_visits_every_block_once_each_in_another_order(model):
+    wider = find_space("ofa-mbv3-w1.2")
+    tasks = lower_tasks(wider.blocks(160), "onnxruntime", 1)
+    plan = Campaign(model.table, tasks, 3, EFFORTS["standard"].budget, None, "")._plan()
+    rounds = [[visit.task.block.key for visit in plan if visit.round == number] for number in range(3)]
+    assert all(sorted(order) == sorted(wider.keys(160)) for order in rounds)
+    assert rounds[0] != rounds[1] != rounds[2]
