@@ -109,7 +109,10 @@ class Comparer:
             if apart is None or apart <= WANTED_NOISE:
                 break
             if outcome.visits and rounds < MOST_ROUNDS:
-                progress.say(f"the two passes differ by {apart:.1%}, more than {WANTED_NOISE:.1%}: taking more visits")
+                progress.say(
+                    f"the two passes of all networks differ by {apart:.1%}, more than {WANTED_NOISE:.1%}: "
+                    f"{MORE_ROUNDS} more visits each, {rounds} of at most {MOST_ROUNDS} are done"
+                )
         return outcome
 
     def teach(self) -> Calibration | None:

@@ -93,6 +93,11 @@ class LatencyModel:
             keys = self.space.keys(px)
             row = self.figures_ms[self.space.resolutions_px.index(px)]
             missing = [key for key, figure in zip(keys, row, strict=True) if np.isnan(figure)]
+            if len(missing) == len(keys) and not self.resolutions_px:
+                raise EntriesMissing(
+                    f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px: "
+                    f"it is of another space or resolution; ofa-table show {self.table.path} says of which"
+                )
             if missing:
                 raise EntriesMissing(
                     f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px "
@@ -103,7 +108,10 @@ class LatencyModel:
     def _mend(self, resolution_px: int) -> str:
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose another resolution than {resolution_px}"
-        return f"measure them with ofa-profile --space {self.space.name} --resolutions {resolution_px}"
+        return (
+            f"measure them with ofa-profile --target {self.table.identity.target} --space {self.space.name} "
+            f"--resolutions {resolution_px} --out {self.table.path}"
+        )
 
     def raw(self, population: Population) -> np.ndarray:
         """(N,) summed latencies in ms; NaN at a resolution that the table lacks."""

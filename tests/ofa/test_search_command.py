@@ -90,7 +90,7 @@ def test_the_prediction_is_the_tables(ofa_search, table):
 
 def test_a_calibration_is_used_and_said(ofa_search, table):
     plain = ofa_search("--method", "exhaustive", limit="100")[1]
-    assert "no calibration" in plain
+    assert "--calibrate 10, then search again" in plain
     before = answer_of(ofa_search("--method", "exhaustive", "--json", limit="100"))
     with LatencyTable.open(table) as opened:
         write_calibration(opened, find_space(FIXED), Calibration(1.5, 12))

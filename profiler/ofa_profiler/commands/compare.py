@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.table import Table
 
 from ofa_nas.spaces import all_spaces, find_space, read_architectures
 from ofa_profiler.commands.cli import answer, console, json_option, print_json, run
-from ofa_profiler.commands.display import columns, example
+from ofa_profiler.commands.display import columns, example, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer, draw
 from ofa_profiler.comparison import Comparison
@@ -20,6 +21,14 @@ from ofa_tables.model import LatencyModel, fullest_space, read_calibration
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 FIRST_CALIBRATION = 10
+LISTED = 10  # so many networks are listed one by one; more of them are in the report
+
+LABELS = {
+    "calibrated": "calibrated",
+    "raw": "raw sum",
+    "macs_baseline": "line through MACs",
+    "noise": "pass against pass",
+}
 
 
 @click.command(
@@ -99,25 +108,33 @@ def identity_now(target: Target, made: Identity, description: dict[str, Any]) ->
 
 def print_comparison(comparison: Comparison, report: Path) -> None:
     summary = comparison.summary(report)
-    table = columns(
-        f"{summary['networks']} networks", "excess error", "MAPE", "bias", "within 5 %", "within 10 %", "Kendall's τ"
-    )
-    for name, label in (
-        ("calibrated", "calibrated"),
-        ("raw", "raw sum"),
-        ("macs_baseline", "MACs line"),
-        ("noise", "pass to pass"),
-    ):
-        figures = summary[name]
-        if figures is not None:
-            percents = (figures.get(key) for key in ("excess_rms", "mape", "bias", "within_5", "within_10"))
-            tau = figures["kendall_tau"]
-            table.add_row(label, *map(_percent, percents), "" if tau is None else f"{tau:.3f}")
-    answer.print(table)
+    count = summary["networks"]
+    if count <= LISTED:
+        print_wide(list_networks(comparison))
+        answer.print()
+    figures = columns(f"{count} network{'s' * (count != 1)}", "excess", "MAPE", "bias", "±5 %", "±10 %", "tau")
+    for name, label in LABELS.items():
+        row = summary[name]
+        if row is not None:
+            percents = (row.get(key) for key in ("excess_rms", "mape", "bias", "within_5", "within_10"))
+            tau = row["kendall_tau"]
+            figures.add_row(label, *map(_percent, percents), "" if tau is None else f"{tau:.3f}")
+    print_wide(figures)
     if comparison.calibration is not None:
         taught = comparison.calibration
-        answer.print(f"Calibration: × {taught.scale:.4f}, taught by {taught.networks} networks that are in no test")
-    answer.print(f"report: {report}", markup=False)
+        answer.print(f"\ncalibration  × {taught.scale:.4f}, taught by {taught.networks} networks that are in no test")
+    answer.print(f"report       {report}", markup=False)
+
+
+def list_networks(comparison: Comparison) -> Table:
+    """Each tested network, predicted and measured, in ms."""
+    listing = columns("network", "px", "predicted ms", "pass 1 ms", "pass 2 ms", "error", "flags")
+    for network, predicted in zip(comparison.networks, comparison.predicted_ms, strict=True):
+        error = predicted / network.measured_ms - 1
+        latencies = (f"{latency:.3f}" for latency in (predicted, *network.passes_ms))
+        flags = " ".join(network.flags)
+        listing.add_row(network.name, str(network.resolution_px), *latencies, f"{error:+.1%}", flags)
+    return listing
 
 
 def _percent(value: float | None) -> str:

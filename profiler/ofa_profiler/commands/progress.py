@@ -12,6 +12,7 @@ from ofa_tables.measurement import Measurement
 REDRAW_S = 0.5
 LINE_S = 10.0
 LABEL_WIDTH = 44
+WIDE = 120  # columns of a terminal that has room for what is being measured
 
 
 class CampaignProgress:
@@ -26,7 +27,7 @@ class CampaignProgress:
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("[yellow]{task.fields[flags]}[/]"),
-            TextColumn("[dim]{task.fields[key]}[/]"),
+            *([TextColumn("[dim]{task.fields[key]}[/]")] if console.width >= WIDE else []),
             console=console,
             auto_refresh=False,
             transient=True,

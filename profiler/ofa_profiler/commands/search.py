@@ -129,7 +129,9 @@ def print_found(problem: Problem, found: Found, method: str) -> None:
         kernels, expands = (" ".join(map(str, choices)) for choices in zip(*blocks, strict=True))
         listing.add_row(stage, str(len(blocks)), kernels, expands)
     print_wide(listing)
-    answer.print(f"\nlatency     {found.best.latency_ms:.3f} of {problem.limit_ms:g} ms, {_basis(problem.latency)}")
+    answer.print(
+        f"\nlatency     {found.best.latency_ms:.4g} of {problem.limit_ms:g} ms, {_basis(problem.latency)}", markup=False
+    )
     if problem.accuracy.is_accuracy:
         answer.print(f"accuracy    {found.best.accuracy:.2%}, predicted by {escape(problem.accuracy.name)}")
     else:
@@ -154,7 +156,10 @@ def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[i
 
 def _basis(latency: LatencyModel) -> str:
     if latency.calibration is None:
-        return "the sum of its blocks: the table has no calibration for this space"
+        return (
+            "the raw sum of its blocks, which may be far off: teach the table with "
+            f"ofa-compare --table {latency.table.path} --calibrate 10, then search again"
+        )
     return f"calibrated with {latency.calibration.networks} networks"
 
 
