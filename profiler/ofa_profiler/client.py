@@ -103,9 +103,9 @@ class Lease:
                 raise AgentLost(f"the agent on {self._target} ended the stream")
             kind = message.WhichOneof("message")
             if kind == "model_wanted":
-                for part in wire.model_messages(
-                    message.model_wanted.model_id, models[message.model_wanted.model_id].chunks
-                ):
+                model = models.get(message.model_wanted.model_id)
+                # None: a Visit of an earlier command's, that was cut off, still waits for it; it ends with the lease.
+                for part in wire.model_messages(model.model_id, model.chunks) if model else ():
                     self._send(model=part)
             elif kind == "measurement":
                 in_flight.discard(message.measurement.visit_id)

@@ -15,7 +15,7 @@ from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement
-from ofa_tables.model import Calibration, LatencyModel, read_calibration, write_calibration
+from ofa_tables.model import Calibration, LatencyModel, write_calibration
 from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 
 # Visits alternate between the two passes, round by round, so that a slow drift meets both alike. Where the passes lie
@@ -118,15 +118,14 @@ class Comparer:
     def teach(self) -> Calibration | None:
         """The Calibration from every network of the table that may teach; kept in the table."""
         teachers = list(self._of_role(CALIBRATION))
-        if teachers:
-            fitted = Calibration.fit([n.raw_ms for n in teachers], [n.measured_ms for n in teachers])
-            write_calibration(self._table, self._space, fitted)
-        return read_calibration(self._table, self._space)
+        taught = Calibration.fit([n.raw_ms for n in teachers], [n.measured_ms for n in teachers]) if teachers else None
+        write_calibration(self._table, self._space, taught)
+        return taught
 
     def compare(
         self, drawn: Drawn, device: dict[str, Any], condition_after: dict[str, Any], seconds: float
     ) -> Comparison:
-        """Raises UsageError where none of the tested networks could be measured."""
+        """What was measured, against the prediction; networks that failed are not in it."""
         calibration = self.teach()
         tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
         networks = [network for network in self._of_role(TEST) if network.key in tested_keys]

@@ -164,5 +164,10 @@ def calibrations(table: LatencyTable) -> dict[str, Calibration]:
     }
 
 
-def write_calibration(table: LatencyTable, space: Space, calibration: Calibration) -> None:
-    table.store.put(f"{CALIBRATIONS}{space.name}", asdict(calibration))
+def write_calibration(table: LatencyTable, space: Space, calibration: Calibration | None) -> None:
+    """In place of the one before; None where nothing teaches one any more."""
+    name = f"{CALIBRATIONS}{space.name}"
+    if calibration is None:
+        table.store.remove(name)
+    else:
+        table.store.put(name, asdict(calibration))

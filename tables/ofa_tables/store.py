@@ -184,6 +184,10 @@ class Store:
                 (name, json.dumps(value)),
             )
 
+    def remove(self, name: str) -> None:
+        with self._guarded(), self._connection:
+            self._connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+
     def _guarded(self) -> "_Guard":
         return _Guard(self.path)
 

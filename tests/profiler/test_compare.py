@@ -4,11 +4,11 @@ import pytest
 
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign import OTHERS_BYTES, Campaign, lower_tasks
-from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, draw, passes_ms
+from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, draw, passes_ms
 from ofa_profiler.efforts import EFFORTS
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement, statistics
-from ofa_tables.model import LatencyModel
+from ofa_tables.model import LatencyModel, read_calibration
 from ofa_tables.table import CALIBRATION, TEST, Identity, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")
@@ -83,3 +83,13 @@ def test_every_round_visits_every_block_once_each_in_another_order(model):
     rounds = [[visit.task.block.key for visit in plan if visit.round == number] for number in range(3)]
     assert all(sorted(order) == sorted(wider.keys(160)) for order in rounds)
     assert rounds[0] != rounds[1] != rounds[2]
+
+
+def test_a_calibration_whose_only_teacher_was_tested_is_forgotten(model):
+    (architecture,) = draw(model, SPACE, 0, 1, seed=0).teachers
+    network = SPACE.network(architecture)
+    model.table.add([Measurement(f"v{r}", network.key, round=r, **statistics([9])) for r in range(ROUNDS)])
+    for role, taught in ((CALIBRATION, True), (TEST, False)):
+        model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), role)
+        assert (Comparer(model.table, SPACE).teach() is not None) is taught
+        assert (read_calibration(model.table, SPACE) is not None) is taught
