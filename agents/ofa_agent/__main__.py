@@ -122,10 +122,10 @@ def _info(options: Any) -> int:
     try:
         worker = WorkerProcess()
         worker.stop()
-        versions, missing = dict(worker.ready.runtimes), dict(worker.ready.missing_runtimes)
+        ready = worker.ready
     except WorkerGone as gone:
-        versions, missing = {}, {"worker": str(gone)}
-    facts = wire.to_dict(device.describe(LocalShell(), versions, missing))
+        ready = wire.WorkerReady(missing_runtimes={"worker": str(gone)})
+    facts = wire.to_dict(device.describe(LocalShell(), ready))
     if options.json:
         print(json.dumps(facts))
         return 0
@@ -142,10 +142,10 @@ def _info(options: Any) -> int:
         ("clock", "%s MHz, governor %s" % (condition["clock_mhz"] or "?", condition["governor"] or "not told")),
         ("hottest", "not told" if hottest is None else "%.1f °C" % hottest),
         ("load", "%.2f" % condition["load"]),
-        ("runtimes", ", ".join("%s %s" % pair for pair in sorted(versions.items())) or "none"),
+        ("runtimes", ", ".join("%s %s" % pair for pair in sorted(facts["runtimes"].items())) or "none"),
         ("agent", "%s, protocol %d, device %s" % (facts["agent_version"], facts["protocol"], facts["fingerprint"])),
     ]
-    rows += [("missing", "%s: %s" % pair) for pair in sorted(missing.items())]
+    rows += [("missing", "%s: %s" % pair) for pair in sorted(facts["missing_runtimes"].items())]
     for name, value in rows:
         _print_as_it_can("%-10s %s" % (name, value))
     return 0

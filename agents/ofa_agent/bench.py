@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 from ofa_agent import wire
 from ofa_agent.models import ModelCache
@@ -25,14 +25,14 @@ class Bench(threading.Thread):
         self._lock_descriptor = lock_descriptor
         self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
         self._worker: Optional[WorkerProcess] = None
-        self._versions: Tuple[Dict[str, str], Dict[str, str]] = ({}, {})
+        self._said = wire.WorkerReady()
         self._ready = threading.Event()
         self._stopping = False
 
-    def runtimes(self) -> Tuple[Dict[str, str], Dict[str, str]]:
-        """Versions of the runtimes that load here, and what is wrong with the others."""
+    def runtimes(self) -> Any:
+        """What the worker said when it was ready: the runtimes that load here, and what is wrong with the others."""
         self._ready.wait()
-        return self._versions
+        return self._said
 
     def submit(self, visit: Any, deliver: Deliver) -> None:
         self._queue.put((visit, deliver))
@@ -61,12 +61,13 @@ class Bench(threading.Thread):
 
     def _take(self, visit: Any) -> Any:
         try:
-            model_path = self._models.path(visit.job.model_id) if visit.job.model_id else ""
+            reference_path = self._path(visit.reference)
+            model_path = self._path(visit.job)
             if self._worker is None:
                 self._start_worker()
             if self._worker is None:
-                return _failed(visit, "crashed", self._versions[1].get("worker", ""))
-            return self._worker.visit(visit, model_path)
+                return _failed(visit, "crashed", self._said.missing_runtimes["worker"])
+            return self._worker.visit(visit, model_path, reference_path)
         except OSError as error:  # no room for the model's file
             return _failed(visit, "out-of-memory", "cannot write the model: %s" % error)
         except KeyError:
@@ -80,13 +81,16 @@ class Bench(threading.Thread):
             self._discard_worker()
             return _failed(visit, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
 
+    def _path(self, job: Any) -> str:
+        return self._models.path(job.model_id) if job.model_id else ""
+
     def _start_worker(self) -> None:
         try:
             self._worker = WorkerProcess(keep_open=(self._lock_descriptor,))
-            self._versions = dict(self._worker.ready.runtimes), dict(self._worker.ready.missing_runtimes)
+            self._said = self._worker.ready
         except (WorkerGone, OSError) as error:
             self._worker = None
-            self._versions = {}, {"worker": "it did not start: %s" % error}
+            self._said = wire.WorkerReady(missing_runtimes={"worker": "it did not start: %s" % error})
 
     def _discard_worker(self) -> None:
         if self._worker is not None:

@@ -15,8 +15,8 @@ from ofa_agent.shell import LocalShell
 CPU = "/sys/devices/system/cpu"
 
 
-def describe(shell: LocalShell, runtimes: Dict[str, str], missing_runtimes: Dict[str, str]) -> Any:
-    """The Description that goes over the wire."""
+def describe(shell: LocalShell, worker_ready: Any) -> Any:
+    """The Description that goes over the wire; the worker's first message tells of the runtimes."""
     description = wire.Description(
         protocol=wire.PROTOCOL,
         agent_version=ofa_agent.__version__,
@@ -31,8 +31,9 @@ def describe(shell: LocalShell, runtimes: Dict[str, str], missing_runtimes: Dict
     )
     for cpus, max_mhz in clusters(shell):
         description.clusters.add(cpus=cpus, max_mhz=max_mhz)
-    description.runtimes.update(runtimes)
-    description.missing_runtimes.update(missing_runtimes)
+    description.runtimes.update(worker_ready.runtimes)
+    description.missing_runtimes.update(worker_ready.missing_runtimes)
+    description.profiling_runtimes.extend(worker_ready.profiling_runtimes)
     description.fingerprint = fingerprint(description)
     return description
 

@@ -48,7 +48,7 @@ class Lease:
             for measurement in self._unacknowledged.values():
                 self._stream.put(wire.AgentMessage(measurement=measurement))
             self._models.forget_arriving()
-            for model_id in OrderedDict.fromkeys(visit.job.model_id for visit in self._waiting.values()):
+            for model_id in self._asked_for():
                 self._ask_for(model_id)
             return self._stream
 
@@ -83,9 +83,12 @@ class Lease:
             if visit.visit_id in self._pending or visit.visit_id in self._unacknowledged:
                 return  # sent again by a host that lost its link
             self._pending[visit.visit_id] = visit
-            if visit.job.model_id and visit.job.model_id not in self._models:
-                if not any(other.job.model_id == visit.job.model_id for other in self._waiting.values()):
-                    self._ask_for(visit.job.model_id)
+            lacking = self._lacking(visit)
+            if lacking:
+                asked_for = self._asked_for()
+                for model_id in lacking:
+                    if model_id not in asked_for:
+                        self._ask_for(model_id)
                 self._waiting[visit.visit_id] = visit
                 return
         self._bench.submit(visit, self._deliver)
@@ -95,17 +98,25 @@ class Lease:
             if not self._models.receive(message):
                 return
         except BadModel as error:
-            for visit in self._no_longer_waiting(message.model_id):
+            for visit in self._no_longer_waiting(lambda visit: message.model_id in wire.wanted_models(visit)):
                 self._deliver(
                     wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="malformed", error=str(error))
                 )
             return
-        for visit in self._no_longer_waiting(message.model_id):
+        for visit in self._no_longer_waiting(lambda visit: not self._lacking(visit)):
             self._bench.submit(visit, self._deliver)
 
-    def _no_longer_waiting(self, model_id: str) -> List[Any]:
+    def _asked_for(self) -> List[str]:
+        """The models that Visits wait for, each once."""
+        lacking = (model_id for visit in self._waiting.values() for model_id in self._lacking(visit))
+        return list(OrderedDict.fromkeys(lacking))
+
+    def _lacking(self, visit: Any) -> List[str]:
+        return [model_id for model_id in wire.wanted_models(visit) if model_id not in self._models]
+
+    def _no_longer_waiting(self, applies: Callable[[Any], bool]) -> List[Any]:
         with self._mutex:
-            visits = [visit for visit in self._waiting.values() if visit.job.model_id == model_id]
+            visits = [visit for visit in self._waiting.values() if applies(visit)]
             for visit in visits:
                 del self._waiting[visit.visit_id]
             return visits

@@ -8,7 +8,9 @@ from typing import Any, Dict, List
 
 from ofa_agent import wire
 
-MAX_FILES_BYTES = 512 << 20
+# A network that is visited again finds its file where there is room: this part of what is free, and no more than this.
+FILES_SHARE = 0.25
+MAX_FILES_BYTES = 4 << 30
 MAX_RECIPE_BYTES = 256 << 20
 
 
@@ -23,6 +25,7 @@ class ModelCache:
         shutil.rmtree(folder, ignore_errors=True)  # left by an agent that was killed
         os.makedirs(folder, mode=0o700)
         self._folder = folder
+        self._max_files_bytes = min(MAX_FILES_BYTES, int(FILES_SHARE * shutil.disk_usage(folder).free))
         self._mutex = threading.Lock()  # models arrive in one thread and are written out in another
         self._arriving: Dict[str, List[wire.ModelChunk]] = {}
         self._recipes: "OrderedDict[str, List[wire.ModelChunk]]" = OrderedDict()
@@ -65,7 +68,7 @@ class ModelCache:
             self._files[model_id] = self._write(model_id, wire.model_bytes(recipe))
         path = os.path.join(self._folder, model_id)
         self._files.move_to_end(model_id)
-        while len(self._files) > 1 and sum(self._files.values()) > MAX_FILES_BYTES:
+        while len(self._files) > 1 and sum(self._files.values()) > self._max_files_bytes:
             oldest, _ = self._files.popitem(last=False)
             os.remove(os.path.join(self._folder, oldest))
         return path

@@ -111,7 +111,7 @@ class _Service:
 
     def describe(self, request: Any, context: Any) -> Any:
         self._authorise(context)
-        return device.describe(LocalShell(), *self._bench.runtimes())
+        return device.describe(LocalShell(), self._bench.runtimes())
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)

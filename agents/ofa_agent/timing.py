@@ -11,6 +11,9 @@ from typing import Callable, List, NamedTuple, Optional, Tuple
 WINDOW_RUNS = 3
 AGREEMENT = 0.05
 
+REFERENCE_RUNS = 3
+REFERENCE_S = 0.006
+
 
 class Budget(NamedTuple):
     """How long one burst may take, and how narrow the interval of its median must be to end it sooner."""
@@ -49,6 +52,20 @@ def time_burst(
     warm_up_ns = clock_ns() - start
     samples, narrow = _sample(run, budget, clock_ns, prepare)
     return Burst(samples, warmup_runs, first_ns, warm_up_ns + sum(samples), warm, narrow)
+
+
+def time_reference(run: Callable[[], object], clock_ns: Callable[[], int]) -> int:
+    """The median of a few runs of the reference Job in ns; the first, which finds its weights cold, is not counted."""
+    run()
+    samples: List[int] = []
+    now = clock_ns()
+    deadline = now + REFERENCE_S * 1e9
+    while len(samples) < REFERENCE_RUNS or now < deadline:
+        before = now
+        run()
+        now = clock_ns()
+        samples.append(now - before)
+    return int(median(samples))
 
 
 def median_half_width(samples: List[int]) -> float:

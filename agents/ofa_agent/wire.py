@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from ofa_agent import operators as ops
 from ofa_agent.timing import Budget
 
-PROTOCOL = 1
+PROTOCOL = 2
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -52,6 +52,8 @@ Hello = _classes["Hello"]
 Welcome = _classes["Welcome"]
 Visit = _classes["Visit"]
 Job = _classes["Job"]
+Part = _classes["Part"]
+PartSamples = _classes["PartSamples"]
 Settings = _classes["Settings"]
 Model = _classes["Model"]
 Chunk = _classes["Chunk"]
@@ -105,7 +107,14 @@ def job_block(job: Message) -> ops.Block:
         raise ops.InvalidBlock("%s at batch %d is beyond what is allowed" % (job.key, batch))
     if threads > MAX_THREADS:
         raise ops.InvalidBlock("%d threads, up to %d are allowed" % (threads, MAX_THREADS))
+    if job.parts and sum(part.operators for part in job.parts) != len(block.operators):
+        raise ops.InvalidBlock("the parts of %s are not its %d operators" % (job.key, len(block.operators)))
     return block
+
+
+def wanted_models(visit: Message) -> List[str]:
+    """The ids of the models that a Visit reads."""
+    return [job.model_id for job in (visit.job, visit.reference) if job.model_id]
 
 
 def set_budget(message: Message, budget: Budget, visit_timeout_s: float) -> None:

@@ -17,8 +17,8 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 
-from ofa_agent import runtimes, timing, wire
-from ofa_agent.operators import InvalidBlock
+from ofa_agent import parts, runtimes, timing, wire
+from ofa_agent.operators import Block, InvalidBlock
 
 START_TIMEOUT_S = 120.0
 MAX_OTHERS_BYTES = 256 << 20
@@ -57,10 +57,11 @@ class WorkerProcess:
             self.stop()
             raise
 
-    def visit(self, visit: Any, model_path: str) -> Any:
+    def visit(self, visit: Any, model_path: str, reference_path: str = "") -> Any:
         """The Measurement of one Visit. Raises WorkerGone."""
+        request = wire.WorkerVisit(visit=visit, model_path=model_path, reference_path=reference_path)
         try:
-            _write_frame(self._down, wire.WorkerVisit(visit=visit, model_path=model_path).SerializeToString())
+            _write_frame(self._down, request.SerializeToString())
         except OSError:
             raise WorkerGone(self._epitaph()) from None
         return wire.Measurement.FromString(self._receive(visit.budget.visit_timeout_s))
@@ -99,21 +100,50 @@ def main(arguments: List[str]) -> int:
     """The child: answers one Visit after the other until its agent closes the pipe."""
     down, up, agent = (int(argument) for argument in arguments)
     _end_with(agent)
-    versions, missing = runtimes.probe()
-    _write_frame(up, wire.WorkerReady(runtimes=versions, missing_runtimes=missing).SerializeToString())
+    _write_frame(up, runtimes.probe().SerializeToString())
+    reference = Reference()
     while True:
         try:
             request = wire.WorkerVisit.FromString(_read_frame(down))
         except EOFError:
             return 0
-        _write_frame(up, take_visit(request.visit, request.model_path).SerializeToString())
+        reference.load(request.visit.reference, request.reference_path)
+        _write_frame(up, take_visit(request.visit, request.model_path, reference).SerializeToString())
 
 
-def take_visit(visit: Any, model_path: str) -> Any:
+class Reference:
+    """The reference Job, kept loaded from Visit to Visit: how fast the device is just now."""
+
+    def __init__(self) -> None:
+        self._job = b""
+        self._loaded: Optional[runtimes.Loaded] = None
+
+    def load(self, job: Any, model_path: str) -> None:
+        """Another Job than the one before takes its place. One that this device cannot run is no reason to stop: what
+        it would have said stays unknown."""
+        if job.SerializeToString() == self._job:
+            return
+        if self._loaded is not None:
+            self._loaded.close()
+        self._job, self._loaded = job.SerializeToString(), None
+        if not job.key:
+            return
+        try:
+            self._loaded = runtimes.find(job.settings.runtime).load(wire.job_block(job), job, model_path)
+            self._loaded.run()
+        except Exception:
+            self._loaded = None
+
+    def time_ns(self) -> int:
+        """The median of a few runs; 0 where there is no reference."""
+        return timing.time_reference(self._loaded.run, timing.clock_ns) if self._loaded is not None else 0
+
+
+def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
     """One fresh load and one burst; a failure is a Measurement too."""
     measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
     try:
-        _measure(visit, model_path, measurement)
+        _measure(visit, model_path, reference or Reference(), measurement)
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:
@@ -125,25 +155,68 @@ def take_visit(visit: Any, model_path: str) -> Any:
     return measurement
 
 
-def _measure(visit: Any, model_path: str, measurement: Any) -> None:
+def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any) -> None:
     block = wire.job_block(visit.job)
     runtime = runtimes.find(visit.job.settings.runtime)
     measurement.runtime_version = runtime.version()
     start = timing.clock_ns()
     loaded = runtime.load(block, visit.job, model_path)
     measurement.load_ns = timing.clock_ns() - start
+    # Everything is loaded before the first run: between two readings of the reference there are bursts alone.
+    profiled = _load_profiled(runtime, block, visit.job, model_path) if visit.job.parts else None
     gc.disable()
     try:
+        start = timing.clock_ns()
+        measurement.reference_before_ns = reference.time_ns()
+        reference_ns = timing.clock_ns() - start
         prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
         burst = timing.time_burst(loaded.run, wire.budget_of(visit.budget), timing.clock_ns, prepare)
+        start = timing.clock_ns()
+        measurement.reference_after_ns = reference.time_ns()
+        reference_ns += timing.clock_ns() - start
+        parts_ns = _time_parts(profiled, visit.job, reference, burst, measurement) if profiled else 0
     finally:
         gc.enable()
         loaded.close()
+        if profiled:
+            profiled.close()
     measurement.samples_ns.extend(burst.samples_ns)
     measurement.warmup_runs = burst.warmup_runs
     measurement.first_ns = burst.first_ns
-    measurement.timed_ns = burst.timed_ns
+    measurement.timed_ns = burst.timed_ns + reference_ns + parts_ns
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
+
+
+def _load_profiled(runtime: Any, block: Block, job: Any, model_path: str) -> runtimes.LoadedProfiled:
+    if not hasattr(runtime, "load_profiled"):
+        raise runtimes.Unsupported("runtime %s does not tell how long operators take" % job.settings.runtime)
+    loaded: runtimes.LoadedProfiled = runtime.load_profiled(block, job, model_path)
+    return loaded
+
+
+def _time_parts(
+    profiled: runtimes.LoadedProfiled, job: Any, reference: Reference, whole: timing.Burst, measurement: Any
+) -> int:
+    """As many runs again, of which the runtime tells how long each operator took. Returns how long that took, in ns."""
+    start = timing.clock_ns()
+    for _ in range(whole.warmup_runs + len(whole.samples_ns)):
+        profiled.run()
+    measurement.reference_after_parts_ns = reference.time_ns()
+    took_ns = timing.clock_ns() - start
+    told = profiled.told()
+    told = told._replace(operator_ns=told.operator_ns[whole.warmup_runs :])
+    pace = 1.0
+    if measurement.reference_before_ns:
+        pace = measurement.reference_before_ns + measurement.reference_after_ns
+        pace = (measurement.reference_after_ns + measurement.reference_after_parts_ns) / pace
+    sizes = [part.operators for part in job.parts]
+    try:
+        samples = parts.part_samples(told, sizes, pace * timing.median(whole.samples_ns))
+    except ValueError as error:
+        raise runtimes.Unsupported("%s of %s" % (error, job.key)) from None
+    for part, of_part in zip(job.parts, samples):
+        measurement.parts.add(key=part.key, samples_ns=of_part)
+    return took_ns
 
 
 def _chill(others_bytes: int, loaded: runtimes.Loaded) -> Callable[[], object]:

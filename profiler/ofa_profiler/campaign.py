@@ -1,21 +1,23 @@
 """A campaign: what is still to be measured, in shuffled rounds, until done.
 
-Blocks and whole networks alike are Tasks. A Task is complete when each of its rounds has one Measurement that
+Blocks and whole networks alike are Tasks. A Task is complete when each round that it is in has a Measurement of it that
 succeeded; what the table holds already counts, so that a campaign which was cut short goes on where it stopped.
 """
 
+import itertools
 import random
 import socket
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ofa_agent import wire
 from ofa_agent.operators import Block
 from ofa_agent.timing import Budget
+from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.client import Lease
 from ofa_profiler.connections import Connection
 from ofa_profiler.lowering import Model, lower
@@ -24,8 +26,8 @@ from ofa_tables.measurement import RETRIED, Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
 # Inside a network a Block finds its weights cold: the others' have passed through the caches since its last run. Timed
-# over and over alone, it finds them warm, and a sum of such times is wrong by as much as weights differ (measured in
-# docs/measuring.md). So much clears the caches that a core has to itself, and leaves the shared ones as they are.
+# over and over alone, it finds them warm. So much clears the caches that a core has to itself, and leaves the shared
+# ones as they are.
 OTHERS_BYTES = 4 << 20
 
 VISIT_TIMEOUT_S = 120.0
@@ -36,14 +38,16 @@ RESTART_PAUSE_S = 1.0
 
 @dataclass(frozen=True)
 class Task:
-    """A Block, or a whole network as one, to be visited once in each round.
+    """A Block, or a whole network as one, to be visited.
 
-    ``others_bytes`` are moved through the caches before each run: see OTHERS_BYTES.
+    ``others_bytes`` are moved through the caches before each run: see OTHERS_BYTES. ``parts`` are the Blocks of a
+    network that are to be timed inside it.
     """
 
     block: Block
     model: Model
     others_bytes: int = 0
+    parts: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,35 +70,46 @@ class Progress(Protocol):
 
 @dataclass
 class Outcome:
-    """What one run of a campaign did: keys by what became of them, and where the time went."""
+    """What one run of a campaign did: how often each key was visited, why Tasks failed, and where the time went."""
 
-    measured: int = 0
-    reused: int = 0
+    visits: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
-    visits: int = 0
     timed_seconds: float = 0.0
 
 
-def lower_tasks(blocks: Sequence[Block], runtime: str, batch: int, others_bytes: int = 0) -> list[Task]:
+def lower_tasks(blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0) -> list[Task]:
     """One Task a key; everything is lowered before the first Visit, for the host may be the device too."""
     distinct = {block.key: block for block in blocks}.values()
     return [Task(block, lower(runtime, block, batch), others_bytes) for block in distinct]
 
 
+def reference_task(runtime: str) -> Task:
+    """The reference Job: what it takes around a Visit is the device's pace. The same for every table.
+
+    A small network: it slows down as networks do where others use the same caches and memory.
+    """
+    space = find_space("ofa-mbv3-w1.0")
+    smallest = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}
+    (task,) = lower_tasks([space.network(parse_architecture(smallest))], runtime, batch=1)
+    return task
+
+
 class Campaign:
+    """``rounds`` are the Tasks of each; their order within a round is shuffled."""
+
     def __init__(
         self,
         table: LatencyTable,
-        tasks: Sequence[Task],
-        rounds: int,
+        rounds: Sequence[Sequence[Task]],
         budget: Budget,
         progress: Progress,
         purpose: str,
     ) -> None:
         self._table = table
-        self._tasks = {task.block.key: task for task in tasks}
-        self._models = {task.model.model_id: task.model for task in tasks}
         self._rounds = rounds
+        self._reference = reference_task(table.identity.runtime)
+        tasks = [self._reference, *itertools.chain.from_iterable(rounds)]
+        self._models = {task.model.model_id: task.model for task in tasks}
         self._budget = budget
         self._progress = progress
         self._purpose = purpose
@@ -105,7 +120,6 @@ class Campaign:
 
     def run(self, connection: Connection) -> Outcome:
         """Measures what is missing. The agent may be lost and started again on the way; what came back is kept."""
-        reused = set(self._tasks) - {visit.task.block.key for visit in self._plan()}
         losses, last_visits = 0, 0
         if self._plan():
             self._progress.begin(len(self._plan()))
@@ -114,15 +128,13 @@ class Campaign:
                 with connection.agent.lease(self._lease_id, self._purpose) as lease:
                     self._measure(lease)
             except AgentLost as lost:
-                losses = losses + 1 if self._outcome.visits == last_visits else 1
-                last_visits = self._outcome.visits
+                losses = losses + 1 if self._outcome.visits.total() == last_visits else 1
+                last_visits = self._outcome.visits.total()
                 if losses > RESTARTS:
                     raise
                 self._progress.say(f"{lost}; going on with a new connection ({losses} of {RESTARTS})")
                 time.sleep(RESTART_PAUSE_S * losses)
                 connection.reopen()
-        self._outcome.reused = len(reused)
-        self._outcome.measured = len(self._tasks) - len(reused) - len(self._outcome.failures)
         return self._outcome
 
     def _plan(self) -> list[Visit]:
@@ -132,10 +144,14 @@ class Campaign:
             if measurement.ok:
                 done[measurement.key].add(measurement.round)
         visits = []
-        for number in range(self._rounds):
-            keys = [key for key in self._tasks if number not in done[key] and key not in self._outcome.failures]
-            random.Random(number).shuffle(keys)
-            visits += [Visit(uuid.uuid4().hex, self._tasks[key], number) for key in keys]
+        for number, tasks in enumerate(self._rounds):
+            tasks = [
+                task
+                for task in tasks
+                if number not in done[task.block.key] and task.block.key not in self._outcome.failures
+            ]
+            random.Random(number).shuffle(tasks)
+            visits += [Visit(uuid.uuid4().hex, task, number) for task in tasks]
         return visits
 
     def _measure(self, lease: Lease) -> None:
@@ -156,11 +172,12 @@ class Campaign:
                 lease.acknowledge([message.visit_id])
                 continue
             measurement = _measurement(message, visit.round)
-            self._table.add([measurement])
+            measurements = [measurement, *_parts(message, measurement)]
+            self._table.add(measurements)
             lease.acknowledge([message.visit_id])
-            self._outcome.visits += 1
+            self._outcome.visits.update(taken.key for taken in measurements)
             self._outcome.timed_seconds += measurement.timed_ns / 1e9
-            if not measurement.ok:
+            if not measurement.ok or any(taken.disturbed for taken in measurements):
                 self._retry(visit, measurement, waiting)
             self._progress.measured(measurement, len(waiting) + len(under_way))
 
@@ -175,16 +192,20 @@ class Campaign:
         return None
 
     def _retry(self, visit: Visit, measurement: Measurement, waiting: list[Visit]) -> None:
-        """At the end of the run, when what disturbed it may have passed."""
-        if measurement.status in RETRIED and visit.attempt < RETRIES:
+        """One that failed or was disturbed, again at the end of the run, when what disturbed it may have passed."""
+        if (measurement.ok or measurement.status in RETRIED) and visit.attempt < RETRIES:
             waiting.insert(0, replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1))
-            return
-        self._outcome.failures[measurement.key] = f"{measurement.status}: {measurement.error}"
+        elif not measurement.ok:
+            self._outcome.failures[measurement.key] = f"{measurement.status}: {measurement.error}"
 
     def _message(self, visit: Visit) -> Any:
         task = visit.task
         job = wire.job_message(task.block, self._settings, task.model.model_id, task.others_bytes)
-        message = wire.Visit(visit_id=visit.visit_id, job=job)
+        job.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in task.parts)
+        one_at_a_time = wire.Settings(batch=1)
+        reference = wire.job_message(self._reference.block, self._settings, self._reference.model.model_id)
+        reference.settings.MergeFrom(one_at_a_time)
+        message = wire.Visit(visit_id=visit.visit_id, job=job, reference=reference)
         wire.set_budget(message.budget, self._budget, VISIT_TIMEOUT_S)
         return message
 
@@ -209,8 +230,27 @@ def _measurement(message: Any, number: int) -> Measurement:
         load_ns=message.load_ns,
         warm=message.warm,
         narrow=message.narrow,
+        reference_before_ns=message.reference_before_ns,
+        reference_after_ns=message.reference_after_ns,
         started_at=message.started_at,
     )
     if message.status != "ok":
         return measurement
     return replace(measurement, **statistics(message.samples_ns))
+
+
+def _parts(message: Any, whole: Measurement) -> list[Measurement]:
+    """One Measurement for each Block that was timed inside a network; one that stands there twice has all samples."""
+    samples: dict[str, list[int]] = defaultdict(list)
+    for part in message.parts:
+        samples[part.key].extend(part.samples_ns)
+    inside = replace(
+        whole,
+        timed_ns=0,
+        reference_before_ns=message.reference_after_ns,
+        reference_after_ns=message.reference_after_parts_ns,
+    )
+    return [
+        replace(inside, visit_id=f"{whole.visit_id}/{index}", key=key, **statistics(of_key))
+        for index, (key, of_key) in enumerate(samples.items())
+    ]

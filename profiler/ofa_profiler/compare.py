@@ -1,18 +1,17 @@
 """Predicted against measured: draws networks, measures them in two passes, teaches the Calibration."""
 
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ofa_agent.timing import Budget
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
 from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
 from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
+from ofa_profiler.efforts import NETWORK_BUDGET
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement
 from ofa_tables.model import Calibration, LatencyModel, write_calibration
@@ -23,10 +22,9 @@ from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 PASSES = 2
 ROUNDS = 10
 MORE_ROUNDS = 10
+FEWEST_VISITS = 3  # of a pass: disturbed ones do not count
 MOST_ROUNDS = 60
 WANTED_NOISE = 0.025
-BUDGET = Budget(warmup_s=1.0, window_s=0.0, burst_min_s=0.0, burst_max_s=0.03)
-
 CANDIDATES = 20_000
 
 
@@ -41,16 +39,17 @@ class Drawn:
 def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
     """Networks evenly over the range of predicted latency; the same seed draws the same ones.
 
-    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed.
+    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed; a carrier,
+    from which the table's figures come, is neither.
     """
     roles = {key: role for key, _, _, role in model.table.store.networks()}
     rng = np.random.default_rng(seed)
     candidates = _Candidates(model, space, rng)
     if isinstance(tested, int):
-        chosen = candidates.take(tested, barred={key for key, role in roles.items() if role == CALIBRATION})
+        chosen = candidates.take(tested, barred={key for key, role in roles.items() if role != TEST})
     else:
         chosen = {space.network(architecture).key: architecture for architecture in tested}
-    barred = set(chosen) | {key for key, role in roles.items() if role == TEST}
+    barred = set(chosen) | {key for key, role in roles.items() if role != CALIBRATION}
     return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()))
 
 
@@ -103,7 +102,8 @@ class Comparer:
         tasks = lower_tasks(networks, identity.runtime, identity.settings.batch)
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
-            campaign = Campaign(self._table, tasks, rounds, BUDGET, progress, f"ofa-compare {self._space.name}")
+            purpose = f"ofa-compare {self._space.name}"
+            campaign = Campaign(self._table, [tasks] * rounds, NETWORK_BUDGET, progress, purpose)
             outcome = campaign.run(connection)
             apart = self._noise([network.key for network in networks])
             if apart is None or apart <= WANTED_NOISE:
@@ -145,22 +145,16 @@ class Comparer:
 
     def _noise(self, keys: Sequence[str]) -> float | None:
         """How far the passes of these networks lie apart in the mean, relative to the latency."""
-        visits = self._visits()
-        passes = [both for key in keys if (both := passes_ms(visits[key])) is not None]
+        passes = [both for key in keys if (both := self._passes_ms(key)) is not None]
         return noise(np.array(passes).T).mape if passes else None
 
-    def _visits(self) -> dict[str, list[Measurement]]:
-        visits: dict[str, list[Measurement]] = defaultdict(list)
-        for measurement in self._table.measurements:
-            if measurement.ok:
-                visits[measurement.key].append(measurement)
-        return visits
+    def _passes_ms(self, key: str) -> tuple[float, float] | None:
+        return passes_ms(self._table.visits.get((key, None), []))
 
     def _of_role(self, role: str) -> Iterator[ComparedNetwork]:
         """The table's networks of this Space that have been measured in both passes."""
-        visits = self._visits()
         for key, space_name, value, stored_role in self._table.store.networks():
-            passes = passes_ms(visits[key])
+            passes = self._passes_ms(key)
             if space_name == self._space.name and stored_role == role and passes is not None:
                 yield self._compared(key, parse_architecture(value), passes)
 
@@ -189,8 +183,8 @@ def passes_ms(visits: Sequence[Measurement]) -> tuple[float, float] | None:
     """The two independent passes of one network: each the median of the medians of its own rounds."""
     medians: list[list[float]] = [[], []]
     for visit in visits:
-        if visit.median_ms is not None:
+        if visit.ok and visit.median_ms is not None:
             medians[visit.round % PASSES].append(visit.median_ms)
-    if not all(len(one_pass) >= ROUNDS // PASSES for one_pass in medians):
+    if not all(len(one_pass) >= FEWEST_VISITS for one_pass in medians):
         return None
     return float(np.median(medians[0])), float(np.median(medians[1]))

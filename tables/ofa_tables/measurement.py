@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,16 @@ OK = "ok"
 # A failure of these kinds may pass when the Visit is taken again; "unsupported" and "malformed" will not.
 RETRIED = ("crashed", "timed-out", "out-of-memory")
 
+# Where the reference Job took so much longer or shorter after a Visit than before it, the device changed meanwhile.
+DISTURBED = 0.15
+
 
 @dataclass(frozen=True)
 class Measurement:
     """One Visit of one key: statistics in ms, raw samples in ns, or a typed failure.
 
-    ``round`` is the shuffled round it was taken in. ``resolution_px`` is set only where a published file gave the
+    ``round`` is the shuffled round it was taken in. ``reference_…_ns`` is what the reference Job took right before and
+    after; 0 where it was not run. ``resolution_px`` is set only where a published file gave the
     figure for one resolution. ``warm`` and ``narrow`` say whether warm-up and burst ended by their rule, not by time.
     """
 
@@ -38,12 +42,39 @@ class Measurement:
     load_ns: int = 0
     warm: bool = True
     narrow: bool = True
+    reference_before_ns: int = 0
+    reference_after_ns: int = 0
     started_at: float = 0.0
     received_at: float = field(default_factory=time.time)
 
     @property
     def ok(self) -> bool:
         return self.status == OK
+
+    @property
+    def reference_ms(self) -> float | None:
+        """How long the reference Job took around this Visit: the device's pace."""
+        if not (self.reference_before_ns and self.reference_after_ns):
+            return None
+        return (self.reference_before_ns + self.reference_after_ns) / 2e6
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether the device changed its pace during the Visit."""
+        times = self.reference_before_ns, self.reference_after_ns
+        return min(times) > 0 and max(times) > (1 + DISTURBED) * min(times)
+
+    def at_pace(self, reference_ms: float | None) -> "Measurement":
+        """What it would have been where the reference Job takes ``reference_ms``; raw samples stay as they are."""
+        if reference_ms is None or self.reference_ms is None:
+            return self
+        factor = reference_ms / self.reference_ms
+        scaled = {
+            name: factor * value
+            for name in ("median_ms", "mean_ms", "std_ms")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **scaled)
 
     @property
     def samples_ms(self) -> np.ndarray:

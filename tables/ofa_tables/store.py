@@ -19,7 +19,7 @@ from ofa_tables.errors import TableError, TableUnreadable
 from ofa_tables.measurement import Measurement
 
 APPLICATION_ID = 0x0FA1A7E0
-FORMAT = 1
+FORMAT = 2
 
 # https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 says how the file is journalled, 60 holds
 # user_version, 68 application_id.
@@ -39,7 +39,9 @@ CREATE TABLE measurements (
     visit_id TEXT PRIMARY KEY, key TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, round INTEGER NOT NULL,
     resolution_px INTEGER, count INTEGER NOT NULL, median_ms REAL, mean_ms REAL, std_ms REAL, samples_ns BLOB NOT NULL,
     warmup_runs INTEGER NOT NULL, first_ns INTEGER NOT NULL, timed_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
-    warm INTEGER NOT NULL, narrow INTEGER NOT NULL, started_at REAL NOT NULL, received_at REAL NOT NULL
+    warm INTEGER NOT NULL, narrow INTEGER NOT NULL,
+    reference_before_ns INTEGER NOT NULL, reference_after_ns INTEGER NOT NULL,
+    started_at REAL NOT NULL, received_at REAL NOT NULL
 );
 CREATE INDEX measurements_by_key ON measurements (key);
 """
@@ -242,6 +244,11 @@ def _require_ours(path: Path) -> bytes:
     if version > FORMAT:
         raise TableUnreadable(
             f"{path} has table format {version}, this ofa-profile reads up to {FORMAT}; update ofa-profile"
+        )
+    if version < FORMAT:
+        raise TableUnreadable(
+            f"{path} has table format {version}, from an ofa-profile before this one, which needs {FORMAT}; "
+            "measure anew with --fresh, or import its export"
         )
     return header
 

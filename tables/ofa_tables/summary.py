@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ofa_tables.model import Calibration, LatencyModel, Space, calibrations
-from ofa_tables.table import Entry, LatencyTable
+from ofa_tables.table import CARRIER, Entry, LatencyTable
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def summarise(table: LatencyTable, spaces: Sequence[Space]) -> Summary:
     failed = [key for key, entries in by_key.items() if all(entry.failure for entry in entries)]
     flags = [{flag for entry in entries for flag in entry.flags} for entries in by_key.values()]
     came = [measurement.received_at for measurement in table.measurements]
-    networks = {visit.key for visit in table.measurements if visit.ok} & table.network_keys
+    compared = {key for key, _, _, role in table.store.networks() if role != CARRIER}
+    networks = {visit.key for visit in table.measurements if visit.ok} & compared
     return Summary(
         entries=len(by_key),
         failed=len(failed),

@@ -18,8 +18,16 @@ from ofa_tables.store import Store
 
 IMPORTED = "imported"
 
+NETWORK = "network:"  # keys of whole networks begin so
+
+# What whole networks were measured for.
 TEST = "test"
 CALIBRATION = "calibration"
+CARRIER = "carrier"  # to time Blocks inside
+
+# How Blocks were timed.
+ALONE = "alone"
+IN_NETWORKS = "in-networks"
 
 # Entries whose Visits spread more than this are flagged; torch.utils.benchmark warns from the same point.
 UNSTABLE_SPREAD = 0.10
@@ -39,13 +47,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a table is of. ``fingerprint`` is the device's own; "imported" where a published file gave the figures."""
+    """What a table is of. ``fingerprint`` is the device's own; "imported" where a published file gave the figures.
+
+    ``blocks`` says how they were timed: each alone, or inside whole networks.
+    """
 
     target: str
     fingerprint: str
     runtime: str
     runtime_version: str
     settings: Settings = field(default_factory=Settings)
+    blocks: str = ALONE
 
     def differences(self, other: "Identity", mine_is: str = "there", other_is: str = "here") -> list[str]:
         """In words, such as "threads 1 there, 4 here"; none where the two are equal."""
@@ -63,7 +75,8 @@ class Identity:
 class Entry:
     """One key's figure and what it rests on.
 
-    ``latency_ms`` is the median of the Visits' medians; ``spread`` their interquartile range, relative to it;
+    ``latency_ms`` is the median of the Visits' medians, each at the table's pace; ``spread`` their interquartile range,
+    relative to it;
     ``mean_ms`` and ``std_ms`` are of all samples; ``failure`` is the last failed Visit's text where none succeeded.
     ``resolution_px`` is set only where a published file gave the figure for one resolution.
     """
@@ -161,7 +174,7 @@ class LatencyTable:
     def add(self, measurements: Sequence[Measurement]) -> None:
         """Commits them; a repeat of a visit_id is dropped."""
         self.store.add(list(measurements))
-        for derived in ("measurements", "_entries", "_any_resolution"):
+        for derived in ("measurements", "reference_ms", "visits", "_entries", "_any_resolution"):
             self.__dict__.pop(derived, None)
 
     @cached_property
@@ -170,11 +183,26 @@ class LatencyTable:
         return list(self.store.measurements())
 
     @cached_property
-    def _entries(self) -> dict[tuple[str, int | None], Entry]:
+    def reference_ms(self) -> float | None:
+        """The table's pace: how long the reference Job took while its Blocks were measured, in the median."""
+        readings = [
+            measurement.reference_ms
+            for measurement in self.measurements
+            if measurement.reference_ms is not None and not measurement.key.startswith(NETWORK)
+        ]
+        return float(np.median(readings)) if readings else None
+
+    @cached_property
+    def visits(self) -> dict[tuple[str, int | None], list[Measurement]]:
+        """By key and resolution, at the table's pace; disturbed Visits only where there are no others."""
         visits: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
         for measurement in self.measurements:
-            visits[measurement.key, measurement.resolution_px].append(measurement)
-        return {place: derive_entry(place[0], group) for place, group in visits.items()}
+            visits[measurement.key, measurement.resolution_px].append(measurement.at_pace(self.reference_ms))
+        return {place: _undisturbed(group) for place, group in visits.items()}
+
+    @cached_property
+    def _entries(self) -> dict[tuple[str, int | None], Entry]:
+        return {place: derive_entry(place[0], group) for place, group in self.visits.items()}
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
         """The entry, or None. Where a published file gave a figure of its own for this resolution, that one."""
@@ -190,7 +218,7 @@ class LatencyTable:
     def entries(self) -> list[Entry]:
         """Every Block's entry (whole networks are not entries), in the order of first measurement; one for each
         resolution that a published file gave a figure for."""
-        return [entry for (key, _), entry in self._entries.items() if not key.startswith("network:")]
+        return [entry for (key, _), entry in self._entries.items() if not key.startswith(NETWORK)]
 
     @cached_property
     def _any_resolution(self) -> dict[str, Entry]:
@@ -227,8 +255,15 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
     return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good, spread), "", px)
 
 
+def _undisturbed(visits: list[Measurement]) -> list[Measurement]:
+    kept = [visit for visit in visits if not visit.disturbed]
+    return kept if any(visit.ok for visit in kept) else visits
+
+
 def _flags(visits: Sequence[Measurement], spread: float) -> tuple[str, ...]:
     flags = []
+    if all(visit.disturbed for visit in visits):
+        flags.append("disturbed")
     if spread > UNSTABLE_SPREAD:
         flags.append("unstable")
     if not all(visit.warm for visit in visits):

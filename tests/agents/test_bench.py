@@ -19,7 +19,7 @@ class FakeWorker:
         self.script = script
         self.ready = wire.WorkerReady(runtimes={"steady": "1.0"}, missing_runtimes={"tflite": "not installed"})
 
-    def visit(self, visit, model_path):
+    def visit(self, visit, model_path, reference_path):
         step = self.script.pop(0) if self.script else None
         if isinstance(step, BaseException):
             raise step
@@ -110,9 +110,9 @@ def test_a_worker_that_is_gone_is_replaced_by_one_that_holds_the_lock_too(bench,
 def test_a_worker_that_does_not_start_is_tried_again_for_the_next_visit(bench, take, start_failures):
     start_failures.append(OSError(12, "Cannot allocate memory"))
     bench.start()
-    assert bench.runtimes() == ({}, {"worker": "it did not start: [Errno 12] Cannot allocate memory"})
+    assert dict(bench.runtimes().missing_runtimes) == {"worker": "it did not start: [Errno 12] Cannot allocate memory"}
     assert take("one").status == "ok"
-    assert bench.runtimes() == ({"steady": "1.0"}, {"tflite": "not installed"})
+    assert dict(bench.runtimes().runtimes) == {"steady": "1.0"}
 
 
 def test_a_model_that_is_no_longer_there_is_said_to_be(bench, take):

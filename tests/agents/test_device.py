@@ -34,7 +34,9 @@ def describe(tmp_path):
     def describe(files, runtimes=None, missing=None):
         root = tmp_path / f"device-{next(numbers)}"
         root.mkdir()
-        return device.describe(FolderShell(root, files), runtimes or {}, missing or {})
+        return device.describe(
+            FolderShell(root, files), wire.WorkerReady(runtimes=runtimes or {}, missing_runtimes=missing or {})
+        )
 
     return describe
 

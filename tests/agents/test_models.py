@@ -86,8 +86,9 @@ def test_a_model_that_never_came_has_no_file(cache):
         cache.path("../../somewhere")
 
 
-def test_files_stay_within_bounds_and_the_longest_unused_goes_first(cache, monkeypatch):
+def test_files_stay_within_bounds_and_the_longest_unused_goes_first(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "MAX_FILES_BYTES", 2500)
+    cache = ModelCache(str(tmp_path / "bounded"))
     one, two, three = (receive(cache, literal(number)) for number in (1, 2, 3))
     paths = {model_id: Path(cache.path(model_id)) for model_id in (one, two)}
     cache.path(one)
@@ -112,8 +113,9 @@ def test_a_recipe_in_use_outlives_one_that_is_not(cache, monkeypatch):
     assert two not in cache
 
 
-def test_a_model_beyond_all_bounds_is_still_kept_while_it_is_the_only_one(cache, monkeypatch):
+def test_a_model_beyond_all_bounds_is_still_kept_while_it_is_the_only_one(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "MAX_FILES_BYTES", 10)
+    cache = ModelCache(str(tmp_path / "bounded"))
     monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 10)
     model_id = receive(cache, literal(1))
     assert Path(cache.path(model_id)).exists()

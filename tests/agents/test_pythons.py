@@ -11,10 +11,12 @@ import uuid
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import ofa_agent
 from ofa_agent import bundle, wire
+from ofa_nas.spaces import find_space
 from ofa_profiler.connections import connect
 from ofa_profiler.lowering import lower
 from ofa_profiler.targets import find_target
@@ -120,6 +122,25 @@ def test_python_36_times_todays_blocks_for_todays_host(start_agent, python36, ar
         assert min(measurement.samples_ns) > 0
         assert measurement.runtime_version == "1.10.0"
     assert "Traceback" not in agent.log
+
+
+def test_python_36_times_blocks_inside_a_network(start_agent, python36, archive, visit_of):
+    agent = start_agent(command=(python36, archive), environment={"PYTHONPATH": ""})
+    space = find_space("compofa-fixed-w1.0")
+    architecture = space.decode(space.sample(1, np.random.default_rng(0), [128]))[0]
+    network, blocks = space.network(architecture), space.network_blocks(architecture)
+    model = lower("onnxruntime", network, 1)
+    visit = visit_of("onnxruntime", block=network, model_id=model.model_id)
+    visit.job.parts.extend(wire.Part(key=block.key, operators=len(block.operators)) for block in blocks)
+    visits = [visit]
+    with connect(find_target(f"tcp:{agent.address}")) as connection:
+        assert connection.agent.describe()["profiling_runtimes"] == ["onnxruntime"]
+        with connection.agent.lease(uuid.uuid4().hex, "a test") as lease:
+            (measurement,) = lease.measure(lambda: visits.pop() if visits else None, {model.model_id: model})
+            lease.acknowledge([measurement.visit_id])
+    assert measurement.status == "ok", measurement.error
+    assert [part.key for part in measurement.parts] == [block.key for block in blocks]
+    assert min(min(part.samples_ns) for part in measurement.parts) > 0
 
 
 def test_python_36_ends_with_its_host_and_takes_its_worker_along(start_agent, python36, archive, living, eventual):

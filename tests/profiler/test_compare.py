@@ -4,7 +4,7 @@ import pytest
 
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign import OTHERS_BYTES, Campaign, lower_tasks
-from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, draw, passes_ms
+from ofa_profiler.compare import FEWEST_VISITS, MORE_ROUNDS, ROUNDS, Comparer, draw, passes_ms
 from ofa_profiler.efforts import EFFORTS
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement, statistics
@@ -61,9 +61,10 @@ def test_rounds_alternate_between_the_passes():
     assert passes_ms(visits) == (10 / 1e6, 11 / 1e6)
 
 
-def test_a_network_without_all_its_rounds_is_not_compared():
-    visits = [Measurement(f"{r}", "n", round=r, **statistics([10])) for r in range(ROUNDS - 1)]
+def test_a_network_with_too_few_visits_in_a_pass_is_not_compared():
+    visits = [Measurement(f"{r}", "n", round=r, **statistics([10])) for r in range(2 * FEWEST_VISITS - 1)]
     assert passes_ms(visits) is None
+    assert passes_ms([*visits, Measurement("last", "n", round=1, **statistics([10]))]) is not None
 
 
 def test_both_passes_get_as_many_rounds():
@@ -79,7 +80,7 @@ def test_blocks_are_timed_with_cold_weights_and_networks_as_they_are():
 def test_every_round_visits_every_block_once_each_in_another_order(model):
     wider = find_space("ofa-mbv3-w1.2")
     tasks = lower_tasks(wider.blocks(160), "onnxruntime", 1)
-    plan = Campaign(model.table, tasks, 3, EFFORTS["standard"].budget, None, "")._plan()
+    plan = Campaign(model.table, [tasks] * 3, EFFORTS["standard"].budget, None, "")._plan()
     rounds = [[visit.task.block.key for visit in plan if visit.round == number] for number in range(3)]
     assert all(sorted(order) == sorted(wider.keys(160)) for order in rounds)
     assert rounds[0] != rounds[1] != rounds[2]

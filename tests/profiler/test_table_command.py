@@ -142,7 +142,7 @@ def test_show_counts_networks_and_shows_calibrations(run_json, measured):
         write_calibration(table, SPACE, Calibration(1.5, 8))
     shown = run_json("show", path)
     assert (shown["networks"], shown["entries"]) == (1, 98)
-    assert shown["calibrations"] == {SPACE.name: {"scale": 1.5, "networks": 8}}
+    assert shown["calibrations"] == {SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0}}
     assert shown["spaces"][0]["calibrated"]
     assert shown["spaces"][0]["largest_ms"] == pytest.approx(1.5 * before["largest_ms"])
 

@@ -53,10 +53,32 @@ def test_a_prediction_where_entries_are_missing_is_nan(make_table):
     assert np.isnan(priced).all()
 
 
-def test_a_calibration_is_the_median_ratio():
-    calibration = Calibration.fit([1.0, 2.0, 4.0], [1.1, 2.4, 90.0])
-    assert calibration == Calibration(pytest.approx(1.2), 3)
-    assert calibration(10.0) == pytest.approx(12.0)
+def test_a_calibration_is_a_line():
+    summed = np.linspace(2.0, 6.0, 20)
+    calibration = Calibration.fit(summed, 1.2 * summed - 0.4)
+    assert calibration.networks == 20
+    assert calibration(summed) == pytest.approx(1.2 * summed - 0.4, rel=0.01)
+
+
+def test_one_disturbed_network_moves_a_calibration_little():
+    summed = np.linspace(2.0, 6.0, 20)
+    measured = 1.1 * summed
+    calm = Calibration.fit(summed, measured)
+    measured[7] *= 20
+    assert Calibration.fit(summed, measured)(summed) == pytest.approx(calm(summed), rel=0.02)
+
+
+@pytest.mark.parametrize("measured_ms", [[2.2], [2.2, 2.2, 2.2]])
+def test_networks_that_are_all_alike_teach_a_scale_alone(measured_ms):
+    calibration = Calibration.fit([2.0] * len(measured_ms), measured_ms)
+    assert calibration(2.0) == pytest.approx(2.2, rel=0.01)
+    assert calibration(4.0) == pytest.approx(4.4, rel=0.03)
+
+
+def test_a_calibration_never_makes_the_larger_sum_the_faster_network():
+    calibration = Calibration.fit([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
+    assert calibration.scale > 0
+    assert calibration(1.0) > 0
 
 
 def test_a_calibration_belongs_to_a_space_and_stays_in_the_table(make_table):

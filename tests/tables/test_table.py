@@ -47,6 +47,28 @@ def test_a_visit_that_never_warmed_up_is_flagged(visit):
     assert derive_entry("k", [visit("k", 1.0, warm=False)]).flags == ("cold",)
 
 
+def test_visits_count_at_the_tables_pace(make_table, visit):
+    """Another pace of the device changes block and reference alike; the figure is that at the usual pace."""
+    with LatencyTable.open(make_table(without=["k"])) as table:
+        for pace in (1.0, 1.0, 1.0, 1.3, 0.8):
+            both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(pace * 2e6))
+            table.add([visit("k", pace * 5.0, **both)])
+        entry = table.entry("k")
+    assert table.reference_ms == pytest.approx(2.0)
+    assert (entry.latency_ms, entry.spread) == (pytest.approx(5.0), pytest.approx(0.0, abs=1e-6))
+
+
+def test_a_disturbed_visit_counts_only_where_there_is_no_other(make_table, visit):
+    disturbed = {"reference_before_ns": 2_000_000, "reference_after_ns": 2_600_000}
+    steady = dict.fromkeys(disturbed, 2_300_000)
+    with LatencyTable.open(make_table()) as table:
+        table.add([visit("k", 9.0, **disturbed)])
+        assert table.entry("k").flags == ("disturbed",)
+        table.add([visit("k", 5.0, **steady)])
+        entry = table.entry("k")
+    assert (entry.latency_ms, entry.visits, entry.flags) == (pytest.approx(5.0), 1, ())
+
+
 def test_new_measurements_change_the_figures(make_table, visit):
     with LatencyTable.open(make_table()) as table:
         key = table.entries[0].key

@@ -9,7 +9,10 @@ Other distributions add theirs through the entry point group ``ofa_agent.runtime
 """
 
 import importlib
-from typing import Any, Dict, Tuple
+from typing import Any, Dict
+
+from ofa_agent import wire
+from ofa_agent.parts import Profiled
 
 BUILT_IN = {"onnxruntime": "ofa_agent.runtimes.onnxruntime"}
 
@@ -43,8 +46,20 @@ class Loaded:
         pass
 
 
+class LoadedProfiled(Loaded):
+    """A Job whose runtime takes the time of every Operator while it runs."""
+
+    def told(self) -> Profiled:
+        """What every run took so far; nothing can be run thereafter."""
+        raise NotImplementedError
+
+
 def find(name: str) -> Any:
-    """The runtime's module: ``version()`` and ``load(block, job, model_path)``. Raises Unsupported."""
+    """The runtime's module. Raises Unsupported.
+
+    It has ``version()`` and ``load(block, job, model_path)``; where it can tell how long each Operator of a Block takes
+    inside it, also ``load_profiled`` with the same arguments.
+    """
     try:
         if name in BUILT_IN:
             return importlib.import_module(BUILT_IN[name])
@@ -56,16 +71,18 @@ def find(name: str) -> Any:
         raise Unsupported("runtime %s does not load on this device: %s" % (name, error)) from None
 
 
-def probe() -> Tuple[Dict[str, str], Dict[str, str]]:
-    """Versions of those that load here, and what keeps the others from loading."""
-    versions: Dict[str, str] = {}
-    missing: Dict[str, str] = {}
+def probe() -> Any:
+    """Those that load here, and what keeps the others from loading, as the worker's first message."""
+    ready = wire.WorkerReady()
     for name in [*BUILT_IN, *_others()]:
         try:
-            versions[name] = find(name).version()
+            runtime = find(name)
+            ready.runtimes[name] = runtime.version()
         except Exception as error:  # a broken installation of one must not hide the others
-            missing[name] = str(error)
-    return versions, missing
+            ready.missing_runtimes[name] = str(error)
+        else:
+            ready.profiling_runtimes.extend([name] if hasattr(runtime, "load_profiled") else [])
+    return ready
 
 
 def _others() -> Dict[str, Any]:

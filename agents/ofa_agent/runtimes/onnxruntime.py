@@ -1,14 +1,22 @@
 """ONNX Runtime on the CPU, from 1.10 to today's."""
 
-from typing import Any
+import json
+import os
+import re
+import shutil
+import tempfile
+from typing import Any, Dict, List
 
 import numpy as np
 import onnxruntime as ort
 
 from ofa_agent.operators import Block, product, seeded
-from ofa_agent.runtimes import Loaded, Malformed, OutOfMemory, Unsupported
+from ofa_agent.parts import Profiled
+from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1
+
+NODE_NAME = re.compile(r"operator(\d+)")
 
 
 def version() -> str:
@@ -16,6 +24,54 @@ def version() -> str:
 
 
 def load(block: Block, job: Any, model_path: str) -> Loaded:
+    try:
+        return _OnnxLoaded(_session(job, model_path), block, job.settings.batch)
+    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        raise _typed(error) from None
+
+
+def load_profiled(block: Block, job: Any, model_path: str) -> LoadedProfiled:
+    """With onnxruntime's own profiler, whose events name the nodes; a node's name begins with its Operator's index."""
+    folder = tempfile.mkdtemp()
+    try:
+        session = _session(job, model_path, os.path.join(folder, "profile"))
+        return _OnnxProfiled(session, block, job.settings.batch, folder)
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise _typed(error) from None
+
+
+def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Profiled:
+    """``events`` are in the order in which the kernels ran, the runs one behind the other.
+
+    Kernels between two Operators (changes of layout) belong to the later one, which asked for them.
+    """
+    kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    a_run, rest = divmod(len(kernels), runs)
+    if rest or not a_run:
+        raise Unsupported("onnxruntime %s told of %d kernels in %d runs" % (ort.__version__, len(kernels), runs))
+    owners = np.array(_owners([event["name"] for event in kernels[:a_run]], operators))
+    took_us = np.array([event["dur"] for event in kernels], dtype=np.float64).reshape(runs, a_run)
+    operator_ns = np.zeros((runs, operators))
+    np.add.at(operator_ns.T, owners, took_us.T * 1e3)
+    return Profiled(operator_ns, np.bincount(owners, minlength=operators))
+
+
+def _owners(names: List[str], operators: int) -> List[int]:
+    """Which Operator each kernel of a run belongs to."""
+    owners = []
+    owner = operators - 1
+    for name in reversed(names):
+        named = NODE_NAME.search(name)
+        if named:
+            if int(named.group(1)) > owner:
+                raise Unsupported("onnxruntime %s runs the operators in another order" % ort.__version__)
+            owner = int(named.group(1))
+        owners.append(owner)
+    return owners[::-1]
+
+
+def _session(job: Any, model_path: str, profile_prefix: str = "") -> Any:
     settings = job.settings
     if settings.precision != "fp32":
         raise Unsupported("runtime onnxruntime measures fp32 here, not %s" % settings.precision)
@@ -27,11 +83,10 @@ def load(block: Block, job: Any, model_path: str) -> Loaded:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
-    try:
-        session = ort.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
-        return _OnnxLoaded(session, block, settings.batch)
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise _typed(error) from None
+    if profile_prefix:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    return ort.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
 
 
 class _OnnxLoaded(Loaded):
@@ -61,7 +116,29 @@ class _OnnxLoaded(Loaded):
         return self._output.numpy()
 
 
+class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
+    def __init__(self, session: Any, block: Block, batch: int, folder: str) -> None:
+        super().__init__(session, block, batch)
+        self._operators = len(block.operators)
+        self._folder = folder
+        self._runs = 0
+
+    def run(self) -> object:
+        self._runs += 1
+        return super().run()
+
+    def told(self) -> Profiled:
+        with open(self._session.end_profiling()) as file:
+            events = json.load(file)
+        return _read_profile(events, self._operators, self._runs)
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
 def _typed(error: Exception) -> Exception:
+    if isinstance(error, RuntimeFailure):
+        return error
     text = str(error)
     if isinstance(error, MemoryError) or "bad_alloc" in text or "Failed to allocate" in text:
         return OutOfMemory(text)

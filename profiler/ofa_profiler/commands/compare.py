@@ -122,7 +122,7 @@ def print_comparison(comparison: Comparison, report: Path) -> None:
     print_wide(figures)
     if comparison.calibration is not None:
         taught = comparison.calibration
-        answer.print(f"\ncalibration  × {taught.scale:.4f}, taught by {taught.networks} networks that are in no test")
+        answer.print(f"\ncalibration  {taught}, taught by {taught.networks} networks that are in no test")
     answer.print(f"report       {report}", markup=False)
 
 

@@ -2,21 +2,24 @@
 
 import contextlib
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ofa_agent.timing import Budget
 from ofa_nas.spaces import Space, find_space
-from ofa_profiler.campaign import OTHERS_BYTES, Campaign, Outcome, lower_tasks
+from ofa_profiler.campaign import OTHERS_BYTES, Campaign, Outcome, Task, lower_tasks
+from ofa_profiler.carriers import carrier_rounds
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
 from ofa_profiler.commands.display import example
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.connections import connect
-from ofa_profiler.efforts import EFFORTS
+from ofa_profiler.efforts import EFFORTS, NETWORK_BUDGET, Effort
 from ofa_profiler.targets import choose_runtime, find_target, parse_settings
 from ofa_tables.errors import TableUnreadable
-from ofa_tables.table import Identity, LatencyTable, Settings
+from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
 
 PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
 
@@ -30,6 +33,12 @@ PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
 @click.option("--effort", type=click.Choice(list(EFFORTS)), default="standard", show_default=True)
+@click.option(
+    "--blocks",
+    "wanted_blocks",
+    type=click.Choice([IN_NETWORKS, ALONE]),
+    help="How to time them. Default: in networks, where the runtime can tell how long each block took there.",
+)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Default: <target>-<runtime>-<precision>-t<threads>-b<batch>.lut"
@@ -45,6 +54,7 @@ def profile(
     batch: int,
     precision: str,
     effort: str,
+    wanted_blocks: str | None,
     pairs: tuple[str, ...],
     out: Path | None,
     fresh: bool,
@@ -66,21 +76,25 @@ def profile(
         if wanted_runtime is None:
             version = description["runtimes"][runtime]
             console.print(f"runtime: {runtime} {version}, {device.name}'s first preferred one that is there")
+        can_tell = runtime in description["profiling_runtimes"]
         identity = Identity(
-            device.name, description["fingerprint"], runtime, description["runtimes"][runtime], settings
+            device.name,
+            description["fingerprint"],
+            runtime,
+            description["runtimes"][runtime],
+            settings,
+            wanted_blocks or (IN_NETWORKS if can_tell else ALONE),
         )
         path = out or Path(f"{device.file_stem}-{runtime}-{precision}-t{threads}-b{batch}.lut")
         with open_table(path, identity, description, fresh) as table:
             console.print(
                 f"{path}: {identity.target} ({description['chip']}), {runtime} {identity.runtime_version}, {settings}"
             )
-            blocks = [block for px in resolutions for block in space.blocks(px)]
-            tasks = lower_tasks(blocks, runtime, batch, OTHERS_BYTES)
+            finished = visited_in_all(table, EFFORTS[effort].rounds)
+            rounds, budget = plan_rounds(table, space, resolutions, EFFORTS[effort])
             with CampaignProgress(console, "measuring blocks") as progress:
-                chosen = EFFORTS[effort]
-                campaign = Campaign(table, tasks, chosen.rounds, chosen.budget, progress, f"ofa-profile {space.name}")
-                outcome = campaign.run(connection)
-            summary = summarise(table, space, resolutions, outcome, time.perf_counter() - started)
+                outcome = Campaign(table, rounds, budget, progress, f"ofa-profile {space.name}").run(connection)
+            summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
     if as_json:
         print_json(summary)
     else:
@@ -108,22 +122,48 @@ def open_table(path: Path, identity: Identity, description: dict[str, Any], fres
     return table
 
 
+def visited_in_all(table: LatencyTable, rounds: int) -> set[str]:
+    """The keys that nothing is left to be measured of."""
+    visited: dict[str, set[int]] = defaultdict(set)
+    for measurement in table.measurements:
+        if measurement.ok:
+            visited[measurement.key].add(measurement.round)
+    return {key for key, numbers in visited.items() if numbers.issuperset(range(rounds))}
+
+
+def plan_rounds(
+    table: LatencyTable, space: Space, resolutions: tuple[int, ...], effort: Effort
+) -> tuple[list[list[Task]], Budget]:
+    """What to visit in each round, and how long each burst may take."""
+    if table.identity.blocks == IN_NETWORKS:
+        return carrier_rounds(table, space, resolutions, effort.rounds), NETWORK_BUDGET
+    blocks = [block for px in resolutions for block in space.blocks(px)]
+    tasks = lower_tasks(blocks, table.identity.runtime, table.identity.settings.batch, OTHERS_BYTES)
+    return [tasks] * effort.rounds, effort.budget
+
+
 def summarise(
-    table: LatencyTable, space: Space, resolutions: tuple[int, ...], outcome: Outcome, seconds: float
+    table: LatencyTable,
+    space: Space,
+    resolutions: tuple[int, ...],
+    outcome: Outcome,
+    finished: set[str],
+    seconds: float,
 ) -> dict[str, Any]:
     keys = {key for px in resolutions for key in space.keys(px)}
-    entries = [entry for key in keys if (entry := table.entry(key)) is not None]
+    entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
+    reused = sum(entry.key in finished for entry in entries)
     return {
         "table": str(table.path),
         "target": table.identity.target,
         "space": space.name,
         "entries": len(keys),
-        "measured": outcome.measured,
-        "reused": outcome.reused,
-        "failed": len(outcome.failures),
+        "measured": len(entries) - reused,
+        "reused": reused,
+        "failed": len(keys) - len(entries),
         "interpolated": 0,
-        "flagged": sum(bool(entry.flags) and not entry.failure for entry in entries),
-        "visits": outcome.visits,
+        "flagged": sum(bool(entry.flags) for entry in entries),
+        "visits": sum(outcome.visits[key] for key in keys),
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),
     }
@@ -137,9 +177,10 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
         f"{summary['visits']} visits in {summary['seconds']:.1f} s ({summary['timed_seconds']:.1f} s of them timed)"
     )
     if summary["flagged"]:
+        rounds = EFFORTS["thorough"].rounds
         answer.print(
             "[yellow]flagged[/]: their visits spread by more than 10 %, for the device changed its pace meanwhile; "
-            "the same command with --effort thorough visits every block 21 times"
+            f"the same command with --effort thorough visits every block in {rounds} rounds"
         )
     for key, reason in outcome.failures.items():
         answer.print(f"  failed: {key}: {reason}", markup=False)

@@ -61,7 +61,8 @@ class _Graph:
         self.constants: list[TensorProto] = []
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        # Node and value are named by the Operator's index: by it a profiling agent finds whose a kernel is.
+        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
         return output
 
     def weights(self, operator: Any, prefix: str) -> list[str]:
@@ -80,7 +81,7 @@ def _conv(graph: _Graph, conv: ops.Conv, name: str, values: list[str]) -> str:
     return graph.node(
         "Conv",
         [values[-1], *graph.weights(conv, name)],
-        f"v{name}",
+        f"operator{name}",
         kernel_shape=[conv.kernel_size] * 2,
         strides=[conv.stride] * 2,
         pads=[pad] * 4,
@@ -90,34 +91,34 @@ def _conv(graph: _Graph, conv: ops.Conv, name: str, values: list[str]) -> str:
 
 def _activation(graph: _Graph, activation: ops.Activation, name: str, values: list[str]) -> str:
     if activation.function == "relu6":
-        return graph.node("Clip", [values[-1], graph.scalar("zero", 0.0), graph.scalar("six", 6.0)], f"v{name}")
+        return graph.node("Clip", [values[-1], graph.scalar("zero", 0.0), graph.scalar("six", 6.0)], f"operator{name}")
     if activation.function == "hard_sigmoid":
-        return graph.node("HardSigmoid", [values[-1]], f"v{name}", alpha=1 / 6, beta=0.5)
-    return graph.node({"relu": "Relu", "hard_swish": "HardSwish"}[activation.function], [values[-1]], f"v{name}")
+        return graph.node("HardSigmoid", [values[-1]], f"operator{name}", alpha=1 / 6, beta=0.5)
+    return graph.node({"relu": "Relu", "hard_swish": "HardSwish"}[activation.function], [values[-1]], f"operator{name}")
 
 
 def _squeeze_excite(graph: _Graph, squeeze: ops.SqueezeExcite, name: str, values: list[str]) -> str:
-    inner = [graph.node("GlobalAveragePool", [values[-1]], f"v{name}.pool")]
+    inner = [graph.node("GlobalAveragePool", [values[-1]], f"operator{name}.pool")]
     for part, conv, activation in (
         ("reduce", squeeze.reduce, ops.Activation("relu")),
         ("expand", squeeze.expand, ops.Activation("hard_sigmoid")),
     ):
         inner.append(_conv(graph, conv, f"{name}.{part}", inner))
         inner.append(_activation(graph, activation, f"{name}.{part}.act", inner))
-    return graph.node("Mul", [values[-1], inner[-1]], f"v{name}")
+    return graph.node("Mul", [values[-1], inner[-1]], f"operator{name}")
 
 
 def _pool(graph: _Graph, pool: ops.Pool, name: str, values: list[str]) -> str:
-    return graph.node("GlobalAveragePool", [values[-1]], f"v{name}")
+    return graph.node("GlobalAveragePool", [values[-1]], f"operator{name}")
 
 
 def _linear(graph: _Graph, linear: ops.Linear, name: str, values: list[str]) -> str:
-    flat = graph.node("Flatten", [values[-1]], f"v{name}.flat")
-    return graph.node("Gemm", [flat, *graph.weights(linear, name)], f"v{name}", transB=1)
+    flat = graph.node("Flatten", [values[-1]], f"operator{name}.flat")
+    return graph.node("Gemm", [flat, *graph.weights(linear, name)], f"operator{name}", transB=1)
 
 
 def _add(graph: _Graph, add: ops.Add, name: str, values: list[str]) -> str:
-    return graph.node("Add", [values[add.value], values[-1]], f"v{name}")
+    return graph.node("Add", [values[add.value], values[-1]], f"operator{name}")
 
 
 _NODES: dict[type, Callable[[_Graph, Any, str, list[str]], str]] = {

@@ -270,4 +270,4 @@ def _calibration(comparison: Comparison) -> str:
     if calibration is None:
         return "none"
     taught = as_text.counted(calibration.networks, "network")
-    return f"whole networks take {calibration.scale:.4g} × the table’s sum, learned from {taught}"
+    return f"whole networks take the table’s sum {calibration}, learned from {taught}"

@@ -52,10 +52,7 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
         "flags": dict(summary.flags),
         "visits": summary.visits,
         "networks": summary.networks,
-        "calibrations": {
-            space: {"scale": calibration.scale, "networks": calibration.networks}
-            for space, calibration in summary.calibrations.items()
-        },
+        "calibrations": {space: asdict(calibration) for space, calibration in summary.calibrations.items()},
         "spaces": [_reach_json(reach) for reach in summary.reaches],
     }
 
@@ -122,7 +119,7 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "flagged", f"{summary.flagged} ({of_each})"
     yield "networks", f"{summary.networks} measured as a whole"
     for space, calibration in summary.calibrations.items():
-        yield "calibration", f"× {calibration.scale:.4f} for {space}, taught by {calibration.networks} networks"
+        yield "calibration", f"{calibration} for {space}, taught by {calibration.networks} networks"
 
 
 def _period(first: float, last: float) -> str:

@@ -1,0 +1,126 @@
+"""Blocks timed inside a network: what a runtime tells of operators, and what it takes to tell it."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from ofa_agent.operators import Activation, Block, Conv, Pool, concatenate
+from ofa_agent.parts import Profiled, part_samples
+from ofa_agent.runtimes import Unsupported
+from ofa_agent.timing import time_reference
+from ofa_profiler.lowering import lower
+
+FIRST = Block("first", (16, 32, 32), (Conv(16, 32, 1), Activation("relu"), Conv(32, 32, 3, 1, 32)))
+SECOND = Block("second", (32, 32, 32), (Conv(32, 64, 3, 2), Activation("hard_swish")))
+LAST = Block("last", (64, 16, 16), (Pool(),))
+
+
+def test_parts_add_up_to_the_whole():
+    told = Profiled(np.array([[300.0, 0.0, 500.0, 700.0]] * 5), np.array([1, 0, 1, 3]))
+    samples = part_samples(told, [2, 1, 1], whole_ns=1250.0)
+    assert np.array(samples).sum(axis=0) == pytest.approx([1250] * 5)
+
+
+def test_what_telling_takes_is_the_same_for_every_kernel():
+    told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
+    assert part_samples(told, [1, 1], whole_ns=1200.0) == [[280], [920]]
+
+
+def test_nothing_is_added_where_telling_took_no_time():
+    told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
+    assert part_samples(told, [1, 1], whole_ns=2000.0) == [[300], [1000]]
+
+
+def test_no_part_takes_less_than_nothing():
+    told = Profiled(np.array([[2.0, 1000.0]]), np.array([1, 1]))
+    samples = part_samples(told, [1, 1], whole_ns=500.0)
+    assert min(map(min, samples)) > 0
+
+
+def test_a_part_of_which_nothing_was_told_is_no_measurement():
+    told = Profiled(np.array([[300.0, 0.0]]), np.array([1, 0]))
+    with pytest.raises(ValueError, match="part 1"):
+        part_samples(told, [1, 1], whole_ns=200.0)
+
+
+def parts_visit(visit_of, blocks):
+    network = concatenate("network:test", blocks)
+    model = lower("onnxruntime", network, 1)
+    visit = visit_of("onnxruntime", block=network, model_id=model.model_id)
+    for block in blocks:
+        visit.job.parts.add(key=block.key, operators=len(block.operators))
+    return visit, model
+
+
+def test_onnxruntime_times_blocks_inside_a_network(host, visit_of):
+    visit, model = parts_visit(visit_of, (FIRST, SECOND, LAST))
+    measurement = host.take(visit, model)
+    assert measurement.status == "ok", measurement.error
+    assert [part.key for part in measurement.parts] == ["first", "second", "last"]
+    for part in measurement.parts:
+        assert len(part.samples_ns) == len(measurement.samples_ns)
+        assert min(part.samples_ns) > 0
+    # The pool over 64 × 16 × 16 values is by far the least of the three.
+    medians = [np.median(part.samples_ns) for part in measurement.parts]
+    assert medians[2] < min(medians[:2])
+
+
+def test_parts_that_are_not_the_networks_operators_are_refused(host, visit_of):
+    visit, model = parts_visit(visit_of, (FIRST, SECOND))
+    visit.job.parts[0].operators += 1
+    measurement = host.take(visit, model)
+    assert (measurement.status, "the parts of network:test" in measurement.error) == ("malformed", True)
+
+
+def test_a_runtime_that_tells_nothing_of_operators_says_so(host, visit_of):
+    visit, _ = parts_visit(visit_of, (FIRST, SECOND))
+    visit.job.settings.runtime, visit.job.model_id = "steady", ""
+    measurement = host.take(visit)
+    assert (measurement.status, "does not tell" in measurement.error) == ("unsupported", True)
+
+
+def test_kernels_that_run_in_another_order_are_not_guessed_at():
+    pytest.importorskip("onnxruntime")
+    from ofa_agent.runtimes.onnxruntime import _owners
+
+    assert _owners(["operator0_nchwc_kernel_time", "Reorder_kernel_time", "operator2.se_kernel_time"], 3) == [0, 2, 2]
+    with pytest.raises(Unsupported, match="another order"):
+        _owners(["operator2_kernel_time", "operator1_kernel_time"], 3)
+
+
+def test_the_reference_is_run_before_and_after(host, visit_of, small_block, small_model):
+    visit = visit_of("onnxruntime", model_id=small_model.model_id)
+    plain = host.take(visit, small_model)
+    assert (plain.reference_before_ns, plain.reference_after_ns) == (0, 0)
+    visit = visit_of("onnxruntime", model_id=small_model.model_id)
+    visit.reference.CopyFrom(visit.job)
+    timed = host.take(visit, small_model)
+    assert timed.status == "ok", timed.error
+    assert min(timed.reference_before_ns, timed.reference_after_ns) > 0
+    assert timed.timed_ns > sum(timed.samples_ns)
+
+
+def test_a_reference_that_this_device_cannot_run_costs_nothing_but_its_reading(host, visit_of):
+    visit = visit_of()
+    visit.reference.CopyFrom(visit_of("raising").job)
+    measurement = host.take(visit)
+    assert (measurement.status, measurement.reference_before_ns) == ("ok", 0)
+
+
+def test_a_visit_waits_for_its_references_model_too(host, visit_of, small_model):
+    visit = visit_of()
+    visit.reference.CopyFrom(visit_of("onnxruntime", model_id=small_model.model_id).job)
+    visit.reference.seed += 1
+    assert host.take(visit, small_model).status == "ok"
+
+
+def test_the_first_run_of_the_reference_is_not_counted():
+    durations = itertools.chain([90_000_000], itertools.repeat(2_000_000))
+    now_ns = 0
+
+    def run():
+        nonlocal now_ns
+        now_ns += next(durations)
+
+    assert time_reference(run, lambda: now_ns) == 2_000_000
