@@ -117,7 +117,7 @@ class Comparer:
 
     def teach(self) -> Calibration | None:
         """The Calibration from every network of the table that may teach; kept in the table."""
-        teachers = list(self._of_role(CALIBRATION))
+        teachers = list(self.measured(CALIBRATION))
         taught = Calibration.fit([n.raw_ms for n in teachers], [n.measured_ms for n in teachers]) if teachers else None
         write_calibration(self._table, self._space, taught)
         return taught
@@ -128,7 +128,7 @@ class Comparer:
         """What was measured, against the prediction; networks that failed are not in it."""
         calibration = self.teach()
         tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
-        networks = [network for network in self._of_role(TEST) if network.key in tested_keys]
+        networks = [network for network in self.measured(TEST) if network.key in tested_keys]
         return Comparison(
             table=str(self._table.path),
             space=self._space.name,
@@ -137,7 +137,7 @@ class Comparer:
             condition_after=condition_after,
             stages=self._space.stages,
             networks=tuple(networks),
-            teachers=tuple(self._of_role(CALIBRATION)),
+            teachers=tuple(self.measured(CALIBRATION)),
             calibration=calibration,
             measured_at=time.time(),
             seconds=seconds,
@@ -151,7 +151,7 @@ class Comparer:
     def _passes_ms(self, key: str) -> tuple[float, float] | None:
         return passes_ms(self._table.visits.get((key, None), []))
 
-    def _of_role(self, role: str) -> Iterator[ComparedNetwork]:
+    def measured(self, role: str) -> Iterator[ComparedNetwork]:
         """The table's networks of this Space that have been measured in both passes."""
         for key, space_name, value, stored_role in self._table.store.networks():
             passes = self._passes_ms(key)

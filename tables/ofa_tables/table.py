@@ -4,8 +4,8 @@ import contextlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,11 @@ IN_NETWORKS = "in-networks"
 
 # Entries whose Visits spread more than this are flagged; torch.utils.benchmark warns from the same point.
 UNSTABLE_SPREAD = 0.10
+
+# What is usual in a table counts as much as so many Visits of the entry's own.
+USUAL_WEIGHT = 4
+# A median of normally distributed values is so much less certain than their mean.
+MEDIAN_TO_MEAN = 1.2533
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ class Entry:
     ``latency_ms`` is the median of the Visits' medians, each at the table's pace; ``spread`` their interquartile range,
     relative to it;
     ``mean_ms`` and ``std_ms`` are of all samples; ``failure`` is the last failed Visit's text where none succeeded.
-    ``resolution_px`` is set only where a published file gave the figure for one resolution.
+    ``resolution_px`` is set only where a published file gave the figure for one resolution. ``standard_error`` is that
+    of ``latency_ms``, relative to it, from how the Visits lie apart; None where no Visits tell of it.
     """
 
     key: str
@@ -91,6 +97,15 @@ class Entry:
     flags: tuple[str, ...] = ()
     failure: str = ""
     resolution_px: int | None = None
+    standard_error: float | None = None
+    degrees_of_freedom: float = 0.0
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the 95 % interval of ``latency_ms``, relative to it; None where nothing tells of it."""
+        if self.standard_error is None:
+            return None
+        return students_t(self.degrees_of_freedom) * self.standard_error
 
 
 class LatencyTable:
@@ -202,7 +217,8 @@ class LatencyTable:
 
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
-        return {place: derive_entry(place[0], group) for place, group in self.visits.items()}
+        entries = {place: derive_entry(place[0], group) for place, group in self.visits.items()}
+        return with_standard_errors(entries, self.visits)
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
         """The entry, or None. Where a published file gave a figure of its own for this resolution, that one."""
@@ -253,6 +269,36 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
     return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good, spread), "", px)
+
+
+def with_standard_errors(
+    entries: dict[tuple[str, int | None], Entry], visits: Mapping[tuple[str, int | None], Sequence[Measurement]]
+) -> dict[tuple[str, int | None], Entry]:
+    """The entries with their standard errors: what each one's few Visits say of their spread, drawn towards what is
+    usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual)."""
+    logs = {place: _log_medians(group) for place, group in visits.items()}
+    variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}
+    if not variances:
+        return entries
+    usual = float(np.mean(list(variances.values())))
+    errors = {}
+    for place, variance in variances.items():
+        visits_less_one = len(logs[place]) - 1
+        freedom = visits_less_one + USUAL_WEIGHT
+        pooled = (visits_less_one * variance + USUAL_WEIGHT * usual) / freedom
+        error = MEDIAN_TO_MEAN * np.sqrt(pooled / len(logs[place]))
+        errors[place] = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
+    return {**entries, **errors}
+
+
+def students_t(degrees_of_freedom: float) -> float:
+    """The 97.5 % quantile of Student's t, to 1 % from 4 degrees of freedom on (Cornish-Fisher expansion)."""
+    z, nu = 1.959964, degrees_of_freedom
+    return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
+
+
+def _log_medians(visits: Sequence[Measurement]) -> np.ndarray:
+    return np.log([visit.median_ms for visit in visits if visit.ok and visit.median_ms and visit.median_ms > 0])
 
 
 def _undisturbed(visits: list[Measurement]) -> list[Measurement]:

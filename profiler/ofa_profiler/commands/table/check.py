@@ -1,0 +1,72 @@
+"""``ofa-table check``: what is wrong with a table."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ofa_nas.spaces import all_spaces, find_space
+from ofa_profiler.commands.cli import answer, console, json_option, print_json
+from ofa_profiler.commands.display import TABLE, example
+from ofa_tables.check import ERROR, Finding, Inspected
+from ofa_tables.check import check as find
+from ofa_tables.model import fullest_space
+from ofa_tables.table import LatencyTable
+
+
+@click.command(
+    short_help="What is wrong with a table.",
+    epilog=example("ofa-table check note10.lut", "ofa-table check mine.lut --against published.lut"),
+)
+@click.argument("path", metavar="T", type=TABLE)
+@click.option("--space", "space_name", help="Default: the widest whose entries the table has.")
+@click.option(
+    "--against", "others", multiple=True, type=TABLE, metavar="T2", help="A table that T should have no row of."
+)
+@click.option("--max-age", type=click.FloatRange(min=0), default=365.0, show_default=True, metavar="DAYS")
+@json_option
+def check(path: Path, space_name: str | None, others: tuple[Path, ...], max_age: float, as_json: bool) -> None:
+    """Look for figures that cannot be right: negative or zero, doubled or copied, not monotone in kernel or expand,
+    out of line with their likes, too noisy, too old, missing, or from nobody knows where.
+
+    A line for each, with what to do. Exits 1 where there is an error; warnings alone are none.
+    """
+    opened = [LatencyTable.read(other) for other in others]
+    try:
+        with LatencyTable.read(path) as table:
+            space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
+            findings = find(Inspected(table, space, opened, max_age))
+            entries = len(table.entries)
+    finally:
+        for other in opened:
+            other.close()
+    errors = sum(finding.severity == ERROR for finding in findings)
+    if as_json:
+        print_json(
+            {
+                "table": str(path),
+                "entries": entries,
+                "errors": errors,
+                "warnings": len(findings) - errors,
+                "findings": [asdict(finding) for finding in findings],
+            }
+        )
+    else:
+        print_findings(path, entries, findings)
+    if errors:
+        raise SystemExit(1)
+
+
+def print_findings(path: Path, entries: int, findings: list[Finding]) -> None:
+    for finding in findings:
+        of = finding.key or str(path)
+        at = f" at {finding.resolution_px} px" if finding.resolution_px and finding.check != "missing" else ""
+        answer.print(
+            f"{finding.severity}: {finding.check}: {of}{at}: {finding.text}; {finding.advice}",
+            markup=False,
+            soft_wrap=True,
+        )
+    counted = Counter(finding.check for finding in findings)
+    what = ", ".join(f"{count} {name}" for name, count in counted.most_common())
+    console.print(f"{path}: {entries} entries; {what or 'nothing is wrong'}", markup=False)

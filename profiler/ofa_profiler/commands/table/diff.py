@@ -1,0 +1,76 @@
+"""``ofa-table diff``: two tables of one space side by side."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from ofa_profiler.commands.cli import answer, json_option, print_json
+from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_tables.diff import Diff, diff_tables
+from ofa_tables.table import LatencyTable
+
+LISTED = 20
+
+
+@click.command(
+    short_help="Two tables of one space side by side.", epilog=example("ofa-table diff monday.lut tuesday.lut")
+)
+@click.argument("first_path", metavar="A", type=TABLE)
+@click.argument("second_path", metavar="B", type=TABLE)
+@click.option("--keys", is_flag=True, help="List every entry, not only those that differ most.")
+@json_option
+def diff(first_path: Path, second_path: Path, keys: bool, as_json: bool) -> None:
+    """How the figures of B differ from those of A, and which differences are more than the visits leave open.
+
+    The tables may be of different devices, settings, or times.
+    """
+    with LatencyTable.read(first_path) as first, LatencyTable.read(second_path) as second:
+        compared = diff_tables(first, second)
+        differences = first.identity.differences(second.identity, "in A", "in B")
+    if as_json:
+        print_json(
+            {
+                "first": str(first_path),
+                "second": str(second_path),
+                "differences": differences,
+                "entries": len(compared.differences),
+                "exceeding": sum(difference.exceeds for difference in compared.differences),
+                "median_ratio": compared.median_ratio,
+                "median_apart": compared.median_apart,
+                "only_first": list(compared.only_first),
+                "only_second": list(compared.only_second),
+                "keys": [{**asdict(one), "exceeds": one.exceeds} for one in compared.differences],
+            }
+        )
+        return
+    print_diff(compared, differences, keys)
+
+
+def print_diff(compared: Diff, differences: list[str], every: bool) -> None:
+    ordered = sorted(compared.differences, key=lambda one: -abs(one.ratio - 1) / max(one.uncertainty, 1e-9))
+    exceeding = [one for one in ordered if one.exceeds]
+    listing = columns("key", "A ms", "B ms", "B / A", "±", "flags")
+    for one in ordered if every else exceeding[:LISTED]:
+        flag = "differs" if one.exceeds else ""
+        listing.add_row(
+            one.key,
+            f"{one.first_ms:.4f}",
+            f"{one.second_ms:.4f}",
+            f"{one.ratio:.3f}",
+            f"{1.96 * one.uncertainty:.1%}",
+            flag,
+        )
+    if listing.row_count:
+        print_wide(listing)
+        answer.print()
+    for difference in differences:
+        answer.print(f"identity     {difference}", markup=False)
+    answer.print(
+        f"{len(compared.differences)} entries in both; B takes {compared.median_ratio:.3f} × A in the median, "
+        f"single entries lie {compared.median_apart:.1%} apart"
+    )
+    answer.print(f"{len(exceeding)} differ by more than their visits leave open")
+    for name, only in (("A", compared.only_first), ("B", compared.only_second)):
+        if only:
+            answer.print(f"{len(only)} are in {name} alone")
