@@ -180,7 +180,7 @@ def old(inspected: Inspected) -> Iterator[Finding]:
 
 
 def missing(inspected: Inspected) -> Iterator[Finding]:
-    """Keys that a resolution lacks of which the table has a key that no other resolution has: it is meant to be there."""
+    """Keys that a resolution lacks of which the table has one that no other resolution has: it is meant to be there."""
     if inspected.space is None:
         return
     at = Counter(key for px in inspected.space.resolutions_px for key in set(inspected.space.keys(px)))
