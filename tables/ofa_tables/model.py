@@ -7,9 +7,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from ofa_tables.errors import EntriesMissing
-from ofa_tables.table import IMPORTED, LatencyTable
+from ofa_tables.table import IMPORTED, Entry, LatencyTable, students_t
 
 CALIBRATIONS = "calibration/"  # names in the store begin so
+
+# A sum over many entries knows its spread well, whatever each of them does.
+FIGURES_FREEDOM = 100.0
 
 # What a Calibration expects before it has seen a network: how far one lies off the line, and what the line's constant
 # is of a typical latency. Their ratio is the weight that draws the constant towards 0.
@@ -17,9 +20,16 @@ NETWORK_ERROR = 0.03
 EXPECTED_BASE = 0.2
 HUBER = 1.345  # as efficient as least squares to 95 % where errors are normal
 REWEIGHTINGS = 30
+PARAMETERS = 2
+FEWEST_FREE = 3
 
 
 class Population(Protocol):
+    """``genes[-1]`` is each network's resolution, as an index into the Space's."""
+
+    @property
+    def genes(self) -> Any: ...
+
     def __len__(self) -> int: ...
 
 
@@ -41,6 +51,8 @@ class Space(Protocol):
 
     def keys(self, resolution_px: int) -> list[str]: ...
 
+    def entry_indices(self, population: Any) -> np.ndarray: ...
+
     def pricer(self, figures: np.ndarray) -> Pricer: ...
 
 
@@ -52,12 +64,22 @@ class Calibration:
     """What whole networks taught: latency = ``base_ms`` + ``scale`` · summed prediction.
 
     It takes up what the Blocks of a network have of each other: beside large ones each finds the caches emptier than
-    its figure says, beside small ones fuller. Two parameters, for K networks are few.
+    its figure says, beside small ones fuller. Two parameters, for K networks are few. ``error`` is how far the networks
+    that taught lie off the line, as a standard deviation relative to their latency; None where they are too few to say.
     """
 
     scale: float
     networks: int
     base_ms: float = 0.0
+    error: float | None = None
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the 95 % interval of one more network's latency, relative to it; None where nothing tells of it."""
+        if self.error is None:
+            return None
+        freedom = self.networks - PARAMETERS
+        return students_t(freedom) * self.error * float(np.sqrt(1 + 1 / self.networks))
 
     def __call__(self, latency_ms: Any) -> Any:
         return self.base_ms + self.scale * latency_ms
@@ -82,9 +104,12 @@ class Calibration:
             weighted = np.vstack([rows * weights[:, None], [0.0, NETWORK_ERROR / EXPECTED_BASE]])
             line = np.linalg.lstsq(weighted, np.append(weights, 0.0), rcond=None)[0]
         scale, base = line
+        freedom = len(measured) - PARAMETERS
+        off = np.minimum(np.abs(rows @ line - 1), 3 * usual)  # one disturbed network does not widen it without bound
+        error = float(np.sqrt((off**2).sum() / freedom)) if freedom >= FEWEST_FREE else None
         if scale <= 0 or base * typical_ms + scale * predicted.min() <= 0:
             return cls(float(np.median(measured / predicted)), len(measured))
-        return cls(float(scale), len(measured), float(base * typical_ms))
+        return cls(float(scale), len(measured), float(base * typical_ms), error)
 
 
 class LatencyModel:
@@ -149,6 +174,34 @@ class LatencyModel:
         """(N,) latencies in ms, calibrated where the model has a Calibration."""
         return self._calibrate(self.raw(population))
 
+    def half_widths(self, population: Population) -> np.ndarray | None:
+        """(N,) half the 95 % interval of each prediction, relative to it; None where the table has no intervals.
+
+        What the Visits leave open of each figure adds up over a network's entries (of an entry that stands there
+        several times, as often); what the networks that taught were off by is wider, where there is a Calibration.
+        """
+        errors_ms = self._standard_errors_ms(population)
+        if errors_ms is None:
+            return None
+        from_figures = students_t(FIGURES_FREEDOM) * errors_ms / self.raw(population)
+        if self.calibration is None or self.calibration.half_width is None:
+            return from_figures
+        return np.maximum(from_figures, self.calibration.half_width)
+
+    def _standard_errors_ms(self, population: Population) -> np.ndarray | None:
+        table_errors = np.array(
+            [
+                [np.nan if (entry := self.table.entry(key, px)) is None else _error_ms(entry) for key in keys]
+                for px, keys in ((px, self.space.keys(px)) for px in self.space.resolutions_px)
+            ]
+        )
+        indices = self.space.entry_indices(population)  # (positions, N), negative where nothing stands
+        errors = np.where(indices < 0, 0.0, table_errors[population.genes[-1][None, :], indices])
+        if np.isnan(errors).any():
+            return None
+        same = indices[:, None, :] == indices[None, :, :]
+        return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
+
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
         """The smallest predicted latency there is in ms, and a network that has it."""
         smallest, population = self._pricer.cheapest(self.require(resolutions_px))
@@ -163,6 +216,10 @@ class LatencyModel:
     @property
     def _calibrate(self) -> Callable[[Any], Any]:
         return self.calibration or (lambda latency_ms: latency_ms)
+
+
+def _error_ms(entry: Entry) -> float:
+    return np.nan if entry.standard_error is None else entry.standard_error * entry.latency_ms
 
 
 def fullest_space(table: LatencyTable, spaces: Sequence[SpaceT]) -> SpaceT:

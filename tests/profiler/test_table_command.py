@@ -142,7 +142,7 @@ def test_show_counts_networks_and_shows_calibrations(run_json, measured):
         write_calibration(table, SPACE, Calibration(1.5, 8))
     shown = run_json("show", path)
     assert (shown["networks"], shown["entries"]) == (1, 98)
-    assert shown["calibrations"] == {SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0}}
+    assert shown["calibrations"] == {SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0, "error": None}}
     assert shown["spaces"][0]["calibrated"]
     assert shown["spaces"][0]["largest_ms"] == pytest.approx(1.5 * before["largest_ms"])
 
@@ -160,7 +160,7 @@ def test_show_keys_lists_every_entry_whole(run, run_json, measured):
     path = measured()
     _, out, _ = run("show", path, "--keys")
     assert all(key in out for key in SPACE.keys(160))
-    assert re.search(r"shaky +1\.5000 +33\.3% +2 +20 +unstable", out)
+    assert re.search(r"shaky +1\.5000 +\d+\.\d% +33\.3% +2 +20 +unstable", out)
     assert re.search(r"broken +0 +0 +crashed: signal \[11\]", out)
     listed = run_json("show", path, "--keys")["keys"]
     assert len(listed) == 98
@@ -183,7 +183,10 @@ def test_import_and_export_know_each_other(run, run_json, measured, tmp_path):
     assert exported["space"] == SPACE.name
     run_json(*import_arguments(*exported["files"], format="ofa-yaml", out=tmp_path / "again.lut"))
     networks = [SMALLEST, LARGEST]
-    before, after = (run_json(*predict_arguments(table, networks)) for table in (path, tmp_path / "again.lut"))
+    before, after = (
+        [(one["latency_ms"], one["blocks"]) for one in run_json(*predict_arguments(table, networks))["predictions"]]
+        for table in (path, tmp_path / "again.lut")
+    )
     assert before == after
 
 
@@ -215,7 +218,8 @@ def test_merge_says_which_calibration_it_drops(run, measured, tmp_path):
 def test_a_prediction_is_the_sum_of_its_blocks(run_json, measured):
     predicted = run_json(*predict_arguments(measured(), LARGEST))
     assert list(predicted) == ["latency_ms", "low_ms", "high_ms", "calibrated", "blocks"]
-    assert (predicted["low_ms"], predicted["high_ms"], predicted["calibrated"]) == (None, None, False)
+    assert predicted["low_ms"] < predicted["latency_ms"] < predicted["high_ms"]
+    assert not predicted["calibrated"]
     assert len(predicted["blocks"]) == 2 + 20 + 4
     assert predicted["latency_ms"] == pytest.approx(sum(block["latency_ms"] for block in predicted["blocks"]))
 
@@ -366,3 +370,33 @@ def test_a_wrong_call_exits_2(run, arguments):
     code, _, err = run(*arguments)
     assert code == 2
     assert err
+
+
+# Check and diff.
+
+
+def test_check_prints_a_line_for_each_fault_and_fails(run, run_json, measured):
+    path = measured()
+    code, out, err = run("check", path)
+    assert code == 1
+    assert re.search(r"error: failed: broken: crashed: signal \[11\]; .*ofa-profile", out)
+    assert "98 entries" in err
+    _, text, _ = run("check", path, "--json")
+    found = json.loads(text.splitlines()[-1])
+    assert found["errors"] == sum(finding["severity"] == "error" for finding in found["findings"])
+
+
+def test_check_wants_tables_that_are_there(run, measured, tmp_path):
+    code, _, err = run("check", measured(), "--against", tmp_path / "none.lut")
+    assert code == 1
+    assert "none.lut is not there" in err
+
+
+def test_diff_says_how_far_two_tables_lie_apart(run, run_json, measured):
+    one, two = measured("a.lut"), measured("b.lut", seed=1)
+    found = run_json("diff", one, two)
+    assert found["entries"] == len(found["keys"]) == 97
+    assert found["differences"] == []
+    code, out, _ = run("diff", one, two)
+    assert code == 0
+    assert "97 entries in both" in out

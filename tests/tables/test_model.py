@@ -75,6 +75,44 @@ def test_networks_that_are_all_alike_teach_a_scale_alone(measured_ms):
     assert calibration(4.0) == pytest.approx(4.4, rel=0.03)
 
 
+def test_an_interval_holds_and_is_narrow():
+    """Of networks that lie off the line by 2 %, as the twenty did that taught it."""
+    rng = np.random.default_rng(0)
+    within, widths = [], []
+    for _ in range(200):
+        summed = rng.uniform(2, 6, 40)
+        measured = (1.2 * summed - 0.4) * rng.normal(1, 0.02, 40)
+        calibration = Calibration.fit(summed[:20], measured[:20])
+        within += list(np.abs(measured[20:] / calibration(summed[20:]) - 1) <= calibration.half_width)
+        widths.append(calibration.half_width)
+    assert 0.92 < np.mean(within) < 0.98
+    assert np.median(widths) == pytest.approx(0.043, abs=0.005)
+
+
+def test_too_few_networks_tell_nothing_of_an_interval():
+    assert Calibration.fit([1.0, 2.0, 3.0], [1.1, 2.2, 3.3]).half_width is None
+
+
+def test_what_visits_leave_open_adds_up_over_a_network(make_table):
+    space = find_space("ofa-mbv3-w1.0")
+    with LatencyTable.read(make_table()) as table:
+        model = LatencyModel(table, space)
+        population = space.sample(50, np.random.default_rng(0), (160,))
+        halves = model.half_widths(population)
+        entries = [entry.half_width for entry in table.entries]
+        assert (halves < np.median(entries)).all()  # independent errors partly cancel
+        taught = LatencyModel(table, space, Calibration(1.0, 20, 0.0, error=0.05))
+        assert taught.half_widths(population) == pytest.approx(taught.calibration.half_width)
+
+
+def test_a_table_without_visits_of_its_own_has_no_intervals(make_table, visit):
+    space = find_space("ofa-mbv3-w1.0")
+    keys = space.keys(160)
+    with LatencyTable.open(make_table(without=keys)) as table:
+        table.add([visit(key, 1.0) for key in keys])
+        assert LatencyModel(table, space).half_widths(space.sample(3, np.random.default_rng(0), (160,))) is None
+
+
 def test_a_calibration_never_makes_the_larger_sum_the_faster_network():
     calibration = Calibration.fit([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
     assert calibration.scale > 0

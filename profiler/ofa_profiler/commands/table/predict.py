@@ -49,18 +49,20 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
     figures = {
         px: dict(zip(space.keys(px), model.table.figures_ms(space.keys(px), px), strict=True)) for px in resolutions
     }
+    half_widths = model.half_widths(population)
+    halves = [None] * len(architectures) if half_widths is None else half_widths
     return [
         {
             "latency_ms": float(latency_ms),
-            "low_ms": None,
-            "high_ms": None,
+            "low_ms": None if half is None else float(latency_ms * (1 - half)),
+            "high_ms": None if half is None else float(latency_ms * (1 + half)),
             "calibrated": model.calibration is not None,
             "blocks": [
                 {"key": block.key, "latency_ms": float(figures[architecture.resolution_px][block.key])}
                 for block in space.network_blocks(architecture)
             ],
         }
-        for architecture, latency_ms in zip(architectures, model.predict(population), strict=True)
+        for architecture, latency_ms, half in zip(architectures, model.predict(population), halves, strict=True)
     ]
 
 
@@ -75,6 +77,8 @@ def _print_prediction(prediction: dict[str, Any]) -> None:
         listing.add_row("[bold]calibrated[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
     else:
         listing.add_row("[bold]sum[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
+    if prediction["low_ms"] is not None:
+        listing.add_row("95 % interval", f"{prediction['low_ms']:.4f} – {prediction['high_ms']:.4f}", "")
     print_wide(listing)
 
 

@@ -14,12 +14,12 @@ from ofa_nas.spaces import all_spaces
 from ofa_profiler.commands.cli import answer, json_option, print_json
 from ofa_profiler.commands.display import TABLE, columns, example, print_wide
 from ofa_tables.summary import Reach, Summary, summarise
-from ofa_tables.table import IMPORTED, Entry, LatencyTable
+from ofa_tables.table import IMPORTED, IN_NETWORKS, Entry, LatencyTable
 
 
 @click.command(short_help="What a table holds.", epilog=example("ofa-table show note10.lut --keys"))
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--keys", is_flag=True, help="List every entry: figure, spread between visits, visits, samples, flags.")
+@click.option("--keys", is_flag=True, help="List every entry: figure, half its 95 % interval, spread, visits, flags.")
 @json_option
 def show(path: Path, keys: bool, as_json: bool) -> None:
     """What the table T is of, what it holds, and the smallest and largest network of each space that it can predict."""
@@ -45,6 +45,7 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
         "runtime": identity.runtime,
         "runtime_version": identity.runtime_version,
         "settings": asdict(identity.settings),
+        "blocks": identity.blocks,
         "created_at": opened.store.get("created_at"),
         "entries": summary.entries,
         "failed": summary.failed,
@@ -74,6 +75,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "key": entry.key,
         "resolution": entry.resolution_px,
         **{"latency_ms": None, "mean_ms": None, "std_ms": None, **latencies},
+        "half_width": entry.half_width,
         "spread": entry.spread,
         "visits": entry.visits,
         "samples": entry.samples,
@@ -109,6 +111,8 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     if identity.runtime == IMPORTED:
         yield "from", ", ".join(Path(file).name for file in opened.store.get("imported_from") or [])
     yield "settings", str(identity.settings)
+    if identity.runtime != IMPORTED:
+        yield "blocks", "timed inside networks" if identity.blocks == IN_NETWORKS else "timed alone"
     if summary.lasted:
         yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
     yield "entries", f"{summary.entries}, from {summary.visits} visits"
@@ -128,12 +132,13 @@ def _period(first: float, last: float) -> str:
 
 
 def _print_entries(entries: Sequence[Entry]) -> None:
-    listing = columns("key", "px", "ms", "spread", "visits", "samples", "flags")
+    listing = columns("key", "px", "ms", "±", "spread", "visits", "samples", "flags")
     for entry in entries:
         listing.add_row(
             escape(entry.key),
             str(entry.resolution_px or ""),
             "" if entry.failure else f"{entry.latency_ms:.4f}",
+            "" if entry.half_width is None else f"{entry.half_width:.1%}",
             "" if entry.failure else f"{entry.spread:.1%}",
             str(entry.visits),
             str(entry.samples),
