@@ -20,6 +20,7 @@ from ofa_agent.timing import Budget
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.client import Lease
 from ofa_profiler.connections import Connection
+from ofa_profiler.drift import Drift, Stretch
 from ofa_profiler.lowering import Model, lower
 from ofa_tables.errors import AgentLost
 from ofa_tables.measurement import RETRIED, Measurement, statistics
@@ -75,6 +76,7 @@ class Outcome:
     visits: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
     timed_seconds: float = 0.0
+    stretches: list[Stretch] = field(default_factory=list)
 
 
 def lower_tasks(blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0) -> list[Task]:
@@ -157,6 +159,7 @@ class Campaign:
     def _measure(self, lease: Lease) -> None:
         waiting = self._plan()[::-1]
         under_way: dict[str, Visit] = {}
+        drift: Drift[Visit] = Drift()
 
         def next_visit() -> Any:
             while waiting:
@@ -177,8 +180,11 @@ class Campaign:
             lease.acknowledge([message.visit_id])
             self._outcome.visits.update(taken.key for taken in measurements)
             self._outcome.timed_seconds += measurement.timed_ns / 1e9
+            drift.watch(measurement, visit)
             if not measurement.ok or any(taken.disturbed for taken in measurements):
                 self._retry(visit, measurement, waiting)
+            if not waiting and not under_way:
+                waiting += self._again(drift)
             self._progress.measured(measurement, len(waiting) + len(under_way))
 
     def _adopt(self, message: Any, waiting: list[Visit]) -> Visit | None:
@@ -197,6 +203,21 @@ class Campaign:
             waiting.insert(0, replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1))
         elif not measurement.ok:
             self._outcome.failures[measurement.key] = f"{measurement.status}: {measurement.error}"
+
+    def _again(self, drift: Drift[Visit]) -> list[Visit]:
+        """At the end of a run, the Visits that the device was disturbed during, to be taken again."""
+        found = drift.disturbed()
+        if found is None:
+            return []
+        disturbed, stretch = found
+        again = [
+            replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1)
+            for visit in disturbed
+            if visit.attempt < RETRIES
+        ]
+        self._outcome.stretches.append(stretch)
+        self._progress.say(f"{stretch}; {'taking them again' if again else 'they are flagged'}")
+        return again
 
     def _message(self, visit: Visit) -> Any:
         task = visit.task

@@ -9,10 +9,11 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
-from ofa_tables.model import Space
+from ofa_tables.model import LatencyModel, Space
 from ofa_tables.table import IMPORTED, Entry, LatencyTable
 
 ERROR = "error"
@@ -68,7 +69,17 @@ class Inspected:
         """What to do about a figure that is not right."""
         if self.imported:
             return "ask its publisher, or measure the table with ofa-profile"
-        return "measure it again: ofa-profile --fresh"
+        return f"measure more of it: {self._command} --effort thorough"
+
+    @property
+    def _command(self) -> str:
+        return self.table.profile_command(self.space.name if self.space else "SPACE", self.resolution_px)
+
+    @cached_property
+    def resolution_px(self) -> int | None:
+        """The one that the table is complete at, where there is one alone."""
+        complete = LatencyModel(self.table, self.space).resolutions_px if self.space else []
+        return complete[0] if len(complete) == 1 else None
 
 
 def check(inspected: Inspected) -> list[Finding]:
@@ -154,8 +165,8 @@ def noisy(inspected: Inspected) -> Iterator[Finding]:
         deviation = entry.spread if entry.visits > 1 else entry.std_ms / entry.latency_ms if entry.latency_ms > 0 else 0
         if deviation > NOISY:
             what = "its visits spread" if entry.visits > 1 else "its samples deviate"
-            advice = inspected.again if inspected.imported else "measure more of it: ofa-profile --effort thorough"
-            yield _of(entry, "noisy", ERROR, f"{what} by {deviation:.0%} of its figure", advice)
+            text = f"{what} by {deviation:.0%} of its figure, over {NOISY:.0%}"
+            yield _of(entry, "noisy", ERROR, text, inspected.again)
 
 
 def few_samples(inspected: Inspected) -> Iterator[Finding]:
@@ -163,8 +174,9 @@ def few_samples(inspected: Inspected) -> Iterator[Finding]:
         return
     for entry in inspected.entries:
         if entry.visits < 3:
-            text = f"{entry.visits} visit{'s' * (entry.visits != 1)}, three is the least that tells of a spread"
-            yield _of(entry, "few visits", WARNING, text, "run the same ofa-profile command to its end")
+            visits = f"{entry.visits} undisturbed visit{'s' * (entry.visits != 1)}"
+            text = f"{visits}, three are the least that tell of a spread"
+            yield _of(entry, "few visits", WARNING, text, inspected.again)
 
 
 def old(inspected: Inspected) -> Iterator[Finding]:
@@ -193,7 +205,7 @@ def missing(inspected: Inspected) -> Iterator[Finding]:
                 advice = (
                     f"import a file that has it, or leave {px} px out"
                     if inspected.imported
-                    else f"ofa-profile --space {inspected.space.name} --resolutions {px} --out {inspected.table.path}"
+                    else inspected.table.profile_command(inspected.space.name, px)
                 )
                 yield Finding("missing", ERROR, key, f"{inspected.space.name} has it at {px} px", advice, px)
 

@@ -14,7 +14,8 @@ SIGNIFICANT = 3.0
 
 @dataclass(frozen=True)
 class Difference:
-    """One key in both tables. ``ratio`` is the second figure over the first, ``uncertainty`` that of the ratio."""
+    """One key in both tables. ``ratio`` is the second figure over the first, ``uncertainty`` its standard error,
+    relative to it."""
 
     key: str
     resolution_px: int | None
@@ -26,7 +27,7 @@ class Difference:
     @property
     def exceeds(self) -> bool:
         """Whether the two differ by more than their uncertainty."""
-        return abs(self.ratio - 1) > SIGNIFICANT * self.uncertainty
+        return bool(abs(np.log(self.ratio)) > SIGNIFICANT * self.uncertainty)
 
 
 @dataclass(frozen=True)
@@ -69,5 +70,5 @@ def _figures(entries: Sequence[Entry]) -> dict[tuple[str, int | None], Entry]:
 
 def _difference(first: Entry, second: Entry) -> Difference:
     ratio = second.latency_ms / first.latency_ms
-    uncertainty = ratio * float(np.hypot(first.standard_error or 0.0, second.standard_error or 0.0))
+    uncertainty = float(np.hypot(first.standard_error or 0.0, second.standard_error or 0.0))
     return Difference(first.key, first.resolution_px, first.latency_ms, second.latency_ms, ratio, uncertainty)

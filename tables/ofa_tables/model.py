@@ -161,10 +161,7 @@ class LatencyModel:
     def _mend(self, resolution_px: int) -> str:
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose another resolution than {resolution_px}"
-        return (
-            f"measure them with ofa-profile --target {self.table.identity.target} --space {self.space.name} "
-            f"--resolutions {resolution_px} --out {self.table.path}"
-        )
+        return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
 
     def raw(self, population: Population) -> np.ndarray:
         """(N,) summed latencies in ms; NaN at a resolution that the table lacks."""

@@ -227,6 +227,8 @@ def _journal(path: Path) -> Path:
 
 def _require_ours(path: Path) -> bytes:
     """The header, read before SQLite sees the file: a foreign one is not touched. Raises TableUnreadable."""
+    if os.path.isdir(path):
+        raise TableUnreadable(f"{path} is a folder; name the table's file")
     if not os.path.isfile(path):
         raise TableUnreadable(f"{path} is not there; make it with ofa-profile or ofa-table import")
     try:

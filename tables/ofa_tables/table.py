@@ -32,6 +32,9 @@ IN_NETWORKS = "in-networks"
 # Entries whose Visits spread more than this are flagged; torch.utils.benchmark warns from the same point.
 UNSTABLE_SPREAD = 0.10
 
+# Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
+OFF_PACE = 0.25
+
 # What is usual in a table counts as much as so many Visits of the entry's own.
 USUAL_WEIGHT = 4
 # A median of normally distributed values is so much less certain than their mean.
@@ -184,6 +187,17 @@ class LatencyTable:
                 "choose another file with --out, or begin anew with --fresh"
             )
 
+    def profile_command(self, space: str, resolution_px: int | None = None) -> str:
+        """The ofa-profile command that goes on with this table."""
+        identity, settings = self.identity, self.identity.settings
+        words = ["ofa-profile", "--target", identity.target, "--space", space]
+        words += ["--resolutions", str(resolution_px)] if resolution_px else []
+        words += ["--threads", str(settings.threads)] if settings.threads != 1 else []
+        words += ["--batch", str(settings.batch)] if settings.batch != 1 else []
+        words += ["--precision", settings.precision] if settings.precision != "fp32" else []
+        words += ["--blocks", ALONE] if identity.blocks == ALONE else []
+        return " ".join([*words, "--out", str(self.path)])
+
     # Measurements and entries.
 
     def add(self, measurements: Sequence[Measurement]) -> None:
@@ -209,11 +223,14 @@ class LatencyTable:
 
     @cached_property
     def visits(self) -> dict[tuple[str, int | None], list[Measurement]]:
-        """By key and resolution, at the table's pace; disturbed Visits only where there are no others."""
+        """By key and resolution, at the table's pace.
+
+        Visits during which the device changed its pace, or was far from the table's, only where there are no others.
+        """
         visits: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
         for measurement in self.measurements:
             visits[measurement.key, measurement.resolution_px].append(measurement.at_pace(self.reference_ms))
-        return {place: _undisturbed(group) for place, group in visits.items()}
+        return {place: _undisturbed(group, self.reference_ms) for place, group in visits.items()}
 
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
@@ -301,8 +318,15 @@ def _log_medians(visits: Sequence[Measurement]) -> np.ndarray:
     return np.log([visit.median_ms for visit in visits if visit.ok and visit.median_ms and visit.median_ms > 0])
 
 
-def _undisturbed(visits: list[Measurement]) -> list[Measurement]:
-    kept = [visit for visit in visits if not visit.disturbed]
+def off_pace(reference_ms: float | None, usual_ms: float | None) -> bool:
+    """Whether the reference Job took so much more or less than it usually does that the device was another one."""
+    if reference_ms is None or usual_ms is None:
+        return False
+    return max(reference_ms, usual_ms) > (1 + OFF_PACE) * min(reference_ms, usual_ms)
+
+
+def _undisturbed(visits: list[Measurement], usual_ms: float | None) -> list[Measurement]:
+    kept = [visit for visit in visits if not visit.disturbed and not off_pace(visit.reference_ms, usual_ms)]
     return kept if any(visit.ok for visit in kept) else visits
 
 

@@ -29,6 +29,8 @@ def test_what_exceeds_the_spread_of_visits_is_told(both, visit):
     second.add([visit(KEYS[5], slow, round=number) for number in range(3, 20)])
     exceeding = [difference for difference in diff_tables(first, second).differences if difference.exceeds]
     assert [difference.key for difference in exceeding] == [KEYS[5]]
+    back = [difference.key for difference in diff_tables(second, first).differences if difference.exceeds]
+    assert back == [KEYS[5]]
     assert exceeding[0].ratio == pytest.approx(1.3, rel=0.02)
 
 

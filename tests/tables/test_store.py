@@ -135,10 +135,15 @@ def test_a_newer_table_asks_for_an_update(path):
         LatencyTable.open(path)
 
 
-@pytest.mark.parametrize("name", ["absent.lut", "absent/t.lut", "."])
+@pytest.mark.parametrize("name", ["absent.lut", "absent/t.lut"])
 def test_a_table_that_is_not_there_says_how_to_make_one(tmp_path, name):
     with pytest.raises(TableUnreadable, match="is not there; make it"):
         LatencyTable.open(tmp_path / name)
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(TableUnreadable, match="is a folder"):
+        LatencyTable.read(tmp_path)
 
 
 def test_an_existing_file_is_never_replaced(path, identity):

@@ -92,7 +92,8 @@ def profile(
             )
             finished = visited_in_all(table, EFFORTS[effort].rounds)
             rounds, budget = plan_rounds(table, space, resolutions, EFFORTS[effort])
-            with CampaignProgress(console, "measuring blocks") as progress:
+            noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
+            with CampaignProgress(console, noun) as progress:
                 outcome = Campaign(table, rounds, budget, progress, f"ofa-profile {space.name}").run(connection)
             summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
     if as_json:
@@ -174,7 +175,8 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     parts += [f"{summary[name]} {name}" for name in ("reused", "failed", "flagged") if summary[name]]
     answer.print(
         f"[bold]{summary['entries']} entries[/]: {', '.join(parts)}; "
-        f"{summary['visits']} visits in {summary['seconds']:.1f} s ({summary['timed_seconds']:.1f} s of them timed)"
+        f"{summary['visits']} visits of blocks in {summary['seconds']:.1f} s "
+        f"({summary['timed_seconds']:.1f} s of them timed)"
     )
     if summary["flagged"]:
         rounds = EFFORTS["thorough"].rounds
@@ -182,6 +184,8 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
             "[yellow]flagged[/]: their visits spread by more than 10 %, for the device changed its pace meanwhile; "
             f"the same command with --effort thorough visits every block in {rounds} rounds"
         )
+    for stretch in outcome.stretches:
+        answer.print(f"[yellow]disturbed[/]: {stretch}")
     for key, reason in outcome.failures.items():
         answer.print(f"  failed: {key}: {reason}", markup=False)
     answer.print(f"table: {summary['table']}", markup=False)

@@ -64,11 +64,13 @@ def print_diff(compared: Diff, differences: list[str], every: bool) -> None:
     if listing.row_count:
         print_wide(listing)
         answer.print()
+    if len(exceeding) > LISTED and not every:
+        answer.print(f"the {LISTED} that differ most of {len(exceeding)}; --keys lists every entry\n")
     for difference in differences:
-        answer.print(f"identity     {difference}", markup=False)
+        answer.print(f"not the same: {difference}", markup=False)
     answer.print(
         f"{len(compared.differences)} entries in both; B takes {compared.median_ratio:.3f} × A in the median, "
-        f"single entries lie {compared.median_apart:.1%} apart"
+        f"half of the entries lie within {compared.median_apart:.1%}"
     )
     answer.print(f"{len(exceeding)} differ by more than their visits leave open")
     for name, only in (("A", compared.only_first), ("B", compared.only_second)):

@@ -1,0 +1,62 @@
+"""A run in which the device is another one for a while, on a reference Job that the test makes up."""
+
+import numpy as np
+import pytest
+
+from ofa_profiler.drift import FEWEST_READINGS, Drift
+from ofa_tables.measurement import Measurement, statistics
+
+
+def reading(number, pace):
+    took_ns = round(2e6 * pace)
+    return Measurement(
+        f"v{number}",
+        "k",
+        started_at=100.0 + number,
+        reference_before_ns=took_ns,
+        reference_after_ns=took_ns,
+        **statistics([10]),
+    )
+
+
+def watched(*paces):
+    drift = Drift()
+    for number, pace in enumerate(paces):
+        drift.watch(reading(number, pace), number)
+    return drift
+
+
+def test_a_steady_run_is_not_disturbed():
+    rng = np.random.default_rng(0)
+    assert watched(*rng.normal(1, 0.05, 60)).disturbed() is None
+
+
+def test_a_disturbed_stretch_is_named():
+    disturbed, stretch = watched(*[1.0] * 20, *[2.0] * 10, *[1.0] * 20).disturbed()
+    assert disturbed == list(range(20, 30))
+    assert (stretch.visits, stretch.seconds) == (10, pytest.approx(10.0))
+    assert (stretch.pace, stretch.usual_ms) == (pytest.approx(2.0), pytest.approx(2.0))
+    assert "10 visits (10 s): the reference job took 2.00 × its usual 2 ms" in str(stretch)
+
+
+def test_a_device_that_is_far_faster_for_a_while_is_another_one_too():
+    disturbed, _ = watched(*[1.0] * 20, *[0.5] * 3).disturbed()
+    assert disturbed == [20, 21, 22]
+
+
+def test_what_was_told_is_not_told_again():
+    drift = watched(*[1.0] * 20, 3.0)
+    assert drift.disturbed() is not None
+    drift.watch(reading(30, 1.0), 30)
+    assert drift.disturbed() is None
+
+
+def test_few_readings_do_not_tell_what_is_usual():
+    assert watched(*[1.0] * (FEWEST_READINGS - 2), 3.0).disturbed() is None
+
+
+def test_a_visit_without_a_reference_tells_nothing():
+    drift = Drift()
+    for number in range(50):
+        drift.watch(Measurement(f"v{number}", "k", **statistics([10])), number)
+    assert drift.disturbed() is None
