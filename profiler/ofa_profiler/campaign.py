@@ -32,7 +32,8 @@ from ofa_tables.table import Identity, LatencyTable
 OTHERS_BYTES = 4 << 20
 
 VISIT_TIMEOUT_S = 120.0
-RETRIES = 2  # of one Visit, before the campaign goes on without it
+RETRIES = 2  # of one Visit that failed, before the campaign goes on without it
+RETAKES = 1  # of one that was disturbed
 RESTARTS = 3  # of the agent, without a single Measurement in between
 RESTART_PAUSE_S = 1.0
 
@@ -199,7 +200,8 @@ class Campaign:
 
     def _retry(self, visit: Visit, measurement: Measurement, waiting: list[Visit]) -> None:
         """One that failed or was disturbed, again at the end of the run, when what disturbed it may have passed."""
-        if (measurement.ok or measurement.status in RETRIED) and visit.attempt < RETRIES:
+        limit = RETAKES if measurement.ok else RETRIES if measurement.status in RETRIED else 0
+        if visit.attempt < limit:
             waiting.insert(0, replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1))
         elif not measurement.ok:
             self._outcome.failures[measurement.key] = f"{measurement.status}: {measurement.error}"
@@ -213,7 +215,7 @@ class Campaign:
         again = [
             replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1)
             for visit in disturbed
-            if visit.attempt < RETRIES
+            if visit.attempt < RETAKES
         ]
         self._outcome.stretches.append(stretch)
         self._progress.say(f"{stretch}; {'taking them again' if again else 'they are flagged'}")

@@ -33,7 +33,7 @@ IN_NETWORKS = "in-networks"
 UNSTABLE_SPREAD = 0.10
 
 # Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
-OFF_PACE = 0.25
+OFF_PACE = 0.4
 
 # What is usual in a table counts as much as so many Visits of the entry's own.
 USUAL_WEIGHT = 4

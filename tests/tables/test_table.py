@@ -137,7 +137,7 @@ def test_going_on_under_other_conditions_is_refused(make_table, identity):
 
 
 def test_a_visit_far_from_the_tables_pace_counts_only_where_there_is_no_other(make_table, visit):
-    """Beyond a quarter, Jobs no longer slow down as the reference does."""
+    """Beyond two fifths, Jobs no longer slow down as the reference does."""
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for median_ms, reference_ms in ((5.0, 2.0), (5.1, 2.0), (14.0, 4.0)):
             both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(reference_ms * 1e6))
