@@ -29,8 +29,8 @@ CARRIER = "carrier"  # to time Blocks inside
 ALONE = "alone"
 IN_NETWORKS = "in-networks"
 
-# Entries whose Visits spread more than this are flagged; torch.utils.benchmark warns from the same point.
-UNSTABLE_SPREAD = 0.10
+# Entries whose 95 % interval reaches further than this to either side are flagged.
+UNSTABLE_HALF_WIDTH = 0.10
 
 # Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
 OFF_PACE = 0.4
@@ -285,7 +285,7 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
     weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
-    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good, spread), "", px)
+    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
 
 
 def with_standard_errors(
@@ -297,14 +297,19 @@ def with_standard_errors(
     variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}
     if not variances:
         return entries
-    usual = float(np.mean(list(variances.values())))
+    # Over its chi-square's median (Wilson-Hilferty), so that a few wild entries do not make all of them uncertain.
+    usual = float(
+        np.median([variance / (1 - 2 / (9 * (len(logs[place]) - 1))) ** 3 for place, variance in variances.items()])
+    )
     errors = {}
     for place, variance in variances.items():
         visits_less_one = len(logs[place]) - 1
         freedom = visits_less_one + USUAL_WEIGHT
         pooled = (visits_less_one * variance + USUAL_WEIGHT * usual) / freedom
         error = MEDIAN_TO_MEAN * np.sqrt(pooled / len(logs[place]))
-        errors[place] = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
+        entry = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
+        unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
+        errors[place] = replace(entry, flags=("unstable", *entry.flags)) if unstable else entry
     return {**entries, **errors}
 
 
@@ -330,12 +335,10 @@ def _undisturbed(visits: list[Measurement], usual_ms: float | None) -> list[Meas
     return kept if any(visit.ok for visit in kept) else visits
 
 
-def _flags(visits: Sequence[Measurement], spread: float) -> tuple[str, ...]:
+def _flags(visits: Sequence[Measurement]) -> tuple[str, ...]:
     flags = []
     if all(visit.disturbed for visit in visits):
         flags.append("disturbed")
-    if spread > UNSTABLE_SPREAD:
-        flags.append("unstable")
     if not all(visit.warm for visit in visits):
         flags.append("cold")
     return tuple(flags)

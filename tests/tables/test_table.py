@@ -43,8 +43,12 @@ def test_an_entry_that_only_failed_has_no_figure(failed_visit):
     assert entry.failure == "unsupported: no kernel for it"
 
 
-def test_visits_far_apart_are_flagged(visit):
-    assert derive_entry("k", [visit("k", 1.0), visit("k", 1.3)]).flags == ("unstable",)
+def test_an_entry_whose_interval_is_wide_is_flagged(make_table, visit):
+    with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
+        table.add([visit("wide", median) for median in (1.0, 1.3, 1.1)])
+        table.add([visit("narrow", median) for median in (1.0, 1.02, 1.01)])
+        assert table.entry("wide").flags == ("unstable",)
+        assert table.entry("narrow").half_width < table.entry("wide").half_width
 
 
 def test_a_visit_that_never_warmed_up_is_flagged(visit):

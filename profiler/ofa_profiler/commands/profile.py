@@ -181,8 +181,8 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     if summary["flagged"]:
         rounds = EFFORTS["thorough"].rounds
         answer.print(
-            "[yellow]flagged[/]: their visits spread by more than 10 %, with the device's pace or with what stands "
-            f"beside a block; the same command with --effort thorough visits every block in {rounds} rounds"
+            "[yellow]flagged[/]: their 95 % interval is wider than ±10 %, or the device changed in every visit; "
+            f"the same command with --effort thorough visits every block in {rounds} rounds"
         )
     for stretch in outcome.stretches:
         answer.print(f"[yellow]disturbed[/]: {stretch}")
