@@ -57,6 +57,7 @@ def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):
     process = ofa.start(
         *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128"),
         *("--effort", "thorough", "--out", "t.lut"),  # so that it does not end before it is interrupted
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     log = ofa.home / "agent.log"
     while not log.exists() or log.read_text().count("acknowledged") < 5:
