@@ -181,9 +181,10 @@ class Campaign:
             lease.acknowledge([message.visit_id])
             self._outcome.visits.update(taken.key for taken in measurements)
             self._outcome.timed_seconds += measurement.timed_ns / 1e9
-            drift.watch(measurement, visit)
             if not measurement.ok or any(taken.disturbed for taken in measurements):
                 self._retry(visit, measurement, waiting)
+            else:
+                drift.watch(measurement, visit)
             if not waiting and not under_way:
                 waiting += self._again(drift)
             self._progress.measured(measurement, len(waiting) + len(under_way))

@@ -149,7 +149,8 @@ class Comparer:
         return noise(np.array(passes).T).mape if passes else None
 
     def _passes_ms(self, key: str) -> tuple[float, float] | None:
-        return passes_ms(self._table.visits.get((key, None), []))
+        undisturbed = passes_ms(self._table.visits.get((key, None), []))
+        return undisturbed or passes_ms(self._table.visits_at_pace(key))
 
     def measured(self, role: str) -> Iterator[ComparedNetwork]:
         """The table's networks of this Space that have been measured in both passes."""

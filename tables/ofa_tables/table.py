@@ -232,6 +232,10 @@ class LatencyTable:
             visits[measurement.key, measurement.resolution_px].append(measurement.at_pace(self.reference_ms))
         return {place: _undisturbed(group, self.reference_ms) for place, group in visits.items()}
 
+    def visits_at_pace(self, key: str) -> list[Measurement]:
+        """Every Visit of a key at the table's pace, disturbed ones too."""
+        return [visit.at_pace(self.reference_ms) for visit in self.measurements if visit.key == key]
+
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
         entries = {place: derive_entry(place[0], group) for place, group in self.visits.items()}

@@ -67,6 +67,22 @@ def test_a_network_with_too_few_visits_in_a_pass_is_not_compared():
     assert passes_ms([*visits, Measurement("last", "n", round=1, **statistics([10]))]) is not None
 
 
+def test_a_network_whose_visits_were_mostly_disturbed_is_compared_all_the_same(model):
+    (architecture,) = draw(model, SPACE, 0, 1, seed=0).teachers
+    network = SPACE.network(architecture)
+    model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), CALIBRATION)
+    steady, disturbed = (
+        {"reference_before_ns": 1_000_000, "reference_after_ns": after} for after in (1_000_000, 2_000_000)
+    )
+    model.table.add(
+        [
+            Measurement(f"v{r}", network.key, round=r, **(steady if r == 0 else disturbed), **statistics([9]))
+            for r in range(ROUNDS)
+        ]
+    )
+    assert [compared.key for compared in Comparer(model.table, SPACE).measured(CALIBRATION)] == [network.key]
+
+
 def test_both_passes_get_as_many_rounds():
     assert ROUNDS % 2 == MORE_ROUNDS % 2 == 0
 
