@@ -26,7 +26,8 @@ from ofa_profiler.connections import Connection, connect
 from ofa_profiler.efforts import EFFORTS, NETWORK_BUDGET
 from ofa_profiler.lowering import lower
 from ofa_profiler.targets import find_target
-from ofa_tables.model import Calibration, LatencyModel
+from ofa_tables.calibration import Calibration
+from ofa_tables.model import LatencyModel
 from ofa_tables.table import CALIBRATION, IN_NETWORKS, TEST, Identity, LatencyTable, Settings
 
 RUNTIME = "onnxruntime"

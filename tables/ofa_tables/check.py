@@ -4,7 +4,6 @@ A check is a function from a table to Findings, registered in CHECKS. An error i
 device, or that makes predictions wrong; a warning is something that a careful reader wants to know.
 """
 
-import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -13,25 +12,25 @@ from functools import cached_property
 
 import numpy as np
 
+from ofa_tables.entry import FEWEST_VISITS, Entry
+from ofa_tables.keys import width_and_kernel
 from ofa_tables.model import LatencyModel, Space
-from ofa_tables.table import IMPORTED, Entry, LatencyTable
+from ofa_tables.table import IMPORTED, LatencyTable
 
 ERROR = "error"
 WARNING = "warning"
 
 # A deviation of a third of the mean, as in published tables, says next to nothing.
 NOISY = 1 / 3
-# So much faster must a Block with a larger kernel or more channels be, beyond what both Blocks' Visits spread, before
-# it is an error: padded and unpadded channels differ by some percent on real devices.
+# A Block with a larger kernel or more channels may be so much faster, and what both Blocks' Visits spread: padded and
+# unpadded channels differ by some percent on real devices.
 NOT_MONOTONE = 0.15
 # A Block is compared with what its kind's others say of it by a plane through log kernel and log expand.
 OUT_OF_LINE = 1.6
 FEWEST_LIKES = 6
 SECONDS_A_DAY = 86400.0
 
-_SIZES = re.compile(r"-expand:(\d+)-kernel:(\d+)-")
-
-Place = tuple[str, int | None]
+Kind = tuple[str, int | None]  # of Blocks at one place of the network, and the resolution of a published figure
 
 
 @dataclass(frozen=True)
@@ -173,10 +172,10 @@ def few_samples(inspected: Inspected) -> Iterator[Finding]:
     if inspected.imported:
         return
     for entry in inspected.entries:
-        if entry.visits < 3:
+        if entry.visits < FEWEST_VISITS:
             visits = f"{entry.visits} undisturbed visit{'s' * (entry.visits != 1)}"
-            text = f"{visits}, three are the least that tell of a spread"
-            yield _of(entry, "few visits", WARNING, text, inspected.again)
+            text = f"{visits}, {FEWEST_VISITS} are the least that tell of a spread"
+            yield _of(entry, "few samples", WARNING, text, inspected.again)
 
 
 def old(inspected: Inspected) -> Iterator[Finding]:
@@ -254,14 +253,14 @@ def _statistics(entry: Entry) -> tuple[float, float]:
     return entry.mean_ms, entry.std_ms
 
 
-def _kinds(entries: Sequence[Entry]) -> dict[Place, dict[tuple[int, int], Entry]]:
+def _kinds(entries: Sequence[Entry]) -> dict[Kind, dict[tuple[int, int], Entry]]:
     """Entries with a latency by kind: those of one kind differ in (expand, kernel) alone."""
-    kinds: dict[Place, dict[tuple[int, int], Entry]] = defaultdict(dict)
+    kinds: dict[Kind, dict[tuple[int, int], Entry]] = defaultdict(dict)
     for entry in entries:
-        sizes = _SIZES.search(entry.key)
-        if sizes and entry.latency_ms > 0:
-            kind = entry.key[: sizes.start()] + entry.key[sizes.end() - 1 :]
-            kinds[kind, entry.resolution_px][int(sizes.group(1)), int(sizes.group(2))] = entry
+        sized = width_and_kernel(entry.key)
+        if sized and entry.latency_ms > 0:
+            kind, width, kernel = sized
+            kinds[kind, entry.resolution_px][width, kernel] = entry
     return kinds
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofa_tables.entry import Entry
 from ofa_tables.errors import EntriesMissing
-from ofa_tables.table import Entry, LatencyTable
+from ofa_tables.table import LatencyTable
 
 # A difference counts where it is more than so many standard errors; with hundreds of entries, two would be many.
 SIGNIFICANT = 3.0

@@ -2,12 +2,18 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 OK = "ok"
+
+# What a Visit's condition says where it was so.
+HOT = "hot"
+THROTTLED = "throttled"
+
+NETWORK = "network:"  # keys of whole networks begin so
 
 # A failure of these kinds may pass when the Visit is taken again; "unsupported" and "malformed" will not.
 RETRIED = ("crashed", "timed-out", "out-of-memory")
@@ -23,6 +29,8 @@ class Measurement:
     ``round`` is the shuffled round it was taken in. ``reference_…_ns`` is what the reference Job took right before and
     after; 0 where it was not run. ``resolution_px`` is set only where a published file gave the
     figure for one resolution. ``warm`` and ``narrow`` say whether warm-up and burst ended by their rule, not by time.
+    ``condition`` is the device's, before and after, as JSON: clocks in MHz, the hottest temperature in °C, load, and
+    what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool.
     """
 
     visit_id: str
@@ -44,6 +52,7 @@ class Measurement:
     narrow: bool = True
     reference_before_ns: int = 0
     reference_after_ns: int = 0
+    condition: str = ""
     started_at: float = 0.0
     received_at: float = field(default_factory=time.time)
 
@@ -59,22 +68,21 @@ class Measurement:
         return (self.reference_before_ns + self.reference_after_ns) / 2e6
 
     @property
+    def taken_with(self) -> str:
+        """The Visit that it comes from: Blocks that were timed inside one network have it in common."""
+        return self.visit_id.partition("/")[0]
+
+    @property
     def disturbed(self) -> bool:
-        """Whether the device changed its pace during the Visit."""
+        """Whether the device changed its pace during the Visit, and nothing but the reference tells of its pace."""
+        if self.taken_with != self.visit_id:
+            return False  # the other Blocks that were timed with it tell
         times = self.reference_before_ns, self.reference_after_ns
         return min(times) > 0 and max(times) > (1 + DISTURBED) * min(times)
 
-    def at_pace(self, reference_ms: float | None) -> "Measurement":
-        """What it would have been where the reference Job takes ``reference_ms``; raw samples stay as they are."""
-        if reference_ms is None or self.reference_ms is None:
-            return self
-        factor = reference_ms / self.reference_ms
-        scaled = {
-            name: factor * value
-            for name in ("median_ms", "mean_ms", "std_ms")
-            if (value := getattr(self, name)) is not None
-        }
-        return replace(self, **scaled)
+    def was(self, mark: str) -> bool:
+        """Whether the device was HOT or THROTTLED."""
+        return f'"{mark}": true' in self.condition
 
     @property
     def samples_ms(self) -> np.ndarray:

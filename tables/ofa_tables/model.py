@@ -1,27 +1,22 @@
-"""LatencyModel: a table's figures for a Space, and the Calibration that whole networks taught it."""
+"""LatencyModel: a table's figures for a Space, with the Calibration that whole networks taught it."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ofa_tables.calibration import Calibration
+from ofa_tables.entry import Entry, students_t
 from ofa_tables.errors import EntriesMissing
-from ofa_tables.table import IMPORTED, Entry, LatencyTable, students_t
+from ofa_tables.interpolation import INTERPOLATED
+from ofa_tables.table import IMPORTED, LatencyTable
 
 CALIBRATIONS = "calibration/"  # names in the store begin so
 
 # A sum over many entries knows its spread well, whatever each of them does.
 FIGURES_FREEDOM = 100.0
-
-# What a Calibration expects before it has seen a network: how far one lies off the line, and what the line's constant
-# is of a typical latency. Their ratio is the weight that draws the constant towards 0.
-NETWORK_ERROR = 0.03
-EXPECTED_BASE = 0.2
-HUBER = 1.345  # as efficient as least squares to 95 % where errors are normal
-REWEIGHTINGS = 30
-PARAMETERS = 2
-FEWEST_FREE = 3
 
 
 class Population(Protocol):
@@ -59,59 +54,6 @@ class Space(Protocol):
 SpaceT = TypeVar("SpaceT", bound=Space)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """What whole networks taught: latency = ``base_ms`` + ``scale`` · summed prediction.
-
-    It takes up what the Blocks of a network have of each other: beside large ones each finds the caches emptier than
-    its figure says, beside small ones fuller. Two parameters, for K networks are few. ``error`` is how far the networks
-    that taught lie off the line, as a standard deviation relative to their latency; None where they are too few to say.
-    """
-
-    scale: float
-    networks: int
-    base_ms: float = 0.0
-    error: float | None = None
-
-    @property
-    def half_width(self) -> float | None:
-        """Half the 95 % interval of one more network's latency, relative to it; None where nothing tells of it."""
-        if self.error is None:
-            return None
-        freedom = self.networks - PARAMETERS
-        return students_t(freedom) * self.error * float(np.sqrt(1 + 1 / self.networks))
-
-    def __call__(self, latency_ms: Any) -> Any:
-        return self.base_ms + self.scale * latency_ms
-
-    def __str__(self) -> str:
-        base = f" {'+' if self.base_ms > 0 else '−'} {abs(self.base_ms):.3f} ms" if self.base_ms else ""
-        return f"× {self.scale:.4f}{base}"
-
-    @classmethod
-    def fit(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Calibration":
-        """Least squares of the relative error, robust (Huber's weights: one disturbed network among the K moves it
-        little). ``base_ms`` is drawn towards 0, so that few networks, or networks that are all alike, teach the scale
-        alone. So they do where larger sums would else be predicted to be faster."""
-        predicted, measured = np.asarray(predicted_ms, dtype=float), np.asarray(measured_ms, dtype=float)
-        typical_ms = float(np.median(measured))
-        rows = np.stack([predicted / measured, typical_ms / measured], axis=1)
-        line = np.array([np.median(measured / predicted), 0.0])
-        for _ in range(REWEIGHTINGS):
-            off = np.abs(rows @ line - 1)
-            usual = max(float(np.median(off)) / 0.6745, 1e-9)  # a normal distribution's standard deviation
-            weights = np.sqrt(np.minimum(1.0, HUBER * usual / np.maximum(off, 1e-12)))
-            weighted = np.vstack([rows * weights[:, None], [0.0, NETWORK_ERROR / EXPECTED_BASE]])
-            line = np.linalg.lstsq(weighted, np.append(weights, 0.0), rcond=None)[0]
-        scale, base = line
-        freedom = len(measured) - PARAMETERS
-        off = np.minimum(np.abs(rows @ line - 1), 3 * usual)  # one disturbed network does not widen it without bound
-        error = float(np.sqrt((off**2).sum() / freedom)) if freedom >= FEWEST_FREE else None
-        if scale <= 0 or base * typical_ms + scale * predicted.min() <= 0:
-            return cls(float(np.median(measured / predicted)), len(measured))
-        return cls(float(scale), len(measured), float(base * typical_ms), error)
-
-
 class LatencyModel:
     """Prices a Population at once: ``predict`` with the table's Calibration, ``raw`` without."""
 
@@ -132,6 +74,14 @@ class LatencyModel:
         """The resolutions at which no entry is missing."""
         complete = ~np.isnan(self.figures_ms).any(axis=1)
         return [px for px, whole in zip(self.space.resolutions_px, complete, strict=True) if whole]
+
+    def interpolated(self) -> list[Entry]:
+        """The entries of those resolutions that the table has from others of their kind, each once."""
+        if not self.table.interpolates:
+            return []
+        keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
+        entries = (self.table.entry(key) for key in keys)
+        return [entry for entry in entries if entry is not None and INTERPOLATED in entry.flags]
 
     def require(self, resolutions_px: Iterable[int] | None = None) -> list[int]:
         """The given resolutions, or all that are complete. Raises EntriesMissing: how many of how many, and which."""
@@ -169,7 +119,37 @@ class LatencyModel:
 
     def predict(self, population: Population) -> np.ndarray:
         """(N,) latencies in ms, calibrated where the model has a Calibration."""
-        return self._calibrate(self.raw(population))
+        return self._calibrate(self.summed(population))
+
+    def summed(self, population: Population) -> np.ndarray:
+        """(N,) sums of the figures, each shifted as the Calibration says."""
+        return self._calibrated_pricer(population)
+
+    @cached_property
+    def _shifted_ms(self) -> np.ndarray:
+        """``figures_ms``, each shifted as the Calibration says."""
+        if self.calibration is None or not self.calibration.shifts:
+            return self.figures_ms
+        factors = [self.calibration.factors(self.space.keys(px)) for px in self.space.resolutions_px]
+        return self.figures_ms * np.array(factors)
+
+    @cached_property
+    def _calibrated_pricer(self) -> Pricer:
+        return self.space.pricer(self._shifted_ms)
+
+    def taught(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
+        """What these networks, measured as a whole, teach."""
+        keys = dict.fromkeys(key for px in self.space.resolutions_px for key in self.space.keys(px))
+        column = {key: number for number, key in enumerate(keys)}
+        parts_ms = np.zeros((len(population), len(keys)))
+        for network, (px_index, indices) in enumerate(
+            zip(population.genes[-1], self.space.entry_indices(population).T, strict=True)
+        ):
+            of_px = self.space.keys(self.space.resolutions_px[px_index])
+            for index in indices[indices >= 0]:
+                parts_ms[network, column[of_px[index]]] += self.figures_ms[px_index, index]
+        standing = np.flatnonzero(parts_ms.any(axis=0))
+        return Calibration.teach([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
 
     def half_widths(self, population: Population) -> np.ndarray | None:
         """(N,) half the 95 % interval of each prediction, relative to it; None where the table has no intervals.
@@ -201,13 +181,13 @@ class LatencyModel:
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
         """The smallest predicted latency there is in ms, and a network that has it."""
-        smallest, population = self._pricer.cheapest(self.require(resolutions_px))
+        smallest, population = self._calibrated_pricer.cheapest(self.require(resolutions_px))
         return float(self._calibrate(smallest)), population
 
     def dearest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
         """The largest predicted latency there is in ms, and a network that has it."""
         wanted = self.require(resolutions_px)
-        largest, population = self.space.pricer(-self.figures_ms).cheapest(wanted)
+        largest, population = self.space.pricer(-self._shifted_ms).cheapest(wanted)
         return float(self._calibrate(-largest)), population
 
     @property

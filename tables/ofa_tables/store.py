@@ -19,7 +19,7 @@ from ofa_tables.errors import TableError, TableUnreadable
 from ofa_tables.measurement import Measurement
 
 APPLICATION_ID = 0x0FA1A7E0
-FORMAT = 2
+FORMAT = 3
 
 # https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 says how the file is journalled, 60 holds
 # user_version, 68 application_id.
@@ -40,7 +40,7 @@ CREATE TABLE measurements (
     resolution_px INTEGER, count INTEGER NOT NULL, median_ms REAL, mean_ms REAL, std_ms REAL, samples_ns BLOB NOT NULL,
     warmup_runs INTEGER NOT NULL, first_ns INTEGER NOT NULL, timed_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
     warm INTEGER NOT NULL, narrow INTEGER NOT NULL,
-    reference_before_ns INTEGER NOT NULL, reference_after_ns INTEGER NOT NULL,
+    reference_before_ns INTEGER NOT NULL, reference_after_ns INTEGER NOT NULL, condition TEXT NOT NULL,
     started_at REAL NOT NULL, received_at REAL NOT NULL
 );
 CREATE INDEX measurements_by_key ON measurements (key);

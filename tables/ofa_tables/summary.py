@@ -4,17 +4,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ofa_tables.model import Calibration, LatencyModel, Space, calibrations
-from ofa_tables.table import CARRIER, Entry, LatencyTable
+from ofa_tables.calibration import Calibration
+from ofa_tables.entry import Entry
+from ofa_tables.model import LatencyModel, Space, calibrations
+from ofa_tables.table import CARRIER, LatencyTable
 
 
 @dataclass(frozen=True)
 class Reach:
-    """The smallest and the largest network of a Space that is whole at a resolution, in ms as predicted."""
+    """The smallest and the largest network of a Space that is whole at a resolution, in ms as predicted.
+
+    ``interpolated`` of its ``entries`` were not measured.
+    """
 
     space: str
     resolution_px: int
     entries: int
+    interpolated: int
     smallest_ms: float
     largest_ms: float
     calibrated: bool
@@ -63,11 +69,13 @@ def summarise(table: LatencyTable, spaces: Sequence[Space]) -> Summary:
 
 def _reaches(table: LatencyTable, space: Space) -> list[Reach]:
     model = LatencyModel.calibrated(table, space)
+    interpolated = {entry.key for entry in model.interpolated()}
     return [
         Reach(
             space=space.name,
             resolution_px=px,
             entries=len(space.keys(px)),
+            interpolated=len(interpolated.intersection(space.keys(px))),
             smallest_ms=model.cheapest([px])[0],
             largest_ms=model.dearest([px])[0],
             calibrated=model.calibration is not None,

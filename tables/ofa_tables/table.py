@@ -4,21 +4,23 @@ import contextlib
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ofa_tables.entry import FEWEST_VISITS, Entry, derive_entry, with_standard_errors
 from ofa_tables.errors import TableMismatch, TableUnreadable
-from ofa_tables.measurement import Measurement
+from ofa_tables.interpolation import Interpolation
+from ofa_tables.measurement import NETWORK, Measurement
+from ofa_tables.pace import at_pace, usual_reference_ms
 from ofa_tables.store import Store
 
 IMPORTED = "imported"
-
-NETWORK = "network:"  # keys of whole networks begin so
+SIMULATED = ("roofline",)  # runtimes that compute what a device would take
 
 # What whole networks were measured for.
 TEST = "test"
@@ -29,16 +31,8 @@ CARRIER = "carrier"  # to time Blocks inside
 ALONE = "alone"
 IN_NETWORKS = "in-networks"
 
-# Entries whose 95 % interval reaches further than this to either side are flagged.
-UNSTABLE_HALF_WIDTH = 0.10
-
 # Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
 OFF_PACE = 0.4
-
-# What is usual in a table counts as much as so many Visits of the entry's own.
-USUAL_WEIGHT = 4
-# A median of normally distributed values is so much less certain than their mean.
-MEDIAN_TO_MEAN = 1.2533
 
 
 @dataclass(frozen=True)
@@ -77,38 +71,6 @@ class Identity:
             for name in mine
             if mine[name] != theirs[name]
         ]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One key's figure and what it rests on.
-
-    ``latency_ms`` is the median of the Visits' medians, each at the table's pace; ``spread`` their interquartile range,
-    relative to it;
-    ``mean_ms`` and ``std_ms`` are of all samples; ``failure`` is the last failed Visit's text where none succeeded.
-    ``resolution_px`` is set only where a published file gave the figure for one resolution. ``standard_error`` is that
-    of ``latency_ms``, relative to it, from how the Visits lie apart; None where no Visits tell of it.
-    """
-
-    key: str
-    latency_ms: float
-    mean_ms: float
-    std_ms: float
-    spread: float
-    visits: int
-    samples: int
-    flags: tuple[str, ...] = ()
-    failure: str = ""
-    resolution_px: int | None = None
-    standard_error: float | None = None
-    degrees_of_freedom: float = 0.0
-
-    @property
-    def half_width(self) -> float | None:
-        """Half the 95 % interval of ``latency_ms``, relative to it; None where nothing tells of it."""
-        if self.standard_error is None:
-            return None
-        return students_t(self.degrees_of_freedom) * self.standard_error
 
 
 class LatencyTable:
@@ -203,7 +165,7 @@ class LatencyTable:
     def add(self, measurements: Sequence[Measurement]) -> None:
         """Commits them; a repeat of a visit_id is dropped."""
         self.store.add(list(measurements))
-        for derived in ("measurements", "reference_ms", "visits", "_entries", "_any_resolution"):
+        for derived in ("measurements", "reference_ms", "visits", "_entries", "_any_resolution", "_interpolation"):
             self.__dict__.pop(derived, None)
 
     @cached_property
@@ -213,39 +175,72 @@ class LatencyTable:
 
     @cached_property
     def reference_ms(self) -> float | None:
-        """The table's pace: how long the reference Job took while its Blocks were measured, in the median."""
-        readings = [
-            measurement.reference_ms
-            for measurement in self.measurements
-            if measurement.reference_ms is not None and not measurement.key.startswith(NETWORK)
-        ]
-        return float(np.median(readings)) if readings else None
+        """The table's pace: how long the reference Job takes at it."""
+        return usual_reference_ms(self.measurements)
 
     @cached_property
     def visits(self) -> dict[tuple[str, int | None], list[Measurement]]:
-        """By key and resolution, at the table's pace.
-
-        Visits during which the device changed its pace, or was far from the table's, only where there are no others.
-        """
+        """By key and resolution, at the table's pace."""
         visits: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
-        for measurement in self.measurements:
-            visits[measurement.key, measurement.resolution_px].append(measurement.at_pace(self.reference_ms))
-        return {place: _undisturbed(group, self.reference_ms) for place, group in visits.items()}
+        for measurement in at_pace(self.measurements, self.reference_ms):
+            visits[measurement.key, measurement.resolution_px].append(measurement)
+        return dict(visits)
 
-    def visits_at_pace(self, key: str) -> list[Measurement]:
-        """Every Visit of a key at the table's pace, disturbed ones too."""
-        return [visit.at_pace(self.reference_ms) for visit in self.measurements if visit.key == key]
+    def rounds_of(self) -> dict[str, set[int]]:
+        """The rounds that each key has been visited in, successfully."""
+        rounds: dict[str, set[int]] = defaultdict(set)
+        for measurement in self.measurements:
+            if measurement.ok:
+                rounds[measurement.key].add(measurement.round)
+        return rounds
+
+    def steady(self, visits: Sequence[Measurement]) -> list[Measurement]:
+        """Those during which the device neither changed its pace nor was far from the table's; where there is none,
+        all."""
+        kept = [visit for visit in visits if not self._disturbed(visit)]
+        return kept if any(visit.ok for visit in kept) else list(visits)
+
+    def _disturbed(self, visit: Measurement) -> bool:
+        return visit.disturbed or off_pace(visit.reference_ms, self.reference_ms)
 
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
-        entries = {place: derive_entry(place[0], group) for place, group in self.visits.items()}
-        return with_standard_errors(entries, self.visits)
+        steady = {place: self.steady(visits) for place, visits in self.visits.items()}
+        entries = {place: derive_entry(place[0], visits) for place, visits in steady.items()}
+        for place, visits in steady.items():
+            if all(self._disturbed(visit) for visit in visits):
+                entries[place] = entries[place].flagged("disturbed")
+            if 0 < entries[place].visits < FEWEST_VISITS and self.identity.runtime != IMPORTED:
+                entries[place] = entries[place].flagged("few-samples")
+            if self.identity.runtime in SIMULATED:
+                entries[place] = entries[place].flagged("simulated")
+        return with_standard_errors(entries, steady)
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
-        """The entry, or None. Where a published file gave a figure of its own for this resolution, that one."""
+        """The entry, or None. Where a published file gave a figure of its own for this resolution, that one.
+
+        Of a table that was made to be interpolated, also an entry that lies between others of its kind.
+        """
         return (
-            self._entries.get((key, resolution_px)) or self._entries.get((key, None)) or self._any_resolution.get(key)
+            self._entries.get((key, resolution_px))
+            or self._entries.get((key, None))
+            or self._any_resolution.get(key)
+            or (self._interpolation(key) if self.interpolates else None)
         )
+
+    @cached_property
+    def interpolates(self) -> bool:
+        """Whether ofa-profile chose which entries to measure, the others to be interpolated."""
+        return bool(self.store.get("interpolates"))
+
+    def interpolate(self) -> None:
+        """From now on."""
+        self.store.put("interpolates", True)
+        self.interpolates = True
+
+    @cached_property
+    def _interpolation(self) -> Interpolation:
+        return Interpolation(entry for entry in self.entries if not entry.failure)
 
     @property
     def network_keys(self) -> set[str]:
@@ -271,78 +266,8 @@ class LatencyTable:
         return sorted({px for _, px in self._entries if px is not None})
 
 
-def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
-    """The figure of one key (at one resolution) from its Visits; NaN where none succeeded."""
-    good = [visit for visit in visits if visit.ok and visit.median_ms is not None]
-    px = visits[0].resolution_px
-    if not good:
-        nan = float("nan")
-        failure = f"{visits[-1].status}: {visits[-1].error}"
-        return Entry(key, nan, nan, nan, 0.0, 0, 0, ("failed",), failure, px)
-    medians = np.array([visit.median_ms for visit in good], dtype=float)
-    latency = float(np.median(medians))
-    low, high = np.quantile(medians, (0.25, 0.75))
-    spread = float((high - low) / latency) if latency > 0 else 0.0
-    counts = np.array([visit.count for visit in good], dtype=float)
-    means = np.array([visit.mean_ms for visit in good], dtype=float)
-    stds = np.array([visit.std_ms for visit in good], dtype=float)
-    weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
-    mean = float(weights @ means)
-    std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
-    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
-
-
-def with_standard_errors(
-    entries: dict[tuple[str, int | None], Entry], visits: Mapping[tuple[str, int | None], Sequence[Measurement]]
-) -> dict[tuple[str, int | None], Entry]:
-    """The entries with their standard errors: what each one's few Visits say of their spread, drawn towards what is
-    usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual)."""
-    logs = {place: _log_medians(group) for place, group in visits.items()}
-    variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}
-    if not variances:
-        return entries
-    # Over its chi-square's median (Wilson-Hilferty), so that a few wild entries do not make all of them uncertain.
-    usual = float(
-        np.median([variance / (1 - 2 / (9 * (len(logs[place]) - 1))) ** 3 for place, variance in variances.items()])
-    )
-    errors = {}
-    for place, variance in variances.items():
-        visits_less_one = len(logs[place]) - 1
-        freedom = visits_less_one + USUAL_WEIGHT
-        pooled = (visits_less_one * variance + USUAL_WEIGHT * usual) / freedom
-        error = MEDIAN_TO_MEAN * np.sqrt(pooled / len(logs[place]))
-        entry = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
-        unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
-        errors[place] = replace(entry, flags=("unstable", *entry.flags)) if unstable else entry
-    return {**entries, **errors}
-
-
-def students_t(degrees_of_freedom: float) -> float:
-    """The 97.5 % quantile of Student's t, to 1 % from 4 degrees of freedom on (Cornish-Fisher expansion)."""
-    z, nu = 1.959964, degrees_of_freedom
-    return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
-
-
-def _log_medians(visits: Sequence[Measurement]) -> np.ndarray:
-    return np.log([visit.median_ms for visit in visits if visit.ok and visit.median_ms and visit.median_ms > 0])
-
-
 def off_pace(reference_ms: float | None, usual_ms: float | None) -> bool:
     """Whether the reference Job took so much more or less than it usually does that the device was another one."""
     if reference_ms is None or usual_ms is None:
         return False
     return max(reference_ms, usual_ms) > (1 + OFF_PACE) * min(reference_ms, usual_ms)
-
-
-def _undisturbed(visits: list[Measurement], usual_ms: float | None) -> list[Measurement]:
-    kept = [visit for visit in visits if not visit.disturbed and not off_pace(visit.reference_ms, usual_ms)]
-    return kept if any(visit.ok for visit in kept) else visits
-
-
-def _flags(visits: Sequence[Measurement]) -> tuple[str, ...]:
-    flags = []
-    if all(visit.disturbed for visit in visits):
-        flags.append("disturbed")
-    if not all(visit.warm for visit in visits):
-        flags.append("cold")
-    return tuple(flags)

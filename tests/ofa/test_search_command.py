@@ -8,7 +8,8 @@ import pytest
 from ofa_nas.accuracy import MacsStandIn, write_layers
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
-from ofa_tables.model import Calibration, LatencyModel, write_calibration
+from ofa_tables.calibration import Calibration
+from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.table import LatencyTable
 
 FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"

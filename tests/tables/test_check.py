@@ -110,7 +110,7 @@ def test_an_entry_with_few_visits_is_a_warning(table, plant):
     value = latency_ms(table)
     plant(KEY, value, 1.01 * value)
     findings = check(Inspected(table, SPACE))
-    assert [(finding.check, finding.severity) for finding in findings] == [("few visits", WARNING)]
+    assert [(finding.check, finding.severity) for finding in findings] == [("few samples", WARNING)]
 
 
 def test_an_old_entry(table, plant):

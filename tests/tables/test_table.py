@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import find_space
+from ofa_tables.entry import derive_entry
 from ofa_tables.errors import TableMismatch
 from ofa_tables.measurement import Measurement
-from ofa_tables.table import LatencyTable, Settings, derive_entry
+from ofa_tables.table import LatencyTable, Settings
 
 SPACE = find_space("ofa-mbv3-w1.0")
 
@@ -71,10 +72,10 @@ def test_a_disturbed_visit_counts_only_where_there_is_no_other(make_table, visit
     steady = dict.fromkeys(disturbed, 2_300_000)
     with LatencyTable.open(make_table()) as table:
         table.add([visit("k", 9.0, **disturbed)])
-        assert table.entry("k").flags == ("disturbed",)
+        assert "disturbed" in table.entry("k").flags
         table.add([visit("k", 5.0, **steady)])
         entry = table.entry("k")
-    assert (entry.latency_ms, entry.visits, entry.flags) == (pytest.approx(5.0), 1, ())
+    assert (entry.latency_ms, entry.visits, entry.flags) == (pytest.approx(5.0), 1, ("few-samples",))
 
 
 def test_the_interval_holds_for_few_visits(make_table, visit):

@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from ofa_tables.model import Space
-from ofa_tables.table import Entry, LatencyTable
+from ofa_tables.entry import Entry
+from ofa_tables.model import LatencyModel, Space
+from ofa_tables.table import LatencyTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,7 @@ def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
     import pandas as pd  # half a second, which commands that need no frame do not pay
 
     entries = [entry for entry in table.entries if space is None or _belongs(entry, space)]
+    entries += LatencyModel(table, space).interpolated() if space else []
     frame = pd.DataFrame(
         {
             "key": [entry.key for entry in entries],

@@ -1,0 +1,31 @@
+"""What a published key says of its Block: kind, sizes, and place in the network."""
+
+import re
+
+_MAPS = re.compile(r"-input:(\d+)x\1x(\d+)-output:(\d+)x\3x(\d+)")
+_WIDTH_AND_KERNEL = re.compile(r"-expand:(\d+)-kernel:(\d+)(?=-)")
+
+
+def kind_and_size(key: str) -> tuple[str, int] | None:
+    """What Blocks that differ in the size of their feature maps alone have in common, and the size of the input; None
+    for keys without a feature map."""
+    found = _MAPS.search(key)
+    if found is None:
+        return None
+    return f"{key[: found.start()]}-{found.group(2)}-{found.group(4)}{key[found.end() :]}", int(found.group(1))
+
+
+def width_and_kernel(key: str) -> tuple[str, int, int] | None:
+    """(what Blocks that differ in these two alone have in common, mid channels, kernel size); None for others."""
+    found = _WIDTH_AND_KERNEL.search(key)
+    if found is None:
+        return None
+    return key[: found.start()] + key[found.end() :], int(found.group(1)), int(found.group(2))
+
+
+def place(key: str) -> str:
+    """What all Blocks have in common that can stand at one place of a network, at any resolution."""
+    kind = kind_and_size(key)
+    rest = kind[0] if kind else key
+    narrowed = width_and_kernel(rest)
+    return narrowed[0] if narrowed else rest

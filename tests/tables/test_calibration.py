@@ -1,0 +1,105 @@
+"""What whole networks teach, on networks that the test makes up of entries whose figures are off by known shares."""
+
+import numpy as np
+import pytest
+
+from ofa_nas.spaces import find_space
+from ofa_tables.calibration import Calibration
+from ofa_tables.keys import place
+from ofa_tables.model import LatencyModel, read_calibration, write_calibration
+from ofa_tables.table import LatencyTable
+
+SPACE = find_space("ofa-mbv3-w1.0")
+RNG = np.random.default_rng(3)
+KEYS = list(dict.fromkeys(key for px in SPACE.resolutions_px for key in SPACE.keys(px)))
+OF_PLACE = {name: RNG.normal(0, 0.05) for name in dict.fromkeys(map(place, KEYS))}
+OFF = {key: OF_PLACE[place(key)] + RNG.normal(0, 0.03) for key in KEYS}
+
+
+class Truth:
+    """A device on which each figure of the table is off by OFF, and networks by some noise."""
+
+    def __init__(self, table, noise=0.005):
+        self.model = LatencyModel(table, SPACE)
+        factors = np.array([[1 + OFF[key] for key in SPACE.keys(px)] for px in SPACE.resolutions_px])
+        self._true = SPACE.pricer(self.model.figures_ms * factors)
+        self._noise, self._rng = noise, np.random.default_rng(7)
+
+    def networks(self, count, seed, resolutions=(160,)):
+        return SPACE.canonical(SPACE.sample_spread(count, np.random.default_rng(seed), resolutions))
+
+    def measured(self, networks):
+        return 1.1 * self._true(networks) * np.exp(self._rng.normal(0, self._noise, len(networks)))
+
+    def teach(self, count, **where):
+        networks = self.networks(count, seed=1, **where)
+        return self.model.taught(networks, self.measured(networks))
+
+    def off(self, calibration, seed=2, **where):
+        """Root mean square of the relative errors of networks that did not teach."""
+        networks = self.networks(200, seed, **where)
+        predicted = LatencyModel(self.model.table, SPACE, calibration).predict(networks)
+        return float(np.sqrt(np.mean((predicted / (1.1 * self._true(networks)) - 1) ** 2)))
+
+
+@pytest.fixture
+def truth(make_table):
+    with LatencyTable.read(make_table(resolutions=(160, 224))) as table:
+        yield Truth(table)
+
+
+def test_networks_teach_which_entries_are_off(truth):
+    line = Calibration.fit(truth.model.raw(truth.networks(40, 1)), truth.measured(truth.networks(40, 1)))
+    assert truth.off(truth.teach(40)) < 0.7 * truth.off(line)
+
+
+def test_more_networks_teach_more(truth):
+    assert truth.off(truth.teach(120)) < truth.off(truth.teach(30))
+
+
+def test_few_networks_teach_the_line_alone(truth):
+    assert not truth.teach(5).shifts
+
+
+def test_what_is_right_stays_nearly_so(truth, monkeypatch):
+    for key in OFF:
+        monkeypatch.setitem(OFF, key, 0.0)
+    exact = Truth(truth.model.table)
+    calibration = exact.teach(40)
+    assert exact.off(calibration) < 0.006
+    assert max(abs(shift) for shift in calibration.shifts.values()) < 0.03
+
+
+def test_a_network_that_was_disturbed_moves_the_others_little(truth):
+    networks = truth.networks(40, seed=1)
+    measured = truth.measured(networks)
+    measured[11] *= 1.6
+    assert truth.off(truth.model.taught(networks, measured)) < 1.3 * truth.off(truth.teach(40))
+
+
+def test_the_stated_interval_holds_networks_that_did_not_teach(truth):
+    calibration = truth.teach(60)
+    networks = truth.networks(300, seed=9)
+    model = LatencyModel(truth.model.table, SPACE, calibration)
+    off = np.abs(model.predict(networks) / truth.measured(networks) - 1)
+    assert 0.9 <= np.mean(off <= model.half_widths(networks)) <= 1.0
+    assert calibration.half_width < 0.06
+
+
+def test_what_stood_in_no_teacher_is_shifted_as_its_place(truth):
+    calibration = truth.teach(40)
+    absent = next(key for key in SPACE.keys(224) if key not in calibration.shifts)
+    assert calibration.factors([absent])[0] == 1 + calibration.shifts[place(absent)]
+
+
+def test_shifts_are_kept_in_the_table(make_table):
+    with LatencyTable.open(make_table()) as table:
+        calibration = Truth(table).teach(20)
+        write_calibration(table, SPACE, calibration)
+        assert read_calibration(table, SPACE) == calibration
+
+
+def test_the_smallest_and_the_largest_network_are_those_of_the_shifted_figures(truth):
+    model = LatencyModel(truth.model.table, SPACE, truth.teach(40))
+    for latency_ms, network in (model.cheapest([160]), model.dearest([160])):
+        assert model.predict(network)[0] == pytest.approx(latency_ms)
