@@ -5,8 +5,10 @@ import threading
 import time
 from typing import Any, Callable, Optional, Tuple
 
-from ofa_agent import wire
+from ofa_agent import conditions, wire
+from ofa_agent.conditions.cooling import wait_until_cool
 from ofa_agent.models import ModelCache
+from ofa_agent.shell import LocalShell
 from ofa_agent.worker import WorkerGone, WorkerProcess
 
 Deliver = Callable[[Any], None]
@@ -67,7 +69,12 @@ class Bench(threading.Thread):
                 self._start_worker()
             if self._worker is None:
                 return _failed(visit, "crashed", self._said.missing_runtimes["worker"])
-            return self._worker.visit(visit, model_path, reference_path)
+            cooled_s = wait_until_cool(self._condition, visit.budget.cool_s, time.monotonic, time.sleep)
+            own_s = time.process_time()
+            measurement = self._worker.visit(visit, model_path, reference_path)
+            measurement.agent_cpu_ns = int((time.process_time() - own_s) * 1e9)
+            measurement.cooled_s = cooled_s
+            return measurement
         except OSError as error:  # no room for the model's file
             return _failed(visit, "out-of-memory", "cannot write the model: %s" % error)
         except KeyError:
@@ -80,6 +87,9 @@ class Bench(threading.Thread):
         except Exception as error:  # whatever it is, this thread goes on: without it the agent measures nothing more
             self._discard_worker()
             return _failed(visit, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
+
+    def _condition(self) -> Any:
+        return conditions.read(LocalShell(), of_all=False)
 
     def _path(self, job: Any) -> str:
         return self._models.path(job.model_id) if job.model_id else ""

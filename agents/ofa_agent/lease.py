@@ -4,10 +4,11 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from typing import Any, Callable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ofa_agent import wire
 from ofa_agent.bench import Bench
+from ofa_agent.conditions import Setter
 from ofa_agent.models import BadModel, ModelCache
 
 # A host that lost its link has this long to take its lease back.
@@ -28,6 +29,7 @@ class Lease:
         self.lease_id = lease_id
         self.holder = holder
         self.since = time.time()
+        self.not_set: Dict[str, str] = {}
         self._bench = bench
         self._models = models
         self._log = log
@@ -143,7 +145,15 @@ class Lease:
 class Desk:
     """Gives the device to one host at a time."""
 
-    def __init__(self, bench: Bench, models: ModelCache, log: Callable[..., None], tell: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        models: ModelCache,
+        setter: Setter,
+        log: Callable[..., None],
+        tell: Callable[..., None],
+    ) -> None:
+        self._setter = setter
         self._bench = bench
         self._models = models
         self._log = log
@@ -152,8 +162,9 @@ class Desk:
         self._lease: Optional[Lease] = None
         self._idle_since = time.monotonic()
 
-    def take(self, lease_id: str, holder: str) -> Tuple[Lease, bool]:
-        """The lease, and whether it was this host's before. Raises Held."""
+    def take(self, lease_id: str, holder: str, wanted: Dict[str, str]) -> Tuple[Lease, bool]:
+        """The lease, and whether it was this host's before. The device's conditions are set as wanted while it lasts.
+        Raises Held."""
         with self._mutex:
             lease = self._lease
             if lease is not None and lease.lease_id == lease_id:
@@ -161,7 +172,9 @@ class Desk:
             if lease is not None and not lease.expired():
                 since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.since))
                 raise Held("held by %s since %s" % (lease.holder, since))
+            self._setter.put_back()
             self._lease = Lease(lease_id, holder, self._bench, self._models, self._log)
+            self._lease.not_set = self._setter.set(wanted)
             self._tell(holder=holder)
             self._log("lease taken", holder=holder)
             return self._lease, False
@@ -171,6 +184,7 @@ class Desk:
         with self._mutex:
             if self._lease is lease and lease.serves(stream):
                 self._lease = None
+                self._setter.put_back()
                 self._idle_since = time.monotonic()
                 self._tell(holder=None)
                 self._log("lease given back", holder=lease.holder)

@@ -17,6 +17,7 @@ import grpc
 
 from ofa_agent import device, wire
 from ofa_agent.bench import Bench
+from ofa_agent.conditions import Setter
 from ofa_agent.lease import Desk, Held, outgoing
 from ofa_agent.lock import DeviceLock, home
 from ofa_agent.models import ModelCache
@@ -52,8 +53,10 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     _check_exposure(options)
     lock = DeviceLock.acquire(options.lock_wait_s)
     models = ModelCache(os.path.join(home(), "models"))
+    setter = Setter(LocalShell(), os.path.join(home(), "conditions.json"), log)
+    setter.put_back()  # what an agent that was killed left as it had set it
     bench = Bench(models, lock.descriptor)
-    desk = Desk(bench, models, log, lock.tell)
+    desk = Desk(bench, models, setter, log, lock.tell)
     server = _server(options, _Service(bench, desk, options.token))
     address = "%s:%d" % (_in_address(options.host), _bind(server, options))
     bench.start()
@@ -72,6 +75,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     log("stopping")
     server.stop(grace=None)
     bench.stop()
+    setter.put_back()
     models.close()
 
 
@@ -126,7 +130,7 @@ class _Service:
         if not hello.lease_id:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a host begins with a hello that names its lease")
         try:
-            lease, resumed = self._desk.take(hello.lease_id, hello.holder)
+            lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set))
         except Held as held:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
         stream = lease.connect()
@@ -153,7 +157,9 @@ class _Service:
 
         threading.Thread(target=read, name="reader", daemon=True).start()
         try:
-            yield wire.AgentMessage(welcome=wire.Welcome(protocol=wire.PROTOCOL, resumed=resumed))
+            yield wire.AgentMessage(
+                welcome=wire.Welcome(protocol=wire.PROTOCOL, resumed=resumed, not_set=lease.not_set)
+            )
             for message in outgoing(stream):
                 yield message
         finally:

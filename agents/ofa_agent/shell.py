@@ -1,36 +1,123 @@
-"""A Shell reads, lists and runs on a device. This one is for the machine that the agent runs on."""
+"""A Shell reads, writes, lists and runs on a device.
+
+``LocalShell`` is for the machine that the agent runs on. ``RecordedShell`` is a device that was written down: a folder
+with what its files said (``files/``) and what its commands answered (``commands.json``, by patterns with ``*``).
+"""
 
 import glob
+import json
 import os
 import subprocess
-from typing import List, Optional
+from fnmatch import fnmatchcase as fnmatch
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+LONGEST_READ = 1 << 20
 
 
-class LocalShell:
-    """Reads that fail give None: what a device does not tell is unknown, not an error."""
+class Ran(NamedTuple):
+    """How a command ended; ``code`` 127 where there is no such command, 124 where it took too long."""
 
+    code: int
+    output: str
+    error: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+
+class Shell:
+    """Reads that fail give None: what a device does not tell is unknown, not an error. A write that fails raises."""
+
+    def read(self, path: str) -> Optional[str]:
+        raise NotImplementedError
+
+    def write(self, path: str, text: str) -> None:
+        """Raises OSError."""
+        raise NotImplementedError
+
+    def list(self, pattern: str) -> List[str]:
+        """The paths that fit a pattern with ``*``, sorted."""
+        raise NotImplementedError
+
+    def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
+        raise NotImplementedError
+
+
+class LocalShell(Shell):
     def read(self, path: str) -> Optional[str]:
         try:
             with open(path, errors="replace") as file:
-                return file.read(1 << 20).replace("\0", "").strip()
+                return file.read(LONGEST_READ).replace("\0", "").strip()
         except OSError:
             return None
+
+    def write(self, path: str, text: str) -> None:
+        with open(path, "w") as file:
+            file.write(text)
 
     def list(self, pattern: str) -> List[str]:
         return sorted(glob.glob(pattern))
 
-    def run(self, *command: str, timeout_s: float = 5.0) -> Optional[str]:
-        environment = dict(os.environ, LC_ALL="C")
+    def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
         try:
             done = subprocess.run(
                 command,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 stdin=subprocess.DEVNULL,
                 timeout=timeout_s,
-                env=environment,
+                env=dict(os.environ, LC_ALL="C"),
                 universal_newlines=True,
             )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        except FileNotFoundError:
+            return Ran(127, "", "%s is not there" % command[0])
+        except OSError as error:
+            return Ran(126, "", "%s: %s" % (command[0], error.strerror))
+        except subprocess.TimeoutExpired:
+            return Ran(124, "", "%s took longer than %g s" % (command[0], timeout_s))
+        return Ran(done.returncode, done.stdout.strip(), done.stderr.strip())
+
+
+class RecordedShell(Shell):
+    """What is written goes to ``written`` and is read back from there; the folder stays as it is.
+
+    ``refuse`` are paths that cannot be written, and first words of commands that the user may not run.
+    """
+
+    def __init__(self, folder: str, refuse: Tuple[str, ...] = ()) -> None:
+        self._files = os.path.join(folder, "files")
+        self._refuse = refuse
+        self.written: Dict[str, str] = {}
+        self.ran: List[Tuple[str, ...]] = []
+        self._commands: Dict[str, Any] = {}
+        path = os.path.join(folder, "commands.json")
+        if os.path.exists(path):
+            with open(path) as file:
+                self._commands = json.load(file)
+
+    def read(self, path: str) -> Optional[str]:
+        if path in self.written:
+            return self.written[path]
+        return LocalShell().read(os.path.join(self._files, path.lstrip("/")))
+
+    def write(self, path: str, text: str) -> None:
+        if path.startswith(self._refuse):
+            raise PermissionError(13, "Permission denied", path)
+        if self.read(path) is None:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        self.written[path] = text
+
+    def list(self, pattern: str) -> List[str]:
+        found = glob.glob(os.path.join(glob.escape(self._files), pattern.lstrip("/")))
+        return sorted("/" + os.path.relpath(path, self._files) for path in found)
+
+    def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
+        self.ran.append(command)
+        if command[0] in self._refuse:
+            return Ran(1, "", "permission denied")
+        answers = (self._commands[known] for known in self._commands if fnmatch(" ".join(command), known))
+        answer = next(answers, None)
+        if answer is None:
+            return Ran(127, "", "%s is not there" % command[0])
+        return Ran(0, answer) if isinstance(answer, str) else Ran(*answer)

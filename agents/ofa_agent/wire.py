@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from ofa_agent import operators as ops
 from ofa_agent.timing import Budget
 
-PROTOCOL = 2
+PROTOCOL = 3
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -117,10 +117,10 @@ def wanted_models(visit: Message) -> List[str]:
     return [job.model_id for job in (visit.job, visit.reference) if job.model_id]
 
 
-def set_budget(message: Message, budget: Budget, visit_timeout_s: float) -> None:
+def set_budget(message: Message, budget: Budget, visit_timeout_s: float, cool_s: float = 0.0) -> None:
     for name, value in zip(budget._fields, budget):
         setattr(message, name, value)
-    message.visit_timeout_s = visit_timeout_s
+    message.visit_timeout_s, message.cool_s = visit_timeout_s, cool_s
 
 
 def budget_of(message: Message) -> Budget:

@@ -17,8 +17,9 @@ from typing import Any, Callable, List, Optional, Tuple
 
 import numpy as np
 
-from ofa_agent import parts, runtimes, timing, wire
+from ofa_agent import conditions, parts, runtimes, timing, wire
 from ofa_agent.operators import Block, InvalidBlock
+from ofa_agent.shell import LocalShell
 
 START_TIMEOUT_S = 120.0
 MAX_OTHERS_BYTES = 256 << 20
@@ -117,6 +118,7 @@ class Reference:
     def __init__(self) -> None:
         self._job = b""
         self._loaded: Optional[runtimes.Loaded] = None
+        self._spent_ns = 0
 
     def load(self, job: Any, model_path: str) -> None:
         """Another Job than the one before takes its place. One that this device cannot run is no reason to stop: what
@@ -136,7 +138,17 @@ class Reference:
 
     def time_ns(self) -> int:
         """The median of a few runs; 0 where there is no reference."""
-        return timing.time_reference(self._loaded.run, timing.clock_ns) if self._loaded is not None else 0
+        if self._loaded is None:
+            return 0
+        start = timing.clock_ns()
+        median_ns = timing.time_reference(self._loaded.run, timing.clock_ns)
+        self._spent_ns += timing.clock_ns() - start
+        return median_ns
+
+    def spent_ns(self) -> int:
+        """How long it ran since this was last asked."""
+        spent_ns, self._spent_ns = self._spent_ns, 0
+        return spent_ns
 
 
 def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
@@ -160,63 +172,56 @@ def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any
     runtime = runtimes.find(visit.job.settings.runtime)
     measurement.runtime_version = runtime.version()
     start = timing.clock_ns()
-    loaded = runtime.load(block, visit.job, model_path)
+    loaded = _load(runtime, block, visit.job, model_path)
     measurement.load_ns = timing.clock_ns() - start
-    # Everything is loaded before the first run: between two readings of the reference there are bursts alone.
-    profiled = _load_profiled(runtime, block, visit.job, model_path) if visit.job.parts else None
+    budget = wire.budget_of(visit.budget)
+    measurement.condition_before.CopyFrom(conditions.read(LocalShell(), of_all=False))
     gc.disable()
     try:
-        start = timing.clock_ns()
+        told = None
+        if visit.job.parts:
+            measurement.reference_before_parts_ns = reference.time_ns()
+            in_parts = timing.time_burst(loaded.run, budget, timing.clock_ns)
+            told = loaded.told()
+            measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
-        reference_ns = timing.clock_ns() - start
         prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
-        burst = timing.time_burst(loaded.run, wire.budget_of(visit.budget), timing.clock_ns, prepare)
-        start = timing.clock_ns()
+        burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
         measurement.reference_after_ns = reference.time_ns()
-        reference_ns += timing.clock_ns() - start
-        parts_ns = _time_parts(profiled, visit.job, reference, burst, measurement) if profiled else 0
     finally:
         gc.enable()
         loaded.close()
-        if profiled:
-            profiled.close()
+    measurement.condition_after.CopyFrom(conditions.read(LocalShell(), of_all=False))
     measurement.samples_ns.extend(burst.samples_ns)
     measurement.warmup_runs = burst.warmup_runs
     measurement.first_ns = burst.first_ns
-    measurement.timed_ns = burst.timed_ns + reference_ns + parts_ns
+    measurement.timed_ns += burst.timed_ns + reference.spent_ns()
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
+    if told is not None:
+        _divide(told._replace(operator_ns=told.operator_ns[in_parts.warmup_runs :]), visit.job, measurement)
 
 
-def _load_profiled(runtime: Any, block: Block, job: Any, model_path: str) -> runtimes.LoadedProfiled:
+def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
+    """A Job with parts is loaded so that the runtime tells of its operators first, and then runs as it would."""
+    if not job.parts:
+        return runtime.load(block, job, model_path)
     if not hasattr(runtime, "load_profiled"):
         raise runtimes.Unsupported("runtime %s does not tell how long operators take" % job.settings.runtime)
-    loaded: runtimes.LoadedProfiled = runtime.load_profiled(block, job, model_path)
-    return loaded
+    return runtime.load_profiled(block, job, model_path)
 
 
-def _time_parts(
-    profiled: runtimes.LoadedProfiled, job: Any, reference: Reference, whole: timing.Burst, measurement: Any
-) -> int:
-    """As many runs again, of which the runtime tells how long each operator took. Returns how long that took, in ns."""
-    start = timing.clock_ns()
-    for _ in range(whole.warmup_runs + len(whole.samples_ns)):
-        profiled.run()
-    measurement.reference_after_parts_ns = reference.time_ns()
-    took_ns = timing.clock_ns() - start
-    told = profiled.told()
-    told = told._replace(operator_ns=told.operator_ns[whole.warmup_runs :])
-    pace = 1.0
-    if measurement.reference_before_ns:
-        pace = measurement.reference_before_ns + measurement.reference_after_ns
-        pace = (measurement.reference_after_ns + measurement.reference_after_parts_ns) / pace
+def _divide(told: parts.Profiled, job: Any, measurement: Any) -> None:
+    """The whole's latency among its parts, at the pace that the device had while they were timed."""
+    around_whole = measurement.reference_before_ns + measurement.reference_after_ns
+    around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
+    pace = around_parts / around_whole if around_whole else 1.0
     sizes = [part.operators for part in job.parts]
     try:
-        samples = parts.part_samples(told, sizes, pace * timing.median(whole.samples_ns))
+        samples = parts.part_samples(told, sizes, pace * timing.median(list(measurement.samples_ns)))
     except ValueError as error:
         raise runtimes.Unsupported("%s of %s" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):
         measurement.parts.add(key=part.key, samples_ns=of_part)
-    return took_ns
 
 
 def _chill(others_bytes: int, loaded: runtimes.Loaded) -> Callable[[], object]:

@@ -3,27 +3,9 @@ import json
 import pytest
 
 from ofa_agent import device, wire
+from ofa_agent.shell import RecordedShell
 
 CPU = "sys/devices/system/cpu"
-
-
-class FolderShell:
-    """A device that is a folder of files."""
-
-    def __init__(self, root, files):
-        self._root = root
-        for path, content in files.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_text(content)
-
-    def read(self, path):
-        try:
-            return (self._root / path.lstrip("/")).read_text().replace("\0", "").strip()
-        except OSError:
-            return None
-
-    def list(self, pattern):
-        return sorted(f"/{path.relative_to(self._root)}" for path in self._root.glob(pattern.lstrip("/")))
 
 
 @pytest.fixture
@@ -33,9 +15,11 @@ def describe(tmp_path):
 
     def describe(files, runtimes=None, missing=None):
         root = tmp_path / f"device-{next(numbers)}"
-        root.mkdir()
+        for path, content in files.items():
+            (root / "files" / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / "files" / path).write_text(content)
         return device.describe(
-            FolderShell(root, files), wire.WorkerReady(runtimes=runtimes or {}, missing_runtimes=missing or {})
+            RecordedShell(str(root)), wire.WorkerReady(runtimes=runtimes or {}, missing_runtimes=missing or {})
         )
 
     return describe

@@ -31,8 +31,8 @@ class FakeBench:
 class FakeHost:
     """One stream of a host that holds the lease; messages reach the lease at once."""
 
-    def __init__(self, desk, lease_id="ada's", holder="ada@laptop"):
-        self.lease, self.resumed = desk.take(lease_id, holder)
+    def __init__(self, desk, lease_id="ada's", holder="ada@laptop", wanted=None):
+        self.lease, self.resumed = desk.take(lease_id, holder, wanted or {})
         self.stream = self.lease.connect()
 
     def visit(self, visit_id, model_id=""):
@@ -77,19 +77,57 @@ def bench():
     return FakeBench()
 
 
+class FakeSetter:
+    """What is set just now, and how often all was put back."""
+
+    def __init__(self):
+        self.now, self.put_backs = {}, 0
+
+    def set(self, wanted):
+        self.now = {name: value for name, value in wanted.items() if name != "refused"}
+        return {"refused": "permission denied"} if "refused" in wanted else {}
+
+    def put_back(self):
+        self.now = {}
+        self.put_backs += 1
+
+
+@pytest.fixture
+def setter():
+    return FakeSetter()
+
+
 @pytest.fixture
 def told():
     return []
 
 
 @pytest.fixture
-def desk(bench, told, tmp_path):
+def desk(bench, setter, told, tmp_path):
     return Desk(
         bench,
         ModelCache(str(tmp_path / "models")),
+        setter,
         log=lambda *args, **facts: None,
         tell=lambda **facts: told.append(facts["holder"]),
     )
+
+
+def test_conditions_are_set_while_a_lease_lasts(desk, setter):
+    host = FakeHost(desk, wanted={"governor": "performance", "refused": "1"})
+    assert (setter.now, host.lease.not_set) == ({"governor": "performance"}, {"refused": "permission denied"})
+    host.lose_link()
+    back = FakeHost(desk, wanted={"governor": "performance"})
+    assert (back.resumed, setter.now) == (True, {"governor": "performance"})
+    desk.give_back(back.lease, back.stream)
+    assert setter.now == {}
+
+
+def test_the_next_host_finds_the_device_as_it_was(desk, setter, monkeypatch):
+    FakeHost(desk, wanted={"governor": "performance"}).lose_link()
+    monkeypatch.setattr(lease_module, "GRACE_S", 0.0)
+    FakeHost(desk, lease_id="bob's")
+    assert setter.now == {}
 
 
 def test_a_measurement_goes_to_the_host_that_asked(desk, bench):

@@ -59,7 +59,7 @@ def test_onnxruntime_times_blocks_inside_a_network(host, visit_of):
     assert measurement.status == "ok", measurement.error
     assert [part.key for part in measurement.parts] == ["first", "second", "last"]
     for part in measurement.parts:
-        assert len(part.samples_ns) == len(measurement.samples_ns)
+        assert len(part.samples_ns) == len(measurement.parts[0].samples_ns)
         assert min(part.samples_ns) > 0
     # The pool over 64 × 16 × 16 values is by far the least of the three.
     medians = [np.median(part.samples_ns) for part in measurement.parts]

@@ -1,6 +1,6 @@
 """Runtimes: what executes a Block on this device. One file each, registered here.
 
-Other distributions add theirs through the entry point group ``ofa_agent.runtimes`` (Python 3.8 and up).
+Other distributions add theirs through the entry point group ``ofa_agent.runtimes``.
 
     RuntimeFailure          a typed failure of one Visit
     ├── Unsupported         this runtime cannot do it, and will not on another try
@@ -9,11 +9,12 @@ Other distributions add theirs through the entry point group ``ofa_agent.runtime
 """
 
 import importlib
-from typing import Any, Dict
+from typing import Any
 
-from ofa_agent import wire
+from ofa_agent import plugins, wire
 from ofa_agent.parts import Profiled
 
+GROUP = "ofa_agent.runtimes"
 BUILT_IN = {"onnxruntime": "ofa_agent.runtimes.onnxruntime"}
 
 
@@ -47,10 +48,10 @@ class Loaded:
 
 
 class LoadedProfiled(Loaded):
-    """A Job whose runtime takes the time of every Operator while it runs."""
+    """A Job whose runtime takes the time of every Operator while it runs, until it is asked what it took."""
 
     def told(self) -> Profiled:
-        """What every run took so far; nothing can be run thereafter."""
+        """What every run took so far; those thereafter are as if nothing had ever been told."""
         raise NotImplementedError
 
 
@@ -63,9 +64,9 @@ def find(name: str) -> Any:
     try:
         if name in BUILT_IN:
             return importlib.import_module(BUILT_IN[name])
-        return _others()[name].load()
+        return plugins.others(GROUP)[name].load()
     except KeyError:
-        known = ", ".join(sorted([*BUILT_IN, *_others()]))
+        known = ", ".join(sorted([*BUILT_IN, *plugins.others(GROUP)]))
         raise Unsupported("this agent knows no runtime %r; it knows %s" % (name, known)) from None
     except ImportError as error:
         raise Unsupported("runtime %s does not load on this device: %s" % (name, error)) from None
@@ -74,7 +75,7 @@ def find(name: str) -> Any:
 def probe() -> Any:
     """Those that load here, and what keeps the others from loading, as the worker's first message."""
     ready = wire.WorkerReady()
-    for name in [*BUILT_IN, *_others()]:
+    for name in [*BUILT_IN, *plugins.others(GROUP)]:
         try:
             runtime = find(name)
             ready.runtimes[name] = runtime.version()
@@ -83,16 +84,3 @@ def probe() -> Any:
         else:
             ready.profiling_runtimes.extend([name] if hasattr(runtime, "load_profiled") else [])
     return ready
-
-
-def _others() -> Dict[str, Any]:
-    try:
-        from importlib import metadata  # novm
-    except ImportError:  # Python 3.7 and older
-        return {}
-    points: Any = metadata.entry_points()
-    if hasattr(points, "select"):
-        chosen = points.select(group="ofa_agent.runtimes")
-    else:  # Python 3.9 and older
-        chosen = points.get("ofa_agent.runtimes", ())
-    return {point.name: point for point in chosen}

@@ -128,9 +128,10 @@ class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
         return super().run()
 
     def told(self) -> Profiled:
+        runs = self._runs
         with open(self._session.end_profiling()) as file:
             events = json.load(file)
-        return _read_profile(events, self._operators, self._runs)
+        return _read_profile(events, self._operators, runs)
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,70 @@
+"""Which cores the worker runs on: ``affinity=big``, those of the highest clock, or named ones: ``affinity=0,3-5``."""
+
+import os
+import re
+from typing import Any, Dict, List, Optional, Tuple
+
+from ofa_agent.conditions.knob import CannotSet, Knob, cpus, mhz, require
+from ofa_agent.shell import Shell
+
+CPU = "/sys/devices/system/cpu"
+
+
+class Affinity(Knob):
+    """Of this process and its children: what they were allowed is theirs again, whenever they end."""
+
+    settings = ("affinity",)
+
+    def read(self, shell: Shell, condition: Any) -> None:
+        condition.affinity = _allowed(shell) or ""
+
+    def state(self, shell: Shell, setting: str) -> Optional[str]:
+        return _allowed(shell)
+
+    def set(self, shell: Shell, setting: str, value: str) -> None:
+        online = _online(shell)
+        wanted = clusters(shell)[0][0] if value == "big" else cpus(value)
+        if not wanted:
+            raise CannotSet("affinity=%s names no cores; write big, or such as 0,2-3" % value)
+        absent = sorted(set(wanted) - set(online))
+        if absent:
+            raise CannotSet("there is no core %s; there are %s" % (absent[0], _written(online)))
+        self.put_back(shell, setting, _written(wanted))
+
+    def put_back(self, shell: Shell, setting: str, state: str) -> None:
+        for process in _family(shell):
+            require(shell.run("taskset", "-a", "-c", "-p", state, str(process)), "taskset")
+
+
+def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
+    """Cores of equal top clock together, fastest first: (cpus, MHz), 0 MHz where the kernel does not say."""
+    by_clock: Dict[int, List[int]] = {}
+    for cpu in _online(shell):
+        top = mhz(shell.read("%s/cpu%d/cpufreq/cpuinfo_max_freq" % (CPU, cpu)))
+        by_clock.setdefault(top, []).append(cpu)
+    return [(cores, top) for top, cores in sorted(by_clock.items(), reverse=True)]
+
+
+def _online(shell: Shell) -> List[int]:
+    """The first core alone where there is no list that can be read."""
+    return cpus(shell.read(CPU + "/online")) or [0]
+
+
+def _allowed(shell: Shell) -> Optional[str]:
+    found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", shell.read("/proc/self/status") or "", re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def _family(shell: Shell) -> List[int]:
+    """This process and its children; what they start later inherits."""
+    own = os.getpid()
+    children = [int(pid) for path in shell.list("/proc/%d/task/*/children" % own) for pid in _words(shell.read(path))]
+    return [own, *children]
+
+
+def _words(text: Optional[str]) -> List[str]:
+    return [word for word in (text or "").split() if word.isdigit()]
+
+
+def _written(cores: List[int]) -> str:
+    return ",".join(map(str, cores))

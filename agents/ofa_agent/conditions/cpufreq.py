@@ -1,0 +1,76 @@
+"""Clocks of the CPU: https://docs.kernel.org/admin-guide/pm/cpufreq.html."""
+
+import json
+import re
+from typing import Any, Dict, List, Optional
+
+from ofa_agent.conditions.knob import CannotSet, Knob, mhz, write
+from ofa_agent.shell import Shell
+
+POLICIES = "/sys/devices/system/cpu/cpufreq/policy*"
+CPUS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
+
+
+class CpuFreq(Knob):
+    """``governor=performance``; ``clock=MHz`` fixes it, for each cluster to the nearest that it has."""
+
+    settings = ("governor", "clock")
+
+    def read(self, shell: Shell, condition: Any) -> None:
+        folders = policies(shell)
+        if folders:
+            governors = {shell.read(each + "/scaling_governor") or "" for each in folders}
+            condition.governor = ",".join(sorted(governors - {""}))
+        clocks = [mhz(shell.read(each + "/scaling_cur_freq")) for each in folders]
+        condition.clock_mhz = max(clocks, default=0) or _of_cpuinfo(shell)
+
+    def state(self, shell: Shell, setting: str) -> Optional[str]:
+        names = ("scaling_governor",) if setting == "governor" else ("scaling_min_freq", "scaling_max_freq")
+        found: Dict[str, str] = {}
+        for folder in policies(shell):
+            for name in names:
+                value = shell.read("%s/%s" % (folder, name))
+                if value:
+                    found["%s/%s" % (folder, name)] = value
+        return json.dumps(found, sort_keys=True) if found else None
+
+    def set(self, shell: Shell, setting: str, value: str) -> None:
+        for folder in policies(shell):
+            if setting == "governor":
+                known = (shell.read(folder + "/scaling_available_governors") or "").split()
+                if known and value not in known:
+                    raise CannotSet("%s knows no governor %s; it knows %s" % (folder, value, ", ".join(known)))
+                write(shell, folder + "/scaling_governor", value)
+            else:
+                _fix_clock(shell, folder, value)
+
+    def put_back(self, shell: Shell, setting: str, state: str) -> None:
+        values: Dict[str, str] = json.loads(state)
+        # The least may not be above the most at any moment: downwards first, then as it was.
+        for path, value in sorted(values.items(), key=lambda pair: "min" not in pair[0]):
+            if "min" in path:
+                write(shell, path, shell.read(path.replace("scaling_min", "cpuinfo_min")) or value)
+        for path, value in sorted(values.items(), key=lambda pair: "min" in pair[0]):
+            write(shell, path, value)
+
+
+def policies(shell: Shell) -> List[str]:
+    """One folder a cluster; older kernels have one a core."""
+    return shell.list(POLICIES) or shell.list(CPUS)
+
+
+def _fix_clock(shell: Shell, folder: str, value: str) -> None:
+    if not value.isdigit():
+        raise CannotSet("clock=%s is no number of MHz" % value)
+    lowest, highest = (mhz(shell.read("%s/cpuinfo_%s_freq" % (folder, end))) for end in ("min", "max"))
+    if not highest:
+        raise CannotSet("%s does not say which clocks there are" % folder)
+    khz = str(min(max(int(value), lowest), highest) * 1000)
+    write(shell, folder + "/scaling_min_freq", str(lowest * 1000))
+    write(shell, folder + "/scaling_max_freq", khz)
+    write(shell, folder + "/scaling_min_freq", khz)
+
+
+def _of_cpuinfo(shell: Shell) -> int:
+    found = re.search(r"^cpu MHz\s*:\s*(\d{1,6}(?:\.\d*)?)$", shell.read("/proc/cpuinfo") or "", re.MULTILINE)
+    return round(float(found.group(1))) if found else 0

@@ -1,0 +1,99 @@
+"""NVIDIA Jetson: power mode, locked clocks, the GPU's clock and the board's power.
+
+Jetson Linux Developer Guide, "Platform Power and Performance": ``nvpmodel``, ``jetson_clocks``.
+"""
+
+import os
+import re
+from typing import Any, Optional
+
+from ofa_agent.conditions.knob import CannotSet, Knob, number, require
+from ofa_agent.lock import home
+from ofa_agent.shell import Shell
+
+BOARD = "/proc/device-tree/model"
+GPU_CLOCKS = (
+    "/sys/class/devfreq/*gp10b/cur_freq",
+    "/sys/class/devfreq/*g*b/cur_freq",
+    "/sys/class/devfreq/*gpu/cur_freq",
+)
+# The board's whole input: TX2 tells milliwatts (INA3221 as iio), Orin volts and amperes (as hwmon).
+POWER_MW = "/sys/bus/i2c/drivers/ina3221x/0-0041/iio:device*/in_power0_input"
+VOLTS_MV, AMPERES_MA = ("/sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon*/%s1_input" % what for what in ("in", "curr"))
+MODE = re.compile(r"^NV Power Mode:\s*(\S+)\s*\n(\d+)\s*$", re.MULTILINE)
+
+
+class PowerMode(Knob):
+    """``power-mode=0``: a number of ``/etc/nvpmodel.conf``, or its name."""
+
+    settings = ("power-mode",)
+    cheap = False
+
+    def read(self, shell: Shell, condition: Any) -> None:
+        if is_jetson(shell):
+            found = MODE.search(shell.run("nvpmodel", "-q").output)
+            condition.power_mode = "%s (%s)" % found.groups() if found else ""
+
+    def state(self, shell: Shell, setting: str) -> Optional[str]:
+        found = MODE.search(shell.run("nvpmodel", "-q").output) if is_jetson(shell) else None
+        return found.group(2) if found else None
+
+    def set(self, shell: Shell, setting: str, value: str) -> None:
+        self.put_back(shell, setting, value if value.isdigit() else _number_of(shell, value))
+
+    def put_back(self, shell: Shell, setting: str, state: str) -> None:
+        require(shell.run("nvpmodel", "-m", state), "nvpmodel -m %s" % state)
+
+
+class JetsonClocks(Knob):
+    """``jetson-clocks=on`` locks every clock to the highest of the active power mode."""
+
+    settings = ("jetson-clocks",)
+
+    def read(self, shell: Shell, condition: Any) -> None:
+        if not is_jetson(shell):
+            return
+        for pattern in GPU_CLOCKS:
+            clocks = [number(shell.read(path), 0, 1e10) or 0.0 for path in shell.list(pattern)]
+            if clocks:
+                condition.gpu_clock_mhz = int(max(clocks) // 1e6)
+                break
+        condition.power_w = _power_w(shell)
+
+    def state(self, shell: Shell, setting: str) -> Optional[str]:
+        if not is_jetson(shell):
+            return None
+        path = os.path.join(home(), "jetson-clocks")
+        # It refuses to store over a file that is there, which would be of a state that somebody else found.
+        shell.run("rm", "-f", path)
+        require(shell.run("jetson_clocks", "--store", path), "jetson_clocks --store")
+        return path
+
+    def set(self, shell: Shell, setting: str, value: str) -> None:
+        if value != "on":
+            raise CannotSet("jetson-clocks=%s; it can be on, or left out" % value)
+        require(shell.run("jetson_clocks"), "jetson_clocks")
+
+    def put_back(self, shell: Shell, setting: str, state: str) -> None:
+        require(shell.run("jetson_clocks", "--restore", state), "jetson_clocks --restore")
+
+
+def is_jetson(shell: Shell) -> bool:
+    board = (shell.read(BOARD) or "").lower()
+    return "jetson" in board or board == "quill"  # as some releases call the TX2
+
+
+def _number_of(shell: Shell, name: str) -> str:
+    known = re.findall(r"< POWER_MODEL ID=(\d+) NAME=(\S+) >", shell.read("/etc/nvpmodel.conf") or "")
+    for identifier, of_mode in known:
+        if of_mode == name:
+            return str(identifier)
+    names = ", ".join("%s (%s)" % (of_mode, identifier) for identifier, of_mode in known) or "none that can be read"
+    raise CannotSet("there is no power mode %s; there are %s" % (name, names))
+
+
+def _power_w(shell: Shell) -> float:
+    def first(pattern: str) -> float:
+        return next((number(shell.read(path), 0, 1e6) or 0.0 for path in shell.list(pattern)), 0.0)
+
+    return first(POWER_MW) / 1e3 or first(VOLTS_MV) * first(AMPERES_MA) / 1e6

@@ -1,0 +1,259 @@
+"""Conditions, on devices that were written down (tests/devices) and on this one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ofa_agent import conditions, wire
+from ofa_agent.conditions.affinity import clusters
+from ofa_agent.conditions.cooling import wait_until_cool
+from ofa_agent.conditions.cpufreq import policies
+from ofa_agent.shell import LocalShell, RecordedShell
+
+DEVICES = Path(__file__).parents[1] / "devices"
+POLICY0 = "/sys/devices/system/cpu/cpufreq/policy0"
+
+
+@pytest.fixture
+def device(monkeypatch, tmp_path):
+    monkeypatch.setenv("OFA_AGENT_HOME", str(tmp_path))
+    return lambda name, refuse=(): RecordedShell(str(DEVICES / name), refuse)
+
+
+@pytest.fixture
+def setter_of(tmp_path):
+    """A Setter for a Shell; each is a new agent that finds what the one before left."""
+    log = []
+    return lambda shell: conditions.Setter(
+        shell, str(tmp_path / "conditions.json"), lambda *what, **facts: log.append((what, facts))
+    )
+
+
+def read(shell):
+    return wire.to_dict(conditions.read(shell))
+
+
+def test_a_tx2(device):
+    condition = read(device("jetson-tx2"))
+    assert (condition["governor"], condition["clock_mhz"], condition["gpu_clock_mhz"]) == ("schedutil", 345, 114)
+    assert (condition["power_mode"], condition["power_w"]) == ("MAXP_CORE_ARM (3)", pytest.approx(2.748))
+    assert condition["temperatures_c"] == {"BCPU-therm": 41.5, "MCPU-therm": 41.5, "GPU-therm": 39.5, "PMIC-Die": 100.0}
+    assert (condition["headroom_c"], condition["hot"], condition["throttled"]) == (54.0, False, False)
+    assert clusters(device("jetson-tx2"))[0] == ([0, 1, 2, 3, 4, 5], 2035)
+
+
+def test_a_hot_orin_is_hot_and_throttled_whatever_its_fan_does(device):
+    condition = read(device("jetson-agx-orin"))
+    assert (condition["headroom_c"], condition["hot"], condition["throttled"]) == (1.5, True, True)
+    assert condition["power_w"] == pytest.approx(7.168, abs=1e-3)
+
+
+def test_a_phone(device):
+    condition = read(device("pixel-6"))
+    assert condition["temperatures_c"]["VIRTUAL-SKIN"] == 33.5  # what the hardware says, not the cache
+    assert (condition["throttled"], condition["battery"]) == (False, 0.84)
+    assert clusters(device("pixel-6")) == [([6, 7], 2802), ([4, 5], 2253), ([0, 1, 2, 3], 1803)]
+
+
+def test_a_server_in_a_guest(device):
+    condition = read(device("xeon"))
+    assert (condition["governor"], condition["throttle_count"], condition["stolen_s"]) == ("powersave", 28, 2.5)
+    assert (condition["load"], condition["involuntary_switches"]) == (1.5, 7)
+
+
+def test_a_gpu_at_its_power_cap_is_throttled(device):
+    condition = read(device("h100-host"))
+    assert (condition["gpu_clock_mhz"], condition["temperatures_c"], condition["power_w"]) == (
+        1620,
+        {"gpu": 61},
+        688.42,
+    )
+    assert condition["throttled"]
+
+
+def test_around_a_visit_no_command_is_run(device):
+    shell = device("jetson-tx2")
+    conditions.read(shell, of_all=False)
+    assert shell.ran == []
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "path", "before", "after"),
+    [
+        ("jetson-tx2", "governor", "performance", f"{POLICY0}/scaling_governor", "schedutil", "performance"),
+        ("xeon", "governor", "performance", f"{POLICY0}/scaling_governor", "powersave", "performance"),
+        ("pixel-6", "clock", "1500", f"{POLICY0}/scaling_min_freq", "300000", "1500000"),
+        ("pixel-6", "clock", "9999", f"{POLICY0}/scaling_min_freq", "300000", "1803000"),
+    ],
+)
+def test_what_is_set_in_a_file_is_put_back(device, setter_of, name, setting, value, path, before, after):
+    shell = device(name)
+    setter = setter_of(shell)
+    assert setter.set({setting: value}) == {}
+    assert shell.read(path) == after
+    assert len(policies(shell)) == sum(path.endswith("max_freq") for path in shell.written) or setting == "governor"
+    setter.put_back()
+    assert shell.read(path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "ran", "undone"),
+    [
+        ("jetson-tx2", "power-mode", "MAXN", "nvpmodel -m 0", "nvpmodel -m 3"),
+        ("jetson-tx2", "jetson-clocks", "on", "jetson_clocks", "jetson_clocks --restore"),
+        ("h100-host", "gpu-clock", "1410", "nvidia-smi --id=0 -lgc 1410,1410", "nvidia-smi --id=0 -rgc"),
+        (
+            "pixel-6",
+            "fixed-performance",
+            "on",
+            "cmd power set-fixed-performance-mode-enabled true",
+            "cmd power set-fixed-performance-mode-enabled false",
+        ),
+    ],
+)
+def test_what_a_command_sets_another_puts_back(device, setter_of, name, setting, value, ran, undone):
+    shell = device(name)
+    setter = setter_of(shell)
+    assert setter.set({setting: value}) == {}
+    assert ran in {" ".join(command) for command in shell.ran}
+    shell.ran.clear()
+    setter.put_back()
+    assert any(" ".join(command).startswith(undone) for command in shell.ran)
+
+
+def test_a_killed_agents_settings_are_put_back_by_the_next(device, setter_of, tmp_path):
+    shell = device("jetson-tx2")
+    setter_of(shell).set({"governor": "performance", "power-mode": "0"})  # and no put_back: it was killed
+    shell.ran.clear()
+    setter_of(shell).put_back()
+    assert shell.read(f"{POLICY0}/scaling_governor") == "schedutil"
+    assert ("nvpmodel", "-m", "3") in shell.ran
+    assert not (tmp_path / "conditions.json").exists()
+
+
+def test_killed_between_remembering_and_setting_nothing_is_lost(device, setter_of, monkeypatch):
+    shell = device("jetson-tx2")
+    monkeypatch.setattr(type(shell), "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        setter_of(shell).set({"governor": "performance"})
+    monkeypatch.undo()
+    monkeypatch.setenv("OFA_AGENT_HOME", "/nonexistent")
+    setter_of(shell).put_back()
+    assert shell.read(f"{POLICY0}/scaling_governor") == "schedutil"
+
+
+def test_what_may_not_be_set_is_said_and_nothing_else_suffers(device, setter_of):
+    shell = device("jetson-tx2", refuse=("/sys/devices/system/cpu/cpufreq",))
+    refused = setter_of(shell).set({"governor": "performance", "power-mode": "0", "warp": "9"})
+    assert set(refused) == {"governor", "warp"}
+    assert "Permission denied; run the agent as root" in refused["governor"]
+
+
+def test_a_device_without_the_knob_says_so(device, setter_of):
+    refused = setter_of(device("h100-host")).set(
+        {"governor": "performance", "power-mode": "0", "fixed-performance": "on"}
+    )
+    assert set(refused.values()) == {"this device has none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value", "reason"),
+    [
+        ("jetson-tx2", "governor", "warp", "it knows interactive"),
+        ("jetson-tx2", "power-mode", "MAXI", "there are MAXN (0)"),
+        ("jetson-tx2", "affinity", "9", "there is no core 9"),
+        ("jetson-tx2", "affinity", "some", "write big"),
+        ("pixel-6", "clock", "fast", "no number of MHz"),
+        ("h100-host", "gpu-clock", "fast", "no number of MHz"),
+        ("pixel-6", "fixed-performance", "yes", "on or off"),
+        ("jetson-tx2", "jetson-clocks", "off", "left out"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(device, setter_of, name, setting, value, reason):
+    assert reason in setter_of(device(name)).set({setting: value})[setting]
+
+
+def test_what_cannot_be_put_back_is_tried_again(device, setter_of, tmp_path):
+    shell = device("xeon")
+    setter_of(shell).set({"governor": "performance"})
+    shell._refuse = ("/sys",)
+    setter_of(shell).put_back()
+    shell._refuse = ()
+    setter_of(shell).put_back()
+    assert shell.read(f"{POLICY0}/scaling_governor") == "powersave"
+
+
+def test_a_damaged_memory_is_no_reason_not_to_start(setter_of, device, tmp_path):
+    (tmp_path / "conditions.json").write_text("{nonsense")
+    setter_of(device("xeon")).put_back()
+
+
+@pytest.mark.parametrize("nonsense", ["", "nan", "-1e400", "9" * 400, "\x00\xff", "[]", "a b c"])
+@pytest.mark.parametrize("name", ["jetson-tx2", "jetson-agx-orin", "pixel-6", "xeon", "h100-host"])
+def test_nonsense_in_every_file_is_unknown_not_an_error(device, name, nonsense):
+    shell = device(name)
+    for path in (DEVICES / name / "files").rglob("*"):
+        if path.is_file() and "model" not in path.name:
+            shell.written["/" + str(path.relative_to(DEVICES / name / "files"))] = nonsense
+    shell._commands = dict.fromkeys(shell._commands, nonsense)
+    condition = read(shell)
+    assert (condition["clock_mhz"], condition["hot"], condition["load"]) == (0, False, 0.0)
+
+
+def test_an_empty_folder_is_a_device_that_tells_nothing(tmp_path):
+    assert not conditions.read(RecordedShell(str(tmp_path))).ByteSize()
+
+
+@pytest.mark.real
+def test_this_machine_tells_its_load_and_which_cores_it_has():
+    condition = conditions.read(LocalShell())
+    assert condition.affinity
+    assert condition.involuntary_switches >= 0
+    assert not conditions.read(LocalShell(), of_all=False).power_mode
+
+
+@pytest.mark.real
+def test_a_file_that_really_cannot_be_written(tmp_path):
+    from ofa_agent.conditions.knob import CannotSet, write
+
+    with pytest.raises(CannotSet, match="/proc/version"):
+        write(LocalShell(), "/proc/version", "another")
+
+
+class Warm:
+    """A device that cools by some degrees a second, and a clock that only its sleeps move."""
+
+    def __init__(self, headroom_c, cools_c):
+        self.now_s, self._headroom_c, self._cools_c = 0.0, headroom_c, cools_c
+
+    def read(self):
+        headroom_c = self._headroom_c + self._cools_c * self.now_s
+        return wire.Condition(headroom_c=headroom_c, hot=headroom_c < 3)
+
+    def sleep(self, seconds):
+        self.now_s += seconds
+
+    def wait(self, cap_s):
+        return wait_until_cool(self.read, cap_s, lambda: self.now_s, self.sleep)
+
+
+def test_a_hot_device_is_waited_for_until_it_is_well_below():
+    assert Warm(1.0, 0.5).wait(120) == pytest.approx(14)
+
+
+def test_one_that_is_not_hot_is_not_waited_for():
+    assert Warm(4.0, 0.5).wait(120) == 0
+
+
+def test_no_longer_than_the_cap():
+    assert Warm(0.0, 0.05).wait(60) == pytest.approx(60, abs=2)
+
+
+def test_one_that_does_not_cool_is_not_waited_for_in_vain():
+    assert Warm(1.0, 0.0).wait(120) == pytest.approx(20, abs=2)
+
+
+def test_what_a_recording_says_can_be_read_by_anyone():
+    for name in ("jetson-tx2", "jetson-agx-orin", "pixel-6", "h100-host"):
+        assert json.loads((DEVICES / name / "commands.json").read_text())
