@@ -9,10 +9,12 @@ import random
 import socket
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+
+import numpy as np
 
 from ofa_agent import wire
 from ofa_agent.operators import Block
@@ -21,9 +23,11 @@ from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.client import Lease
 from ofa_profiler.connections import Connection
 from ofa_profiler.drift import Drift, Stretch
+from ofa_profiler.efforts import Probe
 from ofa_profiler.lowering import Model, lower
+from ofa_profiler.received import measurement_of, parts_of
 from ofa_tables.errors import AgentLost
-from ofa_tables.measurement import RETRIED, Measurement, statistics
+from ofa_tables.measurement import RETRIED, Measurement
 from ofa_tables.table import Identity, LatencyTable
 
 # Inside a network a Block finds its weights cold: the others' have passed through the caches since its last run. Timed
@@ -32,6 +36,7 @@ from ofa_tables.table import Identity, LatencyTable
 OTHERS_BYTES = 4 << 20
 
 VISIT_TIMEOUT_S = 120.0
+COOL_S = 120.0  # a hot device is waited for, before a Visit
 RETRIES = 2  # of one Visit that failed, before the campaign goes on without it
 RETAKES = 1  # of one that was disturbed
 RESTARTS = 3  # of the agent, without a single Measurement in between
@@ -72,12 +77,26 @@ class Progress(Protocol):
 
 @dataclass
 class Outcome:
-    """What one run of a campaign did: how often each key was visited, why Tasks failed, and where the time went."""
+    """What one run of a campaign did: how often each key was visited, why Tasks failed, and where the time went.
+
+    ``not_set`` are the conditions that could not be set, and why.
+    """
 
     visits: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
     timed_seconds: float = 0.0
+    cooled_seconds: float = 0.0
     stretches: list[Stretch] = field(default_factory=list)
+    not_set: dict[str, str] = field(default_factory=dict)
+
+    def include(self, later: "Outcome") -> None:
+        """What another campaign of the same command did thereafter."""
+        self.visits += later.visits
+        self.failures |= later.failures
+        self.timed_seconds += later.timed_seconds
+        self.cooled_seconds += later.cooled_seconds
+        self.stretches += later.stretches
+        self.not_set |= later.not_set
 
 
 def lower_tasks(blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0) -> list[Task]:
@@ -117,9 +136,28 @@ class Campaign:
         self._progress = progress
         self._purpose = purpose
         self._settings = _settings_message(table.identity)
+        self._reference_job = wire.job_message(
+            self._reference.block, _settings_message(table.identity, batch=1), self._reference.model.model_id
+        )
         # The same after a crash, so that the host gets its own lease back; another for a copy of the table.
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
+
+    def probe(self, connection: Connection) -> Probe:
+        """A Visit of the reference Job, which tells about how long the others will take; nothing is kept of it."""
+        visit = self._message(Visit(uuid.uuid4().hex, self._reference, 0))
+        visits = iter([visit])
+        start = time.perf_counter()
+        with connection.agent.lease(self._lease_id, self._purpose, connection.target.conditions) as lease:
+            (message,) = lease.measure(lambda: next(visits, None), self._models)
+            lease.acknowledge([message.visit_id])
+        took_s = time.perf_counter() - start
+        latency_s = float(np.median(message.samples_ns)) / 1e9 if message.samples_ns else 0.0
+        return Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_s)
+
+    def visits_left(self) -> list[Block]:
+        """What the Visits still to be taken are of."""
+        return [visit.task.block for visit in self._plan()]
 
     def run(self, connection: Connection) -> Outcome:
         """Measures what is missing. The agent may be lost and started again on the way; what came back is kept."""
@@ -128,7 +166,8 @@ class Campaign:
             self._progress.begin(len(self._plan()))
         while self._plan():
             try:
-                with connection.agent.lease(self._lease_id, self._purpose) as lease:
+                with connection.agent.lease(self._lease_id, self._purpose, connection.target.conditions) as lease:
+                    self._tell_not_set(lease.not_set)
                     self._measure(lease)
             except AgentLost as lost:
                 losses = losses + 1 if self._outcome.visits.total() == last_visits else 1
@@ -140,18 +179,21 @@ class Campaign:
                 connection.reopen()
         return self._outcome
 
+    def _tell_not_set(self, not_set: dict[str, str]) -> None:
+        for setting, reason in not_set.items():
+            if self._outcome.not_set.get(setting) != reason:
+                self._progress.say(f"{setting} could not be set: {reason}; measuring on without")
+        self._outcome.not_set = not_set
+
     def _plan(self) -> list[Visit]:
         """The Visits still to be taken: round after round, shuffled within each, always in the same order."""
-        done: dict[str, set[int]] = defaultdict(set)
-        for measurement in self._table.measurements:
-            if measurement.ok:
-                done[measurement.key].add(measurement.round)
+        done = self._table.rounds_of()
         visits = []
         for number, tasks in enumerate(self._rounds):
             tasks = [
                 task
                 for task in tasks
-                if number not in done[task.block.key] and task.block.key not in self._outcome.failures
+                if number not in done.get(task.block.key, ()) and task.block.key not in self._outcome.failures
             ]
             random.Random(number).shuffle(tasks)
             visits += [Visit(uuid.uuid4().hex, task, number) for task in tasks]
@@ -175,13 +217,14 @@ class Campaign:
             if visit is None:
                 lease.acknowledge([message.visit_id])
                 continue
-            measurement = _measurement(message, visit.round)
-            measurements = [measurement, *_parts(message, measurement)]
+            measurement = measurement_of(message, visit.round)
+            measurements = [measurement, *parts_of(message, measurement)]
             self._table.add(measurements)
             lease.acknowledge([message.visit_id])
             self._outcome.visits.update(taken.key for taken in measurements)
             self._outcome.timed_seconds += measurement.timed_ns / 1e9
-            if not measurement.ok or any(taken.disturbed for taken in measurements):
+            self._outcome.cooled_seconds += message.cooled_s
+            if not measurement.ok or (measurement.disturbed and not visit.task.parts):
                 self._retry(visit, measurement, waiting)
             else:
                 drift.watch(measurement, visit)
@@ -226,55 +269,16 @@ class Campaign:
         task = visit.task
         job = wire.job_message(task.block, self._settings, task.model.model_id, task.others_bytes)
         job.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in task.parts)
-        one_at_a_time = wire.Settings(batch=1)
-        reference = wire.job_message(self._reference.block, self._settings, self._reference.model.model_id)
-        reference.settings.MergeFrom(one_at_a_time)
-        message = wire.Visit(visit_id=visit.visit_id, job=job, reference=reference)
-        wire.set_budget(message.budget, self._budget, VISIT_TIMEOUT_S)
+        message = wire.Visit(visit_id=visit.visit_id, job=job, reference=self._reference_job)
+        wire.set_budget(message.budget, self._budget, VISIT_TIMEOUT_S, COOL_S)
         return message
 
 
-def _settings_message(identity: Identity) -> Any:
+def _settings_message(identity: Identity, batch: int | None = None) -> Any:
     settings = identity.settings
     return wire.Settings(
-        runtime=identity.runtime, precision=settings.precision, threads=settings.threads, batch=settings.batch
+        runtime=identity.runtime,
+        precision=settings.precision,
+        threads=settings.threads,
+        batch=settings.batch if batch is None else batch,
     )
-
-
-def _measurement(message: Any, number: int) -> Measurement:
-    measurement = Measurement(
-        visit_id=message.visit_id,
-        key=message.key,
-        status=message.status,
-        error=message.error,
-        round=number,
-        warmup_runs=message.warmup_runs,
-        first_ns=message.first_ns,
-        timed_ns=message.timed_ns,
-        load_ns=message.load_ns,
-        warm=message.warm,
-        narrow=message.narrow,
-        reference_before_ns=message.reference_before_ns,
-        reference_after_ns=message.reference_after_ns,
-        started_at=message.started_at,
-    )
-    if message.status != "ok":
-        return measurement
-    return replace(measurement, **statistics(message.samples_ns))
-
-
-def _parts(message: Any, whole: Measurement) -> list[Measurement]:
-    """One Measurement for each Block that was timed inside a network; one that stands there twice has all samples."""
-    samples: dict[str, list[int]] = defaultdict(list)
-    for part in message.parts:
-        samples[part.key].extend(part.samples_ns)
-    inside = replace(
-        whole,
-        timed_ns=0,
-        reference_before_ns=message.reference_after_ns,
-        reference_after_ns=message.reference_after_parts_ns,
-    )
-    return [
-        replace(inside, visit_id=f"{whole.visit_id}/{index}", key=key, **statistics(of_key))
-        for index, (key, of_key) in enumerate(samples.items())
-    ]

@@ -18,20 +18,24 @@ from ofa_tables.table import CARRIER, LatencyTable
 # carriers are taken by turns from so many groups of candidates, from the smallest to the largest.
 CANDIDATES = 900
 GROUPS = 9
+# After so many rounds the same carriers come again: the device has their models by then.
+DIFFERENT_ROUNDS = 4
 
 
 def carrier_rounds(table: LatencyTable, space: Space, resolutions_px: Sequence[int], rounds: int) -> list[list[Task]]:
     """For each round, carriers in which every entry stands that has no Visit in it yet; the table knows them then."""
     visited: dict[int, set[str]] = defaultdict(set)
-    for measurement in table.measurements:
-        if measurement.ok:
-            visited[measurement.round].add(measurement.key)
+    for key, numbers in table.rounds_of().items():
+        for number in numbers:
+            visited[number].add(key)
     others = {key for key, _, _, role in table.store.networks() if role != CARRIER}
     tasks = []
     for number in range(rounds):
         in_round = []
         for px in resolutions_px:
-            for architecture in _cover(space, px, visited[number], np.random.default_rng((number, px))):
+            for architecture in _cover(
+                space, px, visited[number], np.random.default_rng((number % DIFFERENT_ROUNDS, px))
+            ):
                 network = space.network(architecture)
                 if network.key in others:
                     continue  # what taught, or was tested, tells nothing of Blocks

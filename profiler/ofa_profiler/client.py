@@ -50,26 +50,32 @@ class Agent:
             )
         return wire.to_dict(description)
 
-    def lease(self, lease_id: str, purpose: str) -> "Lease":
-        """Takes the device. Raises DeviceHeld where another host has it."""
+    def lease(self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None) -> "Lease":
+        """Takes the device, its ``conditions`` set meanwhile. Raises DeviceHeld where another host has it."""
         call = self._channel.stream_stream(
             wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
         )
-        return Lease(call, self._metadata, self._target, lease_id, purpose)
+        return Lease(call, self._metadata, self._target, lease_id, purpose, conditions or {})
 
 
 class Lease:
-    """A hold on the device, and the stream of Visits and Measurements; a context manager."""
+    """A hold on the device, and the stream of Visits and Measurements; a context manager.
 
-    def __init__(self, call: Any, metadata: Any, target: str, lease_id: str, purpose: str) -> None:
+    ``not_set`` are the conditions that the device could not set, and why.
+    """
+
+    def __init__(
+        self, call: Any, metadata: Any, target: str, lease_id: str, purpose: str, conditions: Mapping[str, str]
+    ) -> None:
         self._target = target
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
         holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}, {purpose})"
-        self._send(hello=wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder))
+        self._send(hello=wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions))
         self._responses = call(iter(self._outgoing.get, None), metadata=metadata)
         welcome = self._next()
         if welcome is None or welcome.WhichOneof("message") != "welcome":
             raise ProtocolMismatch(f"the agent on {target} did not greet; is it an agent of ofa-profile?")
+        self.not_set = dict(welcome.welcome.not_set)
 
     def __enter__(self) -> "Lease":
         return self

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
 from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_profiler.efforts import NETWORK_BUDGET
+from ofa_tables.calibration import Calibration
 from ofa_tables.errors import UsageError
+from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.measurement import Measurement
-from ofa_tables.model import Calibration, LatencyModel, write_calibration
+from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 
 # Visits alternate between the two passes, round by round, so that a slow drift meets both alike. Where the passes lie
@@ -118,7 +120,10 @@ class Comparer:
     def teach(self) -> Calibration | None:
         """The Calibration from every network of the table that may teach; kept in the table."""
         teachers = list(self.measured(CALIBRATION))
-        taught = Calibration.fit([n.raw_ms for n in teachers], [n.measured_ms for n in teachers]) if teachers else None
+        taught = None
+        if teachers:
+            population = self._space.encode([parse_architecture(network.architecture) for network in teachers])
+            taught = self._model.taught(population, [network.measured_ms for network in teachers])
         write_calibration(self._table, self._space, taught)
         return taught
 
@@ -136,12 +141,19 @@ class Comparer:
             device=device,
             condition_after=condition_after,
             stages=self._space.stages,
-            networks=tuple(networks),
-            teachers=tuple(self.measured(CALIBRATION)),
+            networks=self._shifted(networks, calibration),
+            teachers=self._shifted(list(self.measured(CALIBRATION)), calibration),
             calibration=calibration,
             measured_at=time.time(),
             seconds=seconds,
         )
+
+    def _shifted(self, networks: list[ComparedNetwork], calibration: Calibration | None) -> tuple[ComparedNetwork, ...]:
+        if calibration is None or not networks:
+            return tuple(networks)
+        calibrated = LatencyModel(self._table, self._space, calibration)
+        summed = calibrated.summed(self._space.encode([parse_architecture(n.architecture) for n in networks]))
+        return tuple(replace(n, shifted_ms=float(ms)) for n, ms in zip(networks, summed, strict=True))
 
     def _noise(self, keys: Sequence[str]) -> float | None:
         """How far the passes of these networks lie apart in the mean, relative to the latency."""
@@ -149,8 +161,8 @@ class Comparer:
         return noise(np.array(passes).T).mape if passes else None
 
     def _passes_ms(self, key: str) -> tuple[float, float] | None:
-        undisturbed = passes_ms(self._table.visits.get((key, None), []))
-        return undisturbed or passes_ms(self._table.visits_at_pace(key))
+        visits = self._table.visits.get((key, None), [])
+        return passes_ms(self._table.steady(visits)) or passes_ms(visits)
 
     def measured(self, role: str) -> Iterator[ComparedNetwork]:
         """The table's networks of this Space that have been measured in both passes."""
@@ -167,6 +179,8 @@ class Comparer:
             if index != ABSENT:
                 stage_ms[position.stage] += float(figures[index])
         entry = self._table.entry(key)
+        blocks = (self._table.entry(block.key) for block in self._space.network_blocks(architecture))
+        interpolated = any(block is not None and INTERPOLATED in block.flags for block in blocks)
         return ComparedNetwork(
             name=key.removeprefix("network:")[:6],
             key=key,
@@ -176,7 +190,7 @@ class Comparer:
             raw_ms=float(self._model.raw(population)[0]),
             stage_ms=tuple(stage_ms),
             passes_ms=passes,
-            flags=entry.flags if entry else (),
+            flags=(*(entry.flags if entry else ()), *([INTERPOLATED] if interpolated else [])),
         )
 
 

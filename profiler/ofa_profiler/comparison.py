@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tables.model import Calibration
+from ofa_tables.calibration import Calibration
 from ofa_tables.table import Identity
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -27,7 +27,8 @@ RESAMPLES = 2000
 class ComparedNetwork:
     """One network, predicted and measured; latencies of one inference of the whole batch.
 
-    ``raw_ms`` is the sum of the table's figures, ``stage_ms`` the same split by the Comparison's stages. ``passes_ms``
+    ``raw_ms`` is the sum of the table's figures, ``stage_ms`` the same split by the Comparison's stages; ``shifted_ms``
+    is the sum with what the Calibration says of each entry, None where it says nothing. ``passes_ms``
     are the two independent passes. ``name`` is a short label for people; ``macs`` are of one inference at batch 1.
     """
 
@@ -40,6 +41,12 @@ class ComparedNetwork:
     stage_ms: tuple[float, ...]
     passes_ms: tuple[float, float]
     flags: tuple[str, ...] = ()
+    shifted_ms: float | None = None
+
+    @property
+    def summed_ms(self) -> float:
+        """What a Calibration's line takes."""
+        return self.raw_ms if self.shifted_ms is None else self.shifted_ms
 
     @property
     def measured_ms(self) -> float:
@@ -134,7 +141,7 @@ class Comparison:
 
     @cached_property
     def calibrated_ms(self) -> FloatArray | None:
-        return None if self.calibration is None else np.asarray(self.calibration(self.raw_ms))
+        return None if self.calibration is None else np.array([self.calibration(n.summed_ms) for n in self.networks])
 
     @property
     def predicted_ms(self) -> FloatArray:

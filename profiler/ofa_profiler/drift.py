@@ -4,7 +4,6 @@ A Visit during which the pace changed says so itself (``Measurement.disturbed``)
 where the reference takes far more or less than it usually does, for however long, the device was another one.
 """
 
-import itertools
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -39,12 +38,13 @@ Of = TypeVar("Of")
 class Drift(Generic[Of]):
     """What has been read of the reference Job so far, Visit by Visit; ``of`` is whatever the caller knows it by."""
 
-    _readings: list[tuple[float, float, Of]] = field(default_factory=list)  # (started_at, ms, of)
+    _readings: list[tuple[float, float, Of]] = field(default_factory=list)  # (seconds, ms, of)
     _told: int = 0
 
     def watch(self, measurement: Measurement, of: Of) -> None:
         if measurement.ok and measurement.reference_ms is not None:
-            self._readings.append((measurement.started_at, measurement.reference_ms, of))
+            took_s = (measurement.load_ns + measurement.timed_ns) / 1e9
+            self._readings.append((took_s, measurement.reference_ms, of))
 
     def disturbed(self) -> tuple[list[Of], Stretch] | None:
         """Those of the Visits since it was last asked that were at another pace; None where there are none."""
@@ -56,10 +56,4 @@ class Drift(Generic[Of]):
         if not off:
             return None
         pace = float(np.median([reading for _, reading, _ in off])) / usual_ms
-        return [of for _, _, of in off], Stretch(len(off), self._seconds(off), pace, usual_ms)
-
-    def _seconds(self, off: list[tuple[float, float, Of]]) -> float:
-        """How long these Visits lasted: each until the next one began."""
-        starts = sorted(started for started, _, _ in self._readings)
-        following = dict(itertools.pairwise(starts))
-        return sum(max(0.0, following.get(started, started) - started) for started, _, _ in off)
+        return [of for _, _, of in off], Stretch(len(off), sum(took_s for took_s, _, _ in off), pace, usual_ms)

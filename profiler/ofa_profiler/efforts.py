@@ -3,9 +3,11 @@
 Many short Visits beat few long ones: a burst agrees with itself, but devices change their pace from second to second.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ofa_agent.timing import Budget
+from ofa_agent.operators import Block
+from ofa_agent.timing import WINDOW_RUNS, Budget
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,29 @@ NETWORK_BUDGET = Budget(warmup_s=1.0, window_s=0.0, burst_min_s=0.0, burst_max_s
 BUDGET = Budget(warmup_s=0.5, window_s=0.004, burst_min_s=0.015, burst_max_s=0.025)
 
 EFFORTS = {
-    "quick": Effort(3, BUDGET._replace(burst_min_s=0.005, burst_max_s=0.01)),
-    "standard": Effort(6, BUDGET),
-    "thorough": Effort(21, BUDGET),
+    "quick": Effort(4, BUDGET._replace(burst_min_s=0.005, burst_max_s=0.01)),
+    "standard": Effort(8, BUDGET),
+    "thorough": Effort(24, BUDGET),
 }
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One Visit of a known network, from which follows about how long others will take.
+
+    ``untimed_s`` is what its Visit took beside timed runs, ``latency_s`` one run.
+    """
+
+    network: Block
+    untimed_s: float
+    latency_s: float
+
+    def expected_s(self, jobs: Iterable[Block], budget: Budget, bursts: int) -> float:
+        """How long one Visit of each takes, about: latency goes with MACs, loading with weights."""
+        seconds = 0.0
+        for job in jobs:
+            latency_s = self.latency_s * job.macs / self.network.macs
+            burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
+            loading_s = self.untimed_s * max(0.2, job.parameters / self.network.parameters)
+            seconds += loading_s + bursts * burst_s
+        return seconds

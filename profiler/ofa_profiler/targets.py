@@ -2,15 +2,20 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 
+from ofa_agent import conditions
 from ofa_tables.errors import DeviceError, UnknownName, UsageError
 
 
 @dataclass(frozen=True)
 class Target:
-    """A named device. ``settings`` are the Connection's own (``--set key=value``)."""
+    """A named device.
+
+    Of what ``--set key=value`` gives, ``conditions`` are the device's, set while it is measured, and ``settings`` the
+    Connection's own.
+    """
 
     name: str
     connection: str
@@ -18,6 +23,7 @@ class Target:
     address: str = ""
     runtimes: tuple[str, ...] = ("onnxruntime",)
     settings: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_stem(self) -> str:
@@ -33,11 +39,15 @@ def find_target(name: str, settings: Mapping[str, str] | None = None) -> Target:
     """A shipped target, or ``tcp:HOST:PORT`` for an agent that somebody started. Raises UnknownName."""
     targets = shipped_targets()
     if name.startswith("tcp:"):
-        return Target(name, "tcp", "an agent that serves there", name.removeprefix("tcp:"), settings=settings or {})
-    if name not in targets:
+        target = Target(name, "tcp", "an agent that serves there", name.removeprefix("tcp:"))
+    elif name in targets:
+        target = targets[name]
+    else:
         raise UnknownName("target", name, [*targets, "tcp:HOST:PORT"])
-    target = targets[name]
-    return Target(target.name, target.connection, target.description, target.address, target.runtimes, settings or {})
+    knobs = conditions.settings()
+    of_device = {key: value for key, value in (settings or {}).items() if key in knobs}
+    of_connection = {key: value for key, value in (settings or {}).items() if key not in knobs}
+    return replace(target, settings=of_connection, conditions=of_device)
 
 
 def choose_runtime(target: Target, wanted: str | None, description: Mapping[str, Mapping[str, str]]) -> str:

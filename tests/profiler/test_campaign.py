@@ -1,12 +1,11 @@
-"""What a campaign takes again, and what it makes of a network's parts."""
+"""What a campaign takes again, and how long it says that it will take."""
 
 import pytest
 
-from ofa_agent import wire
-from ofa_nas.spaces import find_space
-from ofa_profiler.campaign import RETAKES, Campaign, Visit, _measurement, _parts, lower_tasks, reference_task
+from ofa_nas.spaces import Population, find_space
+from ofa_profiler.campaign import RETAKES, Campaign, Visit, lower_tasks, reference_task
 from ofa_profiler.drift import Drift
-from ofa_profiler.efforts import NETWORK_BUDGET
+from ofa_profiler.efforts import NETWORK_BUDGET, Probe
 from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
@@ -76,22 +75,21 @@ def test_a_disturbed_visit_is_taken_again_once_and_a_failed_one_where_that_can_h
     assert retried(status="unsupported") == 0
 
 
-def test_a_network_that_was_timed_in_parts_is_a_measurement_of_each(campaign):
-    message = wire.Measurement(visit_id="v", key="network:n", status="ok", samples_ns=[90, 100, 110])
-    message.reference_before_ns, message.reference_after_ns, message.reference_after_parts_ns = 10, 20, 30
-    for key, samples in (("a", [10, 12]), ("b", [50, 52]), ("a", [14, 16])):
-        message.parts.add(key=key, samples_ns=samples)
-    whole = _measurement(message, 4)
-    parts = _parts(message, whole)
-    assert [(part.visit_id, part.key, part.round, part.count) for part in parts] == [
-        ("v/0", "a", 4, 4),
-        ("v/1", "b", 4, 2),
-    ]
-    assert parts[0].median_ms == pytest.approx(13e-6)
-    assert (whole.reference_before_ns, whole.reference_after_ns) == (10, 20)
-    assert (parts[0].reference_before_ns, parts[0].reference_after_ns) == (20, 30)
-
-
 def test_the_reference_is_the_same_for_every_table():
     assert reference_task("onnxruntime").model.model_id == reference_task("onnxruntime").model.model_id
     assert reference_task("onnxruntime").block.key.startswith("network:")
+
+
+def test_how_long_it_will_take_goes_with_macs_and_weights():
+    small, large = (SPACE.network(architecture) for architecture in SPACE.decode(ends()))
+    probe = Probe(small, untimed_s=0.2, latency_s=0.001)
+    one, two = (probe.expected_s([network], NETWORK_BUDGET, bursts=2) for network in (small, large))
+    assert one == pytest.approx(0.2 + 2 * (0.007 + 0.03))
+    assert two > 1.5 * one
+    assert probe.expected_s([small, large], NETWORK_BUDGET, bursts=2) == pytest.approx(one + two)
+
+
+def ends():
+    """The smallest network and the largest."""
+    macs = SPACE.figures(lambda block: block.macs)
+    return Population.concatenate([SPACE.pricer(macs).cheapest()[1], SPACE.pricer(-macs).cheapest()[1]])

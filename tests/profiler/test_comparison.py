@@ -17,7 +17,7 @@ from ofa_profiler.comparison import (
     noise,
     relative_errors,
 )
-from ofa_tables.model import Calibration
+from ofa_tables.calibration import Calibration
 from ofa_tables.table import Identity
 
 

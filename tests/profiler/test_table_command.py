@@ -10,8 +10,9 @@ import pytest
 
 from ofa_nas.spaces import Architecture, find_space
 from ofa_profiler.commands import table as command
+from ofa_tables.calibration import Calibration
 from ofa_tables.measurement import Measurement
-from ofa_tables.model import Calibration, write_calibration
+from ofa_tables.model import write_calibration
 from ofa_tables.table import Identity, LatencyTable, Settings
 
 SPACE = find_space("ofa-mbv3-w1.0")
@@ -116,10 +117,10 @@ def test_show_says_what_the_table_is_of_and_holds(run_json, measured):
     assert shown["table"] == str(path)
     assert (shown["target"], shown["runtime"], shown["runtime_version"]) == ("bench", "onnxruntime", "1.18.0")
     assert shown["settings"] == {"precision": "fp32", "threads": 4, "batch": 1}
-    assert (shown["entries"], shown["failed"], shown["flagged"], shown["networks"]) == (98, 1, 1, 0)
-    assert shown["flags"] == {"unstable": 1}
+    assert (shown["entries"], shown["failed"], shown["flagged"], shown["networks"]) == (98, 1, 97, 0)
+    assert shown["flags"] == {"few-samples": 97, "unstable": 1}
     assert {space["space"] for space in shown["spaces"]} == {SPACE.name, "compofa-fixed-w1.0", "compofa-elastic-w1.0"}
-    fields = ["space", "resolution", "entries", "smallest_ms", "largest_ms", "calibrated"]
+    fields = ["space", "resolution", "entries", "interpolated", "smallest_ms", "largest_ms", "calibrated"]
     assert list(shown["spaces"][0]) == fields
 
 
@@ -142,7 +143,9 @@ def test_show_counts_networks_and_shows_calibrations(run_json, measured):
         write_calibration(table, SPACE, Calibration(1.5, 8))
     shown = run_json("show", path)
     assert (shown["networks"], shown["entries"]) == (1, 98)
-    assert shown["calibrations"] == {SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0, "error": None}}
+    assert shown["calibrations"] == {
+        SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0, "error": None, "shifts": 0}
+    }
     assert shown["spaces"][0]["calibrated"]
     assert shown["spaces"][0]["largest_ms"] == pytest.approx(1.5 * before["largest_ms"])
 
@@ -151,7 +154,7 @@ def test_show_is_readable(run, measured):
     _, out, err = run("show", measured())
     assert re.search(r"target +bench \(a chip\)", out)
     assert re.search(r"settings +fp32, 4 threads, batch 1", out)
-    assert re.search(r"flagged +1 \(1 unstable\)", out)
+    assert re.search(r"flagged +97 \(97 few-samples, 1 unstable\)", out)
     assert re.search(rf"{SPACE.name} +160 +96 +\d+\.\d+ +\d+\.\d+", out)
     assert err == ""
 
@@ -160,7 +163,7 @@ def test_show_keys_lists_every_entry_whole(run, run_json, measured):
     path = measured()
     _, out, _ = run("show", path, "--keys")
     assert all(key in out for key in SPACE.keys(160))
-    assert re.search(r"shaky +1\.5000 +\d+\.\d% +33\.3% +2 +20 +unstable", out)
+    assert re.search(r"shaky +1\.5000 +\d+\.\d% +33\.3% +2 +20 +few-samples unstable", out)
     assert re.search(r"broken +0 +0 +crashed: signal \[11\]", out)
     listed = run_json("show", path, "--keys")["keys"]
     assert len(listed) == 98

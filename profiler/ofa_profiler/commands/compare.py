@@ -75,7 +75,8 @@ def compare(
             raise TableMismatch(
                 f"{path} was imported, so no device is known to hold it against; measure one with ofa-profile"
             )
-        device = find_target(target or table.identity.target, parse_settings(pairs))
+        made_with = (table.store.get("conditions") or {}).get("set", {})
+        device = find_target(target or table.identity.target, {**made_with, **parse_settings(pairs)})
         with connect(device) as connection:
             description = connection.agent.describe()
             table.require_identity(identity_now(device, table.identity, description))

@@ -2,26 +2,27 @@
 
 import contextlib
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import click
+from rich.markup import escape
 
-from ofa_agent.timing import Budget
 from ofa_nas.spaces import Space, find_space
-from ofa_profiler.campaign import OTHERS_BYTES, Campaign, Outcome, Task, lower_tasks
-from ofa_profiler.carriers import carrier_rounds
+from ofa_profiler.campaign import Outcome
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
 from ofa_profiler.commands.display import example
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.connections import connect
-from ofa_profiler.efforts import EFFORTS, NETWORK_BUDGET, Effort
+from ofa_profiler.efforts import EFFORTS
+from ofa_profiler.profiler import Profiler
 from ofa_profiler.targets import choose_runtime, find_target, parse_settings
 from ofa_tables.errors import TableUnreadable
+from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
 
 PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
+MOST_MEASURED = 5
 
 
 @click.command(name="ofa-profile", epilog=example("ofa-profile --target local --resolutions 160"))
@@ -39,7 +40,20 @@ PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
     type=click.Choice([IN_NETWORKS, ALONE]),
     help="How to time them. Default: in networks, where the runtime can tell how long each block took there.",
 )
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
+@click.option(
+    "--interpolate/--measure-all",
+    default=None,
+    help=f"Measure some of the resolutions and interpolate the others, or measure all. Default: all up to "
+    f"{MOST_MEASURED}, some of more.",
+)
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A condition of the device, put back afterwards (governor=performance, affinity=big, power-mode=0, …), "
+    "or a setting of the target's connection.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Default: <target>-<runtime>-<precision>-t<threads>-b<batch>.lut"
 )
@@ -55,6 +69,7 @@ def profile(
     precision: str,
     effort: str,
     wanted_blocks: str | None,
+    interpolate: bool | None,
     pairs: tuple[str, ...],
     out: Path | None,
     fresh: bool,
@@ -91,10 +106,13 @@ def profile(
                 f"{path}: {identity.target} ({description['chip']}), {runtime} {identity.runtime_version}, {settings}"
             )
             finished = visited_in_all(table, EFFORTS[effort].rounds)
-            rounds, budget = plan_rounds(table, space, resolutions, EFFORTS[effort])
+            if interpolate is None:
+                interpolate = table.interpolates or len(resolutions) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
             with CampaignProgress(console, noun) as progress:
-                outcome = Campaign(table, rounds, budget, progress, f"ofa-profile {space.name}").run(connection)
+                profiler = Profiler(table, space, EFFORTS[effort], connection, progress)
+                outcome = profiler.measure_some(resolutions) if interpolate else profiler.measure(resolutions)
+            table.store.put("conditions", {"set": dict(device.conditions), "not_set": outcome.not_set})
             summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
     if as_json:
         print_json(summary)
@@ -125,22 +143,7 @@ def open_table(path: Path, identity: Identity, description: dict[str, Any], fres
 
 def visited_in_all(table: LatencyTable, rounds: int) -> set[str]:
     """The keys that nothing is left to be measured of."""
-    visited: dict[str, set[int]] = defaultdict(set)
-    for measurement in table.measurements:
-        if measurement.ok:
-            visited[measurement.key].add(measurement.round)
-    return {key for key, numbers in visited.items() if numbers.issuperset(range(rounds))}
-
-
-def plan_rounds(
-    table: LatencyTable, space: Space, resolutions: tuple[int, ...], effort: Effort
-) -> tuple[list[list[Task]], Budget]:
-    """What to visit in each round, and how long each burst may take."""
-    if table.identity.blocks == IN_NETWORKS:
-        return carrier_rounds(table, space, resolutions, effort.rounds), NETWORK_BUDGET
-    blocks = [block for px in resolutions for block in space.blocks(px)]
-    tasks = lower_tasks(blocks, table.identity.runtime, table.identity.settings.batch, OTHERS_BYTES)
-    return [tasks] * effort.rounds, effort.budget
+    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
 
 
 def summarise(
@@ -154,16 +157,17 @@ def summarise(
     keys = {key for px in resolutions for key in space.keys(px)}
     entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
     reused = sum(entry.key in finished for entry in entries)
+    interpolated = sum(INTERPOLATED in entry.flags for entry in entries)
     return {
         "table": str(table.path),
         "target": table.identity.target,
         "space": space.name,
         "entries": len(keys),
-        "measured": len(entries) - reused,
+        "measured": len(entries) - reused - interpolated,
         "reused": reused,
         "failed": len(keys) - len(entries),
-        "interpolated": 0,
-        "flagged": sum(bool(entry.flags) for entry in entries),
+        "interpolated": interpolated,
+        "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
         "visits": sum(outcome.visits[key] for key in keys),
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),
@@ -172,7 +176,7 @@ def summarise(
 
 def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     parts = [f"{summary['measured']} measured"]
-    parts += [f"{summary[name]} {name}" for name in ("reused", "failed", "flagged") if summary[name]]
+    parts += [f"{summary[name]} {name}" for name in ("reused", "interpolated", "failed", "flagged") if summary[name]]
     answer.print(
         f"[bold]{summary['entries']} entries[/]: {', '.join(parts)}; "
         f"{summary['visits']} visits of blocks in {summary['seconds']:.1f} s "
@@ -184,6 +188,10 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
             "[yellow]flagged[/]: their 95 % interval is wider than ±10 %, or the device changed in every visit; "
             f"the same command with --effort thorough visits every block in {rounds} rounds"
         )
+    for setting, reason in outcome.not_set.items():
+        answer.print(f"[yellow]not set[/]: {setting}: {escape(reason)}")
+    if outcome.cooled_seconds:
+        answer.print(f"[yellow]hot[/]: waited {outcome.cooled_seconds:.0f} s for the device to cool")
     for stretch in outcome.stretches:
         answer.print(f"[yellow]disturbed[/]: {stretch}")
     for key, reason in outcome.failures.items():

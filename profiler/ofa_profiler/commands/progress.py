@@ -43,7 +43,7 @@ class CampaignProgress:
         self._bar.stop()
 
     def begin(self, visits: int) -> None:
-        self._bar.update(self._task, total=visits, visible=True)
+        self._bar.update(self._task, total=self._visits + visits, visible=True)
         if self._console.is_terminal:
             self._bar.start()
         else:

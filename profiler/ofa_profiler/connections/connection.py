@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from ofa_agent.conditions import settings
 from ofa_profiler.client import Agent
 from ofa_profiler.targets import Target
 from ofa_tables.errors import UnknownName
@@ -45,4 +46,4 @@ class Connection:
         names = list(known)
         for name in self.target.settings:
             if name not in names:
-                raise UnknownName(f"setting of the {self.target.connection} connection", name, names or ["none yet"])
+                raise UnknownName(f"setting of the {self.target.connection} connection", name, names + settings())

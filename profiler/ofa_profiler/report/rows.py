@@ -19,7 +19,8 @@ def _part(comparison: Comparison, networks: tuple[ComparedNetwork, ...], role: s
     raw = np.array([network.raw_ms for network in networks], dtype=np.float64)
     macs = np.array([network.macs for network in networks], dtype=np.float64)
     absent = np.full(len(networks), np.nan)
-    calibrated = absent if comparison.calibration is None else comparison.calibration(raw)
+    summed = np.array([network.summed_ms for network in networks], dtype=np.float64)
+    calibrated = absent if comparison.calibration is None else np.asarray(comparison.calibration(summed))
     line = absent if comparison.macs_line is None else comparison.macs_line(macs)
     columns = {
         "name": [_text(network.name) for network in networks],

@@ -10,6 +10,8 @@ from rich.markup import escape
 from ofa_nas.spaces import Architecture, Space, find_space, read_architectures
 from ofa_profiler.commands.cli import json_option, print_json
 from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_tables.entry import Entry
+from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 
@@ -46,9 +48,7 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
     population = space.encode(architectures)
     resolutions = sorted({architecture.resolution_px for architecture in architectures})
     model.require(resolutions)
-    figures = {
-        px: dict(zip(space.keys(px), model.table.figures_ms(space.keys(px), px), strict=True)) for px in resolutions
-    }
+    entries = {px: {key: model.table.entry(key, px) for key in space.keys(px)} for px in resolutions}
     half_widths = model.half_widths(population)
     halves = [None] * len(architectures) if half_widths is None else half_widths
     return [
@@ -58,19 +58,24 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
             "high_ms": None if half is None else float(latency_ms * (1 + half)),
             "calibrated": model.calibration is not None,
             "blocks": [
-                {"key": block.key, "latency_ms": float(figures[architecture.resolution_px][block.key])}
-                for block in space.network_blocks(architecture)
+                _block(entries[architecture.resolution_px][block.key]) for block in space.network_blocks(architecture)
             ],
         }
         for architecture, latency_ms, half in zip(architectures, model.predict(population), halves, strict=True)
     ]
 
 
+def _block(entry: Entry | None) -> dict[str, Any]:
+    assert entry is not None  # the model was asked for whole resolutions
+    return {"key": entry.key, "latency_ms": entry.latency_ms, "interpolated": INTERPOLATED in entry.flags}
+
+
 def _print_prediction(prediction: dict[str, Any]) -> None:
     listing = columns("block", "ms", "share")
     total = sum(block["latency_ms"] for block in prediction["blocks"])
     for block in prediction["blocks"]:
-        listing.add_row(escape(block["key"]), f"{block['latency_ms']:.4f}", f"{block['latency_ms'] / total:.1%}")
+        key = escape(block["key"]) + (" [dim](interpolated)[/]" if block["interpolated"] else "")
+        listing.add_row(key, f"{block['latency_ms']:.4f}", f"{block['latency_ms'] / total:.1%}")
     listing.add_section()
     if prediction["calibrated"]:
         listing.add_row("sum of the blocks", f"{total:.4f}", "")

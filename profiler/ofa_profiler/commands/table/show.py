@@ -13,8 +13,10 @@ from rich.table import Table
 from ofa_nas.spaces import all_spaces
 from ofa_profiler.commands.cli import answer, json_option, print_json
 from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_tables.entry import Entry
+from ofa_tables.model import LatencyModel, fullest_space
 from ofa_tables.summary import Reach, Summary, summarise
-from ofa_tables.table import IMPORTED, IN_NETWORKS, Entry, LatencyTable
+from ofa_tables.table import IMPORTED, IN_NETWORKS, LatencyTable
 
 
 @click.command(short_help="What a table holds.", epilog=example("ofa-table show note10.lut --keys"))
@@ -26,13 +28,18 @@ def show(path: Path, keys: bool, as_json: bool) -> None:
     with LatencyTable.read(path) as opened:
         summary = summarise(opened, all_spaces())
         if as_json:
-            listed = {"keys": [_entry_json(entry) for entry in opened.entries]} if keys else {}
+            listed = {"keys": [_entry_json(entry) for entry in _all_entries(opened)]} if keys else {}
             print_json({**_summary_json(opened, summary), **listed})
             return
         _print_summary(opened, summary)
         if keys:
             answer.print()
-            _print_entries(opened.entries)
+            _print_entries(_all_entries(opened))
+
+
+def _all_entries(opened: LatencyTable) -> list[Entry]:
+    """Those that were measured, then those that lie between them."""
+    return opened.entries + LatencyModel(opened, fullest_space(opened, all_spaces())).interpolated()
 
 
 def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
@@ -53,7 +60,10 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
         "flags": dict(summary.flags),
         "visits": summary.visits,
         "networks": summary.networks,
-        "calibrations": {space: asdict(calibration) for space, calibration in summary.calibrations.items()},
+        "calibrations": {
+            space: {**asdict(calibration), "shifts": len(calibration.shifts)}
+            for space, calibration in summary.calibrations.items()
+        },
         "spaces": [_reach_json(reach) for reach in summary.reaches],
     }
 
@@ -63,6 +73,7 @@ def _reach_json(reach: Reach) -> dict[str, Any]:
         "space": reach.space,
         "resolution": reach.resolution_px,
         "entries": reach.entries,
+        "interpolated": reach.interpolated,
         "smallest_ms": reach.smallest_ms,
         "largest_ms": reach.largest_ms,
         "calibrated": reach.calibrated,
@@ -98,7 +109,8 @@ def _print_summary(opened: LatencyTable, summary: Summary) -> None:
     for reach in summary.reaches:
         name = escape(reach.space) + (" (calibrated)" if reach.calibrated else "")
         figures = (f"{reach.smallest_ms:.3f}", f"{reach.largest_ms:.3f}")
-        reaches.add_row("" if name == last else name, str(reach.resolution_px), str(reach.entries), *figures)
+        entries = f"{reach.entries} ({reach.interpolated} interpolated)" if reach.interpolated else str(reach.entries)
+        reaches.add_row("" if name == last else name, str(reach.resolution_px), entries, *figures)
         last = name
     print_wide(reaches)
 
@@ -113,6 +125,16 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "settings", str(identity.settings)
     if identity.runtime != IMPORTED:
         yield "blocks", "timed inside networks" if identity.blocks == IN_NETWORKS else "timed alone"
+    conditions = opened.store.get("conditions") or {}
+    if conditions.get("set"):
+        refused = conditions.get("not_set", {})
+        yield (
+            "set",
+            ", ".join(
+                f"{name}={value}" + (f" (not set: {refused[name]})" if name in refused else "")
+                for name, value in conditions["set"].items()
+            ),
+        )
     if summary.lasted:
         yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
     yield "entries", f"{summary.entries}, from {summary.visits} visits"

@@ -1,0 +1,73 @@
+"""What a Visit brought back over the wire, as the Measurements that are kept."""
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+from ofa_tables.measurement import HOT, THROTTLED, Measurement, statistics
+
+
+def measurement_of(message: Any, number: int) -> Measurement:
+    """Of the whole Job, taken in round ``number``."""
+    measurement = Measurement(
+        visit_id=message.visit_id,
+        key=message.key,
+        status=message.status,
+        error=message.error,
+        round=number,
+        warmup_runs=message.warmup_runs,
+        first_ns=message.first_ns,
+        timed_ns=message.timed_ns,
+        load_ns=message.load_ns,
+        warm=message.warm,
+        narrow=message.narrow,
+        reference_before_ns=message.reference_before_ns,
+        reference_after_ns=message.reference_after_ns,
+        condition=_condition(message),
+        started_at=message.started_at,
+    )
+    if message.status != "ok":
+        return measurement
+    return replace(measurement, **statistics(message.samples_ns))
+
+
+def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
+    """One Measurement for each Block that was timed inside a network; one that stands there twice has all samples."""
+    samples: dict[str, list[int]] = defaultdict(list)
+    for part in message.parts:
+        samples[part.key].extend(part.samples_ns)
+    inside = replace(
+        whole,
+        timed_ns=0,
+        reference_before_ns=message.reference_before_parts_ns,
+        reference_after_ns=message.reference_before_ns,
+    )
+    return [
+        replace(inside, visit_id=f"{whole.visit_id}/{index}", key=key, **statistics(of_key))
+        for index, (key, of_key) in enumerate(samples.items())
+    ]
+
+
+def _condition(message: Any) -> str:
+    """What changed about the device from before to after, and what it was; without what it does not tell."""
+    before, after = message.condition_before, message.condition_after
+    throttled = before.throttled or after.throttled or after.throttle_count > before.throttle_count
+    facts = {
+        "clock_mhz": [before.clock_mhz, after.clock_mhz],
+        "gpu_clock_mhz": [before.gpu_clock_mhz, after.gpu_clock_mhz],
+        "temperature_c": [_hottest(before), _hottest(after)],
+        "load": [before.load, after.load],
+        "stolen_s": round(after.stolen_s - before.stolen_s, 2),
+        "involuntary_switches": after.involuntary_switches - before.involuntary_switches,
+        "cooled_s": round(message.cooled_s, 1),
+        HOT: before.hot or after.hot,
+        THROTTLED: throttled,
+    }
+    return json.dumps(
+        {name: value for name, value in facts.items() if any(value if isinstance(value, list) else [value])}
+    )
+
+
+def _hottest(condition: Any) -> float:
+    return max(condition.temperatures_c.values(), default=0.0)
