@@ -119,6 +119,7 @@ class Reference:
         self._job = b""
         self._loaded: Optional[runtimes.Loaded] = None
         self._spent_ns = 0
+        self.error = ""
 
     def load(self, job: Any, model_path: str) -> None:
         """Another Job than the one before takes its place. One that this device cannot run is no reason to stop: what
@@ -127,14 +128,14 @@ class Reference:
             return
         if self._loaded is not None:
             self._loaded.close()
-        self._job, self._loaded = job.SerializeToString(), None
+        self._job, self._loaded, self.error = job.SerializeToString(), None, ""
         if not job.key:
             return
         try:
             self._loaded = runtimes.find(job.settings.runtime).load(wire.job_block(job), job, model_path)
             self._loaded.run()
-        except Exception:
-            self._loaded = None
+        except Exception as error:
+            self._loaded, self.error = None, "%s: %s" % (type(error).__name__, error)
 
     def time_ns(self) -> int:
         """The median of a few runs; 0 where there is no reference."""
@@ -154,8 +155,10 @@ class Reference:
 def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
     """One fresh load and one burst; a failure is a Measurement too."""
     measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
+    reference = reference or Reference()
+    measurement.reference_error = reference.error
     try:
-        _measure(visit, model_path, reference or Reference(), measurement)
+        _measure(visit, model_path, reference, measurement)
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:

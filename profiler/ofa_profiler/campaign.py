@@ -10,7 +10,7 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -63,6 +63,10 @@ class Visit:
     task: Task
     round: int
     attempt: int = 0
+
+    @property
+    def bursts(self) -> int:
+        return 2 if self.task.parts else 1
 
 
 class Progress(Protocol):
@@ -117,7 +121,10 @@ def reference_task(runtime: str) -> Task:
 
 
 class Campaign:
-    """``rounds`` are the Tasks of each; their order within a round is shuffled."""
+    """``rounds`` are the Tasks of each; their order within a round is shuffled.
+
+    ``announce`` is told about how many seconds it will take, after a first Visit of the reference Job.
+    """
 
     def __init__(
         self,
@@ -126,7 +133,9 @@ class Campaign:
         budget: Budget,
         progress: Progress,
         purpose: str,
+        announce: Callable[[float], None] | None = None,
     ) -> None:
+        self._announce = announce
         self._table = table
         self._rounds = rounds
         self._reference = reference_task(table.identity.runtime)
@@ -142,22 +151,7 @@ class Campaign:
         # The same after a crash, so that the host gets its own lease back; another for a copy of the table.
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
-
-    def probe(self, connection: Connection) -> Probe:
-        """A Visit of the reference Job, which tells about how long the others will take; nothing is kept of it."""
-        visit = self._message(Visit(uuid.uuid4().hex, self._reference, 0))
-        visits = iter([visit])
-        start = time.perf_counter()
-        with connection.agent.lease(self._lease_id, self._purpose, connection.target.conditions) as lease:
-            (message,) = lease.measure(lambda: next(visits, None), self._models)
-            lease.acknowledge([message.visit_id])
-        took_s = time.perf_counter() - start
-        latency_s = float(np.median(message.samples_ns)) / 1e9 if message.samples_ns else 0.0
-        return Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_s)
-
-    def visits_left(self) -> list[Block]:
-        """What the Visits still to be taken are of."""
-        return [visit.task.block for visit in self._plan()]
+        self._no_reference = False
 
     def run(self, connection: Connection) -> Outcome:
         """Measures what is missing. The agent may be lost and started again on the way; what came back is kept."""
@@ -185,6 +179,11 @@ class Campaign:
                 self._progress.say(f"{setting} could not be set: {reason}; measuring on without")
         self._outcome.not_set = not_set
 
+    def _tell_no_reference(self, error: str) -> None:
+        if error and not self._no_reference:
+            self._progress.say(f"the reference job does not run there ({error}): visits count as they come")
+            self._no_reference = True
+
     def _plan(self) -> list[Visit]:
         """The Visits still to be taken: round after round, shuffled within each, always in the same order."""
         done = self._table.rounds_of()
@@ -203,8 +202,13 @@ class Campaign:
         waiting = self._plan()[::-1]
         under_way: dict[str, Visit] = {}
         drift: Drift[Visit] = Drift()
+        probe = Visit(uuid.uuid4().hex, self._reference, 0)
+        probes = [probe] if self._announce else []
+        start = time.perf_counter()
 
         def next_visit() -> Any:
+            if probes:
+                return self._message(probes.pop())
             while waiting:
                 visit = waiting.pop()
                 if visit.task.block.key not in self._outcome.failures:
@@ -213,6 +217,10 @@ class Campaign:
             return None
 
         for message in lease.measure(next_visit, self._models):
+            if message.visit_id == probe.visit_id:
+                self._expect(message, time.perf_counter() - start, [*waiting, *under_way.values()])
+                lease.acknowledge([message.visit_id])
+                continue
             visit = under_way.pop(message.visit_id, None) or self._adopt(message, waiting)
             if visit is None:
                 lease.acknowledge([message.visit_id])
@@ -224,6 +232,7 @@ class Campaign:
             self._outcome.visits.update(taken.key for taken in measurements)
             self._outcome.timed_seconds += measurement.timed_ns / 1e9
             self._outcome.cooled_seconds += message.cooled_s
+            self._tell_no_reference(message.reference_error)
             if not measurement.ok or (measurement.disturbed and not visit.task.parts):
                 self._retry(visit, measurement, waiting)
             else:
@@ -231,6 +240,14 @@ class Campaign:
             if not waiting and not under_way:
                 waiting += self._again(drift)
             self._progress.measured(measurement, len(waiting) + len(under_way))
+
+    def _expect(self, message: Any, took_s: float, visits: list[Visit]) -> None:
+        """From a Visit of the reference Job, how long these will take; nothing else is kept of it."""
+        if self._announce is not None and message.status == "ok":
+            latency_s = float(np.median(message.samples_ns)) / 1e9
+            probe = Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_s)
+            self._announce(sum(probe.expected_s(visit.task.block, self._budget, visit.bursts) for visit in visits))
+        self._announce = None
 
     def _adopt(self, message: Any, waiting: list[Visit]) -> Visit | None:
         """A Measurement from before the link was lost takes the place of a Visit that still waits, if it is new."""

@@ -3,7 +3,6 @@
 Many short Visits beat few long ones: a burst agrees with itself, but devices change their pace from second to second.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ofa_agent.operators import Block
@@ -41,12 +40,8 @@ class Probe:
     untimed_s: float
     latency_s: float
 
-    def expected_s(self, jobs: Iterable[Block], budget: Budget, bursts: int) -> float:
-        """How long one Visit of each takes, about: latency goes with MACs, loading with weights."""
-        seconds = 0.0
-        for job in jobs:
-            latency_s = self.latency_s * job.macs / self.network.macs
-            burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
-            loading_s = self.untimed_s * max(0.2, job.parameters / self.network.parameters)
-            seconds += loading_s + bursts * burst_s
-        return seconds
+    def expected_s(self, job: Block, budget: Budget, bursts: int) -> float:
+        """How long one Visit takes, about: latency goes with MACs, loading with weights."""
+        latency_s = self.latency_s * job.macs / self.network.macs
+        burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
+        return self.untimed_s * max(0.2, job.parameters / self.network.parameters) + bursts * burst_s

@@ -1,6 +1,6 @@
 """Profiling: the campaigns that give a table the entries of a Space at some resolutions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ofa_agent.timing import Budget
 from ofa_nas.spaces import Space
@@ -29,7 +29,7 @@ class Profiler:
 
     def measure(self, resolutions_px: Sequence[int]) -> Outcome:
         """Every entry at these resolutions."""
-        return self._run(resolutions_px, self._effort.rounds)
+        return self._campaign(resolutions_px, self._effort.rounds, self._announce).run(self._connection)
 
     def measure_some(self, resolutions_px: Sequence[int]) -> Outcome:
         """The entries at those of the resolutions from which the others can be interpolated."""
@@ -38,32 +38,30 @@ class Profiler:
         chosen: list[int] = []
         while (px := next_resolution(self._table, self._space, resolutions_px)) is not None and px not in chosen:
             chosen.append(px)
-            outcome.include(self._run([px], SCOUTING_ROUNDS, announced=False))
+            outcome.include(self._campaign([px], SCOUTING_ROUNDS).run(self._connection))
         measured = measured_resolutions(self._table, self._space, resolutions_px)
+        if not measured:
+            return outcome  # nothing could be
         self._progress.say(
             f"measuring {', '.join(map(str, measured))} px; the other {len(resolutions_px) - len(measured)} "
             "resolutions are interpolated"
         )
-        outcome.include(self._run(measured, self._effort.rounds))
+        outcome.include(self.measure(measured))
         return outcome
 
-    def _run(self, resolutions_px: Sequence[int], rounds: int, announced: bool = True) -> Outcome:
+    def _campaign(
+        self, resolutions_px: Sequence[int], rounds: int, announce: Callable[[float], None] | None = None
+    ) -> Campaign:
         tasks, budget = self._plan(resolutions_px, rounds)
-        campaign = Campaign(self._table, tasks, budget, self._progress, f"ofa-profile {self._space.name}")
-        left = campaign.visits_left()
-        if left and announced:
-            bursts = 2 if self._table.identity.blocks == IN_NETWORKS else 1
-            seconds = campaign.probe(self._connection).expected_s(left, budget, bursts)
-            self._progress.say(f"{len(left)} visits, about {_duration(seconds)}{self._of_other_efforts(seconds)}")
-        return campaign.run(self._connection)
+        return Campaign(self._table, tasks, budget, self._progress, f"ofa-profile {self._space.name}", announce)
 
-    def _of_other_efforts(self, seconds: float) -> str:
+    def _announce(self, seconds: float) -> None:
         others = [
             f"{name}: {_duration(seconds * effort.rounds / self._effort.rounds)}"
             for name, effort in EFFORTS.items()
             if effort is not self._effort
         ]
-        return f" ({', '.join(others)})"
+        self._progress.say(f"it will take about {_duration(seconds)} ({', '.join(others)})")
 
     def _plan(self, resolutions_px: Sequence[int], rounds: int) -> tuple[list[list[Task]], Budget]:
         """What to visit in each round, and how long each burst may take."""

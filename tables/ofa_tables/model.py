@@ -9,11 +9,12 @@ import numpy as np
 
 from ofa_tables.calibration import Calibration
 from ofa_tables.entry import Entry, students_t
-from ofa_tables.errors import EntriesMissing
+from ofa_tables.errors import EntriesMissing, TableMismatch
 from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.table import IMPORTED, LatencyTable
 
 CALIBRATIONS = "calibration/"  # names in the store begin so
+MADE_FOR = "made_for"
 
 # A sum over many entries knows its spread well, whatever each of them does.
 FIGURES_FREEDOM = 100.0
@@ -219,11 +220,18 @@ def read_calibration(table: LatencyTable, space: Space) -> Calibration | None:
 
 
 def calibrations(table: LatencyTable) -> dict[str, Calibration]:
-    """By the name of the Space whose networks taught them."""
-    return {
-        name.removeprefix(CALIBRATIONS): Calibration(**table.store.get(name))
-        for name in table.store.names(CALIBRATIONS)
-    }
+    """By the name of the Space whose networks taught them. Raises TableMismatch where one is of other Settings."""
+    found = {}
+    for name in table.store.names(CALIBRATIONS):
+        value = table.store.get(name)
+        made_for, space = value.pop(MADE_FOR, None), name.removeprefix(CALIBRATIONS)
+        if made_for not in (None, _made_for(table)):
+            raise TableMismatch(
+                f"the calibration for {space} in {table.path} was made for {made_for}, the table is of "
+                f"{_made_for(table)}; teach it anew with ofa-compare --calibrate, or predict with --raw"
+            )
+        found[space] = Calibration(**value)
+    return found
 
 
 def write_calibration(table: LatencyTable, space: Space, calibration: Calibration | None) -> None:
@@ -232,4 +240,9 @@ def write_calibration(table: LatencyTable, space: Space, calibration: Calibratio
     if calibration is None:
         table.store.remove(name)
     else:
-        table.store.put(name, asdict(calibration))
+        table.store.put(name, {**asdict(calibration), MADE_FOR: _made_for(table)})
+
+
+def _made_for(table: LatencyTable) -> str:
+    identity = table.identity
+    return f"{identity.runtime} {identity.runtime_version}, {identity.settings}"

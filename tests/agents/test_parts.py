@@ -106,6 +106,7 @@ def test_a_reference_that_this_device_cannot_run_costs_nothing_but_its_reading(h
     visit.reference.CopyFrom(visit_of("raising").job)
     measurement = host.take(visit)
     assert (measurement.status, measurement.reference_before_ns) == ("ok", 0)
+    assert measurement.reference_error
 
 
 def test_a_visit_waits_for_its_references_model_too(host, visit_of, small_model):

@@ -1,5 +1,6 @@
 """``ofa-profile`` on this machine, as a user runs it."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -13,15 +14,15 @@ ROUNDS_OF_BLOCKS = (
 
 
 @pytest.mark.parametrize("how", ["in-networks", "alone"])
-def test_every_entry_is_visited_in_three_rounds(ofa, how):
+def test_every_entry_is_visited_in_every_round(ofa, how):
     done = ofa.profile("--out", "t.lut", "--blocks", how)
     assert done.code == 0, done.err
     summary = done.json
     assert summary["entries"] == summary["measured"] == 36
     assert (summary["reused"], summary["failed"], summary["interpolated"]) == (0, 0, 0)
-    assert summary["visits"] >= 3 * 36
+    assert summary["visits"] >= 4 * 36
     assert 0 < summary["timed_seconds"] < summary["seconds"]
-    assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(3,)] * 36
+    assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 
 def test_blocks_that_were_timed_otherwise_are_not_mixed(profiled, ofa):
@@ -72,7 +73,7 @@ def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):
     assert not (ofa.folder / "t.lut-wal").exists()
     assert ofa.profile("--out", "t.lut").code == 0
     assert set(kept) < set(ofa.rows("t.lut", "SELECT visit_id FROM measurements"))
-    assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(3,)] * 36
+    assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,41 @@ def test_a_second_run_on_the_same_device_is_told_who_has_it(ofa):
         agent.wait()
 
 
+def test_some_resolutions_are_measured_and_the_others_interpolated(ofa):
+    px = "128,132,136,140,144,148,152"
+    words = ("--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", px, "--effort", "quick")
+    done = ofa("ofa-profile", *words, "--out", "t.lut", "--json")
+    assert done.code == 0, done.err
+    summary = done.json
+    assert summary["interpolated"] > 0
+    assert summary["entries"] == summary["measured"] + summary["interpolated"]
+    assert "are interpolated" in done.err
+    assert "about" in done.err  # how long it will take
+    again = ofa("ofa-profile", *words, "--out", "t.lut", "--json").json
+    assert (again["measured"], again["reused"], again["visits"]) == (0, summary["measured"], 0)
+    shown = ofa("ofa-table", "show", "t.lut", "--keys", "--json").json
+    flagged = [entry for entry in shown["keys"] if "interpolated" in entry["flags"]]
+    assert len(flagged) == summary["interpolated"]
+    assert all(entry["visits"] == 0 and entry["half_width"] > 0 for entry in flagged)
+    small = '{"ks": [3,5,3,3,5], "d": [2,2,2,2,2], "r": 140}'
+    predicted = ofa("ofa-table", "predict", "t.lut", "--space", "compofa-fixed-w1.0", "--architecture", small, "--json")
+    assert any(block["interpolated"] for block in predicted.json["blocks"]), predicted.err
+
+
+def test_conditions_are_set_for_the_run_or_it_is_said_why_not(ofa):
+    done = ofa.profile("--out", "t.lut", "--set", "affinity=0", "--set", "power-mode=0")
+    assert done.code == 0, done.err
+    assert "power-mode could not be set: this device has none" in done.err
+    assert "affinity could not" not in done.err
+    shown = ofa("ofa-table", "show", "t.lut").out
+    assert "affinity=0, power-mode=0 (not set: this device has none)" in shown
+    assert not (ofa.home / "conditions.json").exists()
+    log = (ofa.home / "agent.log").read_text()
+    assert log.index('"event": "set"') < log.index('"event": "put back"')
+    visits = ofa.rows("t.lut", "SELECT condition FROM measurements WHERE status = 'ok'")
+    assert all("load" in json.loads(condition) for (condition,) in visits)
+
+
 def test_an_agent_that_serves_is_measured_with_over_tcp(ofa):
     agent = ofa.start("ofa-agent", "serve")
     try:
@@ -156,4 +192,4 @@ def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(ofa):
     assert kept
     assert ofa.profile("--out", "roomy/t.lut").code == 0
     assert set(kept) < set(ofa.rows("roomy/t.lut", "SELECT visit_id FROM measurements"))
-    assert ofa.rows("roomy/t.lut", ROUNDS_OF_BLOCKS) == [(3,)] * 36
+    assert ofa.rows("roomy/t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36

@@ -5,6 +5,7 @@ import pytest
 
 from ofa_nas.spaces import find_space
 from ofa_tables.calibration import Calibration
+from ofa_tables.errors import TableMismatch
 from ofa_tables.keys import place
 from ofa_tables.model import LatencyModel, read_calibration, write_calibration
 from ofa_tables.table import LatencyTable
@@ -103,3 +104,17 @@ def test_the_smallest_and_the_largest_network_are_those_of_the_shifted_figures(t
     model = LatencyModel(truth.model.table, SPACE, truth.teach(40))
     for latency_ms, network in (model.cheapest([160]), model.dearest([160])):
         assert model.predict(network)[0] == pytest.approx(latency_ms)
+
+
+def test_a_calibration_that_was_made_for_other_settings_is_refused(make_table):
+    with LatencyTable.open(make_table()) as table:
+        write_calibration(table, SPACE, Calibration(1.1, 9))
+        kept = table.store.get("calibration/ofa-mbv3-w1.0")
+        table.store.put(
+            "calibration/ofa-mbv3-w1.0", {**kept, "made_for": "onnxruntime 1.18.0, fp32, 4 threads, batch 1"}
+        )
+        with pytest.raises(
+            TableMismatch, match=r"made for onnxruntime 1.18.0, fp32, 4 threads.*ofa-compare --calibrate"
+        ):
+            LatencyModel.calibrated(table, SPACE)
+        LatencyModel(table, SPACE)

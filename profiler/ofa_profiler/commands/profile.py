@@ -13,12 +13,14 @@ from ofa_profiler.campaign import Outcome
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
 from ofa_profiler.commands.display import example
 from ofa_profiler.commands.progress import CampaignProgress
+from ofa_profiler.compare import Comparer
 from ofa_profiler.connections import connect
 from ofa_profiler.efforts import EFFORTS
 from ofa_profiler.profiler import Profiler
 from ofa_profiler.targets import choose_runtime, find_target, parse_settings
 from ofa_tables.errors import TableUnreadable
 from ofa_tables.interpolation import INTERPOLATED
+from ofa_tables.model import calibrations
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
 
 PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
@@ -112,6 +114,8 @@ def profile(
             with CampaignProgress(console, noun) as progress:
                 profiler = Profiler(table, space, EFFORTS[effort], connection, progress)
                 outcome = profiler.measure_some(resolutions) if interpolate else profiler.measure(resolutions)
+            for name in calibrations(table):
+                Comparer(table, find_space(name)).teach()  # what it was taught over has changed
             table.store.put("conditions", {"set": dict(device.conditions), "not_set": outcome.not_set})
             summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
     if as_json:
