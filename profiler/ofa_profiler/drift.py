@@ -17,17 +17,20 @@ FEWEST_READINGS = 9  # before a median says what is usual
 
 @dataclass(frozen=True)
 class Stretch:
-    """Visits of one run that the device was at another pace for. ``pace`` is the reference's time over its usual."""
+    """Visits of one run that the device was at another pace for. ``paces`` are the reference's time over its usual, the
+    least and the most."""
 
     visits: int
     seconds: float
-    pace: float
+    paces: tuple[float, float]
     usual_ms: float
 
     def __str__(self) -> str:
+        least, most = (f"{pace:.2f}" for pace in self.paces)
+        pace = least if least == most else f"{least} to {most}"
         return (
             f"the device was disturbed during {self.visits} visit{'s' * (self.visits != 1)} ({self.seconds:.0f} s): "
-            f"the reference job took {self.pace:.2f} × its usual {self.usual_ms:.3g} ms"
+            f"the reference job took {pace} × its usual {self.usual_ms:.3g} ms"
         )
 
 
@@ -55,5 +58,6 @@ class Drift(Generic[Of]):
         off = [reading for reading in fresh if off_pace(reading[1], usual_ms)]
         if not off:
             return None
-        pace = float(np.median([reading for _, reading, _ in off])) / usual_ms
-        return [of for _, _, of in off], Stretch(len(off), sum(took_s for took_s, _, _ in off), pace, usual_ms)
+        paces = [reading / usual_ms for _, reading, _ in off]
+        stretch = Stretch(len(off), sum(took_s for took_s, _, _ in off), (min(paces), max(paces)), usual_ms)
+        return [of for _, _, of in off], stretch
