@@ -13,8 +13,10 @@ from ofa_agent import wire
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
 
-# So many Visits are on their way, so that the device never waits for the link.
+# So many Visits are on their way, so that the device never waits for the link. Where the host is the device, one: what
+# the host does with a Measurement would else run beside the next Visit.
 WINDOW = 4
+WINDOW_ON_DEVICE = 1
 CALL_TIMEOUT_S = 150.0  # a slow board imports its runtimes before it answers
 
 CHANNEL_OPTIONS = [
@@ -26,9 +28,10 @@ CHANNEL_OPTIONS = [
 
 
 class Agent:
-    """An agent that answers on ``channel``."""
+    """An agent that answers on ``channel``; ``window`` Visits at most are on their way to it."""
 
-    def __init__(self, channel: grpc.Channel, target: str, token: str | None = None) -> None:
+    def __init__(self, channel: grpc.Channel, target: str, token: str | None = None, window: int = WINDOW) -> None:
+        self._window = window
         self._channel = channel
         self._target = target
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
@@ -55,7 +58,7 @@ class Agent:
         call = self._channel.stream_stream(
             wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
         )
-        return Lease(call, self._metadata, self._target, lease_id, purpose, conditions or {})
+        return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {})
 
 
 class Lease:
@@ -65,9 +68,17 @@ class Lease:
     """
 
     def __init__(
-        self, call: Any, metadata: Any, target: str, lease_id: str, purpose: str, conditions: Mapping[str, str]
+        self,
+        call: Any,
+        metadata: Any,
+        target: str,
+        window: int,
+        lease_id: str,
+        purpose: str,
+        conditions: Mapping[str, str],
     ) -> None:
         self._target = target
+        self._window = window
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
         holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}, {purpose})"
         self._send(hello=wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions))
@@ -98,7 +109,7 @@ class Lease:
         in_flight: set[str] = set()
 
         def fill() -> None:
-            while len(in_flight) < WINDOW and (visit := next_visit()) is not None:
+            while len(in_flight) < self._window and (visit := next_visit()) is not None:
                 in_flight.add(visit.visit_id)
                 self._send(visit=visit)
 

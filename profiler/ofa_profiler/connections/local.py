@@ -11,7 +11,7 @@ from typing import IO
 import grpc
 
 from ofa_agent.lock import home
-from ofa_profiler.client import CHANNEL_OPTIONS, Agent
+from ofa_profiler.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.targets import Target
 from ofa_tables.errors import DeviceError, DeviceHeld
@@ -51,7 +51,7 @@ class LocalConnection(Connection):
             self._process.wait()
             raise _refusal(log_path, begin)
         self._channel = grpc.insecure_channel(json.loads(announced)["address"], CHANNEL_OPTIONS)
-        return Agent(self._channel, self.target.name, token)
+        return Agent(self._channel, self.target.name, token, WINDOW_ON_DEVICE)
 
     def close(self) -> None:
         if self._channel is not None:
