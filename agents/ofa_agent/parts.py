@@ -23,7 +23,8 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     """Samples of each part in ns, one a run; part i is the next ``sizes[i]`` Operators.
 
     Telling takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs in
-    which nothing was told: what is taken off is such that the parts add up to the whole.
+    which nothing was told: what is taken off is such that the parts add up to the whole;
+    where it would take more than MOST_OVERHEAD off a part, or the told runs were the faster ones, they do not quite.
     Raises ValueError where a part has no kernel: its time would be told as another's.
     """
     starts = np.cumsum([0] + list(sizes[:-1]))

@@ -161,9 +161,12 @@ def out_of_line(inspected: Inspected) -> Iterator[Finding]:
 
 def noisy(inspected: Inspected) -> Iterator[Finding]:
     for entry in inspected.entries:
-        deviation = entry.spread if entry.visits > 1 else entry.std_ms / entry.latency_ms if entry.latency_ms > 0 else 0
+        if not entry.latency_ms > 0:
+            continue
+        deviation, what = entry.spread, "its visits spread"
+        if entry.visits == 1:
+            deviation, what = entry.std_ms / entry.latency_ms, "its samples deviate"
         if deviation > NOISY:
-            what = "its visits spread" if entry.visits > 1 else "its samples deviate"
             text = f"{what} by {deviation:.0%} of its figure, over {NOISY:.0%}"
             yield _of(entry, "noisy", ERROR, text, inspected.again)
 

@@ -45,8 +45,8 @@ class Diff:
 
     @property
     def median_apart(self) -> float:
-        """How far the figures lie apart in the median, relative to the first."""
-        return float(np.median([abs(difference.ratio - 1) for difference in self.differences]))
+        """How far the figures lie apart in the median, relative to the smaller of the two: the same both ways."""
+        return float(np.exp(np.median([abs(np.log(difference.ratio)) for difference in self.differences])) - 1)
 
 
 def diff_tables(first: LatencyTable, second: LatencyTable) -> Diff:

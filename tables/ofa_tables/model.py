@@ -84,6 +84,14 @@ class LatencyModel:
         entries = (self.table.entry(key) for key in keys)
         return [entry for entry in entries if entry is not None and INTERPOLATED in entry.flags]
 
+    def interpolated_blocks(self, population: Population) -> np.ndarray:
+        """(N,): how many of each network's blocks were not measured, but lie between others that were."""
+        keys = {entry.key for entry in self.interpolated()}
+        there = np.array([[key in keys for key in self.space.keys(px)] for px in self.space.resolutions_px])
+        indices = self.space.entry_indices(population)
+        counts: np.ndarray = (there[population.genes[-1][None, :], indices] & (indices >= 0)).sum(axis=0)
+        return counts
+
     def require(self, resolutions_px: Iterable[int] | None = None) -> list[int]:
         """The given resolutions, or all that are complete. Raises EntriesMissing: how many of how many, and which."""
         if resolutions_px is None:

@@ -154,6 +154,7 @@ class LatencyTable:
         identity, settings = self.identity, self.identity.settings
         words = ["ofa-profile", "--target", identity.target, "--space", space]
         words += ["--resolutions", str(resolution_px)] if resolution_px else []
+        words += ["--runtime", identity.runtime]
         words += ["--threads", str(settings.threads)] if settings.threads != 1 else []
         words += ["--batch", str(settings.batch)] if settings.batch != 1 else []
         words += ["--precision", settings.precision] if settings.precision != "fp32" else []

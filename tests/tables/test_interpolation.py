@@ -87,5 +87,9 @@ def test_a_table_is_interpolated_only_where_it_was_made_to_be(spaced):
         model = LatencyModel(table, space)
         assert model.resolutions_px == list(space.resolutions_px)
         assert {entry.key for entry in model.interpolated()}.isdisjoint(entry.key for entry in table.entries)
+        networks = space.sample(5, np.random.default_rng(0), [128, 176])
+        others = space.sample(5, np.random.default_rng(0), [132, 172])
+        assert (model.interpolated_blocks(networks) == 0).all()
+        assert (model.interpolated_blocks(others) > 0).all()
     with LatencyTable.read(spaced) as table:
         assert table.interpolates

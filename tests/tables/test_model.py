@@ -44,7 +44,7 @@ def test_a_table_says_how_many_entries_it_lacks(make_table):
         model.require([160])
     assert missing[0] in str(caught.value)
     assert "ofa-profile --target " in str(caught.value)
-    assert "--space ofa-mbv3-w1.0 --resolutions 160 --blocks alone --out " in str(caught.value)
+    assert "--space ofa-mbv3-w1.0 --resolutions 160 --runtime onnxruntime --blocks alone --out " in str(caught.value)
 
 
 def test_a_prediction_where_entries_are_missing_is_nan(make_table):

@@ -108,6 +108,7 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         "architecture": architecture.to_json(),
         "predicted_latency_ms": found.best.latency_ms,
         "predicted_accuracy": found.best.accuracy if problem.accuracy.is_accuracy else None,
+        "interpolated_blocks": int(problem.latency.interpolated_blocks(found.best.network)[0]),
         "evaluated": found.evaluated,
         "seconds": round(found.seconds, 3),
         "method": method,
@@ -132,6 +133,9 @@ def print_found(problem: Problem, found: Found, method: str) -> None:
     answer.print(
         f"\nlatency     {found.best.latency_ms:.4g} of {problem.limit_ms:g} ms, {_basis(problem.latency)}", markup=False
     )
+    interpolated = int(problem.latency.interpolated_blocks(network)[0])
+    if interpolated:
+        answer.print(f"            {interpolated} of its blocks are interpolated between sizes that were measured")
     if problem.accuracy.is_accuracy:
         answer.print(f"accuracy    {found.best.accuracy:.2%}, predicted by {escape(problem.accuracy.name)}")
     else:
