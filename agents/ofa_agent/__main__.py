@@ -142,6 +142,15 @@ def _info(options: Any) -> int:
         ("clock", "%s MHz, governor %s" % (condition["clock_mhz"] or "?", condition["governor"] or "not told")),
         ("hottest", "not told" if hottest is None else "%.1f °C" % hottest),
         ("load", "%.2f" % condition["load"]),
+        ("cores used", condition["affinity"] or "not told"),
+    ]
+    if condition["power_mode"]:
+        rows.append(("power mode", condition["power_mode"]))
+    if condition["gpu_clock_mhz"]:
+        rows.append(("GPU clock", "%d MHz" % condition["gpu_clock_mhz"]))
+    if condition["hot"] or condition["throttled"]:
+        rows.append(("heat", "throttled" if condition["throttled"] else "hot, about to be throttled"))
+    rows += [
         ("runtimes", ", ".join("%s %s" % pair for pair in sorted(facts["runtimes"].items())) or "none"),
         ("agent", "%s, protocol %d, device %s" % (facts["agent_version"], facts["protocol"], facts["fingerprint"])),
     ]

@@ -116,6 +116,8 @@ def condition_facts(condition: Any) -> dict[str, str]:
         "Governor": _text(condition.get("governor")),
         "Clock": _unit(condition.get("clock_mhz"), "MHz"),
         "Power mode": _text(condition.get("power_mode")),
+        "GPU clock": _unit(condition.get("gpu_clock_mhz"), "MHz"),
+        "Heat": "throttled" if condition.get("throttled") else "hot" if condition.get("hot") else "",
         "Load": _text(condition.get("load")),
     }
     temperatures = condition.get("temperatures_c")
