@@ -2,14 +2,15 @@
 
     .venv/bin/python scripts/disturbance.py --threads 2 --pairs 3 --out build/disturbance
 
-Each pair is measured one after the other; the tables stay in --out. Prints how far tables lie apart (the median over
-entries): undisturbed ones from each other, disturbed ones from those, and the same where nothing is done about it:
+Each pair is measured one after the other; the tables stay in --out. Prints how far tables lie apart at one pace (the
+median over entries): undisturbed ones from each other, disturbed ones from those, and the same where nothing is done about it:
 every Visit counts as it came, and none is taken again.
 """
 
 import argparse
 import itertools
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from ofa_tables.entry import derive_entry
+from ofa_tables.measurement import NETWORK
+from ofa_tables.pace import at_pace
 from ofa_tables.table import LatencyTable
 
 
@@ -31,10 +34,15 @@ def main() -> None:
         took_s = _profile(path, options)
         quiet.append(path)
         path = options.out / f"burnt-{pair}.lut"
-        with _burners(options.threads, begin_s=took_s / 3, last_s=took_s / 3):
+        with _burners(os.cpu_count() or 1, begin_s=took_s / 3, last_s=took_s / 3):
             _profile(path, options)
         burnt.append(path)
-    for name, figures in (("as it is", _figures), ("nothing done", _figures_untouched)):
+    with LatencyTable.read(quiet[0]) as table:
+        reference_ms = table.reference_ms
+    for name, figures in (
+        ("as it is", lambda path: _figures(path, reference_ms)),
+        ("nothing done", _figures_untouched),
+    ):
         kept = {path: figures(path) for path in quiet + burnt}
         among = [_apart(kept[one], kept[two]) for one, two in itertools.combinations(quiet, 2)]
         across = [_apart(kept[one], kept[two]) for one, two in zip(quiet, burnt, strict=True)]
@@ -79,9 +87,14 @@ def _burn(seconds: float) -> None:
         values = values @ values * 1e-3
 
 
-def _figures(path: Path) -> dict[str, float]:
+def _figures(path: Path, reference_ms: float | None) -> dict[str, float]:
+    """At one pace for all tables, as networks that are compared with a table are brought to its own."""
     with LatencyTable.read(path) as table:
-        return {entry.key: entry.latency_ms for entry in table.entries if not entry.failure}
+        visits: dict[str, list] = {}
+        for visit in at_pace(table.measurements, reference_ms):
+            if not visit.key.startswith(NETWORK):
+                visits.setdefault(visit.key, []).append(visit)
+        return {key: derive_entry(key, table.steady(of_key)).latency_ms for key, of_key in visits.items()}
 
 
 def _figures_untouched(path: Path) -> dict[str, float]:

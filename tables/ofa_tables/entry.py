@@ -26,7 +26,7 @@ class Entry:
     relative to it; ``mean_ms`` and ``std_ms`` are of all samples. ``standard_error`` is that of ``latency_ms``,
     relative to it, from how the Visits lie apart; None where no Visits tell of it. ``failure`` is the last failed
     Visit's text where none succeeded. ``resolution_px`` is set only where a published file gave the figure for one
-    resolution.
+    resolution. ``parts_ms`` is what each measured key adds to an interpolated figure.
     """
 
     key: str
@@ -41,6 +41,7 @@ class Entry:
     resolution_px: int | None = None
     standard_error: float | None = None
     degrees_of_freedom: float = 0.0
+    parts_ms: tuple[tuple[str, float], ...] = ()
 
     @property
     def half_width(self) -> float | None:

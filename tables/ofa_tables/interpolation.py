@@ -8,7 +8,7 @@ smallest and the largest nothing is said.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,25 @@ EXPECTED_CURVATURE = 2.0
 FEWEST_SIZES = 2
 
 
+class Between(NamedTuple):
+    """A latency between two sizes that were measured.
+
+    ``error`` is its relative standard error from the ends' own; ``parts_ms`` what either end adds, by its key. ``gap``
+    is the product of the distances to both ends, in the logarithm of the size: what a straight line is off by goes with
+    it.
+    """
+
+    latency_ms: float
+    error: float
+    gap: float
+    parts_ms: tuple[tuple[str, float], ...]
+
+
 @dataclass(frozen=True)
 class Curve:
     """One kind of Block over its measured sizes: latencies that never fall, and their relative standard errors."""
 
+    keys: tuple[str, ...]
     sizes: FloatArray
     latencies_ms: FloatArray
     errors: FloatArray
@@ -39,14 +54,11 @@ class Curve:
         measured = [entries[int(size)] for size in sizes]
         errors = np.array([entry.standard_error or 0.0 for entry in measured])
         logs = np.log([entry.latency_ms for entry in measured])
-        return cls(sizes, np.exp(not_falling(logs, 1 / np.maximum(errors, 1e-3) ** 2)), errors)
+        keys = tuple(entry.key for entry in measured)
+        return cls(keys, sizes, np.exp(not_falling(logs, 1 / np.maximum(errors, 1e-3) ** 2)), errors)
 
-    def __call__(self, size: int) -> tuple[float, float, float] | None:
-        """(latency in ms, its relative standard error from the ends' own, gap); None beyond the ends.
-
-        The gap is the product of the distances to both ends, in the logarithm of the size: what a straight line is off
-        by goes with it.
-        """
+    def __call__(self, size: int) -> Between | None:
+        """None beyond the ends."""
         if len(self.sizes) < FEWEST_SIZES or not self.sizes[0] <= size <= self.sizes[-1]:
             return None
         right = max(1, int(np.searchsorted(self.sizes, size)))
@@ -56,10 +68,12 @@ class Curve:
         parts_ms = np.array([1 - share, share]) * self.latencies_ms[ends]
         latency_ms = float(parts_ms.sum())
         error = float(np.hypot(*(parts_ms * self.errors[ends]))) / latency_ms
-        return latency_ms, error, float(np.log(size / low) * np.log(high / size))
+        gap = float(np.log(size / low) * np.log(high / size))
+        return Between(latency_ms, error, gap, tuple(zip(self.keys[ends], map(float, parts_ms), strict=True)))
 
     def without(self, index: int) -> "Curve":
-        return Curve(*(np.delete(values, index) for values in (self.sizes, self.latencies_ms, self.errors)))
+        others = (np.delete(values, index) for values in (self.sizes, self.latencies_ms, self.errors))
+        return Curve(self.keys[:index] + self.keys[index + 1 :], *others)
 
 
 class Interpolation:
@@ -80,19 +94,19 @@ class Interpolation:
         found = self._curves[place[0]](place[1]) if place is not None and place[0] in self._curves else None
         if found is None:
             return None
-        latency_ms, error, gap = found
-        error = float(np.hypot(error, self.curvature * gap))
+        error = float(np.hypot(found.error, self.curvature * found.gap))
         return Entry(
             key,
-            latency_ms,
-            mean_ms=latency_ms,
-            std_ms=error * latency_ms,
+            found.latency_ms,
+            mean_ms=found.latency_ms,
+            std_ms=error * found.latency_ms,
             spread=0.0,
             visits=0,
             samples=0,
             flags=(INTERPOLATED,),
             standard_error=error,
             degrees_of_freedom=float("inf"),
+            parts_ms=found.parts_ms,
         )
 
     def _left_out(self) -> float:
@@ -121,5 +135,5 @@ def _each_left_out(curve: Curve) -> Iterator[tuple[float, float, float]]:
     for index in range(1, len(curve.sizes) - 1):
         found = curve.without(index)(int(curve.sizes[index]))
         if found is not None:
-            latency_ms, error, gap = found
-            yield latency_ms / curve.latencies_ms[index] - 1, float(np.hypot(error, curve.errors[index])), gap
+            off = found.latency_ms / curve.latencies_ms[index] - 1
+            yield off, float(np.hypot(found.error, curve.errors[index])), found.gap

@@ -1,11 +1,13 @@
 """What a published key says of its Block: kind, sizes, and place in the network."""
 
 import re
+from functools import lru_cache
 
 _MAPS = re.compile(r"-input:(\d+)x\1x(\d+)-output:(\d+)x\3x(\d+)")
 _WIDTH_AND_KERNEL = re.compile(r"-expand:(\d+)-kernel:(\d+)(?=-)")
 
 
+@lru_cache(maxsize=1 << 14)
 def kind_and_size(key: str) -> tuple[str, int] | None:
     """What Blocks that differ in the size of their feature maps alone have in common, and the size of the input; None
     for keys without a feature map."""
@@ -23,6 +25,7 @@ def width_and_kernel(key: str) -> tuple[str, int, int] | None:
     return key[: found.start()] + key[found.end() :], int(found.group(1)), int(found.group(2))
 
 
+@lru_cache(maxsize=1 << 14)
 def place(key: str) -> str:
     """What all Blocks have in common that can stand at one place of a network, at any resolution."""
     kind = kind_and_size(key)

@@ -139,8 +139,19 @@ class LatencyModel:
         """``figures_ms``, each shifted as the Calibration says."""
         if self.calibration is None or not self.calibration.shifts:
             return self.figures_ms
-        factors = [self.calibration.factors(self.space.keys(px)) for px in self.space.resolutions_px]
-        return self.figures_ms * np.array(factors)
+        shifted = self.figures_ms.copy()
+        for row, px in enumerate(self.space.resolutions_px):
+            for index, key in enumerate(self.space.keys(px)):
+                keys, parts_ms = zip(*self._measured_parts(key, px), strict=True)
+                shifted[row, index] = self.calibration.factors(keys) @ np.array(parts_ms)
+        return shifted
+
+    def _measured_parts(self, key: str, resolution_px: int) -> Sequence[tuple[str, float]]:
+        """(key, ms) of the measured figures that an entry's is made of: itself, or those that it lies between."""
+        entry = self.table.entry(key, resolution_px)
+        if entry is None:
+            return [(key, np.nan)]
+        return entry.parts_ms or [(key, entry.latency_ms)]
 
     @cached_property
     def _calibrated_pricer(self) -> Pricer:
@@ -154,9 +165,10 @@ class LatencyModel:
         for network, (px_index, indices) in enumerate(
             zip(population.genes[-1], self.space.entry_indices(population).T, strict=True)
         ):
-            of_px = self.space.keys(self.space.resolutions_px[px_index])
+            px = self.space.resolutions_px[px_index]
             for index in indices[indices >= 0]:
-                parts_ms[network, column[of_px[index]]] += self.figures_ms[px_index, index]
+                for key, part_ms in self._measured_parts(self.space.keys(px)[index], px):
+                    parts_ms[network, column[key]] += part_ms
         standing = np.flatnonzero(parts_ms.any(axis=0))
         return Calibration.teach([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
 
