@@ -3,8 +3,8 @@
     .venv/bin/python scripts/disturbance.py --threads 2 --pairs 3 --out build/disturbance
 
 Each pair is measured one after the other; the tables stay in --out. Prints how far tables lie apart at one pace (the
-median over entries): undisturbed ones from each other, disturbed ones from those, and the same where nothing is done about it:
-every Visit counts as it came, and none is taken again.
+median over entries): undisturbed ones from each other, disturbed ones from those, and the same where nothing is done
+about it: every Visit counts as it came, and none is taken again.
 """
 
 import argparse

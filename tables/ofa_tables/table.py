@@ -166,7 +166,16 @@ class LatencyTable:
     def add(self, measurements: Sequence[Measurement]) -> None:
         """Commits them; a repeat of a visit_id is dropped."""
         self.store.add(list(measurements))
-        for derived in ("measurements", "reference_ms", "visits", "_entries", "_any_resolution", "_interpolation"):
+        for derived in (
+            "measurements",
+            "reference_ms",
+            "visits",
+            "_at_pace",
+            "_far",
+            "_entries",
+            "_any_resolution",
+            "_interpolation",
+        ):
             self.__dict__.pop(derived, None)
 
     @cached_property
@@ -183,9 +192,19 @@ class LatencyTable:
     def visits(self) -> dict[tuple[str, int | None], list[Measurement]]:
         """By key and resolution, at the table's pace."""
         visits: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
-        for measurement in at_pace(self.measurements, self.reference_ms):
+        for measurement in self._at_pace:
             visits[measurement.key, measurement.resolution_px].append(measurement)
         return dict(visits)
+
+    @cached_property
+    def _at_pace(self) -> list[Measurement]:
+        return at_pace(self.measurements, self.reference_ms)
+
+    @cached_property
+    def _far(self) -> set[str]:
+        """The Visits during which the device was far from the table's pace."""
+        both = zip(self.measurements, self._at_pace, strict=True)
+        return {visit.visit_id for visit, scaled in both if off_pace(visit.median_ms, scaled.median_ms)}
 
     def rounds_of(self) -> dict[str, set[int]]:
         """The rounds that each key has been visited in, successfully."""
@@ -202,7 +221,7 @@ class LatencyTable:
         return kept if any(visit.ok for visit in kept) else list(visits)
 
     def _disturbed(self, visit: Measurement) -> bool:
-        return visit.disturbed or off_pace(visit.reference_ms, self.reference_ms)
+        return visit.disturbed or visit.visit_id in self._far
 
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
@@ -267,8 +286,8 @@ class LatencyTable:
         return sorted({px for _, px in self._entries if px is not None})
 
 
-def off_pace(reference_ms: float | None, usual_ms: float | None) -> bool:
-    """Whether the reference Job took so much more or less than it usually does that the device was another one."""
-    if reference_ms is None or usual_ms is None:
+def off_pace(took_ms: float | None, usual_ms: float | None) -> bool:
+    """Whether it took so much more or less than it usually does that the device was another one."""
+    if not took_ms or not usual_ms:
         return False
-    return max(reference_ms, usual_ms) > (1 + OFF_PACE) * min(reference_ms, usual_ms)
+    return max(took_ms, usual_ms) > (1 + OFF_PACE) * min(took_ms, usual_ms)
