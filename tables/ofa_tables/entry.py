@@ -1,11 +1,15 @@
 """Entries: one key's figure, how sure it is, and what it rests on."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ofa_tables.measurement import HOT, THROTTLED, Measurement
+
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 FEWEST_VISITS = 3  # that tell of a spread
 
@@ -76,11 +80,18 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
 
 
 def with_standard_errors(
-    entries: dict[tuple[str, int | None], Entry], visits: Mapping[tuple[str, int | None], Sequence[Measurement]]
+    entries: dict[tuple[str, int | None], Entry],
+    visits: Mapping[tuple[str, int | None], Sequence[Measurement]],
+    carriers: Mapping[str, str],
+    pace_error: Callable[[Sequence[Measurement]], float],
 ) -> dict[tuple[str, int | None], Entry]:
     """The entries with their standard errors: what each one's few Visits say of their spread, drawn towards what is
-    usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual)."""
-    logs = {place: _log_medians(group) for place, group in visits.items()}
+    usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual).
+
+    Visits of one carrier count as one: what stood beside the Block was the same each time. ``carriers`` are by Visit.
+    ``pace_error`` is how far off the pace may be that these Visits were brought to.
+    """
+    logs = {place: _independent_logs(group, carriers) for place, group in visits.items()}
     variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}
     if not variances:
         return entries
@@ -93,7 +104,7 @@ def with_standard_errors(
         visits_less_one = len(logs[place]) - 1
         freedom = visits_less_one + USUAL_WEIGHT
         pooled = (visits_less_one * variance + USUAL_WEIGHT * usual) / freedom
-        error = MEDIAN_TO_MEAN * np.sqrt(pooled / len(logs[place]))
+        error = np.hypot(MEDIAN_TO_MEAN * np.sqrt(pooled / len(logs[place])), pace_error(visits[place]))
         entry = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
         unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
         errors[place] = entry.flagged("unstable") if unstable else entry
@@ -106,8 +117,15 @@ def students_t(degrees_of_freedom: float) -> float:
     return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
 
 
-def _log_medians(visits: Sequence[Measurement]) -> np.ndarray:
-    return np.log([visit.median_ms for visit in visits if visit.ok and visit.median_ms and visit.median_ms > 0])
+def _independent_logs(visits: Sequence[Measurement], carriers: Mapping[str, str]) -> FloatArray:
+    logs: dict[str, list[float]] = defaultdict(list)
+    for visit in visits:
+        if visit.ok and visit.median_ms and visit.median_ms > 0:
+            alone = visit.taken_with == visit.visit_id
+            logs[visit.visit_id if alone else carriers.get(visit.taken_with, visit.taken_with)].append(
+                float(np.log(visit.median_ms))
+            )
+    return np.array([np.mean(of_one) for of_one in logs.values()])
 
 
 def _flags(visits: Sequence[Measurement]) -> tuple[str, ...]:

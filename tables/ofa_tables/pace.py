@@ -6,6 +6,7 @@ is its entry's figure plus its Visit's pace (a two-way fit, Tukey 1977, "Explora
 Huber's weights). A Block has no say in the pace that it is itself corrected by, so that its Visits keep their spread.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -62,6 +63,36 @@ def at_pace(measurements: Sequence[Measurement], reference_ms: float | None) -> 
             for row, pace in zip(rows, paces, strict=True):
                 scaled[row] = _scaled(measurements[row], 1 / float(pace))
     return scaled
+
+
+class PaceErrors:
+    """How far off the pace may be that Visits were brought to: a standard error, relative to their latencies.
+
+    Networks that begin alike, at one resolution, have most of their entries in common; what ties these to the other
+    resolutions is the reference alone. What it misses of a Visit's pace averages out over their Visits.
+    """
+
+    def __init__(self, measurements: Sequence[Measurement], scaled: Sequence[Measurement]) -> None:
+        logs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._beginnings: dict[str, str] = {}
+        for visit, at_table in zip(measurements, scaled, strict=True):
+            inside = visit.taken_with != visit.visit_id
+            if inside and visit.median_ms and at_table.median_ms and visit.reference_ms:
+                pace = float(np.log(visit.median_ms / at_table.median_ms))
+                logs[visit.taken_with].append((pace, float(np.log(visit.reference_ms))))
+                if visit.visit_id.endswith("/0"):
+                    self._beginnings[visit.taken_with] = visit.key
+        self._counts = Counter(self._beginnings.values())
+        self._spread = 0.0
+        if len(logs) > 2:
+            paces, references = np.array([np.mean(of_visit, axis=0) for of_visit in logs.values()]).T
+            rows = np.stack([references, np.ones(len(references))], axis=1)
+            self._spread = float(np.std(paces - rows @ np.linalg.lstsq(rows, paces, rcond=None)[0]))
+
+    def __call__(self, visits: Sequence[Measurement]) -> float:
+        beginnings = {self._beginnings[v.taken_with] for v in visits if v.taken_with in self._beginnings}
+        count = sum(self._counts[beginning] for beginning in beginnings)
+        return self._spread / np.sqrt(count) if count else 0.0
 
 
 def _log_paces(group: Sequence[Measurement], reference_ms: float, own_elasticity: bool) -> FloatArray:

@@ -16,7 +16,7 @@ from ofa_tables.entry import FEWEST_VISITS, Entry, derive_entry, with_standard_e
 from ofa_tables.errors import TableMismatch, TableUnreadable
 from ofa_tables.interpolation import Interpolation
 from ofa_tables.measurement import NETWORK, Measurement
-from ofa_tables.pace import at_pace, usual_reference_ms
+from ofa_tables.pace import PaceErrors, at_pace, usual_reference_ms
 from ofa_tables.store import Store
 
 IMPORTED = "imported"
@@ -234,7 +234,8 @@ class LatencyTable:
                 entries[place] = entries[place].flagged("few-samples")
             if self.identity.runtime in SIMULATED:
                 entries[place] = entries[place].flagged("simulated")
-        return with_standard_errors(entries, steady)
+        carriers = {visit.visit_id: visit.key for visit in self.measurements if visit.key.startswith(NETWORK)}
+        return with_standard_errors(entries, steady, carriers, PaceErrors(self.measurements, self._at_pace))
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
         """The entry, or None. Where a published file gave a figure of its own for this resolution, that one.

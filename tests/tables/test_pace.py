@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ofa_tables.measurement import Measurement, statistics
-from ofa_tables.pace import at_pace, usual_reference_ms
+from ofa_tables.pace import PaceErrors, at_pace, usual_reference_ms
 
 BLOCKS = {f"block {index}": 0.1 * (index + 1) for index in range(30)}
 
@@ -96,3 +96,18 @@ def test_failures_and_their_place_are_kept(visit, failed_visit):
     reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 1_000_000)
     measurements = [visit("k", 1.0, **reference), failed_visit("k"), visit("k", 1.0, **reference)]
     assert [m.status for m in at_pace(measurements, 1.0)] == ["ok", "unsupported", "ok"]
+
+
+def test_the_pace_that_few_visits_were_brought_to_may_be_off():
+    few, many = (in_networks(Device(reference_noise=0.1), visits=visits).measurements for visits in (10, 200))
+    errors = []
+    for measurements in (few, many):
+        scaled = at_pace(measurements, usual_reference_ms(measurements))
+        errors.append(PaceErrors(measurements, scaled)(scaled[:20]))
+    assert errors[0] > errors[1] > 0
+
+
+def test_blocks_alone_have_no_pace_in_common(visit):
+    reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 1_000_000)
+    measurements = [visit("k", 1.0, **reference) for _ in range(5)]
+    assert PaceErrors(measurements, at_pace(measurements, 1.0))(measurements) == 0
