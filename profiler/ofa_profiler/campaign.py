@@ -219,8 +219,7 @@ class Campaign:
         for message in lease.measure(next_visit, self._models):
             if message.visit_id == probe.visit_id:
                 self._expect(message, time.perf_counter() - start, [*waiting, *under_way.values()])
-                lease.acknowledge([message.visit_id])
-                continue
+                continue  # not acknowledged, for it is not kept
             visit = under_way.pop(message.visit_id, None) or self._adopt(message, waiting)
             if visit is None:
                 lease.acknowledge([message.visit_id])
@@ -254,7 +253,7 @@ class Campaign:
         if any(measurement.visit_id == message.visit_id for measurement in self._table.measurements):
             return None
         for visit in reversed(waiting):
-            if visit.task.block.key == message.key:
+            if visit.task.block.key == message.key and bool(visit.task.parts) == bool(message.parts):
                 waiting.remove(visit)
                 return visit
         return None
