@@ -1,6 +1,7 @@
 """``ofa-profile`` on this machine, as a user runs it."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -135,7 +136,7 @@ def test_some_resolutions_are_measured_and_the_others_interpolated(ofa):
     summary = done.json
     assert summary["interpolated"] > 0
     assert summary["entries"] == summary["measured"] + summary["interpolated"]
-    assert "are interpolated" in done.err
+    measured = set(re.search(r"measuring ([\d, ]+) px; .* are interpolated", done.err).group(1).split(", "))
     assert "about" in done.err  # how long it will take
     again = ofa("ofa-profile", *words, "--out", "t.lut", "--json").json
     assert (again["measured"], again["reused"], again["visits"]) == (0, summary["measured"], 0)
@@ -143,8 +144,14 @@ def test_some_resolutions_are_measured_and_the_others_interpolated(ofa):
     flagged = [entry for entry in shown["keys"] if "interpolated" in entry["flags"]]
     assert len(flagged) == summary["interpolated"]
     assert all(entry["visits"] == 0 and entry["half_width"] > 0 for entry in flagged)
-    small = '{"ks": [3,5,3,3,5], "d": [2,2,2,2,2], "r": 140}'
-    predicted = ofa("ofa-table", "predict", "t.lut", "--space", "compofa-fixed-w1.0", "--architecture", small, "--json")
+    found = ofa(
+        *("ofa-search", "--table", "t.lut", "--space", "compofa-fixed-w1.0", "--max-latency-ms", "1000"),
+        *("--resolutions", min(set(px.split(",")) - measured), "--out", "found.json"),
+    )
+    assert "of its blocks are interpolated" in found.out, found.err
+    predicted = ofa(
+        *("ofa-table", "predict", "t.lut", "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json")
+    )
     assert any(block["interpolated"] for block in predicted.json["blocks"]), predicted.err
 
 

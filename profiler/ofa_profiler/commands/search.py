@@ -108,7 +108,6 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         "architecture": architecture.to_json(),
         "predicted_latency_ms": found.best.latency_ms,
         "predicted_accuracy": found.best.accuracy if problem.accuracy.is_accuracy else None,
-        "interpolated_blocks": int(problem.latency.interpolated_blocks(found.best.network)[0]),
         "evaluated": found.evaluated,
         "seconds": round(found.seconds, 3),
         "method": method,
