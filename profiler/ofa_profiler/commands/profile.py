@@ -189,7 +189,7 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     if summary["flagged"]:
         rounds = EFFORTS["thorough"].rounds
         answer.print(
-            "[yellow]flagged[/]: their 95 % interval is wider than ±10 %, or the device changed in every visit; "
+            "[yellow]flagged[/]: most often for a 95 % interval wider than ±10 %, ofa-table show --keys has each; "
             f"the same command with --effort thorough visits every block in {rounds} rounds"
         )
     for setting, reason in outcome.not_set.items():
