@@ -189,6 +189,12 @@ def test_a_damaged_memory_is_no_reason_not_to_start(setter_of, device, tmp_path)
     setter_of(device("xeon")).put_back()
 
 
+@pytest.mark.parametrize("state", ["[]", "7", "null", "{", '{"/sys/x/scaling_min_freq": 5}'])
+def test_a_damaged_state_is_no_reason_either(setter_of, device, tmp_path, state):
+    (tmp_path / "conditions.json").write_text(json.dumps([["clock", state]]))
+    setter_of(device("xeon")).put_back()
+
+
 @pytest.mark.parametrize("nonsense", ["", "nan", "-1e400", "9" * 400, "\x00\xff", "[]", "a b c"])
 @pytest.mark.parametrize("name", ["jetson-tx2", "jetson-agx-orin", "pixel-6", "xeon", "h100-host"])
 def test_nonsense_in_every_file_is_unknown_not_an_error(device, name, nonsense):

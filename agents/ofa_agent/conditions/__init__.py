@@ -8,6 +8,7 @@ Other distributions add theirs through the entry point group ``ofa_agent.conditi
 
 import json
 import os
+from functools import lru_cache
 from typing import Any, Callable, Dict, List, Tuple
 
 from ofa_agent import plugins, wire
@@ -25,6 +26,7 @@ from ofa_agent.shell import Shell
 BUILT_IN = (Load, Thermal, PowerMode, CpuFreq, JetsonClocks, NvidiaClocks, FixedPerformance, Affinity)
 
 
+@lru_cache(maxsize=None)  # looking for entry points takes milliseconds, and this is read around every Visit
 def knobs() -> List[Knob]:
     return [knob() for knob in BUILT_IN] + [point.load()() for point in plugins.others("ofa_agent.conditions").values()]
 
@@ -78,7 +80,7 @@ class Setter:
                 if setting in self._knobs:
                     self._knobs[setting].put_back(self._shell, setting, state)
                     self._log("put back", setting=setting, value=state)
-            except (CannotSet, ValueError) as reason:
+            except (CannotSet, ValueError, TypeError, AttributeError) as reason:  # or what it was is damaged
                 left.append((setting, state))
                 self._log("not put back", setting=setting, value=state, reason=str(reason))
         self._remember(left[::-1])
