@@ -20,8 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from ofa_tables.entry import derive_entry
-from ofa_tables.measurement import NETWORK
-from ofa_tables.pace import at_pace
 from ofa_tables.table import LatencyTable
 
 
@@ -34,7 +32,7 @@ def main() -> None:
         took_s = _profile(path, options)
         quiet.append(path)
         path = options.out / f"burnt-{pair}.lut"
-        with _burners(os.cpu_count() or 1, begin_s=took_s / 3, last_s=took_s / 3):
+        with _Burners(os.cpu_count() or 1, begin_s=took_s / 3, last_s=took_s / 3):
             _profile(path, options)
         burnt.append(path)
     with LatencyTable.read(quiet[0]) as table:
@@ -63,7 +61,7 @@ def _profile(path: Path, options: argparse.Namespace) -> float:
     return took_s
 
 
-class _burners:
+class _Burners:
     """Processes that keep every core busy, for a while of the block."""
 
     def __init__(self, count: int, begin_s: float, last_s: float) -> None:
@@ -90,11 +88,7 @@ def _burn(seconds: float) -> None:
 def _figures(path: Path, reference_ms: float | None) -> dict[str, float]:
     """At one pace for all tables, as networks that are compared with a table are brought to its own."""
     with LatencyTable.read(path) as table:
-        visits: dict[str, list] = {}
-        for visit in at_pace(table.measurements, reference_ms):
-            if not visit.key.startswith(NETWORK):
-                visits.setdefault(visit.key, []).append(visit)
-        return {key: derive_entry(key, table.steady(of_key)).latency_ms for key, of_key in visits.items()}
+        return {key: entry.latency_ms for key, entry in table.entries_at(reference_ms).items()}
 
 
 def _figures_untouched(path: Path) -> dict[str, float]:

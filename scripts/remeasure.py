@@ -13,9 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_tables.entry import derive_entry
-from ofa_tables.measurement import NETWORK
-from ofa_tables.pace import at_pace
 from ofa_tables.table import LatencyTable
 
 
@@ -30,11 +27,7 @@ def main() -> None:
     subprocess.run([str(word) for word in command], check=True)
     with LatencyTable.read(options.out) as table:
         hours = (table.measurements[0].received_at - ended) / 3600
-        visits: dict[str, list] = {}
-        for visit in at_pace(table.measurements, reference_ms):
-            if not visit.key.startswith(NETWORK):
-                visits.setdefault(visit.key, []).append(visit)
-        second = {key: derive_entry(key, table.steady(of_key)) for key, of_key in visits.items()}
+        second = table.entries_at(reference_ms)
     common = sorted(first.keys() & second.keys())
     keys = random.Random(0).sample(common, min(options.entries, len(common)))
     off = np.array([second[key].latency_ms / first[key].latency_ms - 1 for key in keys])

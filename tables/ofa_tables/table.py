@@ -263,6 +263,14 @@ class LatencyTable:
     def _interpolation(self) -> Interpolation:
         return Interpolation(entry for entry in self.entries if not entry.failure)
 
+    def entries_at(self, reference_ms: float | None) -> dict[str, Entry]:
+        """Each Block's entry, without its interval, where the reference Job takes so long: at another table's pace."""
+        visits: dict[str, list[Measurement]] = defaultdict(list)
+        for visit in at_pace(self.measurements, reference_ms):
+            if not visit.key.startswith(NETWORK):
+                visits[visit.key].append(visit)
+        return {key: derive_entry(key, self.steady(of_key)) for key, of_key in visits.items()}
+
     @property
     def network_keys(self) -> set[str]:
         return {key for key, *_ in self.store.networks()}
