@@ -119,6 +119,7 @@ class Reference:
         self._job = b""
         self._loaded: Optional[runtimes.Loaded] = None
         self._spent_ns = 0
+        self._samples_ns: List[int] = []
         self.error = ""
 
     def load(self, job: Any, model_path: str) -> None:
@@ -142,9 +143,15 @@ class Reference:
         if self._loaded is None:
             return 0
         start = timing.clock_ns()
-        median_ns = timing.time_reference(self._loaded.run, timing.clock_ns)
+        samples_ns = timing.time_reference(self._loaded.run, timing.clock_ns)
         self._spent_ns += timing.clock_ns() - start
-        return median_ns
+        self._samples_ns += samples_ns
+        return int(timing.median(samples_ns))
+
+    def mean_ns(self) -> int:
+        """The mean of the runs since this was last asked; 0 where there were none."""
+        samples_ns, self._samples_ns = self._samples_ns, []
+        return sum(samples_ns) // max(1, len(samples_ns))
 
     def spent_ns(self) -> int:
         """How long it ran since this was last asked."""
@@ -157,6 +164,7 @@ def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = Non
     measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
     reference = reference or Reference()
     measurement.reference_error = reference.error
+    reference.mean_ns()
     try:
         _measure(visit, model_path, reference, measurement)
     except InvalidBlock as error:
@@ -191,6 +199,7 @@ def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any
         prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
         burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
         measurement.reference_after_ns = reference.time_ns()
+        measurement.reference_mean_ns = reference.mean_ns()
     finally:
         gc.enable()
         loaded.close()

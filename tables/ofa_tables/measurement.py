@@ -1,5 +1,6 @@
 """What one Visit brought back, in the form in which it is kept."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ OK = "ok"
 # What a Visit's condition says where it was so.
 HOT = "hot"
 THROTTLED = "throttled"
+REFERENCE_MEAN_MS = "reference_mean_ms"
 
 NETWORK = "network:"  # keys of whole networks begin so
 
@@ -30,7 +32,8 @@ class Measurement:
     after; 0 where it was not run. ``resolution_px`` is set only where a published file gave the
     figure for one resolution. ``warm`` and ``narrow`` say whether warm-up and burst ended by their rule, not by time.
     ``condition`` is the device's, before and after, as JSON: clocks in MHz, the hottest temperature in °C, load, and
-    what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool.
+    what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool, and
+    the mean of the reference Job's runs, which interruptions tell in that its median does not.
     """
 
     visit_id: str
@@ -66,6 +69,12 @@ class Measurement:
         if not (self.reference_before_ns and self.reference_after_ns):
             return None
         return (self.reference_before_ns + self.reference_after_ns) / 2e6
+
+    @property
+    def reference_mean_ms(self) -> float | None:
+        """The mean where ``reference_ms`` is the median: with every turn that others had of the processor."""
+        mean_ms: float | None = json.loads(self.condition or "{}").get(REFERENCE_MEAN_MS)
+        return mean_ms
 
     @property
     def taken_with(self) -> str:

@@ -22,7 +22,9 @@ IntArray = np.ndarray[Any, np.dtype[np.int_]]
 REFERENCE_WEIGHT = 2.0
 # Jobs slow down as the reference does, until readings whose squared logarithms add up to this say otherwise.
 ELASTICITY_WEIGHT = 0.05
-# A Block slows down as all of the table's do, until as much is known of it alone. A whole network does always: its
+# Long Jobs slow down as short ones do, until that much says otherwise.
+SIZE_WEIGHT = 0.5
+# A Block slows down as those of its length do, until as much is known of it alone. A whole network does always: its
 # Visits may all come from times that were far from the table's pace.
 OWN_WEIGHT = 0.1
 HUBER = 1.345
@@ -121,7 +123,8 @@ def _elasticities(
 ) -> FloatArray:
     """(keys,): by how many percent a latency changes where the reference changes by one.
 
-    The slope within the Visits of all keys, drawn towards 1; ``own``: within each key's, drawn towards that of all.
+    The slope within the Visits of all keys, drawn towards 1, and how it changes with the logarithm of their latency,
+    drawn towards 0; ``own``: within each key's Visits, drawn towards that.
     """
     of_key = np.bincount(keys, weights)
 
@@ -130,8 +133,12 @@ def _elasticities(
 
     across, up = centred(references), centred(logs)
     both, square = np.bincount(keys, weights * across * up), np.bincount(keys, weights * across**2)
-    of_all = (both.sum() + ELASTICITY_WEIGHT) / (square.sum() + ELASTICITY_WEIGHT)
-    return (both + of_all * OWN_WEIGHT) / (square + OWN_WEIGHT) if own else np.full(len(both), of_all)
+    sizes = np.bincount(keys, weights * logs) / of_key
+    sizes -= np.average(sizes, weights=of_key)
+    rows = np.stack([np.ones(len(sizes)), sizes], axis=1)
+    drawn = np.diag([ELASTICITY_WEIGHT, SIZE_WEIGHT])
+    of_all = rows @ np.linalg.solve((rows.T * square) @ rows + drawn, rows.T @ both + drawn[:, 0])
+    return (both + of_all * OWN_WEIGHT) / (square + OWN_WEIGHT) if own else np.asarray(of_all)
 
 
 def _medians(groups: IntArray, values: FloatArray) -> FloatArray:

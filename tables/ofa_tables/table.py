@@ -172,6 +172,7 @@ class LatencyTable:
             "visits",
             "_at_pace",
             "_far",
+            "_interrupted",
             "_entries",
             "_any_resolution",
             "_interpolation",
@@ -206,6 +207,17 @@ class LatencyTable:
         both = zip(self.measurements, self._at_pace, strict=True)
         return {visit.visit_id for visit, scaled in both if off_pace(visit.median_ms, scaled.median_ms)}
 
+    @cached_property
+    def _interrupted(self) -> set[str]:
+        """The Visits during which others had the processor far longer than they usually had."""
+        means_ms = {
+            measurement.visit_id: mean_ms
+            for measurement in self.measurements
+            if measurement.taken_with == measurement.visit_id and (mean_ms := measurement.reference_mean_ms)
+        }
+        usual_ms = float(np.median(list(means_ms.values()))) if means_ms else None
+        return {visit_id for visit_id, mean_ms in means_ms.items() if interrupted(mean_ms, usual_ms)}
+
     def rounds_of(self) -> dict[str, set[int]]:
         """The rounds that each key has been visited in, successfully."""
         rounds: dict[str, set[int]] = defaultdict(set)
@@ -221,7 +233,7 @@ class LatencyTable:
         return kept if any(visit.ok for visit in kept) else list(visits)
 
     def _disturbed(self, visit: Measurement) -> bool:
-        return visit.disturbed or visit.visit_id in self._far
+        return visit.disturbed or visit.visit_id in self._far or visit.taken_with in self._interrupted
 
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
@@ -300,3 +312,8 @@ def off_pace(took_ms: float | None, usual_ms: float | None) -> bool:
     if not took_ms or not usual_ms:
         return False
     return max(took_ms, usual_ms) > (1 + OFF_PACE) * min(took_ms, usual_ms)
+
+
+def interrupted(mean_ms: float | None, usual_ms: float | None) -> bool:
+    """Whether the reference's runs took so much more in the mean that others had the processor in between."""
+    return bool(mean_ms and usual_ms and mean_ms > (1 + OFF_PACE) * usual_ms)

@@ -7,7 +7,7 @@ from ofa_profiler.drift import FEWEST_READINGS, Drift
 from ofa_tables.measurement import Measurement, statistics
 
 
-def reading(number, pace):
+def reading(number, pace, mean_ms=None):
     took_ns = round(2e6 * pace)
     return Measurement(
         f"v{number}",
@@ -15,6 +15,7 @@ def reading(number, pace):
         timed_ns=1_000_000_000,
         reference_before_ns=took_ns,
         reference_after_ns=took_ns,
+        condition=f'{{"reference_mean_ms": {mean_ms}}}' if mean_ms else "",
         **statistics([10]),
     )
 
@@ -42,6 +43,15 @@ def test_a_disturbed_stretch_is_named():
 def test_a_device_that_is_far_faster_for_a_while_is_another_one_too():
     disturbed, _ = watched(*[1.0] * 20, *[0.5] * 3).disturbed()
     assert disturbed == [20, 21, 22]
+
+
+def test_where_others_keep_the_processor_the_mean_tells_and_the_median_does_not():
+    drift = Drift()
+    for number, mean_ms in enumerate([2.2] * 20 + [4.4] * 3 + [2.2] * 5):
+        drift.watch(reading(number, 1.0, mean_ms), number)
+    disturbed, stretch = drift.disturbed()
+    assert disturbed == [20, 21, 22]
+    assert "took 1.00 × its usual 2 ms, in the mean of its runs 2.00 × as long as usual" in str(stretch)
 
 
 def test_what_was_told_is_not_told_again():

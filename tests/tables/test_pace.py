@@ -87,6 +87,20 @@ def test_one_block_that_went_wrong_moves_the_others_little():
     assert np.abs(off[:19]).max() < 0.05
 
 
+def test_long_networks_may_follow_the_reference_less_than_short_ones():
+    """By the logarithm of their length: each is brought to the table's pace by its own measure."""
+    lengths_ms = np.geomspace(1, 10, 100)
+    elasticities = 1 + 0.2 * np.log(3.0 / lengths_ms)
+    measurements = []
+    for pace in (0.7, 1.0, 1.1):
+        for number, (length_ms, elasticity) in enumerate(zip(lengths_ms, elasticities, strict=True)):
+            reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(2e6 * pace))
+            samples = statistics([round(1e6 * length_ms * pace**elasticity)])
+            measurements.append(Measurement(f"{pace} {number}", f"network:{number}", **reference, **samples))
+    figures = np.array([m.median_ms for m in at_pace(measurements, 2.0)]).reshape(3, -1)
+    assert np.abs(figures / lengths_ms - 1).max() < 0.03
+
+
 def test_without_a_reference_nothing_is_changed(visit):
     measurements = [visit("k", 1.0), visit("k", 3.0)]
     assert at_pace(measurements, usual_reference_ms(measurements)) == measurements

@@ -151,6 +151,16 @@ def test_a_visit_far_from_the_tables_pace_counts_only_where_there_is_no_other(ma
         assert table.entry("k").latency_ms == pytest.approx(5.05)
 
 
+def test_a_visit_that_others_interrupted_counts_only_where_there_is_no_other(make_table, visit):
+    """The reference's median is as usual: its runs fit between two turns of the scheduler, and the Visit's do not."""
+    both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 2_000_000)
+    with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
+        for median_ms, mean_ms in ((5.0, 2.1), (5.1, 2.1), (6.5, 4.0)):
+            table.add([visit("k", median_ms, condition=f'{{"reference_mean_ms": {mean_ms}}}', **both)])
+        assert table.entry("k").visits == 2
+        assert table.entry("k").latency_ms == pytest.approx(5.05)
+
+
 def test_visits_of_one_carrier_count_as_one(make_table, visit):
     """What stood beside a Block was the same each time: two Visits there tell less than Visits in two networks."""
     samples = [1.0, 1.0, 1.2, 1.2, 1.1, 1.1]
