@@ -1,10 +1,10 @@
-"""``ofa-agent``: serve, info, bundle."""
+"""``ofa-agent``: serve, info, bundle; probe and end for a host that comes by SSH."""
 
 import argparse
 import json
 import os
 import sys
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 import ofa_agent
 
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version="ofa-agent " + ofa_agent.__version__)
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="serve | info | bundle")
+    commands = parser.add_subparsers(title="commands", metavar="serve | info | bundle | probe | end")
 
     serve = commands.add_parser(
         "serve",
@@ -62,12 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--tls-cert", metavar="F", help="certificate chain (PEM); with --tls-key")
     serve.add_argument("--tls-key", metavar="F", help="private key (PEM)")
     serve.add_argument("--linger", type=float, metavar="S", help="end when nobody has held the device for S seconds")
+    serve.add_argument(
+        "--detach", action="store_true", help="print the address and serve on, without this terminal or session"
+    )
     serve.add_argument("--end-with-stdin", action="store_true", help="end when standard input closes")
     serve.add_argument(
         "--lock-wait", type=float, default=0.0, metavar="S", help="wait so long for another agent that is just ending"
     )
     serve.add_argument("--json", action="store_true", help="print the address as a JSON object")
     serve.set_defaults(command=_serve)
+
+    probe = commands.add_parser("probe", help="what this Python has of what the agent needs, as one JSON object")
+    probe.set_defaults(command=_probe)
+
+    end = commands.add_parser("end", help="end the agent that serves this device, whoever's it is")
+    end.set_defaults(command=_end)
 
     info = commands.add_parser("info", help="what this device is, and its runtimes")
     info.add_argument("--json", action="store_true", help="print one JSON object")
@@ -80,8 +89,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: Any) -> int:
-    from ofa_agent import server
-
     token = None
     if options.token_stdin:
         token = _line_of_stdin()
@@ -90,11 +97,19 @@ def _serve(options: Any) -> int:
     if token == "":
         return _fail("the token is empty; give one of at least one character", code=2)
 
-    def announce(address: str) -> None:
-        text = json.dumps({"address": address, "pid": os.getpid()}) if options.json else "serving on " + address
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+    say: Callable[[str], None] = _print_line
+    if options.detach:
+        from ofa_agent.detach import detach
 
+        say = detach()
+
+    def announce(address: str) -> None:
+        say(json.dumps({"address": address, "pid": os.getpid()}) if options.json else "serving on " + address)
+
+    try:
+        from ofa_agent import server
+    except ImportError as error:
+        return _fail("%s; install what is missing with python3 -m pip install grpcio protobuf numpy" % error)
     try:
         server.serve(
             server.ServeOptions(
@@ -112,6 +127,25 @@ def _serve(options: Any) -> int:
     except server.ServeError as error:
         return _fail(str(error), error.exit_code)
     return 0
+
+
+def _probe(options: Any) -> int:
+    from ofa_agent.probe import probe
+
+    _print_line(json.dumps(probe()))
+    return 0
+
+
+def _end(options: Any) -> int:
+    from ofa_agent import lock
+
+    _print_line("ended" if lock.end() else "nothing served this device")
+    return 0
+
+
+def _print_line(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _info(options: Any) -> int:

@@ -52,10 +52,13 @@ class Bench(threading.Thread):
         self._start_worker()
         self._ready.set()
         while True:
+            idle_since = time.monotonic()
             visit, deliver = self._queue.get()
             if deliver is None or self._stopping:
                 break
+            waited_s = time.monotonic() - idle_since
             measurement = self._take(visit)
+            measurement.waited_s = waited_s
             if not self._stopping:
                 deliver(measurement)
         if self._worker is not None:

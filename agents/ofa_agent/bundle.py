@@ -8,7 +8,13 @@ from typing import List, Tuple
 
 PACKAGE = "ofa_agent"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
-_MAIN = b"import sys\nfrom ofa_agent.__main__ import main\nsys.exit(main())\n"
+# The first lines run on any Python, to say that it is too old.
+_MAIN = b"""import sys
+if sys.version_info < (3, 6):
+    sys.exit("error: the agent needs Python 3.6 or later, this is " + sys.version.split()[0])
+from ofa_agent.__main__ import main
+sys.exit(main())
+"""
 
 
 def build() -> bytes:

@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 from ofa_agent import wire
 from ofa_agent.bench import Bench
 from ofa_agent.conditions import Setter
+from ofa_agent.lock import clock
 from ofa_agent.models import BadModel, ModelCache
 
 # A host that lost its link has this long to take its lease back.
@@ -168,14 +169,14 @@ class Desk:
         with self._mutex:
             lease = self._lease
             if lease is not None and lease.lease_id == lease_id:
+                self._tell(lost=False)
                 return lease, True
             if lease is not None and not lease.expired():
-                since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(lease.since))
-                raise Held("held by %s since %s" % (lease.holder, since))
+                raise Held("held by %s since %s" % (lease.holder, clock(lease.since)))
             self._setter.put_back()
             self._lease = Lease(lease_id, holder, self._bench, self._models, self._log)
             self._lease.not_set = self._setter.set(wanted)
-            self._tell(holder=holder)
+            self._tell(holder=holder, held_since=self._lease.since, lost=False)
             self._log("lease taken", holder=holder)
             return self._lease, False
 
@@ -188,6 +189,13 @@ class Desk:
                 self._idle_since = time.monotonic()
                 self._tell(holder=None)
                 self._log("lease given back", holder=lease.holder)
+
+    def disconnect(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
+        """This stream is over, by the host's will or not; the lease lasts until it is given back or has expired."""
+        with self._mutex:
+            lease.disconnect(stream)
+            if self._lease is lease and lease.lost_at is not None:
+                self._tell(lost=True)
 
     def idle_s(self) -> float:
         """For how long nobody has held the device."""

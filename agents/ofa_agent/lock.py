@@ -10,13 +10,22 @@ import fcntl
 import getpass
 import json
 import os
+import signal
 import tempfile
 import time
-from typing import Any, Dict, Optional
+from typing import Any, Dict
 
 
 class DeviceBusy(Exception):
     """The message names the holder, its address, and since when."""
+
+
+# Of a holder that may be gone; a host that waits for the device looks for these words.
+LINK_LOST = "whose link is lost"
+
+
+def clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def home() -> str:
@@ -58,8 +67,8 @@ class DeviceLock:
         lock.tell()
         return lock
 
-    def tell(self, **facts: Optional[str]) -> None:
-        """Writes what the next one who asks shall read: ``address``, ``holder``."""
+    def tell(self, **facts: Any) -> None:
+        """What the next one who asks shall read: ``address``, ``holder``, ``held_since``, ``lost`` (its link)."""
         self._told.update(facts)
         text = json.dumps(self._told).encode()
         try:
@@ -69,14 +78,36 @@ class DeviceLock:
             pass  # a file of another user's, that may be locked but not written
 
 
+def end(patience_s: float = 10.0) -> bool:
+    """Ends the agent that has the device; False where there is none. Raises PermissionError for another user's."""
+    try:
+        descriptor = os.open(lock_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    ended = False
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(descriptor)
+            return ended
+        except BlockingIOError:  # so the process that the file names is alive
+            pid = int(json.loads(os.pread(descriptor, 4096, 0).decode())["pid"])
+            os.kill(pid, signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM)
+            ended = True
+            time.sleep(0.1)
+
+
 def _who(descriptor: int) -> str:
     try:
         told = json.loads(os.pread(descriptor, 4096, 0).decode())
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(told["since"]))
-        text = "process %s of %s, since %s" % (told["pid"], told["user"], since)
+        text = "process %s of %s, since %s" % (told["pid"], told["user"], clock(told["since"]))
         if told.get("address"):
             text += ", on %s" % told["address"]
-        return text + (", held by %s" % told["holder"] if told.get("holder") else ", held by nobody now")
+        if not told.get("holder"):
+            return text + ", held by nobody now"
+        text += ", held by %s since %s" % (told["holder"], clock(told.get("held_since", told["since"])))
+        return text + (", %s" % LINK_LOST if told.get("lost") else "")
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return "it did not say who it is (see %s)" % lock_path()
 

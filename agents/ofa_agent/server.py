@@ -163,7 +163,7 @@ class _Service:
             for message in outgoing(stream):
                 yield message
         finally:
-            lease.disconnect(stream)
+            self._desk.disconnect(lease, stream)
 
     def check(self, request: Any, context: Any) -> Any:
         if request.service not in SERVICES:

@@ -19,6 +19,7 @@ import numpy as np
 
 from ofa_agent import conditions, parts, runtimes, timing, wire
 from ofa_agent.operators import Block, InvalidBlock
+from ofa_agent.power import PowerMeter
 from ofa_agent.shell import LocalShell
 
 START_TIMEOUT_S = 120.0
@@ -197,7 +198,9 @@ def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any
             measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
         prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
-        burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
+        with PowerMeter(LocalShell()) as meter:
+            burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
+        measurement.power_w = meter.mean_w
         measurement.reference_after_ns = reference.time_ns()
         measurement.reference_mean_ns = reference.mean_ns()
     finally:

@@ -83,13 +83,14 @@ class Progress(Protocol):
 class Outcome:
     """What one run of a campaign did: how often each key was visited, why Tasks failed, and where the time went.
 
-    ``not_set`` are the conditions that could not be set, and why.
+    ``not_set`` are the conditions that could not be set, and why. ``waited_seconds``: the worker, for the link.
     """
 
     visits: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
     timed_seconds: float = 0.0
     cooled_seconds: float = 0.0
+    waited_seconds: float = 0.0
     stretches: list[Stretch] = field(default_factory=list)
     not_set: dict[str, str] = field(default_factory=dict)
 
@@ -99,6 +100,7 @@ class Outcome:
         self.failures |= later.failures
         self.timed_seconds += later.timed_seconds
         self.cooled_seconds += later.cooled_seconds
+        self.waited_seconds += later.waited_seconds
         self.stretches += later.stretches
         self.not_set |= later.not_set
 
@@ -216,7 +218,10 @@ class Campaign:
                     return self._message(visit)
             return None
 
+        came_before = False
         for message in lease.measure(next_visit, self._models):
+            self._outcome.waited_seconds += message.waited_s if came_before else 0.0
+            came_before = True
             if message.visit_id == probe.visit_id:
                 self._expect(message, time.perf_counter() - start, [*waiting, *under_way.values()])
                 continue  # not acknowledged, for it is not kept

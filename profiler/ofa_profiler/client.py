@@ -4,12 +4,16 @@ import getpass
 import os
 import queue
 import socket
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
+import numpy as np
 
 from ofa_agent import wire
+from ofa_agent.operators import Block
+from ofa_agent.timing import Budget
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
 
@@ -59,6 +63,21 @@ class Agent:
             wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
         )
         return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {})
+
+
+def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget) -> float:
+    """The median latency in ms of one Visit, which is not kept. Raises DeviceError."""
+    visit = wire.Visit(visit_id=uuid.uuid4().hex)
+    settings = wire.Settings(runtime=runtime, precision="fp32", threads=1, batch=1)
+    visit.job.CopyFrom(wire.job_message(block, settings, model.model_id))
+    wire.set_budget(visit.budget, budget, CALL_TIMEOUT_S)
+    visits = [visit]
+    with agent.lease(uuid.uuid4().hex, "a check") as lease:
+        (measurement,) = lease.measure(lambda: visits.pop() if visits else None, {model.model_id: model})
+        lease.acknowledge([measurement.visit_id])
+    if measurement.status != "ok":
+        raise DeviceError(f"{block.key} could not be timed: {measurement.status}: {measurement.error}")
+    return float(np.median(measurement.samples_ns)) / 1e6
 
 
 class Lease:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from ofa_tables.measurement import HOT, REFERENCE_MEAN_MS, THROTTLED, Measurement, statistics
+from ofa_tables.measurement import HOT, POWER_W, REFERENCE_MEAN_MS, THROTTLED, Measurement, statistics
 
 
 def measurement_of(message: Any, number: int) -> Measurement:
@@ -61,6 +61,7 @@ def _condition(message: Any) -> str:
         "stolen_s": round(after.stolen_s - before.stolen_s, 2),
         "involuntary_switches": after.involuntary_switches - before.involuntary_switches,
         "cooled_s": round(message.cooled_s, 1),
+        POWER_W: round(message.power_w, 4),
         REFERENCE_MEAN_MS: round(message.reference_mean_ns / 1e6, 4),
         HOT: before.hot or after.hot,
         THROTTLED: throttled,

@@ -30,7 +30,8 @@ class Entry:
     relative to it; ``mean_ms`` and ``std_ms`` are of all samples. ``standard_error`` is that of ``latency_ms``,
     relative to it, from how the Visits lie apart; None where no Visits tell of it. ``failure`` is the last failed
     Visit's text where none succeeded. ``resolution_px`` is set only where a published file gave the figure for one
-    resolution. ``parts_ms`` is what each measured key adds to an interpolated figure.
+    resolution. ``parts_ms`` is what each measured key adds to an interpolated figure. ``energy_mj`` is that of one
+    inference, the median over the Visits, where the board tells of its power.
     """
 
     key: str
@@ -46,6 +47,8 @@ class Entry:
     standard_error: float | None = None
     degrees_of_freedom: float = 0.0
     parts_ms: tuple[tuple[str, float], ...] = ()
+    energy_mj: float | None = None
+    energy_standard_error: float | None = None
 
     @property
     def half_width(self) -> float | None:
@@ -53,6 +56,13 @@ class Entry:
         if self.standard_error is None:
             return None
         return students_t(self.degrees_of_freedom) * self.standard_error
+
+    @property
+    def energy_half_width(self) -> float | None:
+        """Half the 95 % interval of ``energy_mj``, relative to it; None where fewer than two Visits tell of it."""
+        if self.energy_standard_error is None:
+            return None
+        return students_t(max(1, self.visits - 1)) * self.energy_standard_error
 
     def flagged(self, flag: str) -> "Entry":
         return replace(self, flags=(*self.flags, flag))
@@ -76,7 +86,16 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
     weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
-    return Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
+    entry = Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
+    energies = np.array([energy for visit in good if (energy := visit.energy_mj)])
+    if not len(energies):
+        return entry
+    error = MEDIAN_TO_MEAN * np.std(np.log(energies), ddof=1) / np.sqrt(len(energies)) if len(energies) > 1 else None
+    return replace(
+        entry,
+        energy_mj=float(np.median(energies)),
+        energy_standard_error=None if error is None else float(error),
+    )
 
 
 def with_standard_errors(

@@ -9,6 +9,7 @@ OfaError                    the work failed; commands exit 1
 │   └── EntriesMissing      a Space asks for entries that the table lacks
 ├── FileError               another file: YAML, CSV, JSON, an accuracy model
 └── DeviceError             a target and its agent
+    ├── Unreachable         the way to it is cut; it may come back
     ├── DeviceHeld          another agent or another host has it
     ├── ProtocolMismatch    host and agent are of different versions
     └── AgentLost           it stopped answering; what was measured is kept
@@ -55,6 +56,10 @@ class FileError(OfaError):
 
 
 class DeviceError(OfaError):
+    pass
+
+
+class Unreachable(DeviceError):
     pass
 
 

@@ -13,6 +13,7 @@ OK = "ok"
 # What a Visit's condition says where it was so.
 HOT = "hot"
 THROTTLED = "throttled"
+POWER_W = "power_w"
 REFERENCE_MEAN_MS = "reference_mean_ms"
 
 NETWORK = "network:"  # keys of whole networks begin so
@@ -32,8 +33,9 @@ class Measurement:
     after; 0 where it was not run. ``resolution_px`` is set only where a published file gave the
     figure for one resolution. ``warm`` and ``narrow`` say whether warm-up and burst ended by their rule, not by time.
     ``condition`` is the device's, before and after, as JSON: clocks in MHz, the hottest temperature in °C, load, and
-    what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool, and
-    the mean of the reference Job's runs, which interruptions tell in that its median does not.
+    what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool, the
+    board's power in W during the burst, and the mean of the reference Job's runs, which tells of interruptions that its
+    median does not feel.
     """
 
     visit_id: str
@@ -73,8 +75,19 @@ class Measurement:
     @property
     def reference_mean_ms(self) -> float | None:
         """The mean where ``reference_ms`` is the median: with every turn that others had of the processor."""
-        mean_ms: float | None = json.loads(self.condition or "{}").get(REFERENCE_MEAN_MS)
-        return mean_ms
+        return self._told(REFERENCE_MEAN_MS)
+
+    @property
+    def energy_mj(self) -> float | None:
+        """Of one inference: what the whole board drew during the burst, for as long as this took."""
+        power_w = self._told(POWER_W)
+        return None if power_w is None or self.median_ms is None else power_w * self.median_ms
+
+    def _told(self, what: str) -> float | None:
+        if what not in self.condition:
+            return None
+        value: float | None = json.loads(self.condition).get(what)
+        return value
 
     @property
     def taken_with(self) -> str:

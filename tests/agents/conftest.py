@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -326,25 +325,6 @@ def run_agent(tmp_path):
         )
 
     return run
-
-
-def found_pythons():
-    """Interpreters on this machine that run, by version: on the PATH, and those of pyenv."""
-    candidates = [shutil.which(f"python3.{minor}") for minor in range(6, 15)]
-    candidates += sorted(map(str, Path.home().glob(".pyenv/versions/3.*/bin/python")))
-    found = {}
-    for path in filter(None, candidates):
-        asked = subprocess.run(
-            [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True, text=True
-        )
-        if asked.returncode == 0:
-            found.setdefault(asked.stdout.strip(), path)
-    return found
-
-
-@pytest.fixture(scope="session")
-def pythons():
-    return found_pythons()
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ class JetsonClocks(Knob):
             if clocks:
                 condition.gpu_clock_mhz = int(max(clocks) // 1e6)
                 break
-        condition.power_w = _power_w(shell)
+        condition.power_w = power_w(shell)
 
     def state(self, shell: Shell, setting: str) -> Optional[str]:
         if not is_jetson(shell):
@@ -92,7 +92,9 @@ def _number_of(shell: Shell, name: str) -> str:
     raise CannotSet("there is no power mode %s; there are %s" % (name, names))
 
 
-def _power_w(shell: Shell) -> float:
+def power_w(shell: Shell) -> float:
+    """Of the board's whole input; 0 where its rails cannot be read."""
+
     def first(pattern: str) -> float:
         return next((number(shell.read(path), 0, 1e6) or 0.0 for path in shell.list(pattern)), 0.0)
 

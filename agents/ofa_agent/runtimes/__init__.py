@@ -15,7 +15,19 @@ from ofa_agent import plugins, wire
 from ofa_agent.parts import Profiled
 
 GROUP = "ofa_agent.runtimes"
-BUILT_IN = {"onnxruntime": "ofa_agent.runtimes.onnxruntime"}
+# Modules of this package, and what in them.
+BUILT_IN = {
+    "onnxruntime": "onnxruntime:cpu",
+    "onnxruntime-cuda": "onnxruntime:cuda",
+    "onnxruntime-tensorrt": "onnxruntime:tensorrt",
+    "torch": "torch:cpu",
+    "torch-script": "torch:script",
+    "torch-compile": "torch:compiled",
+    "torch-cuda": "torch:cuda",
+    "torch-cuda-script": "torch:cuda_script",
+    "torch-cuda-compile": "torch:cuda_compiled",
+    "torch-cuda-graph": "torch:cuda_graph",
+}
 
 
 class RuntimeFailure(Exception):
@@ -56,14 +68,15 @@ class LoadedProfiled(Loaded):
 
 
 def find(name: str) -> Any:
-    """The runtime's module. Raises Unsupported.
+    """The runtime. Raises Unsupported.
 
     It has ``version()`` and ``load(block, job, model_path)``; where it can tell how long each Operator of a Block takes
     inside it, also ``load_profiled`` with the same arguments.
     """
     try:
         if name in BUILT_IN:
-            return importlib.import_module(BUILT_IN[name])
+            module, _, variant = BUILT_IN[name].partition(":")
+            return getattr(importlib.import_module(__name__ + "." + module), variant)
         return plugins.others(GROUP)[name].load()
     except KeyError:
         known = ", ".join(sorted([*BUILT_IN, *plugins.others(GROUP)]))

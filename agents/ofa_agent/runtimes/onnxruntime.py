@@ -1,11 +1,11 @@
-"""ONNX Runtime on the CPU, from 1.10 to today's."""
+"""ONNX Runtime from 1.10 to today's, on the CPU, on CUDA, or through TensorRT."""
 
 import json
 import os
 import re
 import shutil
 import tempfile
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import numpy as np
 import onnxruntime as ort
@@ -19,26 +19,61 @@ INPUT_SEED = 1
 NODE_NAME = re.compile(r"operator(\d+)")
 
 
-def version() -> str:
-    return str(ort.__version__)
+class OnnxRuntime:
+    """``providers`` in the order of preference: the first must be there. ``device`` holds inputs and outputs."""
 
+    def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+        self._device = device
+        self._providers = providers
+        if device == "cpu":  # elsewhere the profiler tells how long launches took, not kernels
+            self.load_profiled = self._load_profiled
 
-def load(block: Block, job: Any, model_path: str) -> Loaded:
-    try:
-        return _OnnxLoaded(_session(job, model_path), block, job.settings.batch)
-    except Exception as error:  # onnxruntime's own exceptions share no base but Exception
-        raise _typed(error) from None
+    def version(self) -> str:
+        """Raises Unsupported where this build lacks the provider."""
+        if self._providers[0] not in ort.get_available_providers():
+            raise Unsupported("this onnxruntime (%s) is built without %s" % (ort.__version__, self._providers[0]))
+        return str(ort.__version__)
 
+    def load(self, block: Block, job: Any, model_path: str) -> Loaded:
+        try:
+            return _OnnxLoaded(self._session(job, model_path), block, job.settings.batch, self._device)
+        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+            raise _typed(error) from None
 
-def load_profiled(block: Block, job: Any, model_path: str) -> LoadedProfiled:
-    """With onnxruntime's own profiler, whose events name the nodes; a node's name begins with its Operator's index."""
-    folder = tempfile.mkdtemp()
-    try:
-        session = _session(job, model_path, os.path.join(folder, "profile"))
-        return _OnnxProfiled(session, block, job.settings.batch, folder)
-    except Exception as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise _typed(error) from None
+    def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
+        """With onnxruntime's own profiler, whose events name the nodes; a node's name begins with its Operator's
+        index."""
+        folder = tempfile.mkdtemp()
+        try:
+            session = self._session(job, model_path, os.path.join(folder, "profile"))
+            return _OnnxProfiled(session, block, job.settings.batch, folder)
+        except Exception as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise _typed(error) from None
+
+    def _session(self, job: Any, model_path: str, profile_prefix: str = "") -> Any:
+        settings = job.settings
+        by_tensorrt = self._providers[0] == "TensorrtExecutionProvider"
+        if settings.precision != "fp32" and not (by_tensorrt and settings.precision == "fp16"):
+            raise Unsupported("runtime %s measures no %s" % (settings.runtime, settings.precision))
+        if not model_path:
+            raise Malformed("runtime %s reads a model, and the Job names none" % settings.runtime)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = settings.threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.log_severity_level = 3
+        if profile_prefix:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile_prefix
+        providers: List[Any] = list(self._providers)
+        if by_tensorrt:
+            providers[0] = (providers[0], {"trt_fp16_enable": settings.precision == "fp16"})
+        session = ort.InferenceSession(model_path, options, providers=providers)
+        if session.get_providers()[0] != self._providers[0]:  # it goes on without, and says so in a log
+            raise Unsupported("%s does not start on this device; its libraries may be missing" % self._providers[0])
+        return session
 
 
 def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Profiled:
@@ -71,35 +106,22 @@ def _owners(names: List[str], operators: int) -> List[int]:
     return owners[::-1]
 
 
-def _session(job: Any, model_path: str, profile_prefix: str = "") -> Any:
-    settings = job.settings
-    if settings.precision != "fp32":
-        raise Unsupported("runtime onnxruntime measures fp32 here, not %s" % settings.precision)
-    if not model_path:
-        raise Malformed("runtime onnxruntime reads a model, and the Job names none")
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    if profile_prefix:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile_prefix
-    return ort.InferenceSession(model_path, options, providers=["CPUExecutionProvider"])
-
-
 class _OnnxLoaded(Loaded):
-    def __init__(self, session: Any, block: Block, batch: int) -> None:
+    def __init__(self, session: Any, block: Block, batch: int, device: str = "cpu") -> None:
         shape = (batch,) + block.input_shape
         values = seeded(INPUT_SEED, product(shape), 1.0).reshape(shape)
         self._values = values
         self._input = values.copy()
-        self._output = ort.OrtValue.ortvalue_from_numpy(np.empty((batch,) + block.output_shape, np.float32))
+        empty = np.empty((batch,) + block.output_shape, np.float32)
+        self._output = ort.OrtValue.ortvalue_from_numpy(empty, device, 0)
         self._session = session
         self._binding = session.io_binding()
         name = session.get_inputs()[0].name
-        self._binding.bind_input(name, "cpu", 0, np.float32, shape, self._input.ctypes.data)
+        if device == "cpu":
+            self._binding.bind_input(name, "cpu", 0, np.float32, shape, self._input.ctypes.data)
+        else:
+            self._there = ort.OrtValue.ortvalue_from_numpy(self._input, device, 0)
+            self._binding.bind_ortvalue_input(name, self._there)
         self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._output)
 
     def run(self) -> object:
@@ -135,6 +157,11 @@ class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
 
     def close(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+cpu = OnnxRuntime()
+cuda = OnnxRuntime("cuda", ("CUDAExecutionProvider", "CPUExecutionProvider"))
+tensorrt = OnnxRuntime("cuda", ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"))
 
 
 def _typed(error: Exception) -> Exception:

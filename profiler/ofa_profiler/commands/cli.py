@@ -21,6 +21,11 @@ json_option = click.option(
 )
 
 
+def say(text: str) -> None:
+    """What happens meanwhile, for the user."""
+    console.print(escape(text))
+
+
 def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value))
 

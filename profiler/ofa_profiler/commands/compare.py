@@ -9,7 +9,7 @@ import click
 from rich.table import Table
 
 from ofa_nas.spaces import all_spaces, find_space, read_architectures
-from ofa_profiler.commands.cli import answer, console, json_option, print_json, run
+from ofa_profiler.commands.cli import answer, console, json_option, print_json, run, say
 from ofa_profiler.commands.display import columns, example, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer, draw
@@ -78,6 +78,7 @@ def compare(
         made_with = (table.store.get("conditions") or {}).get("set", {})
         device = find_target(target or table.identity.target, {**made_with, **parse_settings(pairs)})
         with connect(device) as connection:
+            connection.say = say
             description = connection.agent.describe()
             table.require_identity(identity_now(device, table.identity, description))
             comparer = Comparer(table, space)

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.campaign import Outcome
-from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
+from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run, say
 from ofa_profiler.commands.display import example
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer
@@ -28,13 +28,13 @@ MOST_MEASURED = 5
 
 
 @click.command(name="ofa-profile", epilog=example("ofa-profile --target local --resolutions 160"))
-@click.option("--target", required=True, help="The device: local, or tcp:HOST:PORT of an ofa-agent that serves there.")
+@click.option("--target", required=True, help="The device: a name that ofa-targets lists, user@host, or tcp:HOST:PORT.")
 @click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Whose blocks to measure.")
 @click.option("--resolutions", type=Resolutions(), default=PUBLISHED_RESOLUTIONS_PX, show_default=True)
 @click.option("--runtime", "wanted_runtime", help="Default: the target's first preferred one that is there.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), default="fp32", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Default: the target's, mostly fp32.")
 @click.option("--effort", type=click.Choice(list(EFFORTS)), default="standard", show_default=True)
 @click.option(
     "--blocks",
@@ -68,7 +68,7 @@ def profile(
     wanted_runtime: str | None,
     threads: int,
     batch: int,
-    precision: str,
+    precision: str | None,
     effort: str,
     wanted_blocks: str | None,
     interpolate: bool | None,
@@ -86,8 +86,10 @@ def profile(
     space = find_space(space_name)
     resolutions = resolutions or space.resolutions_px
     space.require_resolutions(resolutions)
+    precision = precision or device.precision
     settings = Settings(precision, threads, batch)
     with connect(device) as connection:
+        connection.say = say
         description = connection.agent.describe()
         runtime = choose_runtime(device, wanted_runtime, description)
         if wanted_runtime is None:
@@ -175,6 +177,7 @@ def summarise(
         "visits": sum(outcome.visits[key] for key in keys),
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),
+        "waited_seconds": round(outcome.waited_seconds, 3),
     }
 
 

@@ -14,7 +14,18 @@ from ofa_tables import plugins
 
 __all__ = ["Connection", "connect"]
 
-_BUILT_IN: dict[str, Callable[[Target], Connection]] = {"local": LocalConnection, "tcp": TcpConnection}
+
+def _ssh(target: Target) -> Connection:
+    from ofa_profiler.connections.ssh import SshConnection  # paramiko takes its time to import
+
+    return SshConnection(target)
+
+
+_BUILT_IN: dict[str, Callable[[Target], Connection]] = {
+    "local": LocalConnection,
+    "tcp": TcpConnection,
+    "ssh": _ssh,
+}
 
 
 def connect(target: Target) -> Connection:

@@ -1,11 +1,11 @@
 """What every Connection does."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from ofa_agent.conditions import settings
 from ofa_profiler.client import Agent
 from ofa_profiler.targets import Target
-from ofa_tables.errors import UnknownName
+from ofa_tables.errors import UnknownName, UsageError
 
 
 class Connection:
@@ -13,6 +13,7 @@ class Connection:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.say: Callable[[str], None] = lambda text: None  # what happens to the link, for the user
         self._agent: Agent | None = None
 
     @property
@@ -34,6 +35,21 @@ class Connection:
     def close(self) -> None:
         """May be called at any time, also twice."""
         raise NotImplementedError
+
+    def steps(self) -> Iterator[tuple[str, str]]:
+        """What is done before an agent serves there, one by one, and what came of it. Raises DeviceError."""
+        return iter(())
+
+    def clean(self) -> str:
+        """Ends the agent, removes what was put there, and says so. Raises UsageError where nothing ever is."""
+        raise UsageError(f"{self.target.name} is reached by {self.target.connection}: nothing of ours is put there")
+
+    def provision(self, runtime: str | None) -> str:
+        """Installs what the agent and a Runtime (None: the first preferred one) need. Raises UsageError where that
+        cannot be done from here."""
+        raise UsageError(
+            f"{self.target.name} is reached by {self.target.connection}: install what it lacks with python3 -m pip"
+        )
 
     def __enter__(self) -> "Connection":
         return self

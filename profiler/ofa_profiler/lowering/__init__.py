@@ -1,7 +1,7 @@
 """Operators and weights to the model formats that Runtimes read. One file a format, registered by Runtime here.
 
 Other distributions add theirs through the entry point group ``ofa_profiler.lowering``: a function from a Block and a
-batch size to a Model.
+batch size to the Model's chunks; no chunks where the Runtime needs no model.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,19 @@ class Model:
     chunks: tuple[wire.ModelChunk, ...]
 
 
-_BUILT_IN: dict[str, Callable[[Block, int], list[wire.ModelChunk]]] = {"onnxruntime": onnx.lower}
+def _none(block: Block, batch: int) -> list[wire.ModelChunk]:
+    """For a Runtime that builds the Block from its Operators itself."""
+    return []
+
+
+_BUILT_IN: dict[str, Callable[[Block, int], list[wire.ModelChunk]]] = {
+    **dict.fromkeys(("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"), onnx.lower),
+    **dict.fromkeys(("torch", "torch-script", "torch-compile"), _none),
+    **dict.fromkeys(("torch-cuda", "torch-cuda-script", "torch-cuda-compile", "torch-cuda-graph"), _none),
+}
 
 
 def lower(runtime: str, block: Block, batch: int) -> Model:
     """The model that ``runtime`` reads for ``block``. Raises UnknownName for a Runtime that nothing is lowered to."""
     chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch))
-    return Model(wire.model_id_of(chunks), tuple(chunks))
+    return Model(wire.model_id_of(chunks) if chunks else "", tuple(chunks))

@@ -87,6 +87,8 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "resolution": entry.resolution_px,
         **{"latency_ms": None, "mean_ms": None, "std_ms": None, **latencies},
         "half_width": entry.half_width,
+        "energy_mj": entry.energy_mj,
+        "energy_half_width": entry.energy_half_width,
         "spread": entry.spread,
         "visits": entry.visits,
         "samples": entry.samples,
@@ -153,14 +155,23 @@ def _period(first: float, last: float) -> str:
     return begin if begin == end else f"{begin} to {end if begin[:10] != end[:10] else end[11:]}"
 
 
+def _energy(entry: Entry) -> str:
+    if entry.energy_mj is None:
+        return ""
+    half_width = entry.energy_half_width
+    return f"{entry.energy_mj:.3f}" + ("" if half_width is None else f" ± {half_width:.1%}")
+
+
 def _print_entries(entries: Sequence[Entry]) -> None:
-    listing = columns("key", "px", "ms", "±", "spread", "visits", "samples", "flags")
+    with_energy = any(entry.energy_mj for entry in entries)
+    listing = columns("key", "px", "ms", "±", *(["mJ"] if with_energy else []), "spread", "visits", "samples", "flags")
     for entry in entries:
         listing.add_row(
             escape(entry.key),
             str(entry.resolution_px or ""),
             "" if entry.failure else f"{entry.latency_ms:.4f}",
             "" if entry.half_width is None else f"{entry.half_width:.1%}",
+            *([_energy(entry)] if with_energy else []),
             "" if entry.failure else f"{entry.spread:.1%}",
             str(entry.visits),
             str(entry.samples),

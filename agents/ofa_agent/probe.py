@@ -1,0 +1,34 @@
+"""What this Python has of what the agent needs; runs where nothing of that is installed."""
+
+import os
+import platform
+import sys
+from importlib import util
+from typing import Any, Dict
+
+# What each distribution is imported as.
+NEEDED = {"grpcio": "grpc", "protobuf": "google.protobuf", "numpy": "numpy"}
+OF_RUNTIMES = {"onnxruntime": "onnxruntime", "torch": "torch", "tflite": "tflite_runtime"}
+
+
+def probe() -> Dict[str, Any]:
+    """Plain data; nothing is imported, for a runtime takes seconds to."""
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "tag": "cp%d%d" % sys.version_info[:2],
+        "machine": platform.machine(),
+        "libc": "-".join(platform.libc_ver()),
+        "bits": 64 if sys.maxsize > 2**32 else 32,
+        "here": [name for name, module in NEEDED.items() if _is_there(module)],
+        "missing": [name for name, module in NEEDED.items() if not _is_there(module)],
+        "runtimes": [name for name, module in OF_RUNTIMES.items() if _is_there(module)],
+        "prefix": os.path.realpath(sys.prefix),
+    }
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,144 @@
+"""``ofa-targets``: which targets there are, where their values come from, and whether one is ready to be measured."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from ofa_agent.timing import Budget
+from ofa_profiler.campaign import reference_task
+from ofa_profiler.client import time_once
+from ofa_profiler.commands.cli import answer, console, json_option, print_json, run, say
+from ofa_profiler.commands.display import columns, example, print_wide
+from ofa_profiler.connections import Connection, connect
+from ofa_profiler.targets import Target, all_targets, choose_runtime, files, find_target, parse_settings
+from ofa_tables.errors import OfaError
+
+set_option = click.option(
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection."
+)
+
+
+@click.group(name="ofa-targets", epilog=example("ofa-targets check jetson-tx2"))
+def targets() -> None:
+    """Show the targets and where their values come from; check, provision and clean a device."""
+
+
+@targets.command(name="list", epilog=example("ofa-targets list"))
+@json_option
+def list_(as_json: bool) -> None:
+    """All targets, and the files in which you can bind them to addresses."""
+    found = all_targets()
+    if as_json:
+        print_json({"targets": [_as_json(target) for target in found.values()], "files": [str(f) for f in files()]})
+        return
+    listing = columns("target", "connection", "address", "description")
+    for column in listing.columns[1:]:
+        column.justify = "left"
+    for target in found.values():
+        listing.add_row(target.name, target.connection, target.address, target.description)
+    print_wide(listing)
+    answer.print("\nuser@host and tcp:HOST:PORT need no entry. Your own are read from:")
+    for path in files():
+        answer.print(f"  {path.absolute()}{'' if path.exists() else ' (not there)'}", markup=False)
+
+
+@targets.command(epilog=example("ofa-targets show jetson-tx2"))
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """One target's values, and which file each comes from."""
+    target = find_target(name)
+    if as_json:
+        print_json(_as_json(target))
+        return
+    listing = columns(target.name, "value", "from")
+    for column in listing.columns:
+        column.justify = "left"
+    values = _as_json(target)
+    for key in ("description", "connection", "address", "runtimes", "precision", "set", "suggest", "notes"):
+        value = values[key]
+        if isinstance(value, dict):
+            value = ", ".join(f"{setting}={state}" for setting, state in value.items())
+        lines = value if key == "notes" else [", ".join(value) if isinstance(value, list) else value]
+        for line in lines or [""]:
+            listing.add_row(key, line, target.origins.get(key, "" if not line else "the name"))
+    print_wide(listing)
+    if target.suggest:
+        flags = " ".join(f"--set {setting}={state}" for setting, state in target.suggest.items())
+        answer.print(f"\nfor steady figures: ofa-profile --target {name} {flags}", markup=False)
+
+
+@targets.command(epilog=example("ofa-targets check jetson-tx2"))
+@click.argument("name")
+@set_option
+@json_option
+def check(name: str, pairs: tuple[str, ...], as_json: bool) -> None:
+    """Reach the device, deploy the agent, describe it, and time one block; say what is missing, and how to mend it."""
+    target = find_target(name, parse_settings(pairs))
+    facts: dict[str, Any] = {"target": target.name, "ok": False}
+    try:
+        with connect(target) as connection:
+            connection.say = say
+            for step, told in _steps(connection):
+                facts[step] = told
+                console.print(f"[green]ok[/] {step}: {escape(str(told))}")
+        facts["ok"] = True
+    except OfaError as fault:
+        facts["fault"] = str(fault)
+        if as_json:
+            print_json(facts)
+        raise
+    if as_json:
+        print_json(facts)
+
+
+def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
+    target = connection.target
+    yield from connection.steps()
+    description = connection.agent.describe()
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(description["runtimes"].items()))
+    yield "describe", f"{description['chip']}, {description['os']}, runtimes {versions or 'none'}"
+    runtime = choose_runtime(target, None, description)
+    task = reference_task(runtime)
+    took_ms = time_once(connection.agent, task.block, task.model, runtime, Budget(warmup_s=0.1))
+    yield "time a network", f"{took_ms:.2f} ms by {runtime}, {target.precision}, 1 thread"
+
+
+@targets.command(epilog=example("ofa-targets clean jetson-tx2"))
+@click.argument("name")
+@set_option
+def clean(name: str, pairs: tuple[str, ...]) -> None:
+    """End the agent on the device, and remove everything that was put there."""
+    with connect(find_target(name, parse_settings(pairs))) as connection:
+        answer.print(f"{name}: {connection.clean()}", markup=False)
+
+
+@targets.command(epilog=example("ofa-targets provision jetson-tx2"))
+@click.argument("name")
+@click.option("--runtime", help="Which to install there. Default: the target's first preferred one.")
+@set_option
+def provision(name: str, runtime: str | None, pairs: tuple[str, ...]) -> None:
+    """Install what the agent needs on a device without internet: downloaded here, copied over, checked there."""
+    with connect(find_target(name, parse_settings(pairs))) as connection:
+        connection.say = say
+        answer.print(f"{name}: {connection.provision(runtime)}", markup=False)
+
+
+def _as_json(target: Target) -> dict[str, Any]:
+    return {
+        "name": target.name,
+        "description": target.description,
+        "connection": target.connection,
+        "address": target.address,
+        "runtimes": list(target.runtimes),
+        "precision": target.precision,
+        "set": {**target.settings, **target.conditions},
+        "suggest": dict(target.suggest),
+        "notes": list(target.notes),
+        "from": dict(target.origins),
+    }
+
+
+main = run(targets)

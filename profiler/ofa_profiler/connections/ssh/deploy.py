@@ -1,0 +1,247 @@
+"""The agent on a board: put there, started with the board's own Python, found again, removed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ofa_agent import bundle
+from ofa_agent.probe import NEEDED
+from ofa_agent.shell import Ran
+from ofa_profiler.connections.ssh.link import Link
+from ofa_tables.errors import DeviceError, DeviceHeld
+
+LINGER_S = 45.0
+START_S = 150.0  # a slow board imports gRPC and its runtimes
+
+# Scripts for sh; what varies is read from standard input, never written into them.
+FACTS = r'printf "%s\n" "$HOME" "$(id -u)" "$(uname -m)"'
+IS_THERE = 'IFS= read -r folder; IFS= read -r name; test -s "$folder/$name"'
+PUT = """
+IFS= read -r folder; IFS= read -r name; umask 077
+mkdir -p "$folder" || exit 1
+owner=$(ls -nd "$folder" | awk '{print $3}')
+[ "$owner" = "$(id -u)" ] || { echo "$folder belongs to another user" >&2; exit 1; }
+cat > "$folder/$name.part" && mv "$folder/$name.part" "$folder/$name" || { rm -f "$folder/$name.part"; exit 1; }
+"""
+PROBE = """
+IFS= read -r zip; IFS= read -r packages; IFS= read -r named
+export PYTHONPATH="$packages"
+if [ -n "$named" ]; then set -- "$named"
+else set -- python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8 python3.7 python3.6 python3 \
+"$HOME/miniforge3/bin/python3" "$HOME/miniconda3/bin/python3" /opt/conda/bin/python3
+fi
+for python; do
+command -v "$python" >/dev/null 2>&1 || continue
+"$python" "$zip" probe 2>&1 </dev/null | tail -n 1
+done
+"""
+START = """
+IFS= read -r python; IFS= read -r zip; IFS= read -r packages
+export PYTHONPATH="$packages"
+exec "$python" "$zip" serve --json --token-stdin --detach --linger 45
+"""
+END = 'IFS= read -r python; IFS= read -r zip; exec "$python" "$zip" end'
+REMOVE = 'IFS= read -r folder; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
+
+# The newest wheels that exist for the Pythons that no longer get new ones.
+PINS: Mapping[str, Mapping[str, str]] = {
+    "3.6": {"grpcio": "1.48.2", "protobuf": "3.19.6", "numpy": "1.19.5", "onnxruntime": "1.10.0", "torch": "1.10.2"},
+    "3.7": {"grpcio": "1.62.3", "protobuf": "4.24.4", "numpy": "1.21.6", "onnxruntime": "1.14.1", "torch": "1.13.1"},
+    "3.8": {"grpcio": "1.70.0", "protobuf": "5.29.5", "numpy": "1.24.4", "onnxruntime": "1.19.2", "torch": "2.4.1"},
+    "3.9": {"grpcio": "1.80.0", "protobuf": "6.33.0", "numpy": "2.0.2", "onnxruntime": "1.19.2", "torch": "2.8.0"},
+    "3.10": {"numpy": "2.2.6", "onnxruntime": "1.23.2"},
+}
+
+
+@dataclass(frozen=True)
+class Python:
+    """One that a board has, and what is there of what the agent needs."""
+
+    version: str
+    executable: str
+    tag: str
+    machine: str
+    libc: str
+    missing: tuple[str, ...]
+    runtimes: tuple[str, ...]
+
+    @property
+    def series(self) -> str:
+        return ".".join(self.version.split(".")[:2])
+
+    @property
+    def number(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.series.split("."))
+
+    def requirements(self, names: Sequence[str]) -> list[str]:
+        """As pip takes them, with versions that exist for this Python."""
+        pins = PINS.get(self.series, {})
+        return [f"{name}=={pins[name]}" if name in pins else name for name in names]
+
+    def lacks(self, runtimes: Sequence[str]) -> list[str]:
+        """What is to be installed so that the agent runs there, with the first of ``runtimes`` where there is none."""
+        none_there = not set(runtimes) & set(self.runtimes)
+        return [*self.missing, *(runtimes[:1] if none_there else ())]
+
+
+@dataclass(frozen=True)
+class Started:
+    """An agent that serves on the board's loopback."""
+
+    port: int
+    token: str
+
+
+class Deployment:
+    """The agent's zip application on one board. ``name`` is the target's, for messages."""
+
+    def __init__(self, link: Link, name: str) -> None:
+        self._link = link
+        self.name = name
+        self._content = bundle.build()
+        self._zip = bundle.file_name(self._content)
+        facts = self._require(link.run(FACTS), "its shell does not run commands")
+        home, user, self.machine = facts.splitlines()[-3:]
+        self._folders = [
+            f"{home}/.cache/ofa-profile",
+            *(f"{place}/ofa-profile-{user}" for place in ("/var/tmp", "/tmp", "/dev/shm")),
+        ]
+        self._folder: str | None = None
+
+    @property
+    def folder(self) -> str:
+        """Where the agent is; the first call puts it there, if it is not yet. Raises DeviceError."""
+        if self._folder is None:
+            self._folder = next((f for f in self._folders if self._is_in(f)), None) or self._put_somewhere()
+        return self._folder
+
+    @property
+    def packages(self) -> str:
+        """What was installed for the agent alone."""
+        return f"{self.folder}/packages"
+
+    def pythons(self, named: str = "") -> list[Python]:
+        """Those there that the agent could run on, the newest first. Raises DeviceError where there is none."""
+        ran = self._link.run(PROBE, f"{self.folder}/{self._zip}", self.packages, named)
+        found: dict[str, Python] = {}
+        others = []
+        for line in ran.output.splitlines():
+            python = _parsed(line)
+            if python is None:
+                others.append(line.removeprefix("error: "))
+            else:
+                found.setdefault(python.executable, python)
+        if not found:
+            what = f"no Python called {named}" if named else "no Python"
+            raise DeviceError(
+                f"{self.name} has {what} that the agent runs on{': ' + others[0] if others else ''}; "
+                "it needs 3.6 or later: install one there, such as sudo apt install python3, or name one with "
+                "--set python=/path/to/python3"
+            )
+        return sorted(found.values(), key=lambda python: python.number, reverse=True)
+
+    def choose(self, runtimes: Sequence[str], named: str = "") -> Python:
+        """The newest that has what the agent needs and one of the runtimes. Raises DeviceError, which says what to
+        install."""
+        pythons = self.pythons(named)
+        for python in pythons:
+            if not python.lacks(runtimes):
+                return python
+        nearest = min(pythons, key=lambda python: len(python.lacks(runtimes)))
+        lacking = nearest.lacks(runtimes)
+        raise DeviceError(
+            f"{self.name}: Python {nearest.version} ({nearest.executable}) lacks {_listed(lacking)}; install there "
+            f"with {nearest.executable} -m pip install --user {' '.join(nearest.requirements(lacking))}, or from here "
+            f"with ofa-targets provision {self.name}"
+        )
+
+    def start(self, python: Python, token: str) -> Started:
+        """Starts an agent that outlives the link, and ends when nobody has held it for LINGER_S. Raises DeviceHeld
+        where the board has one already, and DeviceError."""
+        ran = self._link.run(
+            START, python.executable, f"{self.folder}/{self._zip}", self.packages, token, timeout_s=START_S
+        )
+        if "already has an agent" in ran.error:
+            raise DeviceHeld(f"{self.name}: {_error_line(ran)}")
+        said = self._require(ran, "the agent did not start")
+        try:
+            return Started(int(json.loads(said.splitlines()[-1])["address"].rpartition(":")[2]), token)
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise DeviceError(f"{self.name}: the agent said {said[-200:]!r} where an address was expected") from None
+
+    def end(self) -> bool:
+        """Ends whatever agent serves there; False where none does. Raises DeviceError."""
+        if not any(self._is_in(folder) for folder in self._folders):
+            return False
+        python = self.pythons()[0]
+        ran = self._link.run(END, python.executable, f"{self.folder}/{self._zip}")
+        return self._require(ran, "the agent there cannot be ended").endswith("ended")
+
+    def remove(self) -> list[str]:
+        """The folders that were there, and are no more."""
+        removed = []
+        for folder in self._folders:
+            ran = self._link.run(REMOVE, folder)
+            if ran.ok:
+                removed.append(folder)
+            elif ran.code != 3:
+                raise DeviceError(f"{self.name}: {folder} cannot be removed: {_error_line(ran)}")
+        return removed
+
+    def put(self, folder: str, name: str, content: bytes) -> None:
+        """A file, whole or not at all. Raises DeviceError."""
+        self._require(self._put(folder, name, content), f"{name} cannot be written to {folder}")
+
+    def require(self, script: str, *lines: str, timeout_s: float) -> str:
+        """What a script of ours printed. Raises DeviceError where it failed."""
+        return self._require(self._link.run(script, *lines, timeout_s=timeout_s), "it did not work")
+
+    def _is_in(self, folder: str) -> bool:
+        return self._link.run(IS_THERE, folder, self._zip).ok
+
+    def _put(self, folder: str, name: str, content: bytes) -> Ran:
+        return self._link.run(PUT, folder, name, payload=content, timeout_s=600.0)
+
+    def _put_somewhere(self) -> str:
+        reasons = []
+        for folder in self._folders:
+            ran = self._put(folder, self._zip, self._content)
+            if ran.ok:
+                return folder
+            reasons.append(f"{folder}: {_error_line(ran)}")
+        raise DeviceError(
+            f"{self.name} has no place for the agent ({len(self._content) // 1024 + 1} kB): {'; '.join(reasons)}; "
+            "make room, or make one of them writable"
+        )
+
+    def _require(self, ran: Ran, what: str) -> str:
+        if not ran.ok:
+            raise DeviceError(f"{self.name}: {what}: {_error_line(ran)}")
+        return ran.output
+
+
+def _parsed(line: str) -> Python | None:
+    try:
+        told: dict[str, Any] = json.loads(line)
+        return Python(
+            version=told["python"],
+            executable=told["executable"],
+            tag=told["tag"],
+            machine=told["machine"],
+            libc=told["libc"],
+            missing=tuple(name for name in NEEDED if name in told["missing"]),
+            runtimes=tuple(told["runtimes"]),
+        )
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _error_line(ran: Ran) -> str:
+    lines = (ran.error or ran.output).strip().splitlines() or [f"exit code {ran.code}"]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines)[-1].removeprefix("error: ")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

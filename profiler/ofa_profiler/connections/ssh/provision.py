@@ -1,0 +1,92 @@
+"""What the agent needs, for a board without internet: wheels for its Python, downloaded here and installed there."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ofa_agent.probe import NEEDED
+from ofa_profiler.connections.ssh.deploy import Deployment, Python
+from ofa_tables.errors import DeviceError
+
+DOWNLOAD_S = 1800.0
+INSTALL_S = 1800.0
+# What pip is called by; a board may have none, so its wheel goes along and is run from there.
+PIPS = {"3.6": "21.3.1", "3.7": "24.0", "3.8": "25.0.1"}
+# PEP 600: these names stand for the glibc that a wheel wants at least.
+LEGACY = ((17, "manylinux2014"), (12, "manylinux2010"), (5, "manylinux1"))
+
+# pip is run from its wheel, into a folder that only the agent looks into: the board's own packages stay as they are.
+INSTALL = """
+IFS= read -r python; IFS= read -r wheels; IFS= read -r packages
+set -- "$wheels"/pip-*.whl
+"$python" "$1/pip" install --quiet --no-index --find-links "$wheels" --upgrade --target "$packages" \
+--disable-pip-version-check --no-warn-script-location --requirement "$wheels/requirements.txt"
+code=$?
+rm -rf "$wheels"
+exit $code
+"""
+
+
+def provision(deployment: Deployment, runtimes: Sequence[str], named: str, say: Callable[[str], None]) -> Python:
+    """The Python of the board (``named``, if any) that now has what the agent needs, and the first of ``runtimes``.
+    Raises DeviceError."""
+    name = deployment.name
+    candidates = deployment.pythons(named)
+    ready = next((python for python in candidates if not python.lacks(runtimes[:1])), None)
+    if ready is not None:
+        say(f"Python {ready.version} of {name} has everything already")
+        return ready
+    reasons = []
+    for python in candidates:
+        with tempfile.TemporaryDirectory() as folder:
+            wanted = python.requirements([*NEEDED, runtimes[0]])
+            failure = _download(python, wanted, Path(folder))
+            if failure:
+                reasons.append(f"Python {python.version}: {failure}")
+                continue
+            wheels = sorted(Path(folder).iterdir())
+            megabytes = sum(wheel.stat().st_size for wheel in wheels) / 1e6
+            say(f"copying {len(wheels)} wheels ({megabytes:.0f} MB) for Python {python.version} to {name}")
+            there = f"{deployment.folder}/wheels"
+            for wheel in wheels:
+                deployment.put(there, wheel.name, wheel.read_bytes())
+            deployment.put(there, "requirements.txt", "\n".join(wanted).encode())
+        deployment.require(INSTALL, python.executable, there, deployment.packages, timeout_s=INSTALL_S)
+        return deployment.choose(runtimes[:1], python.executable)
+    raise DeviceError(f"{name}: there are no wheels for it: {'; '.join(reasons)}")
+
+
+def platform_tags(machine: str, libc: str) -> list[str]:
+    """What pip calls wheels that run there, the newest first (PEP 600). Raises DeviceError for a libc that has none."""
+    found = re.match(r"glibc-2\.(\d+)", libc)
+    if not found:
+        raise DeviceError(f"wheels exist for glibc, and this board has {libc or 'another C library'}")
+    minor = int(found.group(1))
+    tags = [f"manylinux_2_{number}_{machine}" for number in range(minor, 4, -1)]
+    tags += [f"{legacy}_{machine}" for at_least, legacy in LEGACY if minor >= at_least]
+    return [*tags, f"linux_{machine}"]
+
+
+def _download(python: Python, requirements: Sequence[str], folder: Path) -> str:
+    """The reason why there are no such wheels, in a line; empty where they are in ``folder`` now."""
+    pip = PIPS.get(python.series)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--only-binary", ":all:", "--dest", str(folder), "--implementation", "cp"),
+            *("--python-version", python.series, "--abi", python.tag, "--abi", "abi3", "--abi", "none"),
+            *(["--abi", f"{python.tag}m"] if python.number < (3, 8) else []),
+            *(word for tag in platform_tags(python.machine, python.libc) for word in ("--platform", tag)),
+            *(f"pip=={pip}" if pip else "pip", *requirements),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=DOWNLOAD_S,
+    )
+    if done.returncode == 0:
+        return ""
+    lines = [line for line in done.stderr.strip().splitlines() if line.startswith("ERROR")] or ["pip failed"]
+    return lines[-1].removeprefix("ERROR: ")

@@ -1,0 +1,110 @@
+"""Runtime ``torch``: Blocks from their Operators, with the numbers and the weights of the lowered ones."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from ofa_agent import operators as ops
+from ofa_agent import runtimes, wire
+from ofa_agent.runtimes import Unsupported
+from ofa_nas.spaces import find_space
+from ofa_profiler.lowering import lower
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+SPACE = find_space("ofa-mbv3-w1.0")
+EVERY_KIND = (
+    ops.Conv(8, 16, 3, 2),
+    ops.Activation("hard_swish"),
+    ops.Conv(16, 16, 5, groups=16, bias=False),
+    ops.Activation("relu6"),
+    ops.SqueezeExcite(16, 4),
+    ops.Add(2),
+    ops.Activation("hard_sigmoid"),
+    ops.Pool(),
+    ops.Linear(16, 5),
+    ops.Activation("relu"),
+)
+
+
+def job_of(block, runtime, batch=1, precision="fp32", model_id=""):
+    settings = wire.Settings(runtime=runtime, precision=precision, threads=1, batch=batch)
+    return wire.job_message(block, settings, model_id)
+
+
+def output_by(runtime, block, tmp_path, batch=1):
+    model = lower(runtime, block, batch)
+    path = tmp_path / "model"
+    path.write_bytes(wire.model_bytes(model.chunks))
+    loaded = runtimes.find(runtime).load(block, job_of(block, runtime, batch, model_id=model.model_id), str(path))
+    loaded.run()
+    output = np.array(loaded.output())
+    loaded.close()
+    return output
+
+
+def blocks():
+    yield pytest.param(ops.Block("every kind of operator", (8, 9, 9), EVERY_KIND), id="every kind of operator")
+    for block in SPACE.blocks(128)[::12]:
+        yield pytest.param(block, id=block.key)
+
+
+@pytest.mark.parametrize("runtime", ["torch", "torch-script"])
+@pytest.mark.parametrize("block", blocks())
+def test_a_block_gives_the_numbers_of_the_lowered_one(runtime, block, tmp_path):
+    expected, got = (output_by(name, block, tmp_path, batch=2) for name in ("onnxruntime", runtime))
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+
+
+def test_torch_compile_gives_the_same_numbers(tmp_path):
+    if shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    block = ops.Block("every kind of operator", (8, 9, 9), EVERY_KIND)
+    expected, got = (output_by(name, block, tmp_path) for name in ("torch", "torch-compile"))
+    assert np.abs(got - expected).max() <= 1e-4
+
+
+def test_a_job_needs_no_model():
+    model = lower("torch", SPACE.blocks(128)[3], 1)
+    assert (model.model_id, model.chunks) == ("", ())
+
+
+def test_operators_are_timed_inside_a_network(tmp_path):
+    network = SPACE.network(SPACE.decode(SPACE.sample(1, np.random.default_rng(0), [128]))[0])
+    loaded = runtimes.find("torch").load_profiled(network, job_of(network, "torch"), "")
+    for _ in range(3):
+        loaded.run()
+    told = loaded.told()
+    assert told.operator_ns.shape == (3, len(network.operators))
+    assert (told.operator_ns > 0).all()
+    loaded.run()  # and nothing more is told
+    assert loaded.told is not None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+@pytest.mark.parametrize("runtime", ["torch-cuda", "torch-cuda-script", "torch-cuda-compile", "torch-cuda-graph"])
+def test_a_device_without_cuda_says_so(runtime):
+    with pytest.raises(Unsupported, match="finds no CUDA device"):
+        runtimes.find(runtime).version()
+    assert "finds no CUDA device" in runtimes.probe().missing_runtimes[runtime]
+
+
+def test_half_precision_on_the_cpu_is_refused():
+    block = SPACE.blocks(128)[3]
+    with pytest.raises(Unsupported, match="measures no fp16 on cpu"):
+        runtimes.find("torch").load(block, job_of(block, "torch", precision="fp16"), "")
+
+
+def test_onnxruntime_without_its_gpu_providers_says_so():
+    for runtime in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
+        with pytest.raises(Unsupported, match="is built without"):
+            runtimes.find(runtime).version()
+
+
+def test_the_agent_measures_with_it(host, visit_of, small_block):
+    visit = visit_of("torch")
+    measurement = host.take(visit)
+    assert measurement.status == "ok", measurement.error
+    assert measurement.runtime_version == torch.__version__

@@ -1,0 +1,66 @@
+"""What ``~/.ssh/config`` makes of an address."""
+
+import pytest
+
+from ofa_profiler.connections.ssh.login import login_of
+from ofa_profiler.connections.ssh.provision import platform_tags
+from ofa_tables.errors import DeviceError, FileError, UsageError
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    return lambda text, name="config": (tmp_path / ".ssh" / name).write_text(text)
+
+
+def test_an_address_alone(config):
+    login = login_of("nvidia@10.0.0.5:2200")
+    assert (login.user, login.host, login.port, login.via) == ("nvidia", "10.0.0.5", 2200, None)
+    assert login.known_as == "[10.0.0.5]:2200"
+    assert str(login_of("nvidia@10.0.0.5")) == "nvidia@10.0.0.5"
+
+
+def test_the_config_completes_it_and_the_address_has_the_last_word(config):
+    config("Host tx2\n  HostName 10.0.0.5\n  User nvidia\n  Port 2200\n  IdentityFile ~/.ssh/lab\n")
+    login = login_of("tx2")
+    assert (login.user, login.host, login.port) == ("nvidia", "10.0.0.5", 2200)
+    assert [key.rpartition("/")[2] for key in login.keys] == ["lab"]
+    assert (login_of("root@tx2:22").user, login_of("root@tx2:22").port) == ("root", 22)
+
+
+def test_jumps_go_through_one_another(config):
+    config("Host tx2\n  HostName 10.0.0.5\n  ProxyJump anna@outer,inner:2222\nHost inner\n  HostName 192.168.0.1\n")
+    login = login_of("tx2")
+    assert (login.via.host, login.via.port) == ("192.168.0.1", 2222)
+    assert (login.via.via.user, login.via.via.host) == ("anna", "outer")
+
+
+def test_included_files_count(config):
+    config("Include more\n")
+    config("Host tx2\n  HostName 10.0.0.5\n", "more")
+    assert login_of("tx2").host == "10.0.0.5"
+
+
+def test_a_jump_through_itself(config):
+    config("Host tx2\n  ProxyJump tx2\n")
+    with pytest.raises(FileError, match="by way of itself"):
+        login_of("tx2")
+
+
+@pytest.mark.parametrize("address", ["", "a b", "nvidia@", "nvidia@host:port"])
+def test_what_is_no_address(config, address):
+    with pytest.raises(UsageError, match="is no address"):
+        login_of(address)
+
+
+def test_wheels_for_a_tx2():
+    tags = platform_tags("aarch64", "glibc-2.27")
+    assert tags[0] == "manylinux_2_27_aarch64"
+    assert "manylinux2014_aarch64" in tags
+    assert "manylinux_2_28_aarch64" not in tags
+
+
+def test_a_board_without_glibc():
+    with pytest.raises(DeviceError, match="wheels exist for glibc"):
+        platform_tags("aarch64", "musl-1.2")
