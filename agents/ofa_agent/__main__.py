@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import sys
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 import ofa_agent
 
@@ -188,7 +188,10 @@ def _info(options: Any) -> int:
         ("runtimes", ", ".join("%s %s" % pair for pair in sorted(facts["runtimes"].items())) or "none"),
         ("agent", "%s, protocol %d, device %s" % (facts["agent_version"], facts["protocol"], facts["fingerprint"])),
     ]
-    rows += [("missing", "%s: %s" % pair) for pair in sorted(facts["missing_runtimes"].items())]
+    why: Dict[str, List[str]] = {}
+    for name, reason in sorted(facts["missing_runtimes"].items()):
+        why.setdefault(reason, []).append(name)
+    rows += [("missing", "%s: %s" % (", ".join(names), reason)) for reason, names in why.items()]
     for name, value in rows:
         _print_as_it_can("%-10s %s" % (name, value))
     return 0

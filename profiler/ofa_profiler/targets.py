@@ -89,7 +89,7 @@ def choose_runtime(target: Target, wanted: str | None, description: Mapping[str,
     if wanted is None:
         chosen = next((runtime for runtime in target.runtimes if runtime in there), None)
         if chosen is None:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or "it names none"
+            reasons = "; ".join(f"{name}: {missing[name]}" for name in ("worker", *target.runtimes) if name in missing)
             raise DeviceError(
                 f"{target.name} has none of its runtimes ({', '.join(target.runtimes)}): {reasons}; "
                 "install one there with python3 -m pip install"

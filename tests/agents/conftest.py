@@ -20,6 +20,9 @@ from ofa_agent import wire
 from ofa_agent.timing import Budget
 from ofa_profiler.lowering import lower
 
+# Another Python for the agents than the host's, with what they need (scripts/matrix.py).
+AGENT = (os.environ.get("AGENT_PYTHON") or sys.executable, "-m", "ofa_agent")
+
 PATIENCE_S = 60.0  # for what takes a moment: a test that passes never waits so long
 SHORT = Budget(warmup_s=0.02, window_s=0.001, burst_min_s=0.001, burst_max_s=0.02, min_runs=3, half_width=0.05)
 
@@ -115,7 +118,7 @@ class RunningAgent:
         self._channels = []
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*(command or (sys.executable, "-m", "ofa_agent")), "serve", "--json", *flags],
+                [*(command or AGENT), "serve", "--json", *flags],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -312,7 +315,7 @@ def small_model():
 def run_agent(tmp_path):
     """One call of ``ofa-agent`` that ends by itself."""
 
-    def run(*arguments, home=None, python=(sys.executable, "-m", "ofa_agent"), **options):
+    def run(*arguments, home=None, python=AGENT, **options):
         environment = {**os.environ, "OFA_AGENT_HOME": str(home or tmp_path / "home"), **options.pop("env", {})}
         return subprocess.run(
             [*python, *arguments],

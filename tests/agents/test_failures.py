@@ -172,7 +172,15 @@ def test_many_visits_under_way_come_back_in_order_one_by_one(agent, host, visit_
 
 def test_a_network_that_does_not_fit_into_memory_is_said_not_to(start_agent, visit_of):
     """Its weights are few; a value in its midst takes 1 GiB, which the runtime asks for at the first run."""
-    command = ("sh", "-c", 'ulimit -v "$0" && exec "$@"', "1000000", sys.executable, "-m", "ofa_agent")
+    command = (
+        "sh",
+        "-c",
+        'ulimit -v "$0" && exec "$@"',
+        "1000000",
+        os.environ.get("AGENT_PYTHON") or sys.executable,
+        "-m",
+        "ofa_agent",
+    )
     lean = {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     host = start_agent(command=command, environment=lean).host()
     host.welcome()

@@ -48,7 +48,7 @@ def test_a_second_agent_is_told_who_has_the_device_where_and_for_whom():
         DeviceLock.acquire()
     assert re.search(
         rf"process {process.pid} of \w+, since \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d, "
-        r"on 127\.0\.0\.1:5000, held by ada@laptop$",
+        r"on 127\.0\.0\.1:5000, held by ada@laptop since ",
         str(refused.value),
     )
 

@@ -20,6 +20,8 @@ from ofa_tables.errors import DeviceError, DeviceHeld, ProtocolMismatch
 
 LONG = Budget(warmup_s=0.001, burst_min_s=600.0, burst_max_s=600.0, half_width=0.0)
 
+AGENT_PYTHON = os.environ.get("AGENT_PYTHON") or sys.executable
+
 
 def call(channel, method, request=b"", metadata=()):
     """A plain call of bytes, as any gRPC client can make it."""
@@ -44,7 +46,7 @@ def in_mid_burst(visit_of, eventual):
 def test_it_prints_its_address_on_loopback(tmp_path):
     environment = {**os.environ, "OFA_AGENT_HOME": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-m", "ofa_agent", "serve"],
+        [AGENT_PYTHON, "-m", "ofa_agent", "serve"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,
@@ -60,10 +62,11 @@ def test_it_prints_its_address_on_loopback(tmp_path):
 def test_describe_tells_what_the_device_is(agent):
     facts = connect(find_target(f"tcp:{agent.address}")).agent.describe()
     assert facts["protocol"] == wire.PROTOCOL
-    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
+    asked = subprocess.run([AGENT_PYTHON, "-V"], capture_output=True, text=True, check=True)
+    assert asked.stdout.split() == ["Python", facts["python"]]
     assert facts["runtimes"]["steady"] == "1.0"
     assert "onnxruntime" in facts["runtimes"]
-    assert facts["missing_runtimes"] == {"broken": "libbroken.so: cannot open shared object file"}
+    assert facts["missing_runtimes"]["broken"] == "libbroken.so: cannot open shared object file"
     assert facts["chip"]
     assert facts["memory_bytes"] > 1 << 28
     assert sum(len(cluster["cpus"]) for cluster in facts["clusters"]) == os.cpu_count()
@@ -303,7 +306,7 @@ sys.exit(__main__.main(["info"]))
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_info_is_readable_on_every_terminal(run_agent, encoding):
     done = run_agent(
-        python=(sys.executable, "-c", INFO_OF_A_WARM_DEVICE), env={"PYTHONIOENCODING": encoding}, encoding=encoding
+        python=(AGENT_PYTHON, "-c", INFO_OF_A_WARM_DEVICE), env={"PYTHONIOENCODING": encoding}, encoding=encoding
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^runtimes +onnxruntime ", done.stdout, re.MULTILINE)

@@ -63,7 +63,7 @@ class Board:
 
     user, password = "nvidia", "jetson four"
 
-    def __init__(self, folder, shell="/bin/bash", full=False, read_only_home=False):
+    def __init__(self, folder, shell="/bin/bash", full=False, read_only_home=False, user_land=None):
         number = next(NUMBERS)
         self._scratch = "8k" if full else "1g"
         self.folder = folder
@@ -79,7 +79,7 @@ class Board:
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host_key")
         self.authorized = folder / "authorized_keys"
         self.authorized.touch()
-        self._write_files(shell, full, read_only_home)
+        self._write_files(shell, full, read_only_home, user_land)
         run("ip", "netns", "add", self._space)
         run("ip", "link", "add", self._wire, "type", "veth", "peer", "name", "eth0", "netns", self._space)
         run("ip", "address", "add", f"{self.host_address}/30", "dev", self._wire)
@@ -88,7 +88,7 @@ class Board:
             run("ip", "-n", self._space, *words)
         run("ip", "-n", self._space, "link", "set", "lo", "up")
 
-    def _write_files(self, shell, full, read_only_home):
+    def _write_files(self, shell, full, read_only_home, user_land):
         users = Path("/etc/passwd").read_text() + f"{self.user}:x:0:0::{self.home}:{shell}\n"
         salted = subprocess.run(
             ["openssl", "passwd", "-6", self.password], capture_output=True, text=True, check=True
@@ -101,11 +101,28 @@ class Board:
             f"SetEnv PATH={self.path}\nMaxStartups 100\n"
         )
         own = []
+        if user_land:
+            self._moves_into(user_land, own)
         if full:
             own += [f"mount -t tmpfs -o size={self._scratch} tmpfs {self.home}"]
         if read_only_home:
             own += [f"mount --bind {self.home} {self.home}", f"mount -o remount,bind,ro {self.home}"]
         (self.folder / "own").write_text("\n".join(own))
+
+    def _moves_into(self, user_land, own):
+        """Whoever logs in is in another user land; sshd, the network and the kernel are this machine's."""
+        enter = self.folder / "enter"
+        enter.write_text(
+            f"#!/bin/sh\nexec /usr/sbin/chroot {user_land} /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin "
+            '/bin/bash -c "$SSH_ORIGINAL_COMMAND"\n'
+        )
+        enter.chmod(0o755)
+        with (self.folder / "sshd_config").open("a") as config:
+            config.write(f"ForceCommand {enter}\n")
+        own.append(f"mount --bind {user_land} {user_land}; mount -t proc proc {user_land}/proc")
+        own.append(f"mount --rbind /dev {user_land}/dev")
+        # Without /sys: it tells of this machine's processor, which native libraries there then take for theirs.
+        own += [f"mount -t tmpfs tmpfs {user_land}/{place}" for place in ("tmp", "var/tmp", "root")]
 
     def start(self):
         self._log = (self.folder / "sshd.log").open("ab")

@@ -82,7 +82,7 @@ def find(name: str) -> Any:
         known = ", ".join(sorted([*BUILT_IN, *plugins.others(GROUP)]))
         raise Unsupported("this agent knows no runtime %r; it knows %s" % (name, known)) from None
     except ImportError as error:
-        raise Unsupported("runtime %s does not load on this device: %s" % (name, error)) from None
+        raise Unsupported("runtime %s does not load on this device: %s" % (name.partition("-")[0], error)) from None
 
 
 def probe() -> Any:

@@ -226,8 +226,11 @@ def _way(login: Login, via: paramiko.SSHClient | None) -> Any:
 
 
 def _feed(channel: paramiko.Channel, told: bytes) -> None:
+    left = memoryview(told)
     with contextlib.suppress(OSError, paramiko.SSHException):  # it ended without reading everything
-        channel.sendall(told)
+        while left:
+            with contextlib.suppress(TimeoutError):  # the channel's, which is for reading; the board reads slowly
+                left = left[channel.send(bytes(left[:CHUNK])) :]
         channel.shutdown_write()
 
 
