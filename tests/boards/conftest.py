@@ -22,8 +22,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 COMMANDS = Path(sys.executable).parent
+SPACE = "ofa-board-"
 PATIENCE_S = 60.0
-NUMBERS = itertools.count(os.getpid() % 200)
+NUMBERS = itertools.count(1)
 
 # In the board's namespaces: its users, its scratch folders, and then the server for good.
 SETUP = r"""
@@ -54,6 +55,18 @@ def _missing():
     return done.stderr.strip()
 
 
+def _forget_the_dead():
+    """Namespaces of tests that were killed before they could tidy up; with one goes its wire."""
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout.split()
+    for space in (word for word in listed if word.startswith(SPACE)):
+        if not Path(f"/proc/{space.removeprefix(SPACE).partition('-')[0]}").exists():
+            pids = subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True).stdout.split()
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            subprocess.run(["ip", "netns", "del", space], capture_output=True)
+
+
 def run(*words):
     subprocess.run([str(word) for word in words], check=True, capture_output=True)
 
@@ -71,9 +84,10 @@ class Board:
         self.bin = folder / "bin"
         for path in (self.home, self.bin):
             path.mkdir(parents=True)
-        self._space = f"ofa-board-{number}"
-        self._wire = f"ofab{number}"
-        self.host_address, self.address = (f"10.213.{number % 250}.{end}" for end in (1, 2))
+        self._space = f"{SPACE}{os.getpid()}-{number}"
+        self._wire = f"ofa{os.getpid()}-{number}"
+        network = f"10.{200 + os.getpid() % 50}.{(os.getpid() // 50 + number) % 250}"
+        self.host_address, self.address = (f"{network}.{end}" for end in (1, 2))
         self._process = None
         self.path = f"{self.bin}:/usr/bin:/bin"
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "host_key")
@@ -335,6 +349,7 @@ def make_board(tmp_path):
     missing = _missing()
     if missing:
         pytest.skip(missing)
+    _forget_the_dead()
     boards = []
 
     def make(python=sys.executable, name="python3", **what):
