@@ -3,6 +3,8 @@
 #   make demo      profile this machine, search under a limit, measure what was found
 #   make test      all tests; EXTRAS=dev,parquet,torch adds those that need Parquet and PyTorch
 #   make lint      formatting, style, types, import rules, and the agent's Python 3.6 syntax
+#   make matrix    the agent's tests with agents on every Python that is found
+#   make test-slow what takes many minutes: a board with another processor, emulated
 #   make bench     how fast pricing and search are here
 #   make protocol  compile the protocol, after a change to agent.proto
 
@@ -14,7 +16,7 @@ comma := ,
 BASE_INSTALLED := .venv/installed
 EXTRAS_INSTALLED := .venv/installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test lint bench protocol clean
+.PHONY: demo test test-slow matrix lint bench protocol clean
 
 demo: $(BASE_INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -22,6 +24,13 @@ demo: $(BASE_INSTALLED)
 test: $(EXTRAS_INSTALLED)
 	mkdir -p build
 	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest
+
+test-slow: $(EXTRAS_INSTALLED)
+	mkdir -p build
+	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest -m slow
+
+matrix: $(EXTRAS_INSTALLED)
+	$(BIN)/python scripts/matrix.py
 
 lint: $(EXTRAS_INSTALLED)
 	$(BIN)/ruff check .

@@ -180,6 +180,8 @@ def _info(options: Any) -> int:
     ]
     if condition["power_mode"]:
         rows.append(("power mode", condition["power_mode"]))
+    if facts["software"]:
+        rows.append(("Jetson", ", ".join("%s %s" % pair for pair in facts["software"].items())))
     if condition["gpu_clock_mhz"]:
         rows.append(("GPU clock", "%d MHz" % condition["gpu_clock_mhz"]))
     if condition["hot"] or condition["throttled"]:

@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 import ofa_agent
-from ofa_agent import conditions, wire
+from ofa_agent import conditions, jetpack, wire
 from ofa_agent.conditions import affinity
 from ofa_agent.shell import Shell
 
@@ -32,6 +32,7 @@ def describe(shell: Shell, worker_ready: Any) -> Any:
     description.runtimes.update(worker_ready.runtimes)
     description.missing_runtimes.update(worker_ready.missing_runtimes)
     description.profiling_runtimes.extend(worker_ready.profiling_runtimes)
+    description.software.update(jetpack.software(shell))
     description.fingerprint = fingerprint(description)
     return description
 

@@ -27,6 +27,9 @@ SIZE_WEIGHT = 0.5
 # A Block slows down as those of its length do, until as much is known of it alone. A whole network does always: its
 # Visits may all come from times that were far from the table's pace.
 OWN_WEIGHT = 0.1
+# What ties a table to its pace differs from one run to the next by about this much for all its entries together: no
+# Visit of one run tells of it (docs/measuring.md has the tables that do).
+BETWEEN_RUNS = 0.015
 HUBER = 1.345
 ITERATIONS = 12
 
@@ -71,7 +74,8 @@ class PaceErrors:
     """How far off the pace may be that Visits were brought to: a standard error, relative to their latencies.
 
     Networks that begin alike, at one resolution, have most of their entries in common; what ties these to the other
-    resolutions is the reference alone. What it misses of a Visit's pace averages out over their Visits.
+    resolutions is the reference alone. What it misses of a Visit's pace averages out over their Visits; what it misses
+    of the whole run's does not.
     """
 
     def __init__(self, measurements: Sequence[Measurement], scaled: Sequence[Measurement]) -> None:
@@ -94,7 +98,7 @@ class PaceErrors:
     def __call__(self, visits: Sequence[Measurement]) -> float:
         beginnings = {self._beginnings[v.taken_with] for v in visits if v.taken_with in self._beginnings}
         count = sum(self._counts[beginning] for beginning in beginnings)
-        return self._spread / np.sqrt(count) if count else 0.0
+        return float(np.hypot(self._spread / np.sqrt(count), BETWEEN_RUNS)) if count else 0.0
 
 
 def _log_paces(group: Sequence[Measurement], reference_ms: float, own_elasticity: bool) -> FloatArray:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -146,3 +147,20 @@ OTHERS = {
 @pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
 def test_devices_that_differ_have_different_fingerprints(describe, change):
     assert describe(JETSON).fingerprint != describe({**JETSON, **change}).fingerprint
+
+
+def test_a_jetson_tells_what_software_it_has():
+    devices = Path(__file__).parents[1] / "devices"
+    told = device.describe(RecordedShell(str(devices / "jetson-tx2")), wire.WorkerReady()).software
+    assert dict(told) == {
+        "L4T": "32.7.1",
+        "JetPack": "4.6.1",
+        "CUDA": "10.2.300",
+        "cuDNN": "8.2.1.32",
+        "TensorRT": "8.2.1",
+        "jetson_clocks": "off",
+    }
+    orin = device.describe(RecordedShell(str(devices / "jetson-agx-orin")), wire.WorkerReady()).software
+    assert orin["L4T"] == "35.4.1"
+    assert "JetPack" not in orin  # what is not installed is not told
+    assert not device.describe(RecordedShell(str(devices / "xeon")), wire.WorkerReady()).software

@@ -13,6 +13,8 @@ from ofa_profiler.lowering import lower
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+
 SPACE = find_space("ofa-mbv3-w1.0")
 EVERY_KIND = (
     ops.Conv(8, 16, 3, 2),
@@ -51,7 +53,7 @@ def blocks():
 
 
 @pytest.mark.parametrize("runtime", ["torch", "torch-script"])
-@pytest.mark.parametrize("block", blocks())
+@pytest.mark.parametrize("block", list(blocks()))
 def test_a_block_gives_the_numbers_of_the_lowered_one(runtime, block, tmp_path):
     expected, got = (output_by(name, block, tmp_path, batch=2) for name in ("onnxruntime", runtime))
     assert got.shape == expected.shape

@@ -200,3 +200,11 @@ def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(ofa):
     assert ofa.profile("--out", "roomy/t.lut").code == 0
     assert set(kept) < set(ofa.rows("roomy/t.lut", "SELECT visit_id FROM measurements"))
     assert ofa.rows("roomy/t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
+
+
+def test_pytorch_is_a_runtime_like_any_other(ofa):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    done = ofa.profile("--runtime", "torch", "--out", "torch.lut")
+    assert done.code == 0, done.err
+    assert (done.json["measured"], done.json["failed"]) == (36, 0)
+    assert {blocks for (blocks,) in ofa.rows("torch.lut", "SELECT count(DISTINCT key) > 36 FROM measurements")} == {1}

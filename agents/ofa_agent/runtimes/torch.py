@@ -1,22 +1,20 @@
-"""PyTorch from 1.8 to today's, on the CPU and on CUDA: the Block built from its Operators, its weights from seeds.
+"""PyTorch from 1.8 to today's, on the CPU and on CUDA.
 
 Eager (``torch``), as TorchScript (``-script``), by ``torch.compile`` (``-compile``), or as a CUDA graph
-(``-cuda-graph``), where a small Block's launches take longer than its kernels. Memory is channels-last.
+(``-cuda-graph``), where a small Block's launches take longer than its kernels. PyTorch itself takes seconds to import:
+that is left until a Job wants it.
 """
 
-from typing import Any, Callable, List
+import os
+import re
+from functools import lru_cache
+from importlib import util
+from typing import Any
 
-import numpy as np
-import torch
+from ofa_agent.operators import Block
+from ofa_agent.runtimes import Loaded, LoadedProfiled, Unsupported
 
-from ofa_agent import operators as ops
-from ofa_agent.operators import Block, product, seeded, tensor_seed
-from ofa_agent.parts import Profiled
-from ofa_agent.runtimes import Loaded, LoadedProfiled, OutOfMemory, RuntimeFailure, Unsupported
-from ofa_agent.timing import clock_ns
-
-INPUT_SEED = 1
-GRAPH_WARM_UP = 3  # runs before a CUDA graph is recorded, as PyTorch's documentation asks for
+DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
 
 
 class TorchRuntime:
@@ -30,182 +28,46 @@ class TorchRuntime:
 
     def version(self) -> str:
         """Raises Unsupported where this device or this PyTorch cannot do it."""
-        if self._device == "cuda" and not torch.cuda.is_available():
-            raise Unsupported("this PyTorch (%s) finds no CUDA device" % torch.__version__)
-        if self._mode == "compile" and not hasattr(torch, "compile"):
-            raise Unsupported("torch.compile came with PyTorch 2.0, this is %s" % torch.__version__)
-        if self._mode == "graph" and not hasattr(torch.cuda, "CUDAGraph"):
-            raise Unsupported("CUDA graphs came with PyTorch 1.10, this is %s" % torch.__version__)
-        return str(torch.__version__)
+        version = _installed()
+        release = tuple(int(number) for number in version.split(".")[:2])
+        if self._device == "cuda" and not _has_cuda():
+            raise Unsupported("PyTorch %s finds no CUDA device" % version)
+        if self._mode == "compile" and release < (2, 0):
+            raise Unsupported("torch.compile came with PyTorch 2.0, this is %s" % version)
+        if self._mode == "graph" and release < (1, 10):
+            raise Unsupported("CUDA graphs came with PyTorch 1.10, this is %s" % version)
+        return version
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
-        try:
-            return _TorchLoaded(self._module(block, job), block, job, self._device, self._mode)
-        except RuntimeError as error:
-            raise _typed(error) from None
+        from ofa_agent.runtimes import torch_layers
+
+        return torch_layers.load(block, job, self._device, self._mode)
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
-        """With a look at the clock behind every Operator."""
-        return _TorchProfiled(self._module(block, job), block, job, self._device, "eager")
+        from ofa_agent.runtimes import torch_layers
 
-    def _module(self, block: Block, job: Any) -> "TorchBlock":
-        precision = job.settings.precision
-        if precision not in ("fp32", "fp16") or (precision == "fp16" and self._device == "cpu"):
-            raise Unsupported("runtime torch measures no %s on %s" % (precision, self._device))
-        torch.set_num_threads(job.settings.threads)
-        torch.backends.cudnn.benchmark = True  # it tries its algorithms during the warm-up
-        module = TorchBlock(block, job.seed).eval().to(self._device, memory_format=torch.channels_last)
-        return module.half() if precision == "fp16" else module
+        return torch_layers.load_profiled(block, job)
 
 
-class TorchBlock(torch.nn.Module):  # type: ignore[misc]
-    """A Block as PyTorch's own layers, with the same weights that its lowered models have."""
-
-    def __init__(self, block: Block, seed: int) -> None:
-        super().__init__()
-        self.layers = torch.nn.ModuleList(_layer(operator) for operator in block.operators)
-        self.added = [operator.value if isinstance(operator, ops.Add) else -1 for operator in block.operators]
-        index = 0
-        for operator, layer in zip(block.operators, self.layers):
-            for parameter, tensor in zip(operator.parameters(), layer.parameters()):
-                values = seeded(tensor_seed(seed, index), parameter.size, parameter.scale)
-                tensor.data = torch.from_numpy(values.reshape(tuple(tensor.shape)).copy())
-                tensor.requires_grad_(False)
-                index += 1
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        values = [x]
-        for index, layer in enumerate(self.layers):
-            added = self.added[index]
-            values.append(values[added] + values[-1] if added >= 0 else layer(values[-1]))
-        return values[-1]
+@lru_cache(maxsize=None)
+def _installed() -> str:
+    spec = util.find_spec("torch")
+    if spec is None or not spec.origin:
+        raise Unsupported("PyTorch is not installed")
+    with open(os.path.join(os.path.dirname(spec.origin), "version.py")) as file:
+        found = re.search(r"^__version__ = ['\"](\d+\.\d+[^'\"]*)", file.read(), re.MULTILINE)
+    if not found:
+        raise Unsupported("PyTorch is not whole: it has no version")
+    return found.group(1)
 
 
-class SqueezeExcite(torch.nn.Module):  # type: ignore[misc]
-    def __init__(self, channels: int, reduced_channels: int) -> None:
-        super().__init__()
-        self.reduce = torch.nn.Conv2d(channels, reduced_channels, 1)
-        self.expand = torch.nn.Conv2d(reduced_channels, channels, 1)
-        self.gate = torch.nn.Hardsigmoid()
+@lru_cache(maxsize=None)
+def _has_cuda() -> bool:
+    if not any(os.path.exists(driver) for driver in DRIVERS):
+        return False
+    import torch
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        pooled = torch.nn.functional.adaptive_avg_pool2d(x, 1)
-        return x * self.gate(self.expand(torch.nn.functional.relu(self.reduce(pooled))))
-
-
-class _TorchLoaded(Loaded):
-    def __init__(self, module: TorchBlock, block: Block, job: Any, device: str, mode: str) -> None:
-        shape = (job.settings.batch,) + block.input_shape
-        values = torch.from_numpy(seeded(INPUT_SEED, product(shape), 1.0).reshape(shape).copy())
-        dtype = torch.float16 if job.settings.precision == "fp16" else torch.float32
-        self._input = values.to(device, dtype)
-        if len(shape) == 4:
-            self._input = self._input.contiguous(memory_format=torch.channels_last)
-        self._values = self._input.clone()
-        self._synchronize: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else _nothing
-        self._module: Any = module
-        with torch.no_grad():
-            if mode == "script":
-                self._module = torch.jit.freeze(torch.jit.script(module))
-            elif mode == "compile":
-                self._module = torch.compile(module)
-            self._call: Callable[[], Any] = self._recorded() if mode == "graph" else self._plain
-
-    def run(self) -> object:
-        try:
-            with torch.no_grad():
-                output = self._call()
-            self._synchronize()
-            return output
-        except RuntimeError as error:
-            raise _typed(error) from None
-
-    def warm_input(self) -> None:
-        self._input.copy_(self._values)
-
-    def output(self) -> Any:
-        """What a run gives, as a numpy array."""
-        return np.asarray(self.run().float().cpu())  # type: ignore[attr-defined]
-
-    def _plain(self) -> Any:
-        return self._module(self._input)
-
-    def _recorded(self) -> Callable[[], Any]:
-        for _ in range(GRAPH_WARM_UP):
-            self._plain()
-        self._synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._plain()
-
-        def replay() -> Any:
-            graph.replay()
-            return output
-
-        return replay
-
-
-class _TorchProfiled(_TorchLoaded, LoadedProfiled):
-    def __init__(self, module: TorchBlock, block: Block, job: Any, device: str, mode: str) -> None:
-        super().__init__(module, block, job, device, mode)
-        self._runs: List[List[int]] = []
-        self._call = self._timed
-
-    def _timed(self) -> Any:
-        module, values, clock = self._module, [self._input], [clock_ns()]
-        for layer, added in zip(module.layers, module.added):
-            values.append(values[added] + values[-1] if added >= 0 else layer(values[-1]))
-            clock.append(clock_ns())
-        self._runs.append(clock)
-        return values[-1]
-
-    def told(self) -> Profiled:
-        operator_ns = np.diff(np.array(self._runs, dtype=np.float64), axis=1)
-        self._call = self._plain
-        return Profiled(operator_ns, np.ones(operator_ns.shape[1], dtype=int))
-
-
-def _layer(operator: ops.Operator) -> torch.nn.Module:
-    if isinstance(operator, ops.Conv):
-        return torch.nn.Conv2d(
-            operator.in_channels,
-            operator.out_channels,
-            operator.kernel_size,
-            stride=operator.stride,
-            padding=operator.kernel_size // 2,
-            groups=operator.groups,
-            bias=operator.bias,
-        )
-    if isinstance(operator, ops.Linear):
-        linear = torch.nn.Linear(operator.in_features, operator.out_features, bias=operator.bias)
-        return torch.nn.Sequential(torch.nn.Flatten(), linear)
-    if isinstance(operator, ops.SqueezeExcite):
-        return SqueezeExcite(operator.channels, operator.reduced_channels)
-    if isinstance(operator, ops.Pool):
-        return torch.nn.AdaptiveAvgPool2d(1)
-    if isinstance(operator, ops.Activation):
-        return {
-            "relu": torch.nn.ReLU,
-            "relu6": torch.nn.ReLU6,
-            "hard_swish": torch.nn.Hardswish,
-            "hard_sigmoid": torch.nn.Hardsigmoid,
-        }[operator.function]()
-    return torch.nn.Identity()  # an Add, which the Block itself does
-
-
-def _nothing() -> None:
-    pass
-
-
-def _typed(error: RuntimeError) -> Exception:
-    if isinstance(error, RuntimeFailure):
-        return error
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "out of memory" in text or "can't allocate memory" in text:
-        return OutOfMemory(text)
-    if "not implemented for 'Half'" in text or "not supported" in text:
-        return Unsupported(text)
-    return error
+    return bool(torch.cuda.is_available())
 
 
 cpu, script, compiled = TorchRuntime(), TorchRuntime(mode="script"), TorchRuntime(mode="compile")

@@ -99,7 +99,8 @@ def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
     yield from connection.steps()
     description = connection.agent.describe()
     versions = ", ".join(f"{name} {version}" for name, version in sorted(description["runtimes"].items()))
-    yield "describe", f"{description['chip']}, {description['os']}, runtimes {versions or 'none'}"
+    facts = [description["chip"], description["os"], *map(" ".join, description["software"].items())]
+    yield "describe", f"{', '.join(facts)}, runtimes {versions or 'none'}"
     runtime = choose_runtime(target, None, description)
     task = reference_task(runtime)
     took_ms = time_once(connection.agent, task.block, task.model, runtime, Budget(warmup_s=0.1))
