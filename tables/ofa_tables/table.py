@@ -209,14 +209,20 @@ class LatencyTable:
 
     @cached_property
     def _interrupted(self) -> set[str]:
-        """The Visits during which others had the processor far longer than they usually had."""
-        means_ms = {
-            measurement.visit_id: mean_ms
-            for measurement in self.measurements
-            if measurement.taken_with == measurement.visit_id and (mean_ms := measurement.reference_mean_ms)
-        }
-        usual_ms = float(np.median(list(means_ms.values()))) if means_ms else None
-        return {visit_id for visit_id, mean_ms in means_ms.items() if interrupted(mean_ms, usual_ms)}
+        """The Visits during which others had the processor far longer than they usually had.
+
+        Those that Blocks were timed in are looked at apart: networks that are measured later change no entry.
+        """
+        with_blocks = {visit.taken_with for visit in self.measurements if not visit.key.startswith(NETWORK)}
+        means_ms: tuple[dict[str, float], dict[str, float]] = ({}, {})
+        for visit in self.measurements:
+            if visit.taken_with == visit.visit_id and (mean_ms := visit.reference_mean_ms):
+                means_ms[visit.visit_id in with_blocks][visit.visit_id] = mean_ms
+        found = set()
+        for of_kind in filter(None, means_ms):
+            usual_ms = float(np.median(list(of_kind.values())))
+            found |= {visit_id for visit_id, mean_ms in of_kind.items() if interrupted(mean_ms, usual_ms)}
+        return found
 
     def rounds_of(self) -> dict[str, set[int]]:
         """The rounds that each key has been visited in, successfully."""

@@ -36,7 +36,7 @@ mkdir -p /run/sshd /run/1 /run/2
 mount --rbind "$1" /run/1
 mount --rbind "$2" /run/2
 for folder in /tmp /var/tmp /dev/shm; do mount -t tmpfs -o size="$3" tmpfs "$folder"; done
-for kept in 1 2; do  # what lay below one of those is there again
+for kept in 2 1; do  # what lay below one of those is there again
     eval folder=\$$kept
     [ -d "$folder" ] || { mkdir -p "$folder"; mount --rbind /run/$kept "$folder"; }
 done

@@ -245,6 +245,7 @@ def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, event
     assert all(count == 1 for *_, count in visits(bound))
     assert err.count("jetson-tx2 is there again") >= 2
     assert "the agent on jetson-tx2 does not answer" in err
+    assert "trying again in" in err
 
 
 SLEEPING = """

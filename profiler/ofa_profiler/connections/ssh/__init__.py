@@ -127,12 +127,15 @@ class SshConnection(Connection):
         started = known.read()
         if started is None:
             return None
+        link = self.link
         try:
             agent = self._through(started)
             agent.describe()
             return agent
         except DeviceError:
             self._drop_channel()
+            if link.lost:
+                raise  # that says nothing of the agent
             known.forget()
             return None
 

@@ -299,4 +299,5 @@ def _pass_on(source: Any, sink: Any) -> None:
             sink.sendall(chunk)
     for end in (source, sink):
         with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
+            end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it, which close alone does not
             end.close()
