@@ -63,7 +63,11 @@ def show(name: str, as_json: bool) -> None:
             value = ", ".join(f"{setting}={state}" for setting, state in value.items())
         lines = value if key == "notes" else [", ".join(value) if isinstance(value, list) else value]
         for line in lines or [""]:
-            listing.add_row(key, line, target.origins.get(key, "" if not line else "the name"))
+            listing.add_row(
+                key,
+                line,
+                target.origins.get(key, ("the name" if target.address == name else "default") if line else ""),
+            )
     print_wide(listing)
     if target.suggest:
         flags = " ".join(f"--set {setting}={state}" for setting, state in target.suggest.items())
