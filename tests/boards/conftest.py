@@ -76,9 +76,9 @@ class Board:
 
     user, password = "nvidia", "jetson four"
 
-    def __init__(self, folder, shell="/bin/bash", full=False, read_only_home=False, user_land=None):
+    def __init__(self, folder, shell="/bin/bash", full=False, read_only_home=False, user_land=None, noexec=False):
         number = next(NUMBERS)
-        self._scratch = "8k" if full else "1g"
+        self._scratch = ("8k" if full else "1g") + (",noexec" if noexec else "")
         self.folder = folder
         self.home = folder / "home"
         self.bin = folder / "bin"

@@ -190,6 +190,22 @@ def test_what_is_missing_is_said_for_that_python(make_board, host, pythons):
     assert "ofa-targets provision jetson-tx2" in said
 
 
+def test_what_is_missing_is_brought_from_here(make_board, host, pythons):
+    """On the oldest Python, without its pip; then the board has all that it takes to be measured."""
+    if "3.6" not in pythons:
+        pytest.skip("no Python 3.6 was found")
+    board = make_board(python=pythons["3.6"], name="python3.6")
+    board.hide("/usr/bin/python3*")
+    host.knows(board)
+    host.binds("jetson-tx2", f"{board.user}@{board.address}")
+    done = host("ofa-targets", "provision", "jetson-tx2")
+    assert done.returncode == 0, done.stderr
+    assert "Python 3.6" in done.stdout
+    assert host("ofa-targets", "check", "jetson-tx2").returncode == 0
+    again = host("ofa-targets", "provision", "jetson-tx2")
+    assert "has everything already" in again.stderr
+
+
 def test_a_full_disk(make_board, host):
     board = make_board(full=True)
     host.knows(board)
@@ -205,6 +221,13 @@ def test_a_home_that_cannot_be_written(make_board, host):
     done = host("ofa-targets", "check", f"{board.user}@{board.address}")
     assert done.returncode == 0, done.stderr
     assert "ok deploy: /var/tmp/ofa-profile-0" in done.stderr
+
+
+def test_scratch_folders_that_nothing_may_be_run_from(make_board, host):
+    board = make_board(noexec=True)
+    host.knows(board)
+    done = host("ofa-targets", "check", f"{board.user}@{board.address}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_login_shell_that_talks(board, bound):
