@@ -18,7 +18,9 @@ def detach() -> "Callable[[str], None]":
     """
     log = os.path.join(home(), "agent.log")
     fresh = not os.path.exists(log) or os.path.getsize(log) > LOG_BYTES
-    log_descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if fresh else os.O_APPEND), 0o600)
+    # Always appended to: one that does not start, for the device has an agent, says so in that agent's log.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if fresh else 0)
+    log_descriptor = os.open(log, flags, 0o600)
     begin = os.lseek(log_descriptor, 0, os.SEEK_END)
     reading, writing = os.pipe()
     child = os.fork()
