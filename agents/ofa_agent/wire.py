@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from ofa_agent import operators as ops
 from ofa_agent.timing import Budget
 
-PROTOCOL = 3
+PROTOCOL = 4
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -60,6 +60,7 @@ Chunk = _classes["Chunk"]
 Acknowledge = _classes["Acknowledge"]
 ModelWanted = _classes["ModelWanted"]
 Measurement = _classes["Measurement"]
+Summary = _classes["Summary"]
 WorkerReady = _classes["WorkerReady"]
 WorkerVisit = _classes["WorkerVisit"]
 HealthCheckRequest = _classes["HealthCheckRequest"]
