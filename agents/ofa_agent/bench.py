@@ -3,12 +3,12 @@
 import queue
 import threading
 import time
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 from ofa_agent import conditions, wire
 from ofa_agent.conditions.cooling import wait_until_cool
 from ofa_agent.models import ModelCache
-from ofa_agent.shell import LocalShell
+from ofa_agent.shell import Shell
 from ofa_agent.worker import WorkerGone, WorkerProcess
 
 Deliver = Callable[[Any], None]
@@ -21,8 +21,12 @@ class Bench(threading.Thread):
     that started it.
     """
 
-    def __init__(self, models: ModelCache, lock_descriptor: int) -> None:
+    def __init__(
+        self, models: ModelCache, lock_descriptor: int, shell: Shell, worker_command: Sequence[str] = ()
+    ) -> None:
         super().__init__(name="bench", daemon=True)
+        self._shell = shell
+        self._worker_command = worker_command
         self._models = models
         self._lock_descriptor = lock_descriptor
         self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
@@ -92,14 +96,14 @@ class Bench(threading.Thread):
             return _failed(visit, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
 
     def _condition(self) -> Any:
-        return conditions.read(LocalShell(), of_all=False)
+        return conditions.read(self._shell, of_all=False)
 
     def _path(self, job: Any) -> str:
         return self._models.path(job.model_id) if job.model_id else ""
 
     def _start_worker(self) -> None:
         try:
-            self._worker = WorkerProcess(keep_open=(self._lock_descriptor,))
+            self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command)
             self._said = self._worker.ready
         except (WorkerGone, OSError) as error:
             self._worker = None

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent import futures
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, it never forks itself
 
@@ -21,7 +21,7 @@ from ofa_agent.conditions import Setter
 from ofa_agent.lease import Desk, Held, outgoing
 from ofa_agent.lock import DeviceLock, home
 from ofa_agent.models import ModelCache
-from ofa_agent.shell import LocalShell
+from ofa_agent.shell import LocalShell, Shell
 
 SERVICES = ("", wire.SERVICE)
 
@@ -48,16 +48,25 @@ class ServeOptions(NamedTuple):
     lock_wait_s: float = 0.0
 
 
-def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
-    """Serves until it is told to stop. Raises ServeError, DeviceBusy."""
+def serve(
+    options: ServeOptions,
+    announce: Callable[[str], None],
+    shell: Optional[Shell] = None,
+    worker_command: Sequence[str] = (),
+) -> None:
+    """Serves until it is told to stop. Raises ServeError, DeviceBusy.
+
+    ``shell`` reaches the device, where that is not this machine; ``worker_command`` then starts its worker.
+    """
+    shell = shell or LocalShell()
     _check_exposure(options)
     lock = DeviceLock.acquire(options.lock_wait_s)
     models = ModelCache(os.path.join(home(), "models"))
-    setter = Setter(LocalShell(), os.path.join(home(), "conditions.json"), log)
+    setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
     setter.put_back()  # what an agent that was killed left as it had set it
-    bench = Bench(models, lock.descriptor)
+    bench = Bench(models, lock.descriptor, shell, worker_command)
     desk = Desk(bench, models, setter, log, lock.tell)
-    server = _server(options, _Service(bench, desk, options.token))
+    server = _server(options, _Service(bench, desk, options.token, shell))
     address = "%s:%d" % (_in_address(options.host), _bind(server, options))
     bench.start()
     server.start()
@@ -86,7 +95,8 @@ def log(event: str, **facts: Any) -> None:
 
 
 class _Service:
-    def __init__(self, bench: Bench, desk: Desk, token: Optional[str]) -> None:
+    def __init__(self, bench: Bench, desk: Desk, token: Optional[str], shell: Shell) -> None:
+        self._shell = shell
         self._bench = bench
         self._desk = desk
         self._token = token
@@ -115,7 +125,7 @@ class _Service:
 
     def describe(self, request: Any, context: Any) -> Any:
         self._authorise(context)
-        return device.describe(LocalShell(), self._bench.runtimes())
+        return device.describe(self._shell, self._bench.runtimes())
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -37,15 +37,15 @@ class WorkerGone(Exception):
 
 
 class WorkerProcess:
-    """The agent's end. ``ready`` says which runtimes loaded."""
+    """The agent's end. ``ready`` says which runtimes loaded. ``command`` starts another worker than this agent's."""
 
-    def __init__(self, keep_open: Tuple[int, ...] = ()) -> None:
+    def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = ()) -> None:
         down_read, down_write = os.pipe()
         up_read, up_write = os.pipe()
         self._down, self._up = down_write, up_read
         try:
             self._process = subprocess.Popen(
-                [*_own_command(), "worker", str(down_read), str(up_write), str(os.getpid())],
+                [*(command or _own_command()), "worker", str(down_read), str(up_write), str(os.getpid())],
                 pass_fds=(down_read, up_write) + keep_open,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
@@ -99,18 +99,28 @@ class WorkerProcess:
 
 
 def main(arguments: List[str]) -> int:
-    """The child: answers one Visit after the other until its agent closes the pipe."""
+    """The child that runs what is installed beside it."""
+    reference = Reference()
+
+    def take(request: Any) -> Any:
+        reference.load(request.visit.reference, request.reference_path)
+        return take_visit(request.visit, request.model_path, reference)
+
+    return answer(arguments, runtimes.probe, take)
+
+
+def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any], Any]) -> int:
+    """A worker's whole life: says which runtimes it has, and takes one WorkerVisit after the other until its agent
+    closes the pipe."""
     down, up, agent = (int(argument) for argument in arguments)
     _end_with(agent)
-    _write_frame(up, runtimes.probe().SerializeToString())
-    reference = Reference()
+    _write_frame(up, probe().SerializeToString())
     while True:
         try:
             request = wire.WorkerVisit.FromString(_read_frame(down))
         except EOFError:
             return 0
-        reference.load(request.visit.reference, request.reference_path)
-        _write_frame(up, take_visit(request.visit, request.model_path, reference).SerializeToString())
+        _write_frame(up, take(request).SerializeToString())
 
 
 class Reference:

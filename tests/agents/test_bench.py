@@ -9,6 +9,7 @@ from ofa_agent import bench as bench_module
 from ofa_agent import wire
 from ofa_agent.bench import Bench
 from ofa_agent.models import ModelCache
+from ofa_agent.shell import LocalShell
 from ofa_agent.worker import WorkerGone
 
 
@@ -54,14 +55,14 @@ def started_with():
 
 @pytest.fixture
 def bench(script, start_failures, started_with, tmp_path, monkeypatch):
-    def start(keep_open):
+    def start(keep_open, command):
         started_with.append(keep_open)
         if start_failures:
             raise start_failures.pop(0)
         return FakeWorker(script)
 
     monkeypatch.setattr(bench_module, "WorkerProcess", start)
-    bench = Bench(ModelCache(str(tmp_path / "models")), lock_descriptor=42)
+    bench = Bench(ModelCache(str(tmp_path / "models")), lock_descriptor=42, shell=LocalShell())
     yield bench
     if bench.is_alive():
         bench.stop()
