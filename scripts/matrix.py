@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ofa_agent.probe import NEEDED
-from ofa_profiler.connections.ssh.deploy import PINS
+from ofa_profiler.connections.deploy import PINS
 
 REPOSITORY = Path(__file__).parents[1]
 # What the newest pip that still runs there takes for granted, or the runtime's wheel forgets to ask for.

@@ -2,8 +2,8 @@
 
 import pytest
 
+from ofa_profiler.connections.provision import platform_tags
 from ofa_profiler.connections.ssh.login import login_of
-from ofa_profiler.connections.ssh.provision import platform_tags
 from ofa_tables.errors import DeviceError, FileError, UsageError
 
 

@@ -14,7 +14,7 @@ import platformdirs
 from ofa_agent.lock import LINK_LOST
 from ofa_profiler.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.connection import Connection
-from ofa_profiler.connections.ssh.deploy import Deployment, Started
+from ofa_profiler.connections.deploy import Deployment, Started
 from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import Login, login_of
 from ofa_profiler.targets import Target
@@ -72,7 +72,7 @@ class SshConnection(Connection):
         return f"{'the agent was ended' if ended else 'no agent served there'}; removed {removed}"
 
     def provision(self, runtime: str | None) -> str:
-        from ofa_profiler.connections.ssh.provision import provision
+        from ofa_profiler.connections.provision import provision
 
         runtimes = (runtime,) if runtime else self.target.runtimes
         python = provision(Deployment(self.link, self.target.name), runtimes, self._python, self.say)

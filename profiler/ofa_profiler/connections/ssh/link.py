@@ -17,11 +17,11 @@ import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from ofa_agent.shell import Ran
+from ofa_profiler.connections.deploy import COMMAND_S
 from ofa_profiler.connections.ssh.login import Login
 from ofa_tables.errors import DeviceError, Unreachable
 
 CONNECT_S = 15.0
-COMMAND_S = 60.0
 # The board is asked so often whether it is still there, and has so long to answer.
 ALIVE_EVERY_S = 3.0
 ALIVE_WITHIN_S = 9.0

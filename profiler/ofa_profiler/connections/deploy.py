@@ -1,17 +1,17 @@
-"""The agent on a board: put there, started with the board's own Python, found again, removed."""
+"""The agent on a device that has a shell: put there, started with the device's own Python, found again, removed."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ofa_agent import bundle
 from ofa_agent.probe import NEEDED
 from ofa_agent.shell import Ran
-from ofa_profiler.connections.ssh.link import Link
 from ofa_tables.errors import DeviceError, DeviceHeld
 
 LINGER_S = 45.0
+COMMAND_S = 60.0
 START_S = 150.0  # a slow board imports gRPC and its runtimes
 
 # Scripts for sh; what varies is read from standard input, never written into them.
@@ -20,8 +20,7 @@ IS_THERE = 'IFS= read -r folder; IFS= read -r name; test -s "$folder/$name"'
 PUT = """
 IFS= read -r folder; IFS= read -r name; umask 077
 mkdir -p "$folder" || exit 1
-owner=$(ls -nd "$folder" | awk '{print $3}')
-[ "$owner" = "$(id -u)" ] || { echo "$folder belongs to another user" >&2; exit 1; }
+[ "$(stat -c %u "$folder")" = "$(id -u)" ] || { echo "$folder belongs to another user" >&2; exit 1; }
 cat > "$folder/$name.part" && mv "$folder/$name.part" "$folder/$name" || { rm -f "$folder/$name.part"; exit 1; }
 """
 PROBE = """
@@ -52,6 +51,14 @@ PINS: Mapping[str, Mapping[str, str]] = {
     "3.9": {"grpcio": "1.80.0", "protobuf": "6.33.0", "numpy": "2.0.2", "onnxruntime": "1.19.2", "torch": "2.8.0"},
     "3.10": {"numpy": "2.2.6", "onnxruntime": "1.23.2"},
 }
+
+
+class Link(Protocol):
+    """A way to a device's ``sh``."""
+
+    def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
+        """Runs a script of ours. ``lines`` is what it reads, one each, then the payload: data never becomes part of a
+        script. Raises Unreachable."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +101,10 @@ class Started:
 
 
 class Deployment:
-    """The agent's zip application on one board. ``name`` is the target's, for messages."""
+    """The agent's zip application on one device. ``name`` is the target's, for messages; ``places`` are folders where
+    it may be put, beside the usual ones."""
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Link, name: str, places: Sequence[str] = ()) -> None:
         self._link = link
         self.name = name
         self._content = bundle.build()
@@ -105,7 +113,7 @@ class Deployment:
         home, user, self.machine = facts.splitlines()[-3:]
         self._folders = [
             f"{home}/.cache/ofa-profile",
-            *(f"{place}/ofa-profile-{user}" for place in ("/var/tmp", "/tmp", "/dev/shm")),
+            *(f"{place}/ofa-profile-{user}" for place in (*places, "/var/tmp", "/tmp", "/dev/shm")),
         ]
         self._folder: str | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ofa_agent.probe import NEEDED
-from ofa_profiler.connections.ssh.deploy import Deployment, Python
+from ofa_profiler.connections.deploy import Deployment, Python
 from ofa_tables.errors import DeviceError
 
 DOWNLOAD_S = 1800.0
