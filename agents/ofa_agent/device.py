@@ -5,24 +5,28 @@ import json
 import platform
 import re
 import socket
-from typing import Any
+from typing import Any, Dict, Iterable
 
 import ofa_agent
 from ofa_agent import conditions, jetpack, wire
-from ofa_agent.conditions import affinity
+from ofa_agent.conditions import affinity, android
 from ofa_agent.shell import Shell
+
+# Where Android says which chip a phone has: since 12, on Samsung's, and the older board's name.
+CHIPS = ("ro.soc.model", "ro.hardware.chipname", "ro.board.platform")
 
 
 def describe(shell: Shell, worker_ready: Any) -> Any:
     """The Description that goes over the wire; the worker's first message tells of the runtimes."""
+    phone = android.properties(shell)
     description = wire.Description(
         protocol=wire.PROTOCOL,
         agent_version=ofa_agent.__version__,
-        chip=chip(shell),
-        machine=platform.machine(),
-        host=socket.gethostname(),
-        os=_os_name(shell),
-        kernel=platform.release(),
+        chip=_of_phone(phone, CHIPS) or chip(shell),
+        machine=phone.get("ro.product.cpu.abi") or platform.machine(),
+        host=phone.get("ro.serialno") or socket.gethostname(),
+        os=_android(phone) or _os_name(shell),
+        kernel=shell.run("uname", "-r").output or platform.release(),
         python=platform.python_version(),
         memory_bytes=_memory_bytes(shell),
         condition=conditions.read(shell),
@@ -33,6 +37,11 @@ def describe(shell: Shell, worker_ready: Any) -> Any:
     description.missing_runtimes.update(worker_ready.missing_runtimes)
     description.profiling_runtimes.extend(worker_ready.profiling_runtimes)
     description.software.update(jetpack.software(shell))
+    if phone:
+        maker, model = phone.get("ro.product.manufacturer", ""), phone.get("ro.product.model", "")
+        description.software.update(
+            {"model": ("%s %s" % (maker, model)).strip(), "build": phone.get("ro.build.id", "")}
+        )
     description.fingerprint = fingerprint(description)
     return description
 
@@ -59,6 +68,16 @@ def chip(shell: Shell) -> str:
         if found:
             return found.group(1).strip()
     return platform.processor() or platform.machine()
+
+
+def _of_phone(phone: Dict[str, str], names: Iterable[str]) -> str:
+    return next((phone[name] for name in names if phone.get(name)), "")
+
+
+def _android(phone: Dict[str, str]) -> str:
+    if not phone:
+        return ""
+    return "Android %s (SDK %s)" % (phone.get("ro.build.version.release", "?"), phone.get("ro.build.version.sdk", "?"))
 
 
 def _memory_bytes(shell: Shell) -> int:

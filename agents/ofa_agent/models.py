@@ -41,7 +41,11 @@ class ModelCache:
     def receive(self, message: Any) -> bool:
         """One piece of a model; True when it is whole. Raises BadModel."""
         chunks = self._arriving.setdefault(message.model_id, [])
-        chunks.extend(wire.model_chunks(message))
+        try:
+            chunks.extend(wire.model_chunks(message))
+        except ValueError as error:
+            del self._arriving[message.model_id]
+            raise BadModel("model %s cannot be made here: %s" % (message.model_id, error)) from None
         if wire.chunks_size(chunks) > wire.MAX_MODEL_BYTES:
             del self._arriving[message.model_id]
             raise BadModel("model %s is larger than %d bytes" % (message.model_id, wire.MAX_MODEL_BYTES))

@@ -23,6 +23,11 @@ MAX_VALUES = 1 << 28
 
 BIAS_SCALE = 0.1
 
+# How seeded weights are written: each row of int8 has a scale of its own.
+INT8_BY_ROW = "int8-by-row"
+INT8_FORMS = ("int8", INT8_BY_ROW)
+FORMS = {"": "<f4", "float32": "<f4", "float16": "<f2", "int8": "i1", INT8_BY_ROW: "i1"}
+
 
 class InvalidBlock(ValueError):
     """Operators that cannot be executed one after the other; the message says which and why."""
@@ -228,9 +233,39 @@ def tensor_seed(block_seed: int, index: int) -> int:
     return block_seed << 16 | index
 
 
-def seeded(seed: int, length: int, scale: float) -> "np.ndarray[Any, Any]":
-    """``length`` normally distributed float32, little-endian; the same bytes on every numpy from 1.19 on."""
-    return (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
+def seeded(seed: int, length: int, scale: float, rows: int = 0, form: str = "") -> "np.ndarray[Any, Any]":
+    """``length`` normally distributed values, little-endian; the same bytes on every numpy from 1.19 on.
+
+    ``rows`` makes them a matrix of so many rows, which is written column by column, as depthwise weights are where
+    channels come last. ``form`` is one of FORMS. Raises ValueError.
+    """
+    check_seeded(length, rows, form)
+    values = (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
+    if not rows and not form:
+        return values
+    matrix = values.reshape(rows or 1, -1)
+    matrix = to_int8(matrix, int8_scales(matrix)) if form in INT8_FORMS else matrix.astype(FORMS[form])
+    return (matrix if form == INT8_BY_ROW else matrix.T).ravel()
+
+
+def check_seeded(length: int, rows: int, form: str) -> None:
+    """Raises ValueError."""
+    if form not in FORMS:
+        raise ValueError("no form of weights is called %r; update the agent" % form)
+    if length > MAX_VALUES:
+        raise ValueError("%d values, up to %d are allowed" % (length, MAX_VALUES))
+    if rows and length % rows:
+        raise ValueError("%d values are no matrix of %d rows" % (length, rows))
+
+
+def int8_scales(matrix: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """What one step of each row's int8 stands for: symmetric, a row's greatest magnitude is 127 steps."""
+    scales = np.abs(matrix).max(axis=1) / np.float32(127)
+    return np.where(scales > 0, scales, np.float32(1))
+
+
+def to_int8(matrix: "np.ndarray[Any, Any]", scales: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    return np.rint(matrix / scales[:, np.newaxis]).astype("i1")
 
 
 def product(shape: Sequence[int]) -> int:

@@ -7,6 +7,7 @@ with what its files said (``files/``) and what its commands answered (``commands
 import glob
 import json
 import os
+import re
 import subprocess
 from fnmatch import fnmatchcase as fnmatch
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
@@ -42,6 +43,22 @@ class Shell:
 
     def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
         raise NotImplementedError
+
+    def pinned(self) -> Optional[str]:
+        """The cores that what is started may run on, such as ``0,2-3``; None where that is not told."""
+        found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", self.read("/proc/self/status") or "", re.MULTILINE)
+        return found.group(1) if found else None
+
+    def pin(self, cpus: str) -> Ran:
+        """Lets this process, its children, and what they start later run on these cores alone."""
+        own = os.getpid()
+        children = [self.read(path) or "" for path in self.list("/proc/%d/task/*/children" % own)]
+        ran = Ran(0, "")
+        for process in [str(own), *(pid for words in children for pid in words.split() if pid.isdigit())]:
+            ran = self.run("taskset", "-a", "-c", "-p", cpus, process)
+            if not ran.ok:
+                break
+        return ran
 
 
 class LocalShell(Shell):

@@ -22,6 +22,8 @@ MAX_MODEL_BYTES = 1 << 30
 
 MAX_THREADS = 1024
 
+FORM_BYTES = {form: int(kind[-1]) for form, kind in ops.FORMS.items()}
+
 Message = Any  # message classes exist only at run time
 
 
@@ -129,11 +131,18 @@ def budget_of(message: Message) -> Budget:
 
 
 class SeededValues(NamedTuple):
-    """``length`` float32 that the agent makes itself: see ``operators.seeded``."""
+    """``length`` values that the agent makes itself: see ``operators.seeded``."""
 
     seed: int
     length: int
     scale: float
+    rows: int = 0
+    form: str = ""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.length * FORM_BYTES[self.form]
 
 
 ModelChunk = Union[bytes, SeededValues]
@@ -146,7 +155,9 @@ def model_id_of(chunks: Iterable[ModelChunk]) -> str:
         if isinstance(chunk, bytes):
             digest.update(b"literal" + struct.pack("<Q", len(chunk)) + chunk)
         else:
-            digest.update(b"seeded" + struct.pack("<QQd", *chunk))
+            digest.update(b"seeded" + struct.pack("<QQd", *chunk[:3]))
+            if chunk.rows or chunk.form:
+                digest.update(b"formed" + struct.pack("<QQ", chunk.rows, len(chunk.form)) + chunk.form.encode())
     return digest.hexdigest()
 
 
@@ -160,7 +171,7 @@ def model_messages(model_id: str, chunks: Iterable[ModelChunk], message_bytes: i
     messages = [Model(model_id=model_id)]
     room = message_bytes
     for chunk in _split(chunks, message_bytes):
-        size = len(chunk) if isinstance(chunk, bytes) else 32
+        size = len(chunk) if isinstance(chunk, bytes) else 64
         if size > room:
             messages.append(Model(model_id=model_id))
             room = message_bytes
@@ -174,12 +185,15 @@ def model_messages(model_id: str, chunks: Iterable[ModelChunk], message_bytes: i
 
 
 def model_chunks(message: Message) -> List[ModelChunk]:
+    """Raises ValueError where it asks for values that this agent cannot make."""
     chunks: List[ModelChunk] = []
     for chunk in message.chunks:
         if chunk.WhichOneof("chunk") == "literal":
             chunks.append(chunk.literal)
         else:
-            chunks.append(SeededValues(chunk.seeded.seed, chunk.seeded.length, chunk.seeded.scale))
+            seeded = SeededValues(*(getattr(chunk.seeded, name) for name in SeededValues._fields))
+            ops.check_seeded(seeded.length, seeded.rows, seeded.form)
+            chunks.append(seeded)
     return chunks
 
 
@@ -195,7 +209,7 @@ def merged(chunks: Iterable[ModelChunk]) -> List[ModelChunk]:
 
 
 def chunks_size(chunks: Iterable[ModelChunk]) -> int:
-    return sum(len(chunk) if isinstance(chunk, bytes) else 4 * chunk.length for chunk in chunks)
+    return sum(len(chunk) if isinstance(chunk, bytes) else chunk.size for chunk in chunks)
 
 
 def _split(chunks: Iterable[ModelChunk], limit: int) -> Iterable[ModelChunk]:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 from ofa_agent import plugins, wire
 from ofa_agent.conditions.affinity import Affinity
-from ofa_agent.conditions.android import FixedPerformance
+from ofa_agent.conditions.android import FixedPerformance, Heat, Screen
 from ofa_agent.conditions.cpufreq import CpuFreq
 from ofa_agent.conditions.jetson import JetsonClocks, PowerMode
 from ofa_agent.conditions.knob import CannotSet, Knob
@@ -23,7 +23,7 @@ from ofa_agent.conditions.thermal import Thermal
 from ofa_agent.shell import Shell
 
 # In the order in which they are set: a power mode decides which clocks there are.
-BUILT_IN = (Load, Thermal, PowerMode, CpuFreq, JetsonClocks, NvidiaClocks, FixedPerformance, Affinity)
+BUILT_IN = (Load, Thermal, PowerMode, CpuFreq, JetsonClocks, NvidiaClocks, Heat, Screen, FixedPerformance, Affinity)
 
 
 @lru_cache(maxsize=None)  # looking for entry points takes milliseconds, and this is read around every Visit

@@ -1,7 +1,5 @@
 """Which cores the worker runs on: ``affinity=big``, those of the highest clock, or named ones: ``affinity=0,3-5``."""
 
-import os
-import re
 from typing import Any, Dict, List, Optional, Tuple
 
 from ofa_agent.conditions.knob import CannotSet, Knob, cpus, mhz, require
@@ -11,15 +9,16 @@ CPU = "/sys/devices/system/cpu"
 
 
 class Affinity(Knob):
-    """Of this process and its children: what they were allowed is theirs again, whenever they end."""
+    """Of what the Shell starts, which for this machine's is this process and its children: what they were allowed is
+    theirs again, whenever they end."""
 
     settings = ("affinity",)
 
     def read(self, shell: Shell, condition: Any) -> None:
-        condition.affinity = _allowed(shell) or ""
+        condition.affinity = shell.pinned() or ""
 
     def state(self, shell: Shell, setting: str) -> Optional[str]:
-        return _allowed(shell)
+        return shell.pinned()
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         online = _online(shell)
@@ -32,8 +31,7 @@ class Affinity(Knob):
         self.put_back(shell, setting, _written(wanted))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
-        for process in _family(shell):
-            require(shell.run("taskset", "-a", "-c", "-p", state, str(process)), "taskset")
+        require(shell.pin(state), "taskset")
 
 
 def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
@@ -48,22 +46,6 @@ def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
 def _online(shell: Shell) -> List[int]:
     """The first core alone where there is no list that can be read."""
     return cpus(shell.read(CPU + "/online")) or [0]
-
-
-def _allowed(shell: Shell) -> Optional[str]:
-    found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", shell.read("/proc/self/status") or "", re.MULTILINE)
-    return found.group(1) if found else None
-
-
-def _family(shell: Shell) -> List[int]:
-    """This process and its children; what they start later inherits."""
-    own = os.getpid()
-    children = [int(pid) for path in shell.list("/proc/%d/task/*/children" % own) for pid in _words(shell.read(path))]
-    return [own, *children]
-
-
-def _words(text: Optional[str]) -> List[str]:
-    return [word for word in (text or "").split() if word.isdigit()]
 
 
 def _written(cores: List[int]) -> str:
