@@ -1,15 +1,21 @@
 """What every Connection does."""
 
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ofa_agent.conditions import settings
 from ofa_profiler.client import Agent
 from ofa_profiler.targets import Target
-from ofa_tables.errors import UnknownName, UsageError
+from ofa_tables.errors import AgentLost, UnknownName, Unreachable, UsageError
+
+LONGEST_PAUSE_S = 15.0
 
 
 class Connection:
-    """The way to one Target, as a context manager. A concrete one says how to ``open`` and ``close`` it."""
+    """The way to one Target, as a context manager. A concrete one says how to ``open`` and ``close`` it, and for how
+    long a lost link is tried to mend (``patience_s``)."""
+
+    patience_s = 0.0
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -23,11 +29,36 @@ class Connection:
             self._agent = self.open()
         return self._agent
 
+    @property
+    def members(self) -> "Sequence[Connection]":
+        """The devices that share a campaign: itself, unless it stands for several of one kind."""
+        return (self,)
+
     def reopen(self) -> None:
-        """Reaches the agent anew, after it was lost."""
-        self.close()
-        self._agent = None
-        self._agent = self.open()
+        """Reaches the agent anew, after it was lost, with growing pauses for as long as it has patience. Raises
+        DeviceError after that: everything so far is kept."""
+        deadline = time.monotonic() + self.patience_s
+        pause_s = 1.0
+        while True:
+            self.close()
+            self._agent = None
+            try:
+                self._agent = self.open()
+            except (Unreachable, AgentLost) as failure:
+                if not self.patience_s:
+                    raise
+                if time.monotonic() + pause_s > deadline:
+                    raise Unreachable(
+                        f"{failure} (tried for {self.patience_s:.0f} s); everything measured is kept, the same "
+                        "command goes on from there"
+                    ) from None
+                self.say(f"{failure}; trying again in {pause_s:.0f} s")
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            if self.patience_s:
+                self.say(f"{self.target.name} is there again")
+            return
 
     def open(self) -> Agent:
         raise NotImplementedError
@@ -56,6 +87,14 @@ class Connection:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def seconds(self, setting: str, otherwise: float) -> float:
+        """A setting that is a time. Raises UsageError."""
+        text = self.target.settings.get(setting)
+        try:
+            return otherwise if text is None else float(text)
+        except ValueError:
+            raise UsageError(f"--set {setting} takes seconds, not {text!r}") from None
 
     def require_settings(self, known: Iterable[str]) -> None:
         """Raises UnknownName for a ``--set`` that this Connection does not know."""

@@ -1,95 +1,26 @@
-"""Connection ``local``: this machine, by an agent that is started as a process of its own on loopback."""
+"""Connection ``local``: this machine, by an agent that is started as a process of its own."""
 
-import contextlib
-import json
-import secrets
-import subprocess
 import sys
 from pathlib import Path
-from typing import IO
-
-import grpc
 
 from ofa_agent.lock import home
-from ofa_profiler.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
+from ofa_profiler.client import Agent
 from ofa_profiler.connections.connection import Connection
+from ofa_profiler.connections.process import AgentProcess
 from ofa_profiler.targets import Target
-from ofa_tables.errors import DeviceError, DeviceHeld
-
-# An agent whose host was killed ends at once, but a long inference holds it for a moment.
-LOCK_WAIT_S = 10.0
-LOG_BYTES = 8 << 20
 
 
 class LocalConnection(Connection):
-    """The agent ends with its standard input, that is with this process, however that ends."""
-
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self.require_settings(())
-        self._process: subprocess.Popen[str] | None = None
-        self._channel: grpc.Channel | None = None
+        self._process: AgentProcess | None = None
 
     def open(self) -> Agent:
-        token = secrets.token_hex(16)
-        log_path = Path(home()) / "agent.log"
-        with _log(log_path) as log:
-            begin = log.tell()
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "ofa_agent", "serve", "--json"),
-                    *("--token-stdin", "--end-with-stdin", "--lock-wait", str(LOCK_WAIT_S)),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,  # Ctrl-C is for the host, which then ends its agent
-            )
-        announced = _exchange(self._process, token)
-        if not announced:
-            self._process.wait()
-            raise _refusal(log_path, begin)
-        self._channel = grpc.insecure_channel(json.loads(announced)["address"], CHANNEL_OPTIONS)
-        return Agent(self._channel, self.target.name, token, WINDOW_ON_DEVICE)
+        self._process = AgentProcess([sys.executable, "-m", "ofa_agent", "serve"], Path(home()))
+        return self._process.start(self.target.name)
 
     def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
         if self._process is not None:
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            try:
-                self._process.wait(timeout=5.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            self._process.end()
             self._process = None
-
-
-def _exchange(process: "subprocess.Popen[str]", token: str) -> str:
-    """Hands the token over; the line with the address, empty where the agent ended instead."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(token + "\n")
-        process.stdin.flush()
-    return process.stdout.readline()
-
-
-def _log(path: Path) -> IO[bytes]:
-    fresh = not path.exists() or path.stat().st_size > LOG_BYTES
-    return path.open("wb" if fresh else "ab")
-
-
-def _refusal(log_path: Path, begin: int) -> DeviceError:
-    """What an agent that did not start said last."""
-    with log_path.open("rb") as log:
-        log.seek(begin)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
-    if said is None:
-        return DeviceError(f"the agent on this machine did not start; its log is {log_path}")
-    return DeviceHeld(said) if "already has an agent" in said else DeviceError(said)

@@ -18,11 +18,10 @@ from ofa_profiler.connections.deploy import Deployment, Started
 from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import Login, login_of
 from ofa_profiler.targets import Target
-from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, FileError, Unreachable, UsageError
+from ofa_tables.errors import DeviceError, DeviceHeld, FileError, Unreachable, UsageError
 
 SETTINGS = ("python", "password-file", "reconnect-s")
 RECONNECT_S = 300.0
-LONGEST_PAUSE_S = 15.0
 # An agent whose host is gone ends by itself; so long it is waited for.
 FREE_WITHIN_S = 60.0
 
@@ -40,7 +39,7 @@ class SshConnection(Connection):
                 'address = "user@host", or call it by --target user@host'
             )
         self.login = login_of(target.address)
-        self._patience_s = _seconds(target.settings.get("reconnect-s"), RECONNECT_S)
+        self.patience_s = self.seconds("reconnect-s", RECONNECT_S)
         self._python = target.settings.get("python", "")
         self._link: Link | None = None
         self._channel: grpc.Channel | None = None
@@ -77,25 +76,6 @@ class SshConnection(Connection):
         runtimes = (runtime,) if runtime else self.target.runtimes
         python = provision(Deployment(self.link, self.target.name), runtimes, self._python, self.say)
         return f"Python {python.version} has {', '.join(python.runtimes)} and all that the agent needs"
-
-    def reopen(self) -> None:
-        """With growing pauses, for ``reconnect-s``. Raises Unreachable after that: everything so far is kept."""
-        deadline = time.monotonic() + self._patience_s
-        pause_s = 1.0
-        while True:
-            try:
-                super().reopen()
-                self.say(f"{self.target.name} is there again")
-                return
-            except (Unreachable, AgentLost) as failure:
-                if time.monotonic() + pause_s > deadline:
-                    raise Unreachable(
-                        f"{failure} (tried for {self._patience_s:.0f} s); everything measured is kept, the same "
-                        "command goes on from there"
-                    ) from None
-                self.say(f"{failure}; trying again in {pause_s:.0f} s")
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def close(self) -> None:
         if self._channel is not None:
@@ -196,10 +176,3 @@ class _Known:
 
 def _may_be_gone(held: DeviceHeld) -> bool:
     return LINK_LOST in str(held) or "held by nobody now" in str(held)
-
-
-def _seconds(text: str | None, otherwise: float) -> float:
-    try:
-        return otherwise if text is None else float(text)
-    except ValueError:
-        raise UsageError(f"--set reconnect-s takes seconds, not {text!r}") from None

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import socket
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -19,13 +18,13 @@ from paramiko.ssh_exception import NoValidConnectionsError
 from ofa_agent.shell import Ran
 from ofa_profiler.connections.deploy import COMMAND_S
 from ofa_profiler.connections.ssh.login import Login
+from ofa_profiler.connections.tunnel import CHUNK, Tunnel
 from ofa_tables.errors import DeviceError, Unreachable
 
 CONNECT_S = 15.0
 # The board is asked so often whether it is still there, and has so long to answer.
 ALIVE_EVERY_S = 3.0
 ALIVE_WITHIN_S = 9.0
-CHUNK = 1 << 16
 
 # The user's login shell, whichever it is, understands this; it hands over to sh, which reads the script from standard
 # input as one line. What the login shell printed before the mark is not ours.
@@ -42,7 +41,7 @@ class Link:
         self._name = name
         self._login = login
         self._clients: list[paramiko.SSHClient] = []
-        self._tunnels: list[_Tunnel] = []
+        self._tunnels: list[Tunnel] = []
         self._closed = threading.Event()
         try:
             self._client = self._connect(login, password)
@@ -102,7 +101,11 @@ class Link:
         transport = self._client.get_transport()
         if transport is None:
             raise Unreachable(f"the link to {self._name} was lost")
-        tunnel = _Tunnel(transport, port)
+
+        def open_far() -> paramiko.Channel:
+            return transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("127.0.0.1", 0), timeout=CONNECT_S)
+
+        tunnel = Tunnel(open_far, (paramiko.SSHException,))
         self._tunnels.append(tunnel)
         return tunnel.address
 
@@ -254,50 +257,3 @@ def _collect(channel: paramiko.Channel, deadline: float) -> tuple[str | None, st
     while chunk := channel.recv_stderr(CHUNK):
         error += chunk
     return out.decode(errors="replace"), error.decode(errors="replace")
-
-
-class _Tunnel:
-    """Listens on a socket that only this user can open, and passes bytes on, both ways."""
-
-    def __init__(self, transport: paramiko.Transport, port: int) -> None:
-        self._transport = transport
-        self._port = port
-        self._folder = tempfile.TemporaryDirectory(prefix="ofa-")
-        path = os.path.join(self._folder.name, "agent")
-        self.address = f"unix:{path}"
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._listener.bind(path)
-        self._listener.listen()
-        threading.Thread(target=self._accept, name="tunnel", daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._folder.cleanup()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            try:
-                far = self._transport.open_channel(
-                    "direct-tcpip", ("127.0.0.1", self._port), ("127.0.0.1", 0), timeout=CONNECT_S
-                )
-            except (paramiko.SSHException, OSError, EOFError):
-                near.close()  # gRPC tries again
-                continue
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=_pass_on, args=(source, sink), daemon=True).start()
-
-
-def _pass_on(source: Any, sink: Any) -> None:
-    with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
-        while chunk := source.recv(CHUNK):
-            sink.sendall(chunk)
-    for end in (source, sink):
-        with contextlib.suppress(OSError, paramiko.SSHException, EOFError):
-            end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it, which close alone does not
-            end.close()

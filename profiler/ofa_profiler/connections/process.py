@@ -1,0 +1,97 @@
+"""An agent as a process of this machine, on loopback: it ends with its standard input, that is with this process,
+however that ends."""
+
+import contextlib
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import grpc
+
+from ofa_profiler.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
+from ofa_tables.errors import DeviceError, DeviceHeld
+
+# An agent whose host was killed ends at once, but a long inference holds it for a moment.
+LOCK_WAIT_S = 10.0
+LOG_BYTES = 8 << 20
+END_S = 5.0
+
+
+class AgentProcess:
+    """``command`` serves as ``ofa-agent serve`` does; ``home`` is its own folder, with its log."""
+
+    def __init__(self, command: Sequence[str], home: Path, environment: Mapping[str, str] | None = None) -> None:
+        self._command = [*command, "--json", "--token-stdin", "--end-with-stdin", "--lock-wait", str(LOCK_WAIT_S)]
+        self._home = home
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[str] | None = None
+        self._channel: grpc.Channel | None = None
+
+    def start(self, target: str) -> Agent:
+        """Raises DeviceHeld, DeviceError with what it said last."""
+        token = secrets.token_hex(16)
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log_path = self._home / "agent.log"
+        with _log(log_path) as log:
+            begin = log.tell()
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the host, which then ends its agent
+            )
+        announced = _exchange(self._process, token)
+        if not announced:
+            self._process.wait()
+            raise _refusal(log_path, begin)
+        self._channel = grpc.insecure_channel(json.loads(announced)["address"], CHANNEL_OPTIONS)
+        return Agent(self._channel, target, token, WINDOW_ON_DEVICE)
+
+    def end(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._process is None:
+            return
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self._process.wait(timeout=END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+
+def _exchange(process: "subprocess.Popen[str]", token: str) -> str:
+    """Hands the token over; the line with the address, empty where the agent ended instead."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(token + "\n")
+        process.stdin.flush()
+    return process.stdout.readline()
+
+
+def _log(path: Path) -> IO[bytes]:
+    fresh = not path.exists() or path.stat().st_size > LOG_BYTES
+    return path.open("wb" if fresh else "ab")
+
+
+def _refusal(log_path: Path, begin: int) -> DeviceError:
+    """What an agent that did not start said last."""
+    with log_path.open("rb") as log:
+        log.seek(begin)
+        lines = log.read().decode(errors="replace").strip().splitlines()
+    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+    if said is None:
+        return DeviceError(f"the agent on this machine did not start; its log is {log_path}")
+    return DeviceHeld(said) if "already has an agent" in said else DeviceError(said)
