@@ -8,7 +8,11 @@ from typing import Any, Dict
 
 # What each distribution is imported as.
 NEEDED = {"grpcio": "grpc", "protobuf": "google.protobuf", "numpy": "numpy"}
-OF_RUNTIMES = {"onnxruntime": "onnxruntime", "torch": "torch", "tflite": "tflite_runtime"}
+OF_RUNTIMES = {
+    "onnxruntime": ("onnxruntime",),
+    "torch": ("torch",),
+    "tflite": ("ai_edge_litert", "tflite_runtime"),  # either
+}
 
 
 def probe() -> Dict[str, Any]:
@@ -22,7 +26,7 @@ def probe() -> Dict[str, Any]:
         "bits": 64 if sys.maxsize > 2**32 else 32,
         "here": [name for name, module in NEEDED.items() if _is_there(module)],
         "missing": [name for name, module in NEEDED.items() if not _is_there(module)],
-        "runtimes": [name for name, module in OF_RUNTIMES.items() if _is_there(module)],
+        "runtimes": [name for name, modules in OF_RUNTIMES.items() if any(map(_is_there, modules))],
         "prefix": os.path.realpath(sys.prefix),
     }
 

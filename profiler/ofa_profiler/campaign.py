@@ -105,20 +105,22 @@ class Outcome:
         self.not_set |= later.not_set
 
 
-def lower_tasks(blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0) -> list[Task]:
+def lower_tasks(
+    blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0, precision: str = "fp32"
+) -> list[Task]:
     """One Task a key; everything is lowered before the first Visit, for the host may be the device too."""
     distinct = {block.key: block for block in blocks}.values()
-    return [Task(block, lower(runtime, block, batch), others_bytes) for block in distinct]
+    return [Task(block, lower(runtime, block, batch, precision), others_bytes) for block in distinct]
 
 
-def reference_task(runtime: str) -> Task:
+def reference_task(runtime: str, precision: str = "fp32") -> Task:
     """The reference Job: what it takes around a Visit is the device's pace. The same for every table.
 
     A small network: it slows down as networks do where others use the same caches and memory.
     """
     space = find_space("ofa-mbv3-w1.0")
     smallest = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}
-    (task,) = lower_tasks([space.network(parse_architecture(smallest))], runtime, batch=1)
+    (task,) = lower_tasks([space.network(parse_architecture(smallest))], runtime, batch=1, precision=precision)
     return task
 
 
@@ -140,7 +142,7 @@ class Campaign:
         self._announce = announce
         self._table = table
         self._rounds = rounds
-        self._reference = reference_task(table.identity.runtime)
+        self._reference = reference_task(table.identity.runtime, table.identity.settings.precision)
         tasks = [self._reference, *itertools.chain.from_iterable(rounds)]
         self._models = {task.model.model_id: task.model for task in tasks}
         self._budget = budget

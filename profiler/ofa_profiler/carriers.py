@@ -42,7 +42,8 @@ def carrier_rounds(table: LatencyTable, space: Space, resolutions_px: Sequence[i
                 blocks = space.network_blocks(architecture)
                 visited[number].update(block.key for block in blocks)
                 table.store.add_network(network.key, space.name, architecture.to_json(), CARRIER)
-                model = lower(table.identity.runtime, network, table.identity.settings.batch)
+                settings = table.identity.settings
+                model = lower(table.identity.runtime, network, settings.batch, settings.precision)
                 in_round.append(Task(network, model, parts=tuple(blocks)))
         tasks.append(in_round)
     return tasks

@@ -65,10 +65,10 @@ class Agent:
         return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {})
 
 
-def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget) -> float:
+def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
     """The median latency in ms of one Visit, which is not kept. Raises DeviceError."""
     visit = wire.Visit(visit_id=uuid.uuid4().hex)
-    settings = wire.Settings(runtime=runtime, precision="fp32", threads=1, batch=1)
+    settings = wire.Settings(runtime=runtime, precision=precision, threads=1, batch=1)
     visit.job.CopyFrom(wire.job_message(block, settings, model.model_id))
     wire.set_budget(visit.budget, budget, CALL_TIMEOUT_S)
     visits = [visit]

@@ -101,7 +101,7 @@ class Comparer:
                 network = self._space.network(architecture)
                 self._table.store.add_network(network.key, self._space.name, architecture.to_json(), role)
                 networks.append(network)
-        tasks = lower_tasks(networks, identity.runtime, identity.settings.batch)
+        tasks = lower_tasks(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
             purpose = f"ofa-compare {self._space.name}"

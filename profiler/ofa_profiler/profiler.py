@@ -68,8 +68,8 @@ class Profiler:
         if self._table.identity.blocks == IN_NETWORKS:
             return carrier_rounds(self._table, self._space, resolutions_px, rounds), NETWORK_BUDGET
         blocks = [block for px in resolutions_px for block in self._space.blocks(px)]
-        identity = self._table.identity
-        tasks = lower_tasks(blocks, identity.runtime, identity.settings.batch, OTHERS_BYTES)
+        runtime, settings = self._table.identity.runtime, self._table.identity.settings
+        tasks = lower_tasks(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision)
         return [tasks] * rounds, self._effort.budget
 
 

@@ -247,7 +247,7 @@ def test_a_network_gives_the_numbers_of_its_pytorch_layers():
 
 def test_what_another_lowering_gives_is_brought_into_the_form_that_is_hashed(monkeypatch):
     pieces = [b"", b"he", b"ad", SeededValues(1, 4, 0.5), b"", b"tail"]
-    monkeypatch.setattr("ofa_profiler.lowering._BUILT_IN", {"another": lambda block, batch: pieces})
+    monkeypatch.setattr("ofa_profiler.lowering._BUILT_IN", {"another": lambda block, batch, precision: pieces})
     model = lower("another", OF_OTHER_SPACES[0], 1)
     assert model == Model(wire.model_id_of(model.chunks), (b"head", SeededValues(1, 4, 0.5), b"tail"))
 

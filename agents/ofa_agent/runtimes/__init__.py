@@ -27,6 +27,8 @@ BUILT_IN = {
     "torch-cuda-script": "torch:cuda_script",
     "torch-cuda-compile": "torch:cuda_compiled",
     "torch-cuda-graph": "torch:cuda_graph",
+    "tflite": "tflite:cpu",
+    "tflite-gpu": "tflite:gpu",
 }
 
 

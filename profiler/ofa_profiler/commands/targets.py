@@ -106,8 +106,9 @@ def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
     facts = [description["chip"], description["os"], *map(" ".join, description["software"].items())]
     yield "describe", f"{', '.join(facts)}, runtimes {versions or 'none'}"
     runtime = choose_runtime(target, None, description)
-    task = reference_task(runtime)
-    took_ms = time_once(connection.agent, task.block, task.model, runtime, Budget(warmup_s=0.1))
+    task = reference_task(runtime, target.precision)
+    budget = Budget(warmup_s=0.1)
+    took_ms = time_once(connection.agent, task.block, task.model, runtime, budget, target.precision)
     yield "time a network", f"{took_ms:.2f} ms by {runtime}, {target.precision}, 1 thread"
 
 

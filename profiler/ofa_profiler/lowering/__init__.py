@@ -1,7 +1,7 @@
 """Operators and weights to the model formats that Runtimes read. One file a format, registered by Runtime here.
 
-Other distributions add theirs through the entry point group ``ofa_profiler.lowering``: a function from a Block and a
-batch size to the Model's chunks; no chunks where the Runtime needs no model.
+Other distributions add theirs through the entry point group ``ofa_profiler.lowering``: a function from a Block, a batch
+size and a precision to the Model's chunks; no chunks where the Runtime needs no model.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ofa_agent import wire
 from ofa_agent.operators import Block
-from ofa_profiler.lowering import onnx
+from ofa_profiler.lowering import onnx, tflite
 from ofa_tables import plugins
 
 
@@ -21,19 +21,20 @@ class Model:
     chunks: tuple[wire.ModelChunk, ...]
 
 
-def _none(block: Block, batch: int) -> list[wire.ModelChunk]:
+def _none(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
     """For a Runtime that builds the Block from its Operators itself."""
     return []
 
 
-_BUILT_IN: dict[str, Callable[[Block, int], list[wire.ModelChunk]]] = {
+_BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
     **dict.fromkeys(("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"), onnx.lower),
     **dict.fromkeys(("torch", "torch-script", "torch-compile"), _none),
     **dict.fromkeys(("torch-cuda", "torch-cuda-script", "torch-cuda-compile", "torch-cuda-graph"), _none),
+    **dict.fromkeys(("tflite", "tflite-gpu"), tflite.lower),
 }
 
 
-def lower(runtime: str, block: Block, batch: int) -> Model:
+def lower(runtime: str, block: Block, batch: int, precision: str = "fp32") -> Model:
     """The model that ``runtime`` reads for ``block``. Raises UnknownName for a Runtime that nothing is lowered to."""
-    chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch))
+    chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch, precision))
     return Model(wire.model_id_of(chunks) if chunks else "", tuple(chunks))

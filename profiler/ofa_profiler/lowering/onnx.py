@@ -23,8 +23,11 @@ _RAW_DATA_OF_TENSOR = 9
 _FLOAT32_BYTES = 4
 
 
-def lower(block: Block, batch: int) -> list[ModelChunk]:
-    """The model file in pieces: joined (``wire.model_bytes``) they are an ONNX model with input ``x``, output ``y``."""
+def lower(block: Block, batch: int, precision: str = "fp32") -> list[ModelChunk]:
+    """The model file in pieces: joined (``wire.model_bytes``) they are an ONNX model with input ``x``, output ``y``.
+
+    It is the same for every precision: TensorRT makes of it what it is asked for.
+    """
     graph = _Graph()
     values = ["x"]
     for index, operator in enumerate(block.operators):
