@@ -253,7 +253,7 @@ def check_seeded(length: int, rows: int, form: str) -> None:
     if form not in FORMS:
         raise ValueError("no form of weights is called %r; update the agent" % form)
     if length > MAX_VALUES:
-        raise ValueError("%d values, up to %d are allowed" % (length, MAX_VALUES))
+        raise ValueError("a tensor of %d values is larger than the %d that are allowed" % (length, MAX_VALUES))
     if rows and length % rows:
         raise ValueError("%d values are no matrix of %d rows" % (length, rows))
 

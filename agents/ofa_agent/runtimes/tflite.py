@@ -1,0 +1,168 @@
+"""TFLite, by LiteRT's interpreter or by tflite-runtime's, the older: on the CPU, through XNNPACK where it takes an
+operator, as is the default; on a GPU through a delegate's library.
+
+Values lie channels-last, as in every deployed model.
+"""
+
+import ctypes
+import importlib
+from functools import lru_cache
+from importlib import util
+from typing import Any, Tuple
+
+import numpy as np
+
+from ofa_agent.operators import Block, product, seeded
+from ofa_agent.runtimes import Loaded, Malformed, OutOfMemory, RuntimeFailure, Unsupported
+
+INPUT_SEED = 1
+FILE_ID = b"TFL3"
+PRECISIONS = ("fp32", "fp16", "int8")
+
+# What each is imported as, the newer first.
+PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+GPU_DELEGATE = "libtensorflowlite_gpu_delegate.so"
+
+
+class TfliteRuntime:
+    """``delegate`` is a shared library that takes over what it can of the graph."""
+
+    def __init__(self, delegate: str = "") -> None:
+        self._delegate = delegate
+
+    def version(self) -> str:
+        """Raises Unsupported where this device lacks the delegate, or has what cannot work together."""
+        package, version = _installed()
+        if package == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
+            raise Unsupported(
+                "tflite-runtime %s crashes with NumPy %s: install numpy<2, or ai-edge-litert"
+                % (version, np.__version__)
+            )
+        self._delegates()
+        return "%s %s" % (PACKAGES[package], version)
+
+    def load(self, block: Block, job: Any, model_path: str) -> Loaded:
+        try:
+            return _TfliteLoaded(self._interpreter(job.settings, model_path), block, job.settings)
+        except Exception as error:  # its exceptions are ValueError and RuntimeError, told apart by their text
+            raise _typed(error) from None
+
+    def _interpreter(self, settings: Any, model_path: str) -> Any:
+        if settings.precision not in PRECISIONS:
+            raise Unsupported("runtime %s measures no %s" % (settings.runtime, settings.precision))
+        if not model_path:
+            raise Malformed("runtime %s reads a model, and the Job names none" % settings.runtime)
+        _check_file(model_path)
+        interpreter = _module().Interpreter(
+            model_path=model_path, num_threads=settings.threads or None, experimental_delegates=self._delegates()
+        )
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def _delegates(self) -> Any:
+        if not self._delegate:
+            return None
+        try:
+            ctypes.CDLL(self._delegate)  # says why it does not load
+            return [_module().load_delegate(self._delegate)]
+        except (OSError, ValueError, RuntimeError) as error:
+            raise Unsupported("TFLite has no delegate for a GPU on this device: %s" % error) from None
+
+
+class _TfliteLoaded(Loaded):
+    def __init__(self, interpreter: Any, block: Block, settings: Any) -> None:
+        (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+        shape = (settings.batch,) + block.input_shape
+        if tuple(taken["shape"]) != _channels_last(shape) or (taken["dtype"] == np.int8) != (
+            settings.precision == "int8"
+        ):
+            raise Malformed(
+                "the model takes %s of %s, which is not %s in %s"
+                % (np.dtype(taken["dtype"]).name, tuple(taken["shape"]), block.key, settings.precision)
+            )
+        self._interpreter = interpreter
+        self._taken, self._given = taken["index"], given
+        self._shape = (settings.batch,) + block.output_shape
+        self._values = _quantised(_moved(seeded(INPUT_SEED, product(shape), 1.0).reshape(shape), -1), taken)
+        self.warm_input()
+        # What the interpreter's own invoke calls, after a look at whether a tensor's memory is still held.
+        self._invoke = getattr(getattr(interpreter, "_interpreter", None), "Invoke", interpreter.invoke)
+
+    def run(self) -> object:
+        try:
+            return self._invoke()
+        except Exception as error:  # memory may be short only now
+            raise _typed(error) from None
+
+    def warm_input(self) -> None:
+        self._interpreter.set_tensor(self._taken, self._values)
+
+    def output(self) -> Any:
+        """What the last run gave, as a numpy array of floats with channels first."""
+        values = self._interpreter.get_tensor(self._given["index"])
+        scale, zero_point = self._given["quantization"]
+        if values.dtype == np.int8:
+            values = (values.astype(np.float32) - zero_point) * np.float32(scale)
+        return np.ascontiguousarray(_moved(values, 1)).reshape(self._shape)
+
+
+cpu, gpu = TfliteRuntime(), TfliteRuntime(GPU_DELEGATE)
+
+
+@lru_cache(maxsize=None)
+def _installed() -> Tuple[str, str]:
+    """What the package is imported as, and its version."""
+    for package, distribution in PACKAGES.items():
+        if util.find_spec(package) is not None:
+            return package, _version(package, distribution)
+    raise Unsupported("neither %s is installed" % " nor ".join(PACKAGES.values()))
+
+
+def _version(package: str, distribution: str) -> str:
+    try:
+        from importlib import metadata  # novm
+
+        return metadata.version(distribution)
+    except Exception:  # before Python 3.8, or put here without its metadata
+        return str(getattr(importlib.import_module(package), "__version__", "of unknown version"))
+
+
+def _module() -> Any:
+    return importlib.import_module(_installed()[0] + ".interpreter")
+
+
+def _check_file(path: str) -> None:
+    """The interpreters trust what they read, and crash."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if head[4:] != FILE_ID:
+        raise Malformed("the model is no TFLite file: it begins with %r" % head)
+
+
+def _quantised(values: Any, details: Any) -> Any:
+    if details["dtype"] != np.int8:
+        return np.ascontiguousarray(values)
+    scale, zero_point = details["quantization"]
+    return np.clip(np.rint(values / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+
+
+def _channels_last(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    return (shape[0],) + shape[2:] + shape[1:2] if len(shape) == 4 else shape
+
+
+def _moved(values: Any, channels: int) -> Any:
+    """From channels first to channels last (-1), or back (1)."""
+    return np.moveaxis(values, -channels, channels) if values.ndim == 4 else values
+
+
+def _typed(error: Exception) -> Exception:
+    if isinstance(error, RuntimeFailure):
+        return error
+    text = str(error)
+    if isinstance(error, MemoryError) or "bad_alloc" in text or "Failed to allocate" in text:
+        return OutOfMemory(text or "the model does not fit")
+    if "Didn't find op" in text or "unresolved" in text or "Op builtin_code out of range" in text:
+        return Unsupported(text)
+    if "Mmap" in text or "Could not open" in text or "identifier" in text or "Model" in text:
+        return Malformed(text)
+    return error

@@ -1,0 +1,235 @@
+"""Operators to TFLite, in milliseconds: the graph that a converter makes of the channels-last PyTorch module.
+
+Activations are fused into what comes before them; a hard sigmoid behind a convolution is one more in its bias, a relu6,
+and a sixth of that. Tensors are named by their Operator's index.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ofa_agent import operators as ops
+from ofa_agent import wire
+from ofa_agent.operators import Block, Shape
+from ofa_agent.wire import ModelChunk, SeededValues
+from ofa_profiler.lowering import tflite_int8
+from ofa_profiler.lowering.tflite_file import Graph, Node, Tensor, model_chunks
+from ofa_tables.errors import UsageError
+
+# Numbers of the schema.
+SAME, VALID = 0, 1
+FUSED = {"": 0, "relu": 1, "relu6": 3}
+
+# What tells XNNPACK that it may compute in half precision where the hardware can: tensorflow/tensorflow,
+# tensorflow/lite/tools/optimize/reduced_precision_metadata.h.
+HALF = {"reduced_precision_support": b"fp16accfp16"}
+
+
+def lower(block: Block, batch: int, precision: str) -> list[ModelChunk]:
+    """The model file in pieces: joined (``wire.model_bytes``) they take and give channels-last values."""
+    graph = graph_of(block, batch)
+    if precision == "fp32":
+        return model_chunks(graph, "ofa-profile")
+    if precision == "fp16":
+        return model_chunks(_halved(graph), "ofa-profile: weights in half precision", HALF)
+    if precision == "int8":
+        ranges = tflite_int8.ranges_of(graph_of(block, tflite_int8.INPUTS))
+        return model_chunks(tflite_int8.quantised(graph, ranges), f"ofa-profile: {tflite_int8.DESCRIPTION}")
+    raise UsageError(f"runtime tflite has no precision {precision!r}; there are fp32, fp16 and int8")
+
+
+def graph_of(block: Block, batch: int) -> Graph:
+    """In single precision."""
+    layers = _Layers(block, batch)
+    operators = block.operators
+    kept = {operator.value for operator in operators if isinstance(operator, ops.Add)}
+    values = [0]
+    for index, operator in enumerate(operators):
+        if len(values) > index + 1:
+            continue  # it was fused into the one before
+        function = _fusible(operator, operators[index + 1 : index + 2]) if index + 1 not in kept else ""
+        value = _LAYERS[type(operator)](layers, operator, f"operator{index}", values, function)
+        values += [value, value] if function else [value]
+    layers.graph.outputs = [values[-1]]
+    return layers.graph
+
+
+def _fusible(operator: ops.Operator, following: tuple[ops.Operator, ...]) -> str:
+    """The activation that the operator's own kernel does at its end."""
+    if not following or not isinstance(following[0], ops.Activation):
+        return ""
+    function = following[0].function
+    if isinstance(operator, ops.Conv | ops.Linear):
+        return function if function != "hard_swish" else ""
+    return function if isinstance(operator, ops.Add | ops.SqueezeExcite) and function in FUSED else ""
+
+
+class _Layers:
+    """The graph as it grows; weights are numbered as the Block's parameters are."""
+
+    def __init__(self, block: Block, batch: int) -> None:
+        self.graph = Graph([Tensor("x", (batch, *_channels_last(block.input_shape)))], [])
+        self._seed = block.seed
+        self._parameters = 0
+        self._constants: dict[str, int] = {}
+
+    def node(self, code: str, inputs: list[int], name: str, shape: Shape, **options: Any) -> int:
+        grouped = options.pop("grouped", False)
+        output = self.graph.add(Tensor(name, shape))
+        self.graph.nodes.append(Node(code, tuple(inputs), output, options, grouped))
+        return output
+
+    def shape(self, value: int) -> Shape:
+        return self.graph.tensors[value].shape
+
+    def seeded(self, parameter: ops.Parameter) -> SeededValues:
+        seed = ops.tensor_seed(self._seed, self._parameters)
+        self._parameters += 1
+        return SeededValues(seed, parameter.size, parameter.scale)
+
+    def constant(self, name: str, values: "np.ndarray[Any, Any]") -> int:
+        """The same tensor whenever it is asked for by this name."""
+        if name not in self._constants:
+            kind = "INT32" if values.dtype == np.int32 else "FLOAT32"
+            self._constants[name] = self.graph.add(Tensor(name, values.shape, values.tobytes(), kind))
+        return self._constants[name]
+
+    def scalar(self, name: str, value: float) -> int:
+        return self.constant(name, np.array(value, "<f4"))
+
+    def weighted(
+        self, code: str, value: int, weight: Tensor, bias: ModelChunk, shape: Shape, function: str, **options: Any
+    ) -> int:
+        """A convolution or a linear layer, and the activation behind it."""
+        name = weight.name.rpartition(".")[0]
+        if function == "hard_sigmoid":
+            bias = (np.frombuffer(wire.model_bytes([bias]), "<f4") + np.float32(3)).tobytes()
+        inputs = [value, self.graph.add(weight), self.graph.add(Tensor(f"{name}.bias", shape[-1:], bias))]
+        options["FusedActivationFunction"] = FUSED["relu6" if function == "hard_sigmoid" else function]
+        output = self.node(code, inputs, name, shape, **options)
+        return self.sixth(output, name) if function == "hard_sigmoid" else output
+
+    def sixth(self, value: int, name: str) -> int:
+        return self.node("MUL", [value, self.scalar("sixth", 1 / 6)], f"{name}.gate", self.shape(value))
+
+    def mean(self, value: int, name: str) -> int:
+        batch, _, _, channels = self.shape(value)
+        axes = self.constant("axes", np.array([1, 2], np.int32))
+        return self.node("MEAN", [value, axes], name, (batch, 1, 1, channels), KeepDims=True)
+
+    def padded(self, value: int, pad: int, name: str) -> int:
+        batch, height, width, channels = self.shape(value)
+        amounts = self.constant(f"pad{pad}", np.array([[0, 0], [pad, pad], [pad, pad], [0, 0]], np.int32))
+        shape = (batch, height + 2 * pad, width + 2 * pad, channels)
+        return self.node("PAD", [value, amounts], f"{name}.pad", shape)
+
+
+def _conv(layers: _Layers, conv: ops.Conv, name: str, values: list[int], function: str) -> int:
+    value = values[-1]
+    batch, height, width, _ = layers.shape(value)
+    shape = (batch, *_channels_last(conv.output_shape((conv.in_channels, height, width))))
+    padding = SAME
+    if not _same_is_centred(conv, height, width):
+        value, padding = layers.padded(value, conv.kernel_size // 2, name), VALID
+    options: dict[str, Any] = {"Padding": padding, "StrideH": conv.stride, "StrideW": conv.stride}
+    code = "CONV_2D"
+    if conv.groups == conv.in_channels > 1:
+        code, options["DepthMultiplier"] = "DEPTHWISE_CONV_2D", conv.out_channels // conv.in_channels
+    elif conv.groups > 1:
+        options["grouped"] = True
+    parameters = conv.parameters()
+    weight = _conv_weight(conv, layers.seeded(parameters[0]), parameters[0].shape, f"{name}.weight")
+    bias: ModelChunk = layers.seeded(parameters[1]) if conv.bias else bytes(4 * conv.out_channels)
+    return layers.weighted(code, value, weight, bias, shape, function, **options)
+
+
+def _same_is_centred(conv: ops.Conv, height: int, width: int) -> bool:
+    """Whether TFLite's SAME begins where PyTorch's ``padding=k // 2`` does."""
+    lacking = [((size - 1) // conv.stride) * conv.stride + conv.kernel_size - size for size in (height, width)]
+    return all(max(0, missing) // 2 == conv.kernel_size // 2 for missing in lacking)
+
+
+def _conv_weight(conv: ops.Conv, values: SeededValues, shape: Shape, name: str) -> Tensor:
+    """[out, in / groups, k, k] to [out, k, k, in / groups], or to [1, k, k, out] where it is depthwise."""
+    out, each, kernel, _ = shape
+    if conv.groups == conv.in_channels > 1:
+        return Tensor(name, (1, kernel, kernel, out), values._replace(rows=out))
+    if kernel == 1 or each == 1:
+        return Tensor(name, (out, kernel, kernel, each), values)
+    return Tensor(name, (out, kernel, kernel, each), _transposed(values, shape))
+
+
+def _linear(layers: _Layers, linear: ops.Linear, name: str, values: list[int], function: str) -> int:
+    batch, *size = layers.shape(values[-1])
+    parameters = linear.parameters()
+    data: ModelChunk = layers.seeded(parameters[0])
+    if ops.product(size[:-1]) > 1:  # PyTorch flattens with channels first
+        height, width, channels = size
+        data = _transposed(data, (linear.out_features, channels, height, width))
+    weight = Tensor(f"{name}.weight", parameters[0].shape, data)
+    bias: ModelChunk = layers.seeded(parameters[1]) if linear.bias else bytes(4 * linear.out_features)
+    return layers.weighted("FULLY_CONNECTED", values[-1], weight, bias, (batch, linear.out_features), function)
+
+
+def _squeeze_excite(layers: _Layers, squeeze: ops.SqueezeExcite, name: str, values: list[int], function: str) -> int:
+    pooled = layers.mean(values[-1], f"{name}.pool")
+    reduced = _conv(layers, squeeze.reduce, f"{name}.reduce", [pooled], "relu")
+    gate = _conv(layers, squeeze.expand, f"{name}.expand", [reduced], "hard_sigmoid")
+    return _fused(layers, "MUL", [values[-1], gate], name, function)
+
+
+def _add(layers: _Layers, add: ops.Add, name: str, values: list[int], function: str) -> int:
+    return _fused(layers, "ADD", [values[add.value], values[-1]], name, function)
+
+
+def _activation(layers: _Layers, activation: ops.Activation, name: str, values: list[int], function: str) -> int:
+    if activation.function == "hard_sigmoid":
+        three = layers.scalar("three", 3.0)
+        return layers.sixth(_fused(layers, "ADD", [values[-1], three], name, "relu6"), name)
+    return layers.node(activation.function.upper(), [values[-1]], name, layers.shape(values[-1]))
+
+
+def _pool(layers: _Layers, pool: ops.Pool, name: str, values: list[int], function: str) -> int:
+    return layers.mean(values[-1], name)
+
+
+def _fused(layers: _Layers, code: str, inputs: list[int], name: str, function: str) -> int:
+    return layers.node(code, inputs, name, layers.shape(inputs[0]), FusedActivationFunction=FUSED[function])
+
+
+_LAYERS: dict[type, Callable[[_Layers, Any, str, list[int], str], int]] = {
+    ops.Conv: _conv,
+    ops.Activation: _activation,
+    ops.SqueezeExcite: _squeeze_excite,
+    ops.Pool: _pool,
+    ops.Linear: _linear,
+    ops.Add: _add,
+}
+
+
+def _halved(graph: Graph) -> Graph:
+    """Weights and biases in half precision, each behind a DEQUANTIZE, as TFLite's own tools leave them."""
+    halved = Graph(list(graph.tensors), [], graph.outputs)
+    for number, tensor in enumerate(graph.tensors):
+        if tensor.data is None or tensor.kind != "FLOAT32" or not tensor.shape:
+            continue
+        data: ModelChunk
+        if isinstance(tensor.data, bytes):
+            data = np.frombuffer(tensor.data, "<f4").astype("<f2").tobytes()
+        else:
+            data = tensor.data._replace(form="float16")
+        half = halved.add(Tensor(f"{tensor.name}.half", tensor.shape, data, "FLOAT16"))
+        halved.tensors[number] = Tensor(tensor.name, tensor.shape)
+        halved.nodes.append(Node("DEQUANTIZE", (half,), number))
+    halved.nodes += graph.nodes
+    return halved
+
+
+def _transposed(data: ModelChunk, shape: Shape) -> bytes:
+    """[out, c, h, w] to [out, h, w, c], written out: no seed can say so."""
+    return np.frombuffer(wire.model_bytes([data]), "<f4").reshape(shape).transpose(0, 2, 3, 1).tobytes()
+
+
+def _channels_last(shape: Shape) -> Shape:
+    return (*shape[1:], shape[0]) if len(shape) == 3 else shape
