@@ -34,10 +34,7 @@ class TfliteRuntime:
         """Raises Unsupported where this device lacks the delegate, or has what cannot work together."""
         package, version = _installed()
         if package == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
-            raise Unsupported(
-                "tflite-runtime %s crashes with NumPy %s: install numpy<2, or ai-edge-litert"
-                % (version, np.__version__)
-            )
+            raise Unsupported("tflite-runtime %s crashes with NumPy %s; install numpy<2" % (version, np.__version__))
         self._delegates()
         return "%s %s" % (PACKAGES[package], version)
 
@@ -73,13 +70,9 @@ class _TfliteLoaded(Loaded):
     def __init__(self, interpreter: Any, block: Block, settings: Any) -> None:
         (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
         shape = (settings.batch,) + block.input_shape
-        if tuple(taken["shape"]) != _channels_last(shape) or (taken["dtype"] == np.int8) != (
-            settings.precision == "int8"
-        ):
-            raise Malformed(
-                "the model takes %s of %s, which is not %s in %s"
-                % (np.dtype(taken["dtype"]).name, tuple(taken["shape"]), block.key, settings.precision)
-            )
+        takes = np.dtype(taken["dtype"]).name, tuple(map(int, taken["shape"]))
+        if takes != ("int8" if settings.precision == "int8" else "float32", _channels_last(shape)):
+            raise Malformed("the model takes %s of %s, which is not %s" % (*takes, block.key))
         self._interpreter = interpreter
         self._taken, self._given = taken["index"], given
         self._shape = (settings.batch,) + block.output_shape
@@ -132,7 +125,7 @@ def _module() -> Any:
 
 
 def _check_file(path: str) -> None:
-    """The interpreters trust what they read, and crash."""
+    """Older interpreters trust what they read, and crash."""
     with open(path, "rb") as file:
         head = file.read(8)
     if head[4:] != FILE_ID:
@@ -163,6 +156,6 @@ def _typed(error: Exception) -> Exception:
         return OutOfMemory(text or "the model does not fit")
     if "Didn't find op" in text or "unresolved" in text or "Op builtin_code out of range" in text:
         return Unsupported(text)
-    if "Mmap" in text or "Could not open" in text or "identifier" in text or "Model" in text:
+    if any(sign in text for sign in ("valid Flatbuffer", "identifier", "schema version", "Could not open", "Mmap")):
         return Malformed(text)
     return error

@@ -1,0 +1,226 @@
+"""Runtime ``tflite``: a lowered Block's file by LiteRT's interpreter or by tflite-runtime's; seeds in their forms."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ofa_agent import operators as ops
+from ofa_agent import probe, runtimes, wire
+from ofa_agent.models import BadModel, ModelCache
+from ofa_agent.runtimes import Malformed, OutOfMemory, Unsupported
+from ofa_agent.runtimes import tflite as runtime
+from ofa_agent.wire import SeededValues
+from ofa_profiler.lowering import lower
+
+EVERY_KIND = (
+    ops.Conv(8, 16, 3, 2),
+    ops.Activation("hard_swish"),
+    ops.Conv(16, 16, 5, groups=16, bias=False),
+    ops.Activation("relu6"),
+    ops.SqueezeExcite(16, 4),
+    ops.Add(2),
+)
+BLOCK = ops.Block("every kind of operator", (8, 9, 10), EVERY_KIND)
+
+
+@pytest.fixture
+def litert():
+    return pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed")
+
+
+def job_of(block, name="tflite", batch=1, precision="fp32", threads=1):
+    settings = wire.Settings(runtime=name, precision=precision, threads=threads, batch=batch)
+    return wire.job_message(block, settings, "a model")
+
+
+@pytest.fixture
+def loaded_by(tmp_path, litert):
+    def load(name="tflite", batch=1, precision="fp32", threads=1, model=None):
+        if model is None:
+            model = wire.model_bytes(lower(name, BLOCK, batch, precision).chunks)
+        (tmp_path / name).write_bytes(model)
+        return runtimes.find(name).load(BLOCK, job_of(BLOCK, name, batch, precision, threads), str(tmp_path / name))
+
+    return load
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("fp16", 1e-2), ("int8", 0.1)])
+def test_a_block_gives_the_numbers_of_another_runtime(loaded_by, precision, bound, batch, threads):
+    expected = loaded_by("onnxruntime", batch)
+    loaded = loaded_by("tflite", batch, precision, threads)
+    for each in (expected, loaded):
+        each.run()
+    assert loaded.output().shape == (batch, *BLOCK.output_shape)
+    assert np.abs(loaded.output() - expected.output()).max() <= bound * np.ptp(expected.output())
+
+
+def test_runs_repeat_and_a_warm_input_is_the_same_input(loaded_by):
+    loaded = loaded_by()
+    loaded.run()
+    first = loaded.output()
+    loaded.warm_input()
+    loaded.run()
+    assert np.array_equal(loaded.output(), first)
+    assert np.ptp(first) > 0
+
+
+def test_the_version_says_which_package(litert):
+    assert runtimes.find("tflite").version().startswith("ai-edge-litert ")
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty"])
+def test_a_damaged_model_is_malformed(loaded_by, damage):
+    whole = wire.model_bytes(lower("tflite", BLOCK, 1).chunks)
+    content = {"cut": whole[: len(whole) // 2], "foreign": b"another format" * 100, "empty": b""}[damage]
+    with pytest.raises(Malformed):
+        loaded_by(model=content)
+
+
+def test_another_blocks_model_is_malformed(loaded_by):
+    for batch, precision in ((2, "fp32"), (1, "int8")):
+        model = wire.model_bytes(lower("tflite", BLOCK, batch, precision).chunks)
+        with pytest.raises(Malformed, match=f"which is not {BLOCK.key}"):
+            loaded_by(model=model)
+
+
+def test_a_job_without_a_model_is_malformed(litert):
+    with pytest.raises(Malformed, match="reads a model, and the Job names none"):
+        runtimes.find("tflite").load(BLOCK, job_of(BLOCK), "")
+
+
+def test_a_precision_that_there_is_not_is_unsupported(loaded_by):
+    model = wire.model_bytes(lower("tflite", BLOCK, 1).chunks)
+    with pytest.raises(Unsupported, match="runtime tflite measures no bf16"):
+        loaded_by(precision="bf16", model=model)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), OutOfMemory),
+        (RuntimeError("std::bad_alloc"), OutOfMemory),
+        (ValueError("Didn't find op for builtin opcode 'HARD_SWISH' version '1'."), Unsupported),
+        (ValueError("The model is not a valid Flatbuffer buffer"), Malformed),
+    ],
+)
+def test_what_the_interpreter_says_has_its_type(error, kind):
+    assert type(runtime._typed(error)) is kind
+
+
+def test_a_device_without_a_gpu_delegate_says_so(litert):
+    with pytest.raises(Unsupported, match=r"no delegate for a GPU on this device: libtensorflowlite_gpu_delegate\.so"):
+        runtimes.find("tflite-gpu").version()
+
+
+# Packages as a device may have them: nothing of them but what is asked for here.
+OLD_PACKAGE = "__version__ = '2.14.0'\n"
+ASK = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "ai_edge_litert" else found(name, *rest)
+import numpy
+numpy.__version__ = sys.argv[2]
+from ofa_agent import runtimes
+ready = runtimes.probe()
+print(ready.runtimes.get("tflite", ready.missing_runtimes["tflite"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "numpy_version", "answer"),
+    [
+        (OLD_PACKAGE, "1.26.4", "tflite-runtime 2.14.0"),
+        (OLD_PACKAGE, "2.1.0", "tflite-runtime 2.14.0 crashes with NumPy 2.1.0; install numpy<2"),
+        (None, "1.26.4", "neither ai-edge-litert nor tflite-runtime is installed"),
+    ],
+)
+def test_what_is_installed_is_told_before_it_is_imported(tmp_path, package, numpy_version, answer):
+    if package is not None:
+        (tmp_path / "tflite_runtime").mkdir()
+        (tmp_path / "tflite_runtime" / "__init__.py").write_text(package)
+        (tmp_path / "tflite_runtime" / "interpreter.py").write_text("raise SystemExit('it crashed')\n")
+    command = [sys.executable, "-c", ASK, str(tmp_path), numpy_version]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == answer
+
+
+def test_either_package_is_found_by_the_probe(monkeypatch):
+    for package in ("ai_edge_litert", "tflite_runtime"):
+        monkeypatch.setattr(probe.util, "find_spec", lambda name, package=package: name == package or None)
+        assert probe.probe()["runtimes"] == ["tflite"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_agent_measures_with_it(host, visit_of, litert, precision):
+    model = lower("tflite", BLOCK, 1, precision)
+    visit = visit_of("tflite")
+    visit.job.CopyFrom(job_of(BLOCK, precision=precision))
+    visit.job.model_id = model.model_id
+    measurement = host.take(visit, model)
+    assert measurement.status == "ok", measurement.error
+    assert measurement.runtime_version == runtimes.find("tflite").version()
+    assert min(measurement.samples_ns) > 0
+
+
+# The forms in which weights travel.
+
+
+def test_a_matrix_is_written_column_by_column():
+    plain = ops.seeded(5, 12, 0.5)
+    assert np.array_equal(ops.seeded(5, 12, 0.5, rows=3).reshape(4, 3), plain.reshape(3, 4).T)
+    half = ops.seeded(5, 12, 0.5, rows=3, form="float16")
+    assert half.dtype == np.float16
+    assert np.array_equal(half.reshape(4, 3), plain.reshape(3, 4).T.astype(np.float16))
+
+
+def test_int8_weights_have_a_scale_a_row():
+    matrix = ops.seeded(5, 3000, 0.5).reshape(3, -1)
+    steps = ops.seeded(5, 3000, 0.5, 3, ops.INT8_BY_ROW).reshape(3, -1)
+    assert np.array_equal(ops.seeded(5, 3000, 0.5, 3, "int8").reshape(-1, 3), steps.T)
+    assert np.abs(steps).max(axis=1).tolist() == [127, 127, 127]
+    scales = ops.int8_scales(matrix)
+    assert np.abs(steps * scales[:, None] - matrix).max() <= 0.501 * scales.max()
+    assert np.abs(ops.seeded(5, 3000, 0.5, form="int8")).max() == 127
+
+
+def test_a_row_of_zeros_stays_zeros():
+    assert not ops.to_int8(np.zeros((2, 3), np.float32), ops.int8_scales(np.zeros((2, 3), np.float32))).any()
+
+
+FORMED = [SeededValues(7, 12, 0.5, rows, form) for rows in (0, 3) for form in ops.FORMS]
+
+
+@pytest.mark.parametrize("chunk", FORMED)
+def test_every_form_arrives_as_it_was_sent(chunk):
+    chunks = [b"head", chunk, b"tail"]
+    messages = [wire.Model.FromString(message.SerializeToString()) for message in wire.model_messages("id", chunks)]
+    assert wire.merged(chunk for message in messages for chunk in wire.model_chunks(message)) == chunks
+    assert len(wire.model_bytes(chunks)) == wire.chunks_size(chunks)
+
+
+def test_every_form_is_another_model_and_plain_values_are_the_same_as_ever():
+    assert len({wire.model_id_of([chunk]) for chunk in FORMED}) == len(FORMED)
+    plain = wire.model_id_of([SeededValues(1, 2, 0.5)])
+    assert plain == "1b9d493d306ccdb057358a5ed109281674b278ca27d2cd18fb2158769e941123"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "why"),
+    [
+        (SeededValues(1, 12, 0.5, 0, "float8"), "no form of weights is called 'float8'; update the agent"),
+        (SeededValues(1, 12, 0.5, 5), "12 values are no matrix of 5 rows"),
+        (SeededValues(1, 1 << 40, 0.5, 0, "int8"), "larger than"),
+    ],
+)
+def test_values_that_cannot_be_made_are_a_bad_model(tmp_path, chunk, why):
+    cache = ModelCache(str(tmp_path / "models"))
+    (message,) = wire.model_messages("id", [chunk])
+    with pytest.raises(BadModel, match=why):
+        cache.receive(message)
+    (message,) = wire.model_messages(wire.model_id_of([b"good"]), [b"good"])
+    assert cache.receive(message)
