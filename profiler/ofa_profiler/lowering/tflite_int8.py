@@ -30,7 +30,9 @@ def ranges_of(graph: Graph) -> Ranges:
     computed = [node.output for node in graph.nodes if node.code not in _KEEPS_SCALE]
     probe = Graph(graph.tensors, graph.nodes, computed)
     content = wire.model_bytes(model_chunks(probe, "calibration"))
-    interpreter = need("ai_edge_litert.interpreter").Interpreter(model_content=content)
+    tflite = need("ai_edge_litert.interpreter")
+    own_kernels = tflite.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # XNNPACK says so on standard error
+    interpreter = tflite.Interpreter(model_content=content, experimental_op_resolver_type=own_kernels)
     interpreter.allocate_tensors()
     values = _random_input(graph.tensors[0].shape)
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
