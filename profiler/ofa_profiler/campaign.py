@@ -14,19 +14,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-import numpy as np
-
 from ofa_agent import wire
 from ofa_agent.operators import Block
 from ofa_agent.timing import Budget
 from ofa_nas.spaces import find_space, parse_architecture
-from ofa_profiler.client import Lease
 from ofa_profiler.connections import Connection
+from ofa_profiler.crew import RESTARTS, Agreement, Crew, Event, Hand, spread
 from ofa_profiler.drift import Drift, Stretch
 from ofa_profiler.efforts import Probe
 from ofa_profiler.lowering import Model, lower
-from ofa_profiler.received import measurement_of, parts_of
-from ofa_tables.errors import AgentLost
+from ofa_profiler.received import latency_ms, measurement_of, parts_of
+from ofa_tables.errors import OfaError
 from ofa_tables.measurement import RETRIED, Measurement
 from ofa_tables.table import Identity, LatencyTable
 
@@ -39,8 +37,9 @@ VISIT_TIMEOUT_S = 120.0
 COOL_S = 120.0  # a hot device is waited for, before a Visit
 RETRIES = 2  # of one Visit that failed, before the campaign goes on without it
 RETAKES = 1  # of one that was disturbed
-RESTARTS = 3  # of the agent, without a single Measurement in between
-RESTART_PAUSE_S = 1.0
+# Where several devices share a campaign, each takes so many of its Visits first, to see whether they are alike.
+COMPARED_TASKS = 6
+COMPARED_ROUNDS = 2
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,7 @@ class Visit:
     task: Task
     round: int
     attempt: int = 0
+    compared: bool = False  # it is taken by every device that shares the campaign
 
     @property
     def bursts(self) -> int:
@@ -83,7 +83,9 @@ class Progress(Protocol):
 class Outcome:
     """What one run of a campaign did: how often each key was visited, why Tasks failed, and where the time went.
 
-    ``not_set`` are the conditions that could not be set, and why. ``waited_seconds``: the worker, for the link.
+    ``not_set`` are the conditions that could not be set, and why. ``waited_seconds``: the worker, for the link. Where
+    several devices shared it, ``shares`` says how many Visits each took, ``factors`` how they lie to each other, and
+    ``set_aside`` why one was left out.
     """
 
     visits: Counter[str] = field(default_factory=Counter)
@@ -93,6 +95,9 @@ class Outcome:
     waited_seconds: float = 0.0
     stretches: list[Stretch] = field(default_factory=list)
     not_set: dict[str, str] = field(default_factory=dict)
+    shares: Counter[str] = field(default_factory=Counter)
+    factors: dict[str, float] = field(default_factory=dict)
+    set_aside: dict[str, str] = field(default_factory=dict)
 
     def include(self, later: "Outcome") -> None:
         """What another campaign of the same command did thereafter."""
@@ -103,6 +108,9 @@ class Outcome:
         self.waited_seconds += later.waited_seconds
         self.stretches += later.stretches
         self.not_set |= later.not_set
+        self.shares += later.shares
+        self.factors |= later.factors
+        self.set_aside |= later.set_aside
 
 
 def lower_tasks(
@@ -156,26 +164,103 @@ class Campaign:
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
         self._no_reference = False
+        self._waiting: list[Visit] = []
+        self._hands: list[Hand] = []
+        self._drifts: dict[str, Drift[Visit]] = {}
+        self._probe = Visit(uuid.uuid4().hex, self._reference, 0)
+        self._probing = False
+        self._started = 0.0
+        # While devices are compared: the Visits that each still has to take, and what came meanwhile.
+        self._comparing: dict[str, list[Visit]] = {}
+        self._held: list[tuple[Hand, Any, Visit]] = []
 
     def run(self, connection: Connection) -> Outcome:
-        """Measures what is missing. The agent may be lost and started again on the way; what came back is kept."""
-        losses, last_visits = 0, 0
-        if self._plan():
-            self._progress.begin(len(self._plan()))
-        while self._plan():
-            try:
-                with connection.agent.lease(self._lease_id, self._purpose, connection.target.conditions) as lease:
-                    self._tell_not_set(lease.not_set)
-                    self._measure(lease)
-            except AgentLost as lost:
-                losses = losses + 1 if self._outcome.visits.total() == last_visits else 1
-                last_visits = self._outcome.visits.total()
-                if losses > RESTARTS:
-                    raise
-                self._progress.say(f"{lost}; going on with a new connection ({losses} of {RESTARTS})")
-                time.sleep(RESTART_PAUSE_S * losses)
-                connection.reopen()
+        """Measures what is missing, on every device of the connection. An agent may be lost and started again on the
+        way; what came back is kept."""
+        self._waiting = self._plan()[::-1]
+        if not self._waiting:
+            return self._outcome
+        self._progress.begin(len(self._waiting))
+        self._started = time.perf_counter()
+        crew = Crew(connection, self._lease_id, self._purpose, self._models, self._next_visit, self._progress.say)
+        self._hands = crew.hands
+        if len(crew.hands) > 1:
+            self._compare(crew)
+        with crew:
+            for event in crew.events():
+                self._handle(event, crew)
+                if self._is_done(crew):
+                    break
         return self._outcome
+
+    def _handle(self, event: Event, crew: Crew) -> None:
+        hand = event.hand
+        if event.lost is not None:
+            self._lose(hand, event.lost, crew)
+        elif event.came is None:
+            self._tell_not_set(hand.lease.not_set if hand.lease else {})
+        else:
+            self._receive(hand, event.came)
+        self._judge(crew)
+
+    def _is_done(self, crew: Crew) -> bool:
+        """At the end of a run the Visits that a device was disturbed during are taken again."""
+        if self._waiting or self._comparing or any(hand.under_way for hand in crew.hands):
+            return False
+        for drift in self._drifts.values():
+            self._waiting += self._again(drift)
+        return not self._waiting
+
+    def _lose(self, hand: Hand, error: OfaError, crew: Crew) -> None:
+        """What was on its way to a lost agent is for whoever is free next. Raises where nobody is left."""
+        lost = [visit for visit in hand.under_way.values() if visit is not self._probe and not visit.compared]
+        self._waiting += lost
+        hand.under_way.clear()
+        self._comparing.pop(hand.name, None)
+        if hand.out:
+            if not crew.working:
+                raise error
+            self._progress.say(f"{error}; going on without {hand.name}")
+            self._outcome.set_aside.setdefault(hand.name, str(error))
+        else:
+            self._progress.say(f"{error}; going on with a new connection ({hand.losses} of {RESTARTS})")
+
+    def _compare(self, crew: Crew) -> None:
+        """Some of the Visits are taken by every device, before what any of them brings is kept."""
+        rounds = range(min(COMPARED_ROUNDS, len(self._rounds)))
+        first = [visit for visit in self._waiting if visit.round in rounds]
+        tasks = [visit.task for visit in first if visit.round == 0]
+        keys = {task.block.key for task in spread(tasks, COMPARED_TASKS, lambda task: task.block.macs)}
+        shared = [visit for visit in first if visit.task.block.key in keys]
+        self._waiting = [visit for visit in self._waiting if visit not in shared]
+        for hand in crew.hands:
+            self._comparing[hand.name] = [replace(visit, visit_id=uuid.uuid4().hex, compared=True) for visit in shared]
+
+    def _judge(self, crew: Crew) -> None:
+        """Once every device has run the same Jobs: those that are not like the others are set aside."""
+        if not self._held or any(self._comparing.values()):
+            return
+        if any(visit.compared for hand in crew.working for visit in hand.under_way.values()):
+            return
+        held, self._held, self._comparing = self._held, [], {}
+        agreement = Agreement()
+        for hand, message, visit in held:
+            if visit.compared and message.status == "ok":
+                agreement.add(hand.name, message.key, latency_ms(message))
+        self._outcome.factors = agreement.factors()
+        for hand in crew.working:
+            factor = agreement.off().get(hand.name)
+            if factor is not None:
+                hand.out = f"what the others take it takes {factor:.2f} × as long for"
+                self._outcome.set_aside[hand.name] = hand.out
+                self._progress.say(f"{hand.name} is set aside: {hand.out}; is it hot, or does it save power?")
+                self._waiting += [visit for visit in hand.under_way.values() if not visit.compared]
+                hand.under_way.clear()
+        for hand, message, visit in held:
+            if not hand.out:
+                self._keep(hand, message, visit)
+            elif not visit.compared:
+                self._waiting.append(visit)  # for another one
 
     def _tell_not_set(self, not_set: dict[str, str]) -> None:
         for setting, reason in not_set.items():
@@ -202,68 +287,79 @@ class Campaign:
             visits += [Visit(uuid.uuid4().hex, task, number) for task in tasks]
         return visits
 
-    def _measure(self, lease: Lease) -> None:
-        waiting = self._plan()[::-1]
-        under_way: dict[str, Visit] = {}
-        drift: Drift[Visit] = Drift()
-        probe = Visit(uuid.uuid4().hex, self._reference, 0)
-        probes = [probe] if self._announce else []
-        start = time.perf_counter()
-
-        def next_visit() -> Any:
-            if probes:
-                return self._message(probes.pop())
-            while waiting:
-                visit = waiting.pop()
+    def _next_visit(self, hand: Hand) -> Any:
+        """The next one's message for a device; None where there is none for it just now."""
+        if self._announce is not None and not self._probing:
+            self._probing = True
+            hand.under_way[self._probe.visit_id] = self._probe
+            return self._message(self._probe)
+        for visits in (self._comparing.get(hand.name, []), self._waiting):
+            while visits:
+                visit = visits.pop()
                 if visit.task.block.key not in self._outcome.failures:
-                    under_way[visit.visit_id] = visit
+                    hand.under_way[visit.visit_id] = visit
                     return self._message(visit)
-            return None
+        return None
 
-        came_before = False
-        for message in lease.measure(next_visit, self._models):
-            self._outcome.waited_seconds += message.waited_s if came_before else 0.0
-            came_before = True
-            if message.visit_id == probe.visit_id:
-                self._expect(message, time.perf_counter() - start, [*waiting, *under_way.values()])
-                continue  # not acknowledged, for it is not kept
-            visit = under_way.pop(message.visit_id, None) or self._adopt(message, waiting)
-            if visit is None:
-                lease.acknowledge([message.visit_id])
-                continue
-            measurement = measurement_of(message, visit.round)
-            measurements = [measurement, *parts_of(message, measurement)]
-            self._table.add(measurements)
-            lease.acknowledge([message.visit_id])
-            self._outcome.visits.update(taken.key for taken in measurements)
-            self._outcome.timed_seconds += measurement.timed_ns / 1e9
-            self._outcome.cooled_seconds += message.cooled_s
-            self._tell_no_reference(message.reference_error)
-            if not measurement.ok or (measurement.disturbed and not visit.task.parts):
-                self._retry(visit, measurement, waiting)
-            else:
-                drift.watch(measurement, visit)
-            if not waiting and not under_way:
-                waiting += self._again(drift)
-            self._progress.measured(measurement, len(waiting) + len(under_way))
+    def _receive(self, hand: Hand, message: Any) -> None:
+        visit = hand.under_way.pop(message.visit_id, None)
+        if message.visit_id == self._probe.visit_id:
+            self._expect(message, hand)
+            return  # not acknowledged, for it is not kept
+        visit = visit or self._adopt(message, self._waiting)
+        if visit is None or hand.out:
+            self._acknowledge(hand, message)
+        elif self._comparing:
+            self._held.append((hand, message, visit))
+        else:
+            self._keep(hand, message, visit)
 
-    def _expect(self, message: Any, took_s: float, visits: list[Visit]) -> None:
-        """From a Visit of the reference Job, how long these will take; nothing else is kept of it."""
+    def _keep(self, hand: Hand, message: Any, visit: Visit) -> None:
+        self._outcome.waited_seconds += message.waited_s if self._outcome.shares[hand.name] else 0.0
+        self._outcome.shares[hand.name] += 1
+        measurement = measurement_of(message, visit.round, hand.name if self._outcome.factors else "")
+        measurements = [measurement, *parts_of(message, measurement)]
+        self._table.add(measurements)
+        self._acknowledge(hand, message)
+        self._outcome.visits.update(taken.key for taken in measurements)
+        self._outcome.timed_seconds += measurement.timed_ns / 1e9
+        self._outcome.cooled_seconds += message.cooled_s
+        self._tell_no_reference(message.reference_error)
+        if not measurement.ok or (measurement.disturbed and not visit.task.parts):
+            self._retry(visit, measurement, self._waiting)
+        else:
+            self._drifts.setdefault(hand.name, Drift()).watch(measurement, visit)
+        left = sum(len(other.under_way) for other in self._hands)
+        self._progress.measured(measurement, len(self._waiting) + left)
+
+    def _acknowledge(self, hand: Hand, message: Any) -> None:
+        if hand.lease is not None:
+            hand.lease.acknowledge([message.visit_id])
+
+    def _expect(self, message: Any, hand: Hand) -> None:
+        """From a Visit of the reference Job, how long the others will take; nothing else is kept of it."""
+        took_s = time.perf_counter() - self._started
         if self._announce is not None and message.status == "ok":
-            latency_s = float(np.median(message.samples_ns)) / 1e9
-            probe = Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_s)
-            self._announce(sum(probe.expected_s(visit.task.block, self._budget, visit.bursts) for visit in visits))
+            probe = Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_ms(message) / 1e3)
+            visits = [*self._waiting, *hand.under_way.values()]
+            expected_s = sum(probe.expected_s(visit.task.block, self._budget, visit.bursts) for visit in visits)
+            self._announce(expected_s / max(1, len(self._comparing)))
         self._announce = None
 
     def _adopt(self, message: Any, waiting: list[Visit]) -> Visit | None:
         """A Measurement from before the link was lost takes the place of a Visit that still waits, if it is new."""
         if any(measurement.visit_id == message.visit_id for measurement in self._table.measurements):
             return None
-        for visit in reversed(waiting):
-            if visit.task.block.key == message.key and bool(visit.task.parts) == bool(message.parts):
-                waiting.remove(visit)
-                return visit
-        return None
+        fitting = [
+            visit
+            for visit in reversed(waiting)
+            if visit.task.block.key == message.key and bool(visit.task.parts) == bool(message.parts)
+        ]
+        if not fitting:
+            return None
+        visit = next((visit for visit in fitting if visit.visit_id == message.visit_id), fitting[0])
+        waiting.remove(visit)
+        return visit
 
     def _retry(self, visit: Visit, measurement: Measurement, waiting: list[Visit]) -> None:
         """One that failed or was disturbed, again at the end of the run, when what disturbed it may have passed."""

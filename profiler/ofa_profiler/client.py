@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
-import numpy as np
 
 from ofa_agent import wire
 from ofa_agent.operators import Block
 from ofa_agent.timing import Budget
 from ofa_profiler.lowering import Model
+from ofa_profiler.received import latency_ms
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
 
 # So many Visits are on their way, so that the device never waits for the link. Where the host is the device, one: what
@@ -77,7 +77,7 @@ def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Bu
         lease.acknowledge([measurement.visit_id])
     if measurement.status != "ok":
         raise DeviceError(f"{block.key} could not be timed: {measurement.status}: {measurement.error}")
-    return float(np.median(measurement.samples_ns)) / 1e6
+    return latency_ms(measurement)
 
 
 class Lease:
@@ -117,8 +117,12 @@ class Lease:
             while self._next() is not None:
                 pass
         else:
-            self._responses.cancel()
-            self._outgoing.put(None)
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends the stream without a word: the agent waits for this host for a while."""
+        self._responses.cancel()
+        self._outgoing.put(None)
 
     def measure(self, next_visit: Callable[[], Any], models: Mapping[str, Model]) -> Iterator[Any]:
         """Measurements as they come, until ``next_visit`` gives None and all have answered.

@@ -5,11 +5,13 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import Any
 
-from ofa_tables.measurement import HOT, POWER_W, REFERENCE_MEAN_MS, THROTTLED, Measurement, statistics
+import numpy as np
+
+from ofa_tables.measurement import DEVICE, HOT, POWER_W, REFERENCE_MEAN_MS, THROTTLED, Measurement, statistics
 
 
-def measurement_of(message: Any, number: int) -> Measurement:
-    """Of the whole Job, taken in round ``number``."""
+def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
+    """Of the whole Job, taken in round ``number``, by ``device`` where several take turns."""
     measurement = Measurement(
         visit_id=message.visit_id,
         key=message.key,
@@ -24,12 +26,31 @@ def measurement_of(message: Any, number: int) -> Measurement:
         narrow=message.narrow,
         reference_before_ns=message.reference_before_ns,
         reference_after_ns=message.reference_after_ns,
-        condition=_condition(message),
+        condition=_condition(message, device),
         started_at=message.started_at,
     )
     if message.status != "ok":
         return measurement
+    if not message.samples_ns:
+        return replace(measurement, **_of_summary(message.summary))
     return replace(measurement, **statistics(message.samples_ns))
+
+
+def latency_ms(message: Any) -> float:
+    """Of one run in the median; in the mean where the runtime tells nothing else."""
+    if message.samples_ns:
+        return float(np.median(message.samples_ns)) / 1e6
+    return (message.summary.median_ns or message.summary.mean_ns) / 1e6
+
+
+def _of_summary(summary: Any) -> dict[str, Any]:
+    """The fields of a Measurement whose samples the runtime kept to itself."""
+    return {
+        "count": summary.count,
+        "median_ms": (summary.median_ns or summary.mean_ns) / 1e6,
+        "mean_ms": summary.mean_ns / 1e6,
+        "std_ms": summary.std_ns / 1e6,
+    }
 
 
 def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
@@ -49,7 +70,7 @@ def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
     ]
 
 
-def _condition(message: Any) -> str:
+def _condition(message: Any, device: str) -> str:
     """What changed about the device from before to after, and what it was; without what it does not tell."""
     before, after = message.condition_before, message.condition_after
     throttled = before.throttled or after.throttled or after.throttle_count > before.throttle_count
@@ -65,6 +86,7 @@ def _condition(message: Any) -> str:
         REFERENCE_MEAN_MS: round(message.reference_mean_ns / 1e6, 4),
         HOT: before.hot or after.hot,
         THROTTLED: throttled,
+        DEVICE: device,
     }
     return json.dumps(
         {name: value for name, value in facts.items() if any(value if isinstance(value, list) else [value])}

@@ -14,6 +14,7 @@ from ofa_agent import conditions
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
 
 SHIPPED = "ofa-profile"
+PHONE_RUNTIMES = ("benchmark_model", "tflite", "onnxruntime")
 FILE_NAME = "targets.toml"
 
 
@@ -21,14 +22,16 @@ FILE_NAME = "targets.toml"
 class Target:
     """A named device.
 
-    Of what ``--set key=value`` gives, ``conditions`` are the device's, set while it is measured, and ``settings`` the
-    Connection's own. ``suggest`` are conditions that steady it. ``origins`` says which file each value comes from.
+    ``models`` are patterns of what phones of its kind call themselves. Of what ``--set key=value`` gives,
+    ``conditions`` are the device's, set while it is measured, and ``settings`` the Connection's own. ``suggest`` are
+    conditions that steady it. ``origins`` says which file each value comes from.
     """
 
     name: str
     connection: str
     description: str = ""
     address: str = ""
+    models: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ("onnxruntime",)
     precision: str = "fp32"
     notes: tuple[str, ...] = ()
@@ -64,23 +67,27 @@ def all_targets() -> dict[str, Target]:
     return {name: _target(name, entries[name], origins[name]) for name in entries}
 
 
-def find_target(name: str, settings: Mapping[str, str] | None = None) -> Target:
-    """A named target; ``user@host[:port]`` for a board that SSH reaches; ``tcp:HOST:PORT`` for an agent that somebody
-    started. Raises UnknownName, FileError."""
+def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: str | None = None) -> Target:
+    """A named target; ``user@host[:port]`` for a board that SSH reaches; ``adb:SERIAL`` for a phone; ``tcp:HOST:PORT``
+    for an agent that somebody started. ``runtime`` is the one wanted: by it a phone's agent is on the phone, or beside
+    it. Raises UnknownName, FileError."""
     if name.startswith("tcp:"):
         target = Target(name, "tcp", "an agent that serves there", name.removeprefix("tcp:"))
+    elif name.startswith("adb:"):
+        target = Target(name, "adb", "a phone", name.removeprefix("adb:"), runtimes=PHONE_RUNTIMES)
     elif "@" in name:
         target = Target(name, "ssh", "a board that SSH reaches", name, runtimes=("onnxruntime", "torch"))
     else:
         targets = all_targets()
         if name not in targets:
-            raise UnknownName("target", name, [*targets, "user@host", "tcp:HOST:PORT"])
+            raise UnknownName("target", name, [*targets, "user@host", "adb:SERIAL", "tcp:HOST:PORT"])
         target = targets[name]
     given = {**target.settings, **(settings or {})}
     knobs = conditions.settings()
     of_device = {key: value for key, value in given.items() if key in knobs}
     of_connection = {key: value for key, value in given.items() if key not in knobs}
-    return replace(target, settings=of_connection, conditions=of_device)
+    runtimes = (runtime,) if runtime and target.connection == "adb" else target.runtimes
+    return replace(target, settings=of_connection, conditions=of_device, runtimes=runtimes)
 
 
 def choose_runtime(target: Target, wanted: str | None, description: Mapping[str, Mapping[str, str]]) -> str:
@@ -142,6 +149,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "description": _TEXT,
     "address": _TEXT,
     "precision": (lambda value: value in ("fp32", "fp16", "int8"), "fp32, fp16 or int8"),
+    "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
     "notes": (_strings, "a list of texts"),
     "suggest": (_pairs, "a table of texts, such as { governor = 'performance' }"),
@@ -173,5 +181,5 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
 
 def _target(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Target:
     plain = {key: value for key, value in values.items() if key != "set"}
-    lists = {key: tuple(values[key]) for key in ("runtimes", "notes") if key in values}
+    lists = {key: tuple(values[key]) for key in ("models", "runtimes", "notes") if key in values}
     return Target(name, **{**plain, **lists, "settings": values.get("set", {}), "origins": origins})

@@ -13,6 +13,7 @@ OK = "ok"
 # What a Visit's condition says where it was so.
 HOT = "hot"
 THROTTLED = "throttled"
+DEVICE = "device"  # which of several of one kind it was taken on
 POWER_W = "power_w"
 REFERENCE_MEAN_MS = "reference_mean_ms"
 

@@ -76,7 +76,9 @@ def compare(
                 f"{path} was imported, so no device is known to hold it against; measure one with ofa-profile"
             )
         made_with = (table.store.get("conditions") or {}).get("set", {})
-        device = find_target(target or table.identity.target, {**made_with, **parse_settings(pairs)})
+        device = find_target(
+            target or table.identity.target, {**made_with, **parse_settings(pairs)}, table.identity.runtime
+        )
         with connect(device) as connection:
             connection.say = say
             description = connection.agent.describe()

@@ -28,7 +28,11 @@ MOST_MEASURED = 5
 
 
 @click.command(name="ofa-profile", epilog=example("ofa-profile --target local --resolutions 160"))
-@click.option("--target", required=True, help="The device: a name that ofa-targets lists, user@host, or tcp:HOST:PORT.")
+@click.option(
+    "--target",
+    required=True,
+    help="The device: a name that ofa-targets lists, user@host, adb:SERIAL, or tcp:HOST:PORT.",
+)
 @click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Whose blocks to measure.")
 @click.option("--resolutions", type=Resolutions(), default=PUBLISHED_RESOLUTIONS_PX, show_default=True)
 @click.option("--runtime", "wanted_runtime", help="Default: the target's first preferred one that is there.")
@@ -82,7 +86,7 @@ def profile(
     Interrupted in any way, the same command goes on where it stopped.
     """
     started = time.perf_counter()
-    device = find_target(target, parse_settings(pairs))
+    device = find_target(target, parse_settings(pairs), wanted_runtime)
     space = find_space(space_name)
     resolutions = resolutions or space.resolutions_px
     space.require_resolutions(resolutions)

@@ -39,7 +39,7 @@ def list_(as_json: bool) -> None:
     for target in found.values():
         listing.add_row(target.name, target.connection, target.address, target.description)
     print_wide(listing)
-    answer.print("\nuser@host and tcp:HOST:PORT need no entry. Your own are read from:")
+    answer.print("\nuser@host, adb:SERIAL and tcp:HOST:PORT need no entry. Your own are read from:")
     for path in files():
         answer.print(f"  {path.absolute()}{'' if path.exists() else ' (not there)'}", markup=False)
 
@@ -57,7 +57,7 @@ def show(name: str, as_json: bool) -> None:
     for column in listing.columns:
         column.justify = "left"
     values = _as_json(target)
-    for key in ("description", "connection", "address", "runtimes", "precision", "set", "suggest", "notes"):
+    for key in ("description", "connection", "address", "models", "runtimes", "precision", "set", "suggest", "notes"):
         value = values[key]
         if isinstance(value, dict):
             value = ", ".join(f"{setting}={state}" for setting, state in value.items())
@@ -138,6 +138,7 @@ def _as_json(target: Target) -> dict[str, Any]:
         "description": target.description,
         "connection": target.connection,
         "address": target.address,
+        "models": list(target.models),
         "runtimes": list(target.runtimes),
         "precision": target.precision,
         "set": {**target.settings, **target.conditions},

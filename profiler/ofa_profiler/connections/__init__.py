@@ -21,10 +21,17 @@ def _ssh(target: Target) -> Connection:
     return SshConnection(target)
 
 
+def _adb(target: Target) -> Connection:
+    from ofa_profiler.connections.adb import AdbConnection  # adbutils, too
+
+    return AdbConnection(target)
+
+
 _BUILT_IN: dict[str, Callable[[Target], Connection]] = {
     "local": LocalConnection,
     "tcp": TcpConnection,
     "ssh": _ssh,
+    "adb": _adb,
 }
 
 

@@ -1,5 +1,6 @@
 """What every Connection does."""
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,7 +20,9 @@ class Connection:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self.name = target.name  # of the device, for people
         self.say: Callable[[str], None] = lambda text: None  # what happens to the link, for the user
+        self.given_up = threading.Event()  # nobody waits any more for a lost link to be mended
         self._agent: Agent | None = None
 
     @property
@@ -45,7 +48,7 @@ class Connection:
             try:
                 self._agent = self.open()
             except (Unreachable, AgentLost) as failure:
-                if not self.patience_s:
+                if not self.patience_s or self.given_up.is_set():
                     raise
                 if time.monotonic() + pause_s > deadline:
                     raise Unreachable(
@@ -53,11 +56,11 @@ class Connection:
                         "command goes on from there"
                     ) from None
                 self.say(f"{failure}; trying again in {pause_s:.0f} s")
-                time.sleep(pause_s)
+                self.given_up.wait(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
             if self.patience_s:
-                self.say(f"{self.target.name} is there again")
+                self.say(f"{self.name} is there again")
             return
 
     def open(self) -> Agent:

@@ -1,0 +1,101 @@
+"""Connection ``adb``: phones, by serial or by model; several of one model share a campaign."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from ofa_profiler.client import Agent
+from ofa_profiler.connections.adb.binary import SETTING as BINARY
+from ofa_profiler.connections.adb.phone import PhoneConnection
+from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone
+from ofa_profiler.connections.connection import Connection
+from ofa_profiler.targets import Target
+from ofa_tables.errors import DeviceError, Unreachable, UsageError
+
+SETTINGS = ("adb-server", BINARY, "min-battery", "python", "reconnect-s")
+
+
+class AdbConnection(Connection):
+    """The phones of a target: those whose serials are its address, or every connected one of its models."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self.require_settings(SETTINGS)
+        if not target.address and not target.models:
+            raise UsageError(
+                f"{target.name} says neither which phone nor which model; write address = 'SERIAL' or models = ['…'] "
+                f"below [{target.name}] into ./targets.toml, or call it by --target adb:SERIAL"
+            )
+        self._server = AdbServer(target.settings.get("adb-server", ""))
+        self._members: tuple[PhoneConnection, ...] = ()
+
+    @property
+    def members(self) -> Sequence[Connection]:
+        if not self._members:
+            serials = chosen(self.target, self._server.devices())
+            if len(serials) > 1:
+                self.say(f"{len(serials)} phones share the work: {', '.join(serials)}")
+            self._members = tuple(
+                PhoneConnection(self.target, Phone(self._server, serial, _name(self.target, serial, len(serials))))
+                for serial in serials
+            )
+            for member in self._members:
+                member.say = self.say
+        return self._members
+
+    def open(self) -> Agent:
+        return self.members[0].agent
+
+    def reopen(self) -> None:
+        self.members[0].reopen()
+        self._agent = self.members[0].agent
+
+    def steps(self) -> Iterator[tuple[str, str]]:
+        for member in self.members:
+            yield from member.steps()
+
+    def clean(self) -> str:
+        return "; ".join(member.clean() for member in self.members)
+
+    def close(self) -> None:
+        for member in self._members:
+            member.close()
+
+
+def chosen(target: Target, listed: Sequence[Listed]) -> list[str]:
+    """The serials of the phones that a target means. Raises DeviceError, Unreachable: never is another one taken."""
+    if target.address:
+        return [_by_serial(target.name, serial.strip(), listed) for serial in target.address.split(",")]
+    fitting = [phone for phone in listed if phone.usable and _is_one(phone.model, target.models)]
+    if not fitting:
+        raise Unreachable(
+            f"no {target.name} is connected (model {' or '.join(target.models)}); {_others(listed)}; plug it in, "
+            "switch USB debugging on, or name another phone with --target adb:SERIAL"
+        )
+    return [_by_serial(target.name, phone.serial, listed) for phone in fitting]
+
+
+def _by_serial(name: str, serial: str, listed: Sequence[Listed]) -> str:
+    same = [phone for phone in listed if phone.serial == serial]
+    if not same:
+        raise Unreachable(f"{name}: no phone has the serial {serial}; {_others(listed)}; plug it in")
+    if len(same) > 1:
+        raise DeviceError(f"{name}: {len(same)} phones have the serial {serial}; unplug all but one of them")
+    if not same[0].usable:
+        raise Unreachable(f"{name} ({serial}): {same[0].advice}")
+    return serial
+
+
+def _is_one(model: str, patterns: Sequence[str]) -> bool:
+    """adb writes what is neither letter nor digit as an underscore."""
+    plain = ("".join(c if c.isalnum() or c in "*?" else "_" for c in pattern) for pattern in patterns)
+    return any(fnmatchcase(model, pattern) for pattern in plain)
+
+
+def _others(listed: Sequence[Listed]) -> str:
+    if not listed:
+        return "adb sees no phone at all"
+    return "adb sees " + ", ".join(f"{phone}{'' if phone.usable else ': ' + phone.advice}" for phone in listed)
+
+
+def _name(target: Target, serial: str, phones: int) -> str:
+    return target.name if phones == 1 else f"{target.name} {serial}"

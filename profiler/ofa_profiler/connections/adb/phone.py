@@ -1,0 +1,164 @@
+"""One phone: its agent on it, where it has a Python, or beside it."""
+
+import re
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+
+from ofa_agent import lock, wire
+from ofa_agent.conditions.android import Heat, is_android
+from ofa_profiler.client import CHANNEL_OPTIONS, Agent
+from ofa_profiler.connections.adb import binary
+from ofa_profiler.connections.adb.server import Phone
+from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
+from ofa_profiler.connections.adb.termux import Termux
+from ofa_profiler.connections.connection import Connection
+from ofa_profiler.connections.deploy import Deployment, Link
+from ofa_profiler.connections.process import AgentProcess
+from ofa_profiler.connections.tunnel import Tunnel
+from ofa_profiler.targets import Target
+from ofa_tables.errors import DeviceError, DeviceHeld, Unreachable, UsageError
+
+BESIDE = "benchmark_model"  # Runtimes whose names begin so run beside the phone
+PLACES = ("/data/local/tmp",)
+RECONNECT_S = 300.0
+# Below this most phones begin to save power.
+LEAST_BATTERY = 0.2
+FREE_S = 60.0
+
+
+class PhoneConnection(Connection):
+    def __init__(self, target: Target, phone: Phone) -> None:
+        super().__init__(target)
+        self.phone = phone
+        self.name = phone.name
+        self.patience_s = self.seconds("reconnect-s", RECONNECT_S)
+        self._process: AgentProcess | None = None
+        self._tunnel: Tunnel | None = None
+        self._channel: grpc.Channel | None = None
+
+    def open(self) -> Agent:
+        """By the first of the target's runtimes that the phone can be measured with. Raises DeviceError, which says
+        what each of them lacks."""
+        self._require_there()
+        self._require_charge()
+        reasons = []
+        for runtime in dict.fromkeys(BESIDE if name.startswith(BESIDE) else name for name in self.target.runtimes):
+            try:
+                return self._beside() if runtime == BESIDE else self._on_it(runtime)
+            except (Unreachable, DeviceHeld):
+                raise
+            except DeviceError as reason:
+                reasons.append(f"{runtime}: {reason}")
+        raise DeviceError(f"{self.target.name} ({self.phone.serial}) has none of its runtimes: {'; '.join(reasons)}")
+
+    def steps(self) -> Iterator[tuple[str, str]]:
+        self._require_there()
+        yield "reach", f"{self.phone.serial} by the adb server at {self.phone.server}"
+        self._require_charge()
+        yield "battery", self._charge()
+
+    def clean(self) -> str:
+        removed = []
+        for link in self._links():
+            deployment = Deployment(link, self.phone.name, PLACES)
+            deployment.end()
+            removed += deployment.remove()
+        ran = self.phone.run('IFS= read -r folder; [ -d "$folder" ] || exit 3; rm -rf "$folder"', FOLDER)
+        removed += [FOLDER] if ran.ok else []
+        return f"{self.phone.serial}: removed {', '.join(removed) or 'nothing: nothing of ours was there'}"
+
+    def close(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._tunnel is not None:
+            self._tunnel.close()
+            self._tunnel = None
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    def _beside(self) -> Agent:
+        """An agent of this machine that has the phone run TFLite's tool."""
+        abi = AdbShell(self.phone).run("getprop", "ro.product.cpu.abi").output
+        tool = binary.find(self.target.settings, abi, self.target.name)
+        home = Path(lock.home()) / "phones" / re.sub(r"[^\w.-]", "-", self.phone.serial)
+        command = [
+            *(sys.executable, "-m", "ofa_profiler.beside", "serve", f"--server={self.phone.server}"),
+            *(f"--serial={self.phone.serial}", f"--name={self.target.name}", f"--binary={tool.absolute()}"),
+        ]
+        self._process = AgentProcess(command, home, {"OFA_AGENT_HOME": str(home)})
+        try:
+            agent = self._process.start(self.target.name)
+            missing = agent.describe()["missing_runtimes"]
+        except DeviceError:
+            self.close()
+            raise
+        if BESIDE in missing:
+            self.close()
+            raise DeviceError(missing[BESIDE])
+        return agent
+
+    def _on_it(self, runtime: str) -> Agent:
+        """An agent on the phone, of whichever user there has a Python; reached through a stream of adb."""
+        reasons = []
+        for link in self._links():
+            deployment = Deployment(link, self.target.name, PLACES)
+            try:
+                python = deployment.choose((runtime,), self.target.settings.get("python", ""))
+            except Unreachable:
+                raise
+            except DeviceError as reason:
+                reasons.append(str(reason))
+                continue
+            deployment.end()  # of an earlier command of ours; another host's is held, and says so below
+            started = deployment.start(python, secrets.token_hex(16))
+            self._tunnel = self.phone.tunnel(started.port)
+            self._channel = grpc.insecure_channel(self._tunnel.address, CHANNEL_OPTIONS)
+            return Agent(self._channel, self.target.name, started.token)
+        raise DeviceError(reasons[-1])
+
+    def _links(self) -> list[Link]:
+        """Those that may have a Python: adb's own user, and Termux's where it lets adb in."""
+        termux = Termux(self.phone)
+        return [self.phone, *([termux] if termux.is_there() else [])]
+
+    def _require_there(self) -> None:
+        listed = self.phone.listed()
+        if listed is None or not listed.usable:
+            raise self.phone.lost("")
+
+    def _require_charge(self) -> None:
+        least = self._least_battery()
+        condition = self._heat()
+        if condition is not None and 0 < condition.battery < least:
+            raise DeviceError(
+                f"{self.target.name} ({self.phone.serial}): the battery is at {condition.battery:.0%}, and phones slow "
+                f"down to save it; charge it to {least:.0%}, or measure on with --set min-battery=0"
+            )
+
+    def _charge(self) -> str:
+        condition = self._heat()
+        if condition is None:
+            return "not told"
+        return f"{condition.battery:.0%}, {condition.temperatures_c.get('battery', 0.0):.0f} °C"
+
+    def _heat(self) -> wire.Message | None:
+        shell = AdbShell(self.phone)
+        if not is_android(shell):
+            return None
+        condition = wire.Condition()
+        Heat().read(shell, condition)
+        return condition
+
+    def _least_battery(self) -> float:
+        text = self.target.settings.get("min-battery")
+        try:
+            percent = LEAST_BATTERY * 100 if text is None else float(text)
+        except ValueError:
+            raise UsageError(f"--set min-battery takes percent, such as 20, not {text!r}") from None
+        return percent / 100

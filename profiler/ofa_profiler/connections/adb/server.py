@@ -1,0 +1,297 @@
+"""The adb server, here or on another host, and the phones that it has; adbutils speaks its protocol.
+
+https://android.googlesource.com/platform/packages/modules/adb: docs/user/adb.1.md, SERVICES.TXT, SYNC.TXT,
+shell_protocol.h.
+"""
+
+import contextlib
+import os
+import re
+import socket
+import stat
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import adbutils
+from adbutils.errors import AdbConnectionError, AdbError, AdbTimeout
+
+from ofa_agent.shell import Ran
+from ofa_profiler.connections.deploy import COMMAND_S
+from ofa_profiler.connections.tunnel import CHUNK, Tunnel
+from ofa_tables.errors import DeviceError, Unreachable, UsageError
+
+DEFAULT_PORT = 5037
+CONNECT_S = 10.0
+START_S = 20.0
+PUSH_S = 300.0
+OLDEST_SERVER = 39  # of Android 8's platform tools; older ones do not know what shells and features we ask for
+
+# Packets of shell_v2: kind, length, content.
+STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
+PACKET = struct.Struct("<BI")
+
+ADVICE = {
+    "unauthorized": "it does not trust this computer yet: unlock it, and tap Allow under 'Allow USB debugging?'",
+    "authorizing": "it is being asked whether it trusts this computer: unlock it, and tap Allow",
+    "offline": "it is offline: unlock it, unplug it and plug it in again, or try adb reconnect offline",
+    "no": "this user may not open it: install its udev rules (Debian: android-sdk-platform-tools-common), replug it",
+    "recovery": "it is in recovery: start Android with adb reboot",
+    "sideload": "it waits for a sideload: start Android with adb reboot",
+    "bootloader": "it is in its boot loader: start Android with fastboot reboot",
+    "connecting": "it is just connecting: try again in a moment",
+}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A phone as the server lists it; only one in the state ``device`` can be used."""
+
+    serial: str
+    state: str
+    model: str = ""
+
+    @property
+    def usable(self) -> bool:
+        return self.state == "device"
+
+    @property
+    def advice(self) -> str:
+        return ADVICE.get(self.state, f"its state is {self.state}")
+
+    def __str__(self) -> str:
+        return f"{self.serial} ({self.model or self.state})"
+
+
+class AdbServer:
+    """``address`` is ``host[:port]``; empty: what the environment says, as adb reads it, or this machine's."""
+
+    def __init__(self, address: str = "") -> None:
+        self.host, self.port = _host_and_port(address)
+        self._client = adbutils.AdbClient(self.host, self.port, CONNECT_S)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def devices(self) -> list[Listed]:
+        """Every device that the server knows, in whatever state. Raises DeviceError."""
+        self._require()
+        try:
+            return [Listed(info.serial, info.state, info.tags.get("model", "")) for info in self._client.list(True)]
+        except (AdbError, OSError) as error:
+            raise Unreachable(f"the adb server at {self} failed: {error}") from None
+
+    def watch(self) -> Iterator[dict[str, str]]:
+        """The state of every device by serial, now and whenever one changes. Raises Unreachable where the server
+        ends."""
+        try:
+            with self._client.make_connection() as connection:
+                connection.send_command("host:track-devices")
+                connection.check_okay()
+                connection.conn.settimeout(None)
+                while True:
+                    lines = connection.read_string_block().splitlines()
+                    words = (line.split() for line in lines)
+                    yield {pair[0]: pair[1] for pair in words if len(pair) > 1}
+        except (AdbError, OSError, ValueError) as error:
+            raise Unreachable(f"the adb server at {self} is gone: {error}") from None
+
+    def open(self, serial: str, service: str, timeout_s: float) -> socket.socket:
+        """A stream to a service of a phone. Raises AdbError, OSError."""
+        connection = self._client.device(serial).open_transport(timeout=timeout_s)
+        try:
+            connection.send_command(service)
+            connection.check_okay()
+        except BaseException:
+            connection.close()
+            raise
+        return connection.conn
+
+    def _require(self) -> None:
+        """Starts a server where none is and one can be. Raises DeviceError."""
+        if not self._answers():
+            if self.host not in ("127.0.0.1", "localhost", "::1"):
+                raise Unreachable(
+                    f"no adb server answers at {self}; start one there with adb -a -P {self.port} nodaemon server, or "
+                    f"lead its port here with ssh -L {self.port}:localhost:{self.port} {self.host}"
+                )
+            self._start()
+        try:
+            version = self._client.server_version()
+        except (AdbError, OSError, ValueError) as error:
+            raise DeviceError(
+                f"what answers at {self} is no adb server: {error}; give another --set adb-server"
+            ) from None
+        if version < OLDEST_SERVER:
+            raise DeviceError(
+                f"the adb server at {self} is of version {version}, {OLDEST_SERVER} or later is needed; end it with "
+                "adb kill-server, so that a newer adb starts its own"
+            )
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), CONNECT_S):
+            return True
+        return False
+
+    def _start(self) -> None:
+        try:
+            adb = adbutils.adb_path()
+        except AdbError:
+            raise DeviceError("there is no adb here; install it, such as with sudo apt install adb") from None
+        try:
+            done = subprocess.run(
+                [adb, "-P", str(self.port), "start-server"], capture_output=True, text=True, timeout=START_S
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise DeviceError(f"{adb} does not start a server: {error}") from None
+        if done.returncode:
+            said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+            raise DeviceError(f"{adb} starts no server at {self}: {said[-1]}")
+
+
+class Phone:
+    """One phone by its serial. ``name`` is for messages. Every call has a time-out."""
+
+    def __init__(self, server: AdbServer, serial: str, name: str) -> None:
+        self.server = server
+        self.serial = serial
+        self.name = name
+
+    def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
+        """Runs a script of ours by the phone's ``sh``. ``lines`` is what it reads, one each, then the payload: data
+        never becomes part of a script. Raises Unreachable."""
+        assert not any("\n" in line for line in lines)
+        deadline = time.monotonic() + timeout_s
+        with self._open(f"shell,v2,raw:{script.strip()}") as stream:
+            told = "".join(f"{line}\n" for line in lines).encode() + payload
+            threading.Thread(target=_feed, args=(stream, told), daemon=True).start()
+            said: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+            try:
+                while True:
+                    kind, content = _packet(stream, deadline)
+                    if kind == EXIT:
+                        return Ran(content[0], *(_text(said[of]) for of in (STDOUT, STDERR)))
+                    said.setdefault(kind, []).append(content)
+            except TimeoutError:
+                return Ran(124, "", f"no answer within {timeout_s:g} s")
+            except (OSError, EOFError) as error:
+                raise self.lost(error) from None
+
+    def push(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """A file, whole or not at all. Raises DeviceError with the phone's own words where it takes none."""
+        draft = f"{path}.part"
+        try:
+            self._send(draft, content, mode)
+        except DeviceError:
+            with contextlib.suppress(DeviceError):  # half a file would keep the room that is lacking
+                self.run('IFS= read -r path; rm -f "$path"', draft)
+            raise
+        ran = self.run('IFS= read -r draft; IFS= read -r path; mv -f "$draft" "$path"', draft, path)
+        if not ran.ok:
+            raise DeviceError(f"{self.name}: {path} cannot be written: {ran.error or ran.output}")
+
+    def tunnel(self, port: int) -> Tunnel:
+        """To the phone's ``127.0.0.1:port``: the streams that ``adb forward`` opens, also by a server elsewhere."""
+        return Tunnel(lambda: self._plain(f"tcp:{port}"), (AdbError,))
+
+    def listed(self) -> Listed | None:
+        """As the server lists it now; None where it does not. Raises DeviceError."""
+        return next((phone for phone in self.server.devices() if phone.serial == self.serial), None)
+
+    def lost(self, error: object) -> Unreachable:
+        """Why nothing comes from it any more, for people."""
+        try:
+            listed = self.listed()
+        except DeviceError as gone:
+            return Unreachable(f"{self.name}: {gone}")
+        if listed is None:
+            return Unreachable(f"{self.name} ({self.serial}) is unplugged; plug it in again")
+        if not listed.usable:
+            return Unreachable(f"{self.name} ({self.serial}): {listed.advice}")
+        return Unreachable(f"{self.name} ({self.serial}) does not answer adb ({error or 'closed'})")
+
+    @contextlib.contextmanager
+    def _open(self, service: str) -> Iterator[socket.socket]:
+        try:
+            stream = self.server.open(self.serial, service, CONNECT_S)
+        except (AdbError, AdbTimeout, AdbConnectionError, OSError) as error:
+            raise self.lost(error) from None
+        with stream:
+            yield stream
+
+    def _plain(self, service: str) -> socket.socket:
+        stream = self.server.open(self.serial, service, CONNECT_S)
+        stream.settimeout(None)
+        return stream
+
+    def _send(self, path: str, content: bytes, mode: int) -> None:
+        with self._open("sync:") as stream:
+            stream.settimeout(PUSH_S)
+            target = f"{path},{stat.S_IFREG | mode}".encode()
+            try:
+                stream.sendall(b"SEND" + struct.pack("<I", len(target)) + target)
+                for start in range(0, len(content), CHUNK):
+                    chunk = content[start : start + CHUNK]
+                    stream.sendall(b"DATA" + struct.pack("<I", len(chunk)) + chunk)
+                stream.sendall(b"DONE" + struct.pack("<I", int(time.time())))
+            except TimeoutError:
+                raise self.lost(f"a push of {len(content)} bytes took longer than {PUSH_S:g} s") from None
+            except OSError:
+                pass  # it stopped reading; it says why
+            try:
+                answer, length = struct.unpack("<4sI", _exactly(stream, 8))
+                said = _exactly(stream, length).decode(errors="replace") if answer == b"FAIL" else ""
+            except (OSError, EOFError) as error:
+                raise self.lost(error) from None
+        if answer != b"OKAY":
+            raise DeviceError(f"{self.name} does not take {os.path.basename(path)} ({len(content)} bytes): {said}")
+
+
+def _packet(stream: socket.socket, deadline: float) -> tuple[int, bytes]:
+    kind, length = PACKET.unpack(_exactly(stream, PACKET.size, deadline))
+    return kind, _exactly(stream, length, deadline)
+
+
+def _exactly(stream: socket.socket, size: int, deadline: float | None = None) -> bytes:
+    """Raises TimeoutError, EOFError, OSError."""
+    content = b""
+    while len(content) < size:
+        if deadline is not None:
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            stream.settimeout(left_s)
+        chunk = stream.recv(size - len(content))
+        if not chunk:
+            raise EOFError
+        content += chunk
+    return content
+
+
+def _feed(stream: socket.socket, told: bytes) -> None:
+    with contextlib.suppress(OSError):  # it ended without reading everything
+        for start in range(0, len(told), CHUNK):
+            chunk = told[start : start + CHUNK]
+            stream.sendall(PACKET.pack(STDIN, len(chunk)) + chunk)
+        stream.sendall(PACKET.pack(CLOSE_STDIN, 0))
+
+
+def _text(parts: list[bytes]) -> str:
+    return b"".join(parts).decode(errors="replace").strip()
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    if not address:
+        socket_spec = os.environ.get("ADB_SERVER_SOCKET", "")
+        address = socket_spec.removeprefix("tcp:") if socket_spec.startswith("tcp:") else ""
+    if not address:
+        host = os.environ.get("ANDROID_ADB_SERVER_ADDRESS") or os.environ.get("ANDROID_ADB_SERVER_HOST") or "127.0.0.1"
+        address = f"{host}:{os.environ.get('ANDROID_ADB_SERVER_PORT', DEFAULT_PORT)}"
+    found = re.fullmatch(r"(?:\[?([^\[\]]+?)\]?:)?(\d{1,5})|([^:]+)", address)
+    if not found:
+        raise UsageError(f"--set adb-server takes HOST or HOST:PORT, not {address!r}")
+    host, port, alone = found.groups()
+    return alone or host or "127.0.0.1", int(port or DEFAULT_PORT)

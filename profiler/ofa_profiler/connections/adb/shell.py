@@ -1,0 +1,165 @@
+"""A phone's Shell: what is asked goes to it in one adb call, for each call takes tens of milliseconds."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ofa_agent.shell import Ran, Shell
+from ofa_profiler.connections.adb.server import Phone
+from ofa_tables.errors import Unreachable
+
+FOLDER = "/data/local/tmp/ofa-profile"
+CORES = f"{FOLDER}/cores"  # what the next command may run on, as a list; absent: whatever Android allows
+ONLINE = "/sys/devices/system/cpu/online"
+
+# Reads a mark, then requests: a kind and its words, one a line, an empty line behind the last. What it holds can be
+# ended by END, where its host is gone.
+BATCH = r"""
+IFS= read -r mark
+running=/data/local/tmp/ofa-profile/running
+while IFS= read -r kind; do
+  set --
+  while IFS= read -r word && [ -n "$word" ]; do set -- "$@" "$word"; done
+  case $kind in
+    read) cat "$1" 2>/dev/null ;;
+    list) (IFS=; set +f; for path in $1; do [ -e "$path" ] && echo "$path"; done; true) ;;
+    run) "$@" </dev/null ;;
+    hold) "$@" </dev/null & echo $! > $running; wait $!; code=$?; rm -f $running; (exit $code) ;;
+  esac
+  code=$?
+  echo; echo "$mark $code"; echo "$mark" >&2
+done
+"""
+WRITE = 'IFS= read -r path; [ -e "$path" ] || exit 2; cat > "$path"'
+KEEP = "mkdir -p /data/local/tmp/ofa-profile && cat > /data/local/tmp/ofa-profile/cores"
+FREE = "rm -f /data/local/tmp/ofa-profile/cores"
+END = r"""
+running=/data/local/tmp/ofa-profile/running
+[ -s $running ] || exit 0
+read -r pid < $running
+kill -9 "$pid" 2>/dev/null
+rm -f $running
+"""
+NOT_THERE = 2
+# Commands that conditions ask tell of things that change slowly.
+COMMANDS_AGE_S = 5.0
+FILES_AGE_S = 0.2
+
+
+class Request(NamedTuple):
+    """``read`` a path, ``list`` a pattern, ``run`` a command; ``hold`` is a command that may have to be ended."""
+
+    kind: str
+    words: tuple[str, ...]
+
+
+class AdbShell(Shell):
+    """Raises Unreachable, beside what a Shell raises, where the phone is gone."""
+
+    def __init__(self, phone: Phone) -> None:
+        self.phone = phone
+
+    def read(self, path: str) -> str | None:
+        (ran,) = self.ask([Request("read", (path,))])
+        return ran.output.replace("\0", "") if ran.ok else None
+
+    def write(self, path: str, text: str) -> None:
+        ran = self.phone.run(WRITE, path, payload=text.encode())
+        if ran.code == NOT_THERE and not ran.error:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        if not ran.ok:
+            raise PermissionError(13, "Permission denied (a phone that is not rooted lets nobody set it)", path)
+
+    def list(self, pattern: str) -> list[str]:
+        (ran,) = self.ask([Request("list", (pattern,))])
+        return sorted(ran.output.splitlines())
+
+    def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
+        (ran,) = self.ask([Request("run", command)], timeout_s)
+        return ran
+
+    def pinned(self) -> str | None:
+        return self.read(CORES) or self.read(ONLINE)
+
+    def pin(self, cpus: str) -> Ran:
+        everything = cpus == self.read(ONLINE)
+        return self.phone.run(FREE) if everything else self.phone.run(KEEP, payload=cpus.encode())
+
+    def ask(self, requests: Sequence[Request], timeout_s: float = 10.0) -> tuple[Ran, ...]:
+        """The answers to all, in one call; where it took too long, the last answers say so."""
+        mark = f"ofa-profile:{secrets.token_hex(8)}"
+        lines = [mark]
+        for request in requests:
+            assert all(word and "\n" not in word for word in request.words)
+            lines += [request.kind, *request.words, ""]
+        ran = self.phone.run(BATCH, *lines, timeout_s=timeout_s)
+        if not ran.ok:
+            return (ran,) * len(requests)
+        said = ran.output.split(f"{mark} ")
+        complained = ran.error.split(mark)
+        answers = []
+        for index in range(len(requests)):
+            if index + 1 >= len(said):
+                answers.append(Ran(126, "", f"{self.phone.name}'s shell answered less than it was asked"))
+                continue
+            output = said[index].partition("\n")[2] if index else said[index]
+            answers.append(Ran(int(said[index + 1].split(None, 1)[0]), output.strip(), complained[index].strip()))
+        return tuple(answers)
+
+    def end_running(self) -> None:
+        """Ends what a host that is gone left running."""
+        self.phone.run(END)
+
+
+class Snapshot(Shell):
+    """A phone's Shell for who asks the same things again and again: what has grown old is fetched in one call, with
+    all else that was asked since the last one. A phone that is gone answers nothing."""
+
+    def __init__(self, shell: AdbShell, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._shell = shell
+        self._clock_s = clock_s
+        self._known: dict[Request, tuple[float, Ran]] = {}
+        self._asked: dict[Request, None] = {}
+
+    def read(self, path: str) -> str | None:
+        ran = self._answer(Request("read", (path,)))
+        return ran.output.replace("\0", "") if ran.ok else None
+
+    def write(self, path: str, text: str) -> None:
+        self._known.clear()
+        self._shell.write(path, text)
+
+    def list(self, pattern: str) -> list[str]:
+        return sorted(self._answer(Request("list", (pattern,))).output.splitlines())
+
+    def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
+        if command[:1] == ("dumpsys",) or command[:1] == ("getprop",):
+            return self._answer(Request("run", command))
+        self._known.clear()
+        return self._shell.run(*command, timeout_s=timeout_s)
+
+    def pinned(self) -> str | None:
+        return self.read(CORES) or self.read(ONLINE)
+
+    def pin(self, cpus: str) -> Ran:
+        self._known.clear()
+        return self._shell.pin(cpus)
+
+    def _answer(self, request: Request) -> Ran:
+        now_s = self._clock_s()
+        self._asked[request] = None
+        if self._is_old(request, now_s):
+            wanted = [asked for asked in self._asked if self._is_old(asked, now_s)]
+            self._asked = {request: None}
+            try:
+                answers = self._shell.ask(wanted, timeout_s=30.0)
+            except Unreachable as gone:
+                return Ran(126, "", str(gone))
+            at_s = self._clock_s()
+            self._known.update((asked, (at_s, ran)) for asked, ran in zip(wanted, answers, strict=True))
+        return self._known[request][1]
+
+    def _is_old(self, request: Request, now_s: float) -> bool:
+        age_s = COMMANDS_AGE_S if request.kind == "run" else FILES_AGE_S
+        return request not in self._known or now_s - self._known[request][0] > age_s

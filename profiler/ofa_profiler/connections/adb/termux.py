@@ -1,0 +1,31 @@
+"""Termux: the app that brings a Python to a phone. Its builds for debugging let adb in by ``run-as``.
+
+https://github.com/termux/termux-app: "Debugging"; its files lie in the app's own folder.
+"""
+
+from ofa_agent.shell import Ran
+from ofa_profiler.connections.adb.server import Phone
+from ofa_profiler.connections.deploy import COMMAND_S
+
+APP = "com.termux"
+FILES = f"/data/data/{APP}/files"
+# Its user comes in without any of its environment; the script comes as a line, for run-as takes words alone.
+ENTER = f"""
+exec run-as {APP} {FILES}/usr/bin/env PREFIX={FILES}/usr HOME={FILES}/home TMPDIR={FILES}/usr/tmp LANG=en_US.UTF-8 \
+PATH={FILES}/usr/bin LD_LIBRARY_PATH={FILES}/usr/lib \
+{FILES}/usr/bin/sh -c 'IFS= read -r script; eval "$(printf %b "$script")"'
+"""
+
+
+class Termux:
+    """A Link to the app's user on a phone."""
+
+    def __init__(self, phone: Phone) -> None:
+        self._phone = phone
+
+    def is_there(self) -> bool:
+        return self._phone.run(f"run-as {APP} true").ok
+
+    def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
+        encoded = script.strip().replace("\\", "\\\\").replace("\n", "\\n")
+        return self._phone.run(ENTER, encoded, *lines, payload=payload, timeout_s=timeout_s)
