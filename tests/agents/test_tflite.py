@@ -9,7 +9,7 @@ import pytest
 from ofa_agent import operators as ops
 from ofa_agent import probe, runtimes, wire
 from ofa_agent.models import BadModel, ModelCache
-from ofa_agent.runtimes import Malformed, OutOfMemory, Unsupported
+from ofa_agent.runtimes import Malformed, OutOfMemory, Unsupported, litert_profiler
 from ofa_agent.runtimes import tflite as runtime
 from ofa_agent.wire import SeededValues
 from ofa_profiler.lowering import lower
@@ -224,3 +224,72 @@ def test_values_that_cannot_be_made_are_a_bad_model(tmp_path, chunk, why):
         cache.receive(message)
     (message,) = wire.model_messages(wire.model_id_of([b"good"]), [b"good"])
     assert cache.receive(message)
+
+
+# Blocks inside networks.
+
+
+@pytest.fixture
+def profiler(litert):
+    if not hasattr(runtimes.find("tflite"), "load_profiled"):
+        pytest.skip("the profiler of this LiteRT is not known")
+
+
+def network_of(parts):
+    return ops.concatenate("network:test", parts)
+
+
+FIRST = ops.Block("first", (8, 32, 32), (ops.Conv(8, 64, 3, 2), ops.Activation("hard_swish")))
+SECOND = ops.Block(
+    "second",
+    (64, 16, 16),
+    (ops.SqueezeExcite(64, 16), ops.Activation("relu6"), ops.Conv(64, 64, 5, 2, 64), ops.Activation("relu")),
+)
+LAST = ops.Block("last", (64, 8, 8), (ops.Pool(), ops.Linear(64, 10)))
+PARTS = (FIRST, SECOND, LAST)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_operators_are_timed_inside_a_network(tmp_path, profiler, precision):
+    network = network_of(PARTS)
+    path = tmp_path / "model"
+    path.write_bytes(wire.model_bytes(lower("tflite", network, 1, precision).chunks))
+    job = job_of(network, precision=precision)
+    loaded = runtimes.find("tflite").load_profiled(network, job, str(path))
+    for _ in range(5):
+        loaded.run()
+    told = loaded.told()
+    fused = [isinstance(op, ops.Activation) and op.function in ("relu", "relu6") for op in network.operators]
+    assert told.operator_ns.shape == (5, len(network.operators))
+    assert [kernels == 0 for kernels in told.kernels] == fused
+    assert ((told.operator_ns == 0) == fused).all()
+    loaded.run()  # and nothing more is told
+    plain = runtimes.find("tflite").load(network, job, str(path))
+    plain.run()
+    assert np.array_equal(loaded.output(), plain.output())
+    loaded.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_agent_times_blocks_inside_a_network(host, visit_of, profiler, precision):
+    network = network_of(PARTS)
+    model = lower("tflite", network, 1, precision)
+    visit = visit_of("tflite")
+    visit.job.CopyFrom(job_of(network, precision=precision))
+    visit.job.model_id = model.model_id
+    for part in PARTS:
+        visit.job.parts.add(key=part.key, operators=len(part.operators))
+    measurement = host.take(visit, model)
+    assert measurement.status == "ok", measurement.error
+    assert [part.key for part in measurement.parts] == ["first", "second", "last"]
+    medians = [np.median(part.samples_ns) for part in measurement.parts]
+    assert medians[2] < min(medians[:2]), "a pool and ten outputs are by far the least of the three"
+
+
+def test_kernels_that_are_no_nodes_own_belong_to_the_node_that_asked_for_them():
+    nodes = [("DEQUANTIZE", 0), ("PAD", 0), ("CONV_2D", 0), ("HARD_SWISH", 1), ("MUL", 2), ("FULLY_CONNECTED", 4)]
+    tags = ["Convolution (NHWC, F32) IGEMM", "HARD_SWISH", "Multiply (ND)", "Clamp (NC)", "Static Reshape (NC)"]
+    assert litert_profiler.owners_of([*tags, "Fully Connected (NC, F32) GEMM"], nodes) == [0, 1, 2, 2, 4, 4]
+    for others in (tags, [*tags[::-1], "Fully Connected"], [*tags, "Fully Connected", "Fully Connected"]):
+        with pytest.raises(Unsupported, match="told of other kernels than the model's"):
+            litert_profiler.owners_of(others, nodes)

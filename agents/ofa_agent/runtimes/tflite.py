@@ -6,18 +6,29 @@ Values lie channels-last, as in every deployed model.
 
 import ctypes
 import importlib
+import re
 from functools import lru_cache
 from importlib import util
-from typing import Any, Tuple
+from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
 from ofa_agent.operators import Block, product, seeded
-from ofa_agent.runtimes import Loaded, Malformed, OutOfMemory, RuntimeFailure, Unsupported
+from ofa_agent.parts import Profiled
+from ofa_agent.runtimes import (
+    Loaded,
+    LoadedProfiled,
+    Malformed,
+    OutOfMemory,
+    RuntimeFailure,
+    Unsupported,
+    litert_profiler,
+)
 
 INPUT_SEED = 1
 FILE_ID = b"TFL3"
 PRECISIONS = ("fp32", "fp16", "int8")
+OPERATOR_NAME = re.compile(r"operator(\d+)")
 
 # What each is imported as, the newer first.
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
@@ -29,6 +40,8 @@ class TfliteRuntime:
 
     def __init__(self, delegate: str = "") -> None:
         self._delegate = delegate
+        if not delegate and _has_profiler():
+            self.load_profiled = self._load_profiled
 
     def version(self) -> str:
         """Raises Unsupported where this device lacks the delegate, or has what cannot work together."""
@@ -42,6 +55,12 @@ class TfliteRuntime:
         try:
             return _TfliteLoaded(self._interpreter(job.settings, model_path), block, job.settings)
         except Exception as error:  # its exceptions are ValueError and RuntimeError, told apart by their text
+            raise _typed(error) from None
+
+    def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
+        try:
+            return _TfliteProfiled(self._interpreter(job.settings, model_path), block, job.settings, model_path)
+        except Exception as error:
             raise _typed(error) from None
 
     def _interpreter(self, settings: Any, model_path: str) -> Any:
@@ -99,7 +118,32 @@ class _TfliteLoaded(Loaded):
         return np.ascontiguousarray(_moved(values, 1)).reshape(self._shape)
 
 
-cpu, gpu = TfliteRuntime(), TfliteRuntime(GPU_DELEGATE)
+class _TfliteProfiled(_TfliteLoaded, LoadedProfiled):
+    """Runs a profiled twin until it is asked what it took, and then the interpreter."""
+
+    def __init__(self, interpreter: Any, block: Block, settings: Any, model_path: str) -> None:
+        super().__init__(interpreter, block, settings)
+        package_file = importlib.import_module(_installed()[0]).__file__ or ""
+        twin = litert_profiler.ProfiledModel(package_file, model_path, settings.threads, self._values)
+        self._twin: Optional[litert_profiler.ProfiledModel] = twin
+        self._operators = len(block.operators)
+
+    def run(self) -> object:
+        if not self._twin:
+            return super().run()
+        self._twin.run()
+        return None
+
+    def told(self) -> Profiled:
+        assert self._twin
+        told = self._twin.told(_nodes(self._interpreter), self._operators)
+        self.close()
+        return told
+
+    def close(self) -> None:
+        if self._twin:
+            self._twin.close()
+            self._twin = None
 
 
 @lru_cache(maxsize=None)
@@ -118,6 +162,25 @@ def _version(package: str, distribution: str) -> str:
         return metadata.version(distribution)
     except Exception:  # before Python 3.8, or put here without its metadata
         return str(getattr(importlib.import_module(package), "__version__", "of unknown version"))
+
+
+def _has_profiler() -> bool:
+    try:
+        package, version = _installed()
+    except Unsupported:
+        return False
+    return package == "ai_edge_litert" and version.startswith(litert_profiler.KNOWN)
+
+
+def _nodes(interpreter: Any) -> List[Tuple[str, int]]:
+    """The file's nodes: their names, and whose they are, which their outputs' names say."""
+    names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
+    nodes = []
+    for node in interpreter._get_ops_details():
+        owner = OPERATOR_NAME.match(names.get(node["outputs"][0], ""))
+        if owner and node["op_name"] != "DELEGATE":
+            nodes.append((node["op_name"], int(owner.group(1))))
+    return nodes
 
 
 def _module() -> Any:
@@ -159,3 +222,6 @@ def _typed(error: Exception) -> Exception:
     if any(sign in text for sign in ("valid Flatbuffer", "identifier", "schema version", "Could not open", "Mmap")):
         return Malformed(text)
     return error
+
+
+cpu, gpu = TfliteRuntime(), TfliteRuntime(GPU_DELEGATE)
