@@ -40,6 +40,7 @@ MODELS = f"{FOLDER}/models"
 MOST_MODELS_BYTES = 512 << 20
 # The tool has no rule of its own for when a phone is warm: clocks take about so long to rise.
 WARMUP_S = 0.1
+FINE_NS = 50_000
 BURST_S = 0.05
 SPARE_S = 5.0  # of a Visit's time-out, to end what hangs
 REFERENCE_AGE_S = 1.5  # the reference's run after a Visit is the one before the next, where that follows at once
@@ -158,26 +159,30 @@ class PhoneBench:
         budget = wire.budget_of(visit.budget)
         own = self._command(job, model, budget)
         of_reference = self._command(visit.reference, reference, budget) if reference else None
-        fresh = reference == self._reference[0] and time.monotonic() - self._reference[1] < REFERENCE_AGE_S
+        fresh = (
+            visit.reference.model_id == self._reference[0] and time.monotonic() - self._reference[1] < REFERENCE_AGE_S
+        )
         before = [of_reference] if of_reference and not fresh else []
         after = [of_reference] if of_reference else []
         answers = self._run([*before, own, *after], visit.budget.visit_timeout_s - SPARE_S)
-        report = _report(answers[len(before)])
+        report = _report(answers[len(before)], job)
         measurement.condition_after.CopyFrom(self._condition())
         _fill(measurement, report)
         if of_reference:
-            self._tell_reference(measurement, answers, bool(before), reference)
+            self._tell_reference(measurement, answers, bool(before), visit)
 
-    def _tell_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, model: str) -> None:
+    def _tell_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, visit: Any) -> None:
         try:
-            reports = [_report(ran) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
+            reports = [_report(ran, visit.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
         except RuntimeFailure as error:
             measurement.reference_error = str(error)
             self._reference = ("", 0.0, 0, 0)
             return
-        first = (_figure_ns(reports[0]), reports[0].mean_ns) if ran_before else self._reference[2:]
-        last = _figure_ns(reports[-1]), reports[-1].mean_ns
-        self._reference = (model, time.monotonic(), *last)
+        first = (
+            (_median_ns(reports[0]) or reports[0].mean_ns, reports[0].mean_ns) if ran_before else self._reference[2:]
+        )
+        last = _median_ns(reports[-1]) or reports[-1].mean_ns, reports[-1].mean_ns
+        self._reference = (visit.reference.model_id, time.monotonic(), *last)
         measurement.reference_before_ns, measurement.reference_after_ns = first[0], last[0]
         measurement.reference_mean_ns = (first[1] + last[1]) // 2
         measurement.timed_ns += sum(report.count * report.mean_ns for report in reports)
@@ -190,7 +195,7 @@ class PhoneBench:
             graph=model,
             threads=job.settings.threads,
             delegate=DELEGATES[job.settings.runtime],
-            allow_fp16=job.settings.precision == "fp16",
+            fp16=job.settings.precision == "fp16",
             warmup_s=min(WARMUP_S, budget.warmup_s),
             min_s=max(BURST_S, budget.burst_min_s),
             max_s=max(BURST_S, budget.burst_max_s),
@@ -243,13 +248,13 @@ class PhoneBench:
         return {path: int(size) for size, path in (line.split(" ", 1) for line in told.splitlines())}
 
 
-def _report(ran: Ran) -> Report:
-    return benchmark_model.parse(ran.output, ran.error, ran.code)
+def _report(ran: Ran, job: Any) -> Report:
+    return benchmark_model.parse(ran.output, ran.error, ran.code, DELEGATES[job.settings.runtime])
 
 
-def _figure_ns(report: Report) -> int:
-    """The median where this version tells one."""
-    return report.median_ns or report.mean_ns
+def _median_ns(report: Report) -> int:
+    """0 where this version tells none, or in whole µs that are too coarse for it: the mean has six digits."""
+    return report.median_ns if report.median_ns >= FINE_NS else 0
 
 
 def _fill(measurement: Any, report: Report) -> None:
@@ -257,7 +262,7 @@ def _fill(measurement: Any, report: Report) -> None:
     measurement.summary.CopyFrom(
         wire.Summary(
             count=report.count,
-            median_ns=report.median_ns,
+            median_ns=_median_ns(report),
             mean_ns=report.mean_ns,
             std_ns=report.std_ns,
             min_ns=report.min_ns,

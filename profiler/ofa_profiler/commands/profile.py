@@ -123,6 +123,8 @@ def profile(
             for name in calibrations(table):
                 Comparer(table, find_space(name)).teach()  # what it was taught over has changed
             table.store.put("conditions", {"set": dict(device.conditions), "not_set": outcome.not_set})
+            if outcome.factors or outcome.set_aside:
+                table.store.put("devices", list_devices(outcome))
             summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
     if as_json:
         print_json(summary)
@@ -182,6 +184,19 @@ def summarise(
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),
         "waited_seconds": round(outcome.waited_seconds, 3),
+        **({"devices": list_devices(outcome)} if outcome.factors or outcome.set_aside else {}),
+    }
+
+
+def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Of each that shared the work: its Visits, what it takes over what they take in the median, why it was left out."""
+    return {
+        name: {
+            "visits": outcome.shares[name],
+            "factor": outcome.factors.get(name),
+            "set_aside": outcome.set_aside.get(name),
+        }
+        for name in sorted({*outcome.shares, *outcome.factors, *outcome.set_aside})
     }
 
 
@@ -201,6 +216,10 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
         )
     for setting, reason in outcome.not_set.items():
         answer.print(f"[yellow]not set[/]: {setting}: {escape(reason)}")
+    for name, facts in summary.get("devices", {}).items():
+        alike = "" if facts["factor"] is None else f", takes {facts['factor']:.3f} × what they take in the median"
+        aside = f"; set aside: {facts['set_aside']}" if facts["set_aside"] else ""
+        answer.print(f"{name}: {facts['visits']} visits{alike}{aside}", markup=False)
     if outcome.cooled_seconds:
         answer.print(f"[yellow]hot[/]: waited {outcome.cooled_seconds:.0f} s for the device to cool")
     for stretch in outcome.stretches:

@@ -31,6 +31,8 @@ _BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
     **dict.fromkeys(("torch", "torch-script", "torch-compile"), _none),
     **dict.fromkeys(("torch-cuda", "torch-cuda-script", "torch-cuda-compile", "torch-cuda-graph"), _none),
     **dict.fromkeys(("tflite", "tflite-gpu"), tflite.lower),
+    **dict.fromkeys(("benchmark_model", "benchmark_model-none", "benchmark_model-gpu"), tflite.lower),
+    **dict.fromkeys(("benchmark_model-nnapi", "benchmark_model-hexagon"), tflite.lower),
 }
 
 
