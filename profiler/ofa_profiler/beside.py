@@ -44,6 +44,7 @@ FINE_NS = 50_000
 BURST_S = 0.05
 SPARE_S = 5.0  # of a Visit's time-out, to end what hangs
 REFERENCE_AGE_S = 1.5  # the reference's run after a Visit is the one before the next, where that follows at once
+NO_REFERENCE = ("", 0.0, 0, 0)  # model, when it ran, median and mean in ns
 TOOK_TOO_LONG = 124  # as a Shell says it
 GONE_S = 20.0  # the agent ends when its phone is unplugged, and its worker with it
 
@@ -114,7 +115,7 @@ class PhoneBench:
         self._binary = binary
         self._run_by = self.version = ""
         self._models: dict[str, int] = {}
-        self._reference = ("", 0.0, 0, 0)  # model, when, median and mean in ns
+        self._reference = NO_REFERENCE
 
     def probe(self) -> Any:
         """The runtimes, as the worker's first message; the binary is on the phone by then, if it fits there."""
@@ -159,9 +160,8 @@ class PhoneBench:
         budget = wire.budget_of(visit.budget)
         own = self._command(job, model, budget)
         of_reference = self._command(visit.reference, reference, budget) if reference else None
-        fresh = (
-            visit.reference.model_id == self._reference[0] and time.monotonic() - self._reference[1] < REFERENCE_AGE_S
-        )
+        known, at_s, _, _ = self._reference
+        fresh = known == visit.reference.model_id and time.monotonic() - at_s < REFERENCE_AGE_S
         before = [of_reference] if of_reference and not fresh else []
         after = [of_reference] if of_reference else []
         answers = self._run([*before, own, *after], visit.budget.visit_timeout_s - SPARE_S)
@@ -172,19 +172,21 @@ class PhoneBench:
             self._tell_reference(measurement, answers, bool(before), visit)
 
     def _tell_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, visit: Any) -> None:
+        """What the reference took before and after: the run after the last Visit is the one before this, if fresh."""
         try:
             reports = [_report(ran, visit.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
         except RuntimeFailure as error:
             measurement.reference_error = str(error)
-            self._reference = ("", 0.0, 0, 0)
+            self._reference = NO_REFERENCE
             return
-        first = (
-            (_median_ns(reports[0]) or reports[0].mean_ns, reports[0].mean_ns) if ran_before else self._reference[2:]
+        told = [(_median_ns(report) or report.mean_ns, report.mean_ns) for report in reports]
+        (before_ns, before_mean_ns), (after_ns, after_mean_ns) = (
+            told[0] if ran_before else self._reference[2:],
+            told[-1],
         )
-        last = _median_ns(reports[-1]) or reports[-1].mean_ns, reports[-1].mean_ns
-        self._reference = (visit.reference.model_id, time.monotonic(), *last)
-        measurement.reference_before_ns, measurement.reference_after_ns = first[0], last[0]
-        measurement.reference_mean_ns = (first[1] + last[1]) // 2
+        self._reference = (visit.reference.model_id, time.monotonic(), after_ns, after_mean_ns)
+        measurement.reference_before_ns, measurement.reference_after_ns = before_ns, after_ns
+        measurement.reference_mean_ns = (before_mean_ns + after_mean_ns) // 2
         measurement.timed_ns += sum(report.count * report.mean_ns for report in reports)
 
     def _condition(self) -> Any:

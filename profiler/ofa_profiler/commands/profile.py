@@ -189,7 +189,7 @@ def summarise(
 
 
 def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Of each that shared the work: its Visits, what it takes over what they take in the median, why it was left out."""
+    """Of each that shared the work: its Visits, how it lies to the others, and why it was left out."""
     return {
         name: {
             "visits": outcome.shares[name],
