@@ -148,10 +148,12 @@ class Snapshot(Shell):
 
     def _answer(self, request: Request) -> Ran:
         now_s = self._clock_s()
+        wanted = [request]
+        if request in self._known and self._is_old(request, now_s):
+            wanted = [asked for asked in {**self._asked, request: None} if self._is_old(asked, now_s)]
+            self._asked = {}
         self._asked[request] = None
-        if self._is_old(request, now_s):
-            wanted = [asked for asked in self._asked if self._is_old(asked, now_s)]
-            self._asked = {request: None}
+        if request not in self._known or self._is_old(request, now_s):
             try:
                 answers = self._shell.ask(wanted, timeout_s=30.0)
             except Unreachable as gone:
@@ -162,4 +164,4 @@ class Snapshot(Shell):
 
     def _is_old(self, request: Request, now_s: float) -> bool:
         age_s = COMMANDS_AGE_S if request.kind == "run" else FILES_AGE_S
-        return request not in self._known or now_s - self._known[request][0] > age_s
+        return now_s - self._known[request][0] > age_s
