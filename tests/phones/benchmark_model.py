@@ -1,9 +1,9 @@
 """Stands in for TFLite's ``benchmark_model`` on this machine: the model is run for real, by LiteRT's interpreter.
 
-It takes the tool's flags, runs by its rules (``min_secs``, ``num_runs``, ``max_secs``) and prints what a version of 2025
-prints, so that what is read from it are true latencies. As the tool, it warns of a flag that it does not know, and goes
-on. Started as ``PYTHON benchmark_model.py --graph=…``, it is ready some 40 ms later. An accelerator is XNNPACK in truth,
-and inputs are the same number throughout.
+It takes the tool's flags, runs by its rules (``min_secs``, ``num_runs``, ``max_secs``) and prints what a version of
+2025 prints, so that what is read from it are true latencies. As the tool, it warns of a flag that it does not know, and
+goes on. Started as ``PYTHON benchmark_model.py --graph=…``, it runs the model some 50 ms later. An accelerator is XNNPACK
+in truth, and inputs are the same number throughout.
 
 How it deviates is told in the environment's ``OFA_STAND_IN``, or else in a file beside it, named as it and ending in
 ``.stand_in``: names between commas or blanks, most with ``=TEXT`` for models whose path or bytes hold that text alone:
@@ -67,7 +67,7 @@ BUILTIN_KERNELS, WITHOUT_XNNPACK = 1, 3
 
 
 class Failed(Exception):
-    pass
+    """Its arguments are the lines that say so."""
 
 
 class Deviations(dict):
@@ -92,7 +92,7 @@ class Log:
         self._old = old
 
     def info(self, text="", severity="INFO"):
-        print(text if self._old else "%s: %s" % (severity, text), flush=True)
+        print(text if self._old else f"{severity}: {text}", flush=True)
 
     def error(self, text):
         print(text if self._old else "ERROR: " + text, file=sys.stderr, flush=True)
@@ -102,22 +102,21 @@ def main(arguments):
     deviations = read_deviations()
     old = "old" in deviations
     log = Log(old)
-    flags, unknown = {}, []
+    model = Model(next((each[len("--graph=") :] for each in arguments if each.startswith("--graph=")), ""))
+    if deviations.of("wrong-abi", model):
+        print(f"/system/bin/sh: {sys.argv[0]}: not executable: 64-bit ELF file", file=sys.stderr)
+        return 126
+    if deviations.of("silent", model):
+        return 0
+    log.info("STARTING!")
     try:
         flags, unknown = parsed(arguments, YOUNGER_THAN_OLD if old else ())
-        model = Model(flags.get("graph", ""))
-        if deviations.of("wrong-abi", model):
-            print("/system/bin/sh: %s: not executable: 64-bit ELF file" % sys.argv[0], file=sys.stderr)
-            return 126
-        if deviations.of("silent", model):
-            return 0
-        log.info("STARTING!")
         if unknown:
             log.info("Unconsumed cmdline flags: " + " ".join(unknown), "WARN")
         benchmark(flags, model, deviations, log)
     except Failed as error:
-        log.error(str(error))
-        log.error("Benchmarking failed.")
+        for line in (*error.args, "Benchmarking failed."):
+            log.error(line)
         return 1
     return 0
 
@@ -147,7 +146,7 @@ def parsed(arguments, without):
         try:
             flags[name] = BOOLS[text] if kind is bool else kind(text)
         except (KeyError, ValueError):
-            raise Failed("Failed to parse flag '%s' against argv '%s'" % (name, argument)) from None
+            raise Failed(f"Failed to parse flag '{name}' against argv '{argument}'") from None
     return flags, unknown
 
 
@@ -158,22 +157,22 @@ def benchmark(flags, model, deviations, log):
     start_memory, start_us = resident_mb(), now_us()
     run = loaded(flags, model, deviations, log)
     init_us, init_memory = now_us() - start_us, resident_mb()
-    log.info("The input model file size (MB): %g" % (len(model.content) / 1e6))
-    log.info("Initialized session in %gms." % (init_us / 1e3))
+    log.info(f"The input model file size (MB): {len(model.content) / 1e6:g}")
+    log.info(f"Initialized session in {init_us / 1e3:g}ms.")
     told = {**DEFAULTS, **flags}
     warmup = burst(run, told["warmup_runs"], told["warmup_min_secs"], told, deviations, log)
     timed = burst(run, told["num_runs"], told["min_secs"], told, deviations, log)
     log.info(
-        "Inference timings in us: Init: %d, First inference: %d, Warmup (avg): %g, Inference (avg): %g"
-        % (init_us, warmup[0], mean(warmup), mean(timed))
+        f"Inference timings in us: Init: {init_us}, First inference: {warmup[0] if warmup else 0}, "
+        f"Warmup (avg): {mean(warmup):g}, Inference (avg): {mean(timed):g}"
     )
     log.info(
         "Note: as the benchmark tool itself affects memory footprint, the following is only APPROXIMATE to the actual "
         "memory footprint of the model at runtime. Take the information at your discretion."
     )
     footprint = "Peak memory footprint" if "old" in deviations else "Memory footprint delta from the start of the tool"
-    memory = (footprint, init_memory - start_memory, resident_mb() - start_memory)
-    log.info("%s (MB): init=%g overall=%g" % memory)
+    memory = (init_memory - start_memory, resident_mb() - start_memory)
+    log.info(f"{footprint} (MB): init={memory[0]:g} overall={memory[1]:g}")
     if flags.get("enable_op_profiling") and flags.get("profiling_output_csv_file"):
         write(flags["profiling_output_csv_file"], profile(timed).encode(), log)
     if flags.get("result_file_path"):
@@ -186,34 +185,34 @@ def log_flags(flags, log, old):
     log.info("Log parameter values verbosely: [0]")
     for name, (text, kind) in FLAGS.items():
         if name == "use_gpu" and "num_threads" in flags:
-            log.info("#threads used for CPU inference: [%d]" % flags["num_threads"])
+            log.info(f"#threads used for CPU inference: [{flags['num_threads']}]")
         if name in flags or (name in ALWAYS_LOGGED and not (old and name in YOUNGER_THAN_OLD)):
             value = flags.get(name, "")
-            log.info("%s: [%s]" % (text, value if kind is str else "%g" % value))
+            log.info(f"{text}: [{value if kind is str else format(float(value), 'g')}]")
 
 
 def loaded(flags, model, deviations, log):
     """What one inference is."""
-    interpreter, failure = None, ""
     try:
         interpreter = interpreter_of(model.path, flags)
     except ValueError as error:
-        raise Failed("%s\nERROR: Failed to load model %s" % (error, model.path)) from None
+        raise Failed(str(error), "Failed to load model " + model.path) from None
     log.info("Loaded model " + model.path)
     for name in (DELEGATES[flag] for flag in flags if flag in DELEGATES and flags[flag]):
-        log.info("%s delegate created." % name)
-        if name != "XNNPACK" and deviations.of("refuse", model):
-            if flags.get("require_full_delegation"):
-                failure = "Following operations are not supported by %s delegate:\nCONV_2D: refused." % name
-                raise Failed(failure + "\nERROR: Disallowed CPU fallback detected.")
-            applied = "Though %s delegate is explicitly applied, the model graph will not be executed by the delegate."
+        log.info(f"{name} delegate created.")
+        refused = name != "XNNPACK" and deviations.of("refuse", model)
+        if refused and flags.get("require_full_delegation"):
+            unsupported = f"Following operations are not supported by {name} delegate:"
+            raise Failed(unsupported, "CONV_2D: Operation is not supported.", "Disallowed CPU fallback detected.")
+        if refused:
+            applied = "Though {} delegate is explicitly applied, the model graph will not be executed by the delegate."
         else:
-            applied = "Explicitly applied %s delegate, and the model graph will be completely executed by the delegate."
-        log.info(applied % name)
+            applied = "Explicitly applied {} delegate, and the model graph will be completely executed by the delegate."
+        log.info(applied.format(name))
     try:
         allocate(interpreter)
     except RuntimeError as error:
-        raise Failed("%s\nERROR: Failed to allocate tensors!" % error) from None
+        raise Failed(str(error), "Failed to allocate tensors!") from None
     if deviations.of("crash", model):
         return crash
     if deviations.of("hang", model):
@@ -229,7 +228,7 @@ def interpreter_of(path, flags):
         without_numpy()
         from ai_edge_litert import _pywrap_litert_interpreter_wrapper as litert
     except ImportError as error:
-        raise Failed("this stand-in needs ai-edge-litert: %s" % error) from None
+        raise Failed(f"this stand-in needs ai-edge-litert: {error}") from None
     kernels = BUILTIN_KERNELS if flags.get("use_xnnpack", True) else WITHOUT_XNNPACK
     threads = max(1, flags.get("num_threads", 1))
     return litert.CreateWrapperFromFile(path, kernels, [], [], False, False, threads, False, False, False, False)
@@ -238,15 +237,12 @@ def interpreter_of(path, flags):
 def without_numpy():
     """LiteRT's extension needs numpy's, and not the many modules that numpy's package imports for its users."""
     found = importlib.util.find_spec("numpy")
-    if (
-        found is None
-        or "numpy" in sys.modules
-        or not os.path.isdir(os.path.join(os.path.dirname(found.origin), "_core"))
-    ):
+    where = os.path.dirname(found.origin) if found else ""
+    if not os.path.isdir(os.path.join(where, "_core")):  # an older one, laid out otherwise
         return
-    for name in ("numpy", "numpy._core"):
+    for name, path in (("numpy", where), ("numpy._core", os.path.join(where, "_core"))):
         sys.modules[name] = types.ModuleType(name)
-        sys.modules[name].__path__ = [os.path.join(os.path.dirname(found.origin), *name.split(".")[1:])]
+        sys.modules[name].__path__ = [path]
 
 
 def allocate(interpreter):
@@ -269,8 +265,8 @@ def crash():
 def burst(run, least_runs, least_s, told, deviations, log):
     """Runs by the tool's rule. How long each took, in µs."""
     log.info(
-        "Running benchmark for at least %d iterations and at least %g seconds but terminate if exceeding %g seconds."
-        % (least_runs, least_s, told["max_secs"])
+        f"Running benchmark for at least {least_runs} iterations and at least {least_s:g} seconds but "
+        f"terminate if exceeding {told['max_secs']:g} seconds."
     )
     clock, delay_s, taken = time.perf_counter_ns, told.get("run_delay", -1.0), []
     gc.collect()
@@ -293,12 +289,15 @@ def burst(run, least_runs, least_s, told, deviations, log):
 def statistics(taken, percentiles):
     if not taken:
         return "count=0"
+    text = f"count={len(taken)}"
     if min(taken) == max(taken):
-        text = "count=%d curr=%d%s" % (len(taken), taken[-1], "(all same)" if len(taken) > 1 else "")
+        text += f" curr={taken[-1]}" + ("(all same)" if len(taken) > 1 else "")
     else:
-        values = (len(taken), taken[0], taken[-1], min(taken), max(taken), mean(taken), deviation(taken))
-        text = "count=%d first=%d curr=%d min=%d max=%d avg=%g std=%d" % values
-    return text + (" p5=%d median=%d p95=%d" % tuple(percentile(taken, p) for p in (5, 50, 95)) if percentiles else "")
+        text += f" first={taken[0]} curr={taken[-1]} min={min(taken)} max={max(taken)}"
+        text += f" avg={mean(taken):g} std={deviation(taken)}"
+    if percentiles:
+        text += f" p5={percentile(taken, 5)} median={percentile(taken, 50)} p95={percentile(taken, 95)}"
+    return text
 
 
 def mean(taken):
@@ -315,12 +314,11 @@ def percentile(taken, percent):
 
 def profile(taken):
     """A delegate that tells nothing of its insides, as CSV."""
-    first_ms, mean_ms = taken[0] / 1e3, mean(taken) / 1e3
     return (
         "Operator-wise Profiling Info for Regular Benchmark Runs:\n"
         "============================== Run Order ==============================\n"
-        "node type, first, avg_ms, %%, cdf%%, mem KB, times called, name\n"
-        "TfLiteXNNPackDelegate, %g, %g, 100%%, 100%%, 0, 1, []:0\n\n" % (first_ms, mean_ms)
+        "node type, first, avg_ms, %, cdf%, mem KB, times called, name\n"
+        f"TfLiteXNNPackDelegate, {taken[0] / 1e3:g}, {mean(taken) / 1e3:g}, 100%, 100%, 0, 1, []:0\n\n"
     )
 
 
@@ -329,7 +327,7 @@ def result(init_us, warmup, timed, size, memory):
     figures = [mean(timed), min(timed), max(timed), deviation(timed), *(percentile(timed, p) for p in (50, 5, 95))]
     figures += [init_us, warmup[0], mean(warmup)]
     latency = b"".join(struct.pack("<Bf", i << 3 | 5, each / 1e3) for i, each in enumerate(figures, 1))
-    footprints = b"".join(bytes([i << 3]) + varint(int(each * 1024)) for i, each in enumerate(memory[1:], 1))
+    footprints = b"".join(bytes([i << 3]) + varint(int(each * 1024)) for i, each in enumerate(memory, 1))
     misc = struct.pack("<Bf", 1 << 3 | 5, size / 1e6) + b"\x10" + varint(len(timed)) + b"\x18" + varint(len(warmup))
     return b"".join(bytes([i << 3 | 2]) + varint(len(m)) + m for i, m in enumerate((latency, footprints, misc), 2))
 

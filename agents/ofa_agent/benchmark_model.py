@@ -1,0 +1,437 @@
+"""TFLite's ``benchmark_model``: its command line, and what it prints. Pure functions over text; nothing is run here.
+
+The tool prints statistics, never the runs they are of, in µs: counts, extremes and percentiles are exact, means have
+six digits. Versions differ in their words, and none tells its own:
+
+    2019        ``Average inference timings in us: Warmup: …, Init: …, Inference: …`` closes the output
+    2020 on     ``Inference timings in us: Init: …, First inference: …, Warmup (avg): …, Inference (avg): …``
+    2023 on     each line begins with its severity: ``INFO: ``
+    2025 on     percentiles, ``p5= median= p95=`` behind ``std=``; ``--result_file_path`` keeps all this in protobuf
+
+A flag that a version does not know is not an error to it, only «Unconsumed»: it goes on and measures something else. So
+does a delegate that could not be created. Both are failures here.
+
+Another tool bears the same name: LiteRT's, for its CompiledModel. It shares the lines of statistics, not the flags.
+"""
+
+import re
+import struct
+from typing import Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, Type
+
+from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported
+
+# As the tool calls them when it says that it applied one; "none" are TFLite's own kernels.
+DELEGATES = {"xnnpack": "XNNPACK", "none": "", "gpu": "GPU", "nnapi": "NNAPI", "hexagon": "Hexagon"}
+ACCELERATORS = ("gpu", "nnapi", "hexagon")
+
+# Where Google keeps the tool, built every night, by the ABI as Android's ro.product.cpu.abi has it.
+NIGHTLY = "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
+PREBUILT = {
+    "arm64-v8a": NIGHTLY + "android_aarch64_benchmark_model",
+    "armeabi-v7a": NIGHTLY + "android_arm_benchmark_model",
+}
+# What an ELF file's header calls its machine; Android has no other.
+MACHINES = {0xB7: "arm64-v8a", 0x28: "armeabi-v7a", 0x3E: "x86_64", 0x03: "x86", 0xF3: "riscv64"}
+
+# Means are printed with six digits.
+ROUNDING = 1e-5
+LONGEST_QUOTE = 300
+
+_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_SEVERITY = re.compile(r"^(?:INFO|WARN|WARNING|ERROR|FATAL|VERBOSE): (?:\[[\w./-]+:\d+\] ?)?")
+_RUNS = re.compile(r"^Running benchmark for at least \d+ iterations and at least %s seconds" % _NUMBER)
+_STATISTICS = re.compile(
+    r"^count=(?P<count>\d+)"
+    r"(?: curr=(?P<same>\d+)(?:\(all same\))?|"
+    r" first=(?P<first>\d+) curr=\d+ min=(?P<min>\d+) max=(?P<max>\d+) avg=%s std=(?P<std>\d+))"
+    r"(?: p5=\d+ median=(?P<median>\d+) p95=\d+)?$" % _NUMBER.replace("(", "(?P<mean>", 1)
+)
+_CLOSING = (
+    re.compile(
+        r"^Inference timings in us: Init: (?P<init>\d+), First inference: (?P<first>\d+), "
+        r"Warmup \(avg\): %s, Inference \(avg\): %s$"
+        % (_NUMBER.replace("(", "(?P<warmup>", 1), _NUMBER.replace("(", "(?P<mean>", 1))
+    ),
+    re.compile(
+        r"^Average inference timings in us: Warmup: %s, Init: (?P<init>\d+), (?:Inference|no stats): %s$"
+        % (_NUMBER.replace("(", "(?P<warmup>", 1), _NUMBER.replace("(", "(?P<mean>", 1))
+    ),
+)
+_APPLIED = re.compile(r"^(?:Explicitly a|A)pplied (\w+) delegate(?:,.* (completely|partially) executed\b.*)?")
+
+# Why it ended early, the first that fits; the line that fits is quoted.
+_CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple(
+    (re.compile(pattern), failure, text)
+    for pattern, failure, text in (
+        (r"bad_alloc|[Oo]ut of memory|Cannot allocate memory|CL_(OUT_OF|MEM_OBJECT_ALLOC)", OutOfMemory, ""),
+        (
+            r"not executable: |[Ee]xec format error|cannot execute|syntax error: unexpected|unexpected e_machine"
+            r"|bad ELF magic|(32|64)-bit instead of (32|64)-bit|position.independent executables",
+            Unsupported,
+            "benchmark_model is built for another ABI than the device's",
+        ),
+        (
+            r"CANNOT LINK EXECUTABLE|error while loading shared libraries|version `\S+' not found",
+            Unsupported,
+            "benchmark_model does not link on this device",
+        ),
+        (
+            r"^\S*\b(sh|env|taskset): .*(not found|No such file or directory)",
+            Unsupported,
+            "benchmark_model is not there, or built for another ABI, whose linker the device lacks",
+        ),
+        (
+            r"Didn't find op|unresolved custom op|Op builtin_code out of range",
+            Unsupported,
+            "benchmark_model is older than the model",
+        ),
+        (
+            r"Disallowed CPU fallback|Failed to apply \w+ delegate|Could not create \w+ delegate"
+            r"|acceleration is unsupported|operations are not supported by",
+            Unsupported,
+            "the delegate refuses the model",
+        ),
+        (
+            r"valid Flatbuffer|model identifier|schema version|Could not open|Mmap of|[Ff]ailed to load (the )?model"
+            r"|Failed to initialize model loader",
+            Malformed,
+            "",
+        ),
+        (
+            r"=+ BENCHMARK RESULTS =+",
+            Unsupported,
+            "this is LiteRT's benchmark_model for its CompiledModel; take TFLite's, of the same name",
+        ),
+        (r"failed to prepare|Failed to allocate tensors", Unsupported, "no kernel takes the model"),
+        (r"Failed to parse flag", Unsupported, "this version of benchmark_model reads a flag otherwise"),
+    )
+)
+# What it goes on after, and then measures something else than it was asked to.
+_WITHOUT = "the model ran without the delegate"
+_DEVIATIONS = (
+    (re.compile(r"^Unconsumed cmdline flags: (?!--result_file_path=\S*$)"), "this benchmark_model does not know flags"),
+    (re.compile(r"^Could not create \w+ delegate"), _WITHOUT),
+    (re.compile(r"acceleration is unsupported on this platform"), _WITHOUT),
+    (re.compile(r"^Though \w+ delegate is explicitly applied, .* will not be"), _WITHOUT),
+)
+_CRASHES = re.compile(r"Segmentation fault|Bus error|Illegal instruction|Aborted|Killed|terminating with uncaught")
+_FAILED = "Benchmarking failed."
+
+
+class Options(NamedTuple):
+    """``min_runs`` runs at least, and ``min_s`` seconds, but no run is begun after ``max_s``; so for the warm-up.
+
+    ``nnapi_accelerator`` and ``hexagon_libraries`` are for their delegates alone. ``result_path`` needs a version of
+    2025; ``profile_path`` is where a CSV file of operators is left, and the tool is slower then.
+    """
+
+    graph: str
+    threads: int = 1
+    delegate: str = "xnnpack"
+    fp16: bool = False
+    warmup_s: float = 0.5
+    min_s: float = 1.0
+    max_s: float = 150.0
+    min_runs: int = 50
+    nnapi_accelerator: str = ""
+    hexagon_libraries: str = ""
+    result_path: str = ""
+    profile_path: str = ""
+
+
+class Report(NamedTuple):
+    """One run of the tool, in ns; 0 where its version does not tell.
+
+    ``first_ns`` is the first inference of all, which opens the warm-up. The others are of the timed runs after it.
+    ``samples_ns`` is empty: no version tells single runs.
+    """
+
+    count: int  # type: ignore[assignment]  # hides a method of tuples
+    first_ns: int
+    min_ns: int
+    max_ns: int
+    mean_ns: int
+    std_ns: int
+    median_ns: int = 0
+    warmup_count: int = 0
+    warmup_mean_ns: int = 0
+    init_ns: int = 0
+    samples_ns: Tuple[int, ...] = ()
+
+
+class OperatorTime(NamedTuple):
+    name: str
+    type: str
+    avg_ms: float
+
+
+class _Statistics(NamedTuple):
+    line: str
+    runs: int
+    first_us: int
+    min_us: int
+    max_us: int
+    mean_us: float
+    std_us: int
+    median_us: int
+
+
+def command(binary: str, options: Options) -> List[str]:
+    """The command line. Raises Unsupported for a delegate that the tool has not."""
+    if options.delegate not in DELEGATES:
+        raise Unsupported("benchmark_model has no delegate %r; it has %s" % (options.delegate, ", ".join(DELEGATES)))
+    flags = {
+        "graph": options.graph,
+        "num_threads": str(options.threads),
+        "warmup_runs": "1",
+        "warmup_min_secs": "%g" % options.warmup_s,
+        "num_runs": str(options.min_runs),
+        "min_secs": "%g" % options.min_s,
+        "max_secs": "%g" % options.max_s,
+    }
+    flags.update(_delegate_flags(options))
+    if options.profile_path:
+        flags.update(enable_op_profiling="true", profiling_output_csv_file=options.profile_path)
+    if options.result_path:
+        flags["result_file_path"] = options.result_path
+    return [binary] + ["--%s=%s" % flag for flag in flags.items()]
+
+
+def _delegate_flags(options: Options) -> Dict[str, str]:
+    fp16 = "true" if options.fp16 else "false"
+    if options.delegate in ("xnnpack", "none"):  # said either way: unsaid, versions differ in what they apply
+        forced = {"xnnpack_force_fp16": "true"} if options.fp16 and options.delegate == "xnnpack" else {}
+        return dict(forced, use_xnnpack="true" if options.delegate == "xnnpack" else "false")
+    flags = {"use_" + options.delegate: "true", "require_full_delegation": "true"}
+    if options.delegate == "gpu":
+        flags["gpu_precision_loss_allowed"] = fp16
+    if options.delegate == "nnapi":
+        flags["allow_fp16"] = fp16
+        if options.nnapi_accelerator:
+            flags["nnapi_accelerator_name"] = options.nnapi_accelerator
+    if options.delegate == "hexagon" and options.hexagon_libraries:
+        flags["hexagon_lib_path"] = options.hexagon_libraries
+    return flags
+
+
+def abi(head: bytes) -> str:
+    """What an executable's first 20 bytes say it is built for; empty where it is no ELF file of a known machine."""
+    if len(head) < 20 or head[:4] != b"\x7fELF" or head[5] != 1:
+        return ""
+    return MACHINES.get(struct.unpack_from("<H", head, 18)[0], "")
+
+
+def parse(stdout: str, stderr: str, exit_code: int, delegate: str = "") -> Report:
+    """What the tool measured. With ``delegate``, one of DELEGATES, it must also have said that this one ran the model.
+
+    Raises Unsupported, OutOfMemory, Malformed, and RuntimeFailure for a crash, each with the line that decided it.
+    """
+    lines = [_SEVERITY.sub("", line.strip()) for line in stdout.splitlines() + stderr.splitlines()]
+    lines = [line for line in lines if line]
+    if not lines:
+        raise RuntimeFailure("benchmark_model printed nothing and %s" % _ended(exit_code))
+    if exit_code or _FAILED in lines or not any(map(_closing, lines)):
+        _refuse(lines, exit_code)
+    for sign, text in _DEVIATIONS:
+        for line in filter(sign.search, lines):
+            raise Unsupported(_quoted(text, line))
+    _check_delegate(lines, delegate)
+    return _report(lines)
+
+
+def _refuse(lines: List[str], exit_code: int) -> NoReturn:
+    for sign, failure, text in _CAUSES:
+        for at, line in enumerate(lines):
+            if sign.search(line):  # what ends in a colon is told in the next
+                raise failure(_quoted(text, " ".join(lines[at : at + 2]) if line.endswith(":") else line))
+    crashed = [line for line in lines if _CRASHES.search(line)]
+    if crashed or exit_code >= 128 or exit_code < 0:
+        raise RuntimeFailure(_quoted("benchmark_model crashed, it %s" % _ended(exit_code), (crashed or lines)[-1]))
+    said = [line for line in lines if line != _FAILED] or lines
+    if exit_code or _FAILED in lines:
+        raise RuntimeFailure(_quoted("benchmark_model failed, it %s" % _ended(exit_code), said[-1]))
+    raise Malformed(_quoted("benchmark_model's output ends without «Inference timings in us: …»", lines[-1]))
+
+
+def _check_delegate(lines: List[str], delegate: str) -> None:
+    applied = {found.group(1): found for found in map(_APPLIED.search, lines) if found}
+    for name in (DELEGATES[each] for each in ACCELERATORS):
+        if name in applied and applied[name].group(2) == "partially":
+            raise Unsupported(_quoted("a part of the model ran on the CPU", applied[name].group(0)))
+    name = DELEGATES[delegate] if delegate else ""
+    if name and name not in applied:
+        raise Unsupported("benchmark_model did not say that the %s delegate ran the model" % name)
+
+
+def _report(lines: List[str]) -> Report:
+    closings = [found.groupdict() for found in map(_closing, lines) if found]
+    closing = closings[0]
+    if any(other != closing for other in closings):
+        raise Malformed("benchmark_model gave two summaries that differ: %s, and %s" % (closing, closings[-1]))
+    bursts = list(_bursts(lines))
+    if len(bursts) != 2:
+        raise Malformed("benchmark_model told of %d bursts, not of a warm-up and of the timed runs" % len(bursts))
+    warmup, timed = bursts
+    for told, burst in ((closing["warmup"], warmup), (closing["mean"], timed)):
+        if not _near(float(told), burst.mean_us):
+            raise Malformed(_quoted("benchmark_model's summary says a mean of %s µs, but" % told, burst.line))
+    if closing.get("first") not in (None, str(warmup.first_us)):
+        raise Malformed(_quoted("the summary says a first inference of %s µs, but" % closing["first"], warmup.line))
+    return Report(
+        count=timed.runs,
+        first_ns=warmup.first_us * 1000,
+        min_ns=timed.min_us * 1000,
+        max_ns=timed.max_us * 1000,
+        mean_ns=round(timed.mean_us * 1000),
+        std_ns=timed.std_us * 1000,
+        median_ns=timed.median_us * 1000,
+        warmup_count=warmup.runs,
+        warmup_mean_ns=round(warmup.mean_us * 1000),
+        init_ns=int(closing["init"]) * 1000,
+    )
+
+
+def _bursts(lines: List[str]) -> Iterator[_Statistics]:
+    """The line of statistics behind each announcement of runs; what the profiler prints has lines like it."""
+    announced = False
+    for line in lines:
+        if _RUNS.search(line):
+            announced = True
+        elif line.startswith("count=") and announced:
+            announced = False
+            yield _statistics(line)
+        elif line.startswith("count="):
+            raise Malformed(_quoted("statistics of runs that were not announced", line))
+
+
+def _statistics(line: str) -> _Statistics:
+    found = _STATISTICS.match(line)
+    if not found or not int(found.group("count")):
+        raise Malformed(_quoted("statistics that make no sense", line))
+    told = found.groupdict()
+    same = told["same"]  # one run, or several of the same length
+    low, high = int(same or told["min"]), int(same or told["max"])
+    mean = float(same or told["mean"])
+    median = int(told["median"] or 0)
+    if not mean:
+        raise Malformed(_quoted("runs of 0 µs: too short for benchmark_model's clock", line))
+    if not low * (1 - ROUNDING) <= mean <= high * (1 + ROUNDING) or (told["median"] and not low <= median <= high):
+        raise Malformed(_quoted("statistics that contradict each other", line))
+    return _Statistics(
+        line=line,
+        runs=int(told["count"]),
+        first_us=int(same or told["first"]),
+        min_us=low,
+        max_us=high,
+        mean_us=mean,
+        std_us=int(told["std"] or 0),
+        median_us=median or int(same or 0),
+    )
+
+
+def read_result(data: bytes) -> Report:
+    """What ``--result_file_path`` left: a BenchmarkResult, whose figures are ms in single precision.
+
+    Of the warm-up and of the initialisation it tells as the text does; of the delegate nothing, so parse that too.
+    Raises Malformed.
+    """
+    try:
+        _, parts = _message(data)
+        _, latency = _message(parts[2])
+        misc, _ = _message(parts[4])
+        names = ("mean", "min", "max", "std", "median", "p5", "p95", "init", "first", "warmup")
+        told = {name: round(struct.unpack("<f", latency[i])[0] * 1e6) for i, name in enumerate(names, 1)}
+        count, warmup_count = misc[2], misc[3]
+    except (KeyError, IndexError, ValueError, OverflowError, struct.error):
+        raise Malformed("benchmark_model's result file of %d bytes is damaged or cut off" % len(data)) from None
+    middle = (told["mean"], told["median"])
+    if count < 1 or not told["mean"] or not 0 <= told["min"] <= min(middle) or max(middle) > told["max"]:
+        raise Malformed("benchmark_model's result file contradicts itself: %d runs, in ns %s" % (count, told))
+    return Report(
+        count=count,
+        first_ns=told["first"],
+        min_ns=told["min"],
+        max_ns=told["max"],
+        mean_ns=told["mean"],
+        std_ns=told["std"],
+        median_ns=told["median"],
+        warmup_count=warmup_count,
+        warmup_mean_ns=told["warmup"],
+        init_ns=told["init"],
+    )
+
+
+def operator_times(csv_text: str) -> List[OperatorTime]:
+    """What ``--profiling_output_csv_file`` left: the operators in the order in which they ran.
+
+    A delegate that takes a whole graph is one operator, unless it tells of its own. Raises Malformed.
+    """
+    lines = [line.strip() for line in csv_text.splitlines()]
+    try:
+        start = lines.index("Operator-wise Profiling Info for Regular Benchmark Runs:") + 1
+        heads = next(i for i in range(start, len(lines)) if lines[i].startswith("node type, "))
+        columns = lines[heads].split(", ")
+        average, last = columns.index("avg_ms"), columns.index("name")
+    except (ValueError, StopIteration):
+        raise Malformed("benchmark_model's profile has no table of operators") from None
+    times = []
+    for line in lines[heads + 1 :]:
+        if not line or line.startswith("="):
+            break
+        cells = line.split(", ", last)
+        try:
+            times.append(OperatorTime(cells[last], cells[0], float(cells[average])))
+        except (ValueError, IndexError):
+            raise Malformed(_quoted("benchmark_model's profile is cut off", line)) from None
+    if not times:
+        raise Malformed("benchmark_model's profile tells of no operator")
+    return times
+
+
+def _message(data: bytes) -> Tuple[Dict[int, int], Dict[int, bytes]]:
+    """The fields of one protobuf message: its varints, and all others as bytes. Raises IndexError, ValueError."""
+    numbers = {}  # type: Dict[int, int]
+    others = {}  # type: Dict[int, bytes]
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        kind, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
+        if kind == 0:
+            numbers[key >> 3], at = _varint(data, at)
+            continue
+        if kind == 2:
+            size, at = _varint(data, at)
+        if kind not in (1, 2, 5) or at + size > len(data):
+            raise ValueError("no message of protobuf")
+        others[key >> 3] = data[at : at + size]
+        at += size
+    return numbers, others
+
+
+def _varint(data: bytes, at: int) -> Tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = data[at]
+        value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+        if shift > 63:
+            raise ValueError("no message of protobuf")
+
+
+def _closing(line: str) -> "Optional[re.Match[str]]":
+    return next(filter(None, (form.match(line) for form in _CLOSING)), None)
+
+
+def _near(left: float, right: float) -> bool:
+    return abs(left - right) <= ROUNDING * max(left, right)
+
+
+def _ended(exit_code: int) -> str:
+    signal = -exit_code if exit_code < 0 else exit_code - 128
+    return "ended by signal %d" % signal if 0 < signal < 65 else "exited with %d" % exit_code
+
+
+def _quoted(text: str, line: str) -> str:
+    shown = line if len(line) <= LONGEST_QUOTE else line[:LONGEST_QUOTE] + "…"
+    return "%s: %s" % (text, shown) if text else shown

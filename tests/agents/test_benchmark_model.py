@@ -1,0 +1,439 @@
+"""``benchmark_model``'s text: real outputs of its versions, damaged ones, and a stand-in that runs models for real."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ofa_agent import benchmark_model
+from ofa_agent.benchmark_model import Options, Report, abi, command, operator_times, parse, read_result
+from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported
+
+OUTPUTS = Path(__file__).parent / "benchmark_model_outputs"
+STAND_IN = Path(__file__).parents[1] / "phones" / "benchmark_model.py"
+US = 1000
+
+# Of each real output: the delegate that was asked for, and the figures in it, in µs.
+FIGURES = {
+    "cpu-2018": ("", (15, 127425, 66699, 66838, 66767.6, 39, 0, 7, 76605.9, 9933)),
+    "cpu-2020-profiled": ("", (50, 49060, 32641, 34005, 33209.4, 450, 0, 15, 34825.1, 855)),
+    "gpu-2020": ("gpu", (50, 130565, 113737, 124776, 119375, 1948, 0, 4, 122373, 870557)),
+    "cpu-2021": ("", (14192, 2071, 68, 249, 69.691, 5, 0, 7028, 70.3736, 1304)),
+    "cpu-2022-profiled": ("", (50, 3512391, 2727568, 3189954, 2.95034e6, 109798, 0, 1, 3512391, 17187)),
+    "nnapi-2023": ("nnapi", (520, 637079, 1171, 9925, 1885.74, 870, 0, 1, 637079, 66002)),
+    "external-2023": ("", (876, 201009, 810, 6334, 1096.48, 476, 0, 277, 1760.78, 25573)),
+    "none-2025": ("none", (50, 1357602, 1238588, 1252566, 1.24027e6, 2565, 1239807, 1, 1357602, 5579)),
+    "xnnpack-2025": ("xnnpack", (50, 905463, 898007, 906121, 899641, 1549, 899281, 1, 905463, 614333)),
+    "default-2025": ("", (50, 106436, 105416, 106528, 105784, 260, 105718, 5, 106065, 87639)),
+    "gpu-2025": ("gpu", (50, 125113, 111842, 119614, 115246, 1329, 115350, 5, 115344, 1361236)),
+}
+
+WARMUP = "Running benchmark for at least 1 iterations and at least 0.5 seconds but terminate if exceeding 150 seconds."
+TIMED = WARMUP.replace("least 1 ", "least 50 ")
+FIRST = "count=4 first=130 curr=120 min=117 max=130 avg=122.25 std=4"
+SECOND = "count=50 first=119 curr=118 min=113 max=124 avg=119.3 std=1 p5=114 median=119 p95=123"
+CLOSING = "Inference timings in us: Init: 870, First inference: 130, Warmup (avg): 122.25, Inference (avg): 119.3"
+GOOD = [WARMUP, FIRST, TIMED, SECOND, CLOSING]
+
+
+def output(name):
+    return (OUTPUTS / (name + ".txt")).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_real_output_gives_the_figures_in_it(name):
+    delegate, (count, *figures) = FIGURES[name]
+    first, low, high, mean, std, median, warmups, warmup, init = figures
+    told = [round(each * US) for each in (first, low, high, mean, std, median)]
+    expected = Report(count, *told, warmups, round(warmup * US), init * US)
+    assert parse(output(name), "", 0, delegate) == expected
+    assert parse("", output(name).replace("\n", "\r\n"), 0, delegate) == expected
+    assert not expected.samples_ns
+
+
+def test_every_real_output_is_tested_and_has_a_source():
+    tested = {*FIGURES, *(name for name, *_ in FAILURES), "profile"}
+    assert {path.stem for path in OUTPUTS.iterdir()} - {"README"} == tested
+    sources = re.findall(r"^\| `([\w-]+)\.\w+` \| .+ \| .+ \|$", (OUTPUTS / "README.md").read_text(), re.MULTILINE)
+    assert set(sources) == tested
+
+
+FAILURES = [
+    ("hexagon-missing", 0, Unsupported, "Could not create Hexagon delegate: platform may not support"),
+    ("hexagon-refuses", 1, Unsupported, "Failed to apply Hexagon delegate."),
+    ("xnnpack-refuses", 1, Unsupported, "Failed to apply XNNPACK delegate."),
+    ("wrong-abi", 126, Unsupported, "another ABI than the device's: .* not executable: 64-bit ELF file"),
+    ("crashed", 139, RuntimeFailure, "crashed, it ended by signal 11: Segmentation fault"),
+    ("litert-2026", 0, Unsupported, "LiteRT's benchmark_model .*; take TFLite's"),
+]
+
+
+@pytest.mark.parametrize(("name", "exit_code", "failure", "text"), FAILURES)
+def test_a_real_failure_is_typed_and_quotes_the_line_that_decides(name, exit_code, failure, text):
+    with pytest.raises(failure, match=text) as raised:
+        parse(output(name), "", exit_code)
+    assert type(raised.value) is failure
+
+
+@pytest.mark.parametrize(
+    ("line", "failure", "text"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'", OutOfMemory, "bad_alloc"),
+        ('CANNOT LINK EXECUTABLE "./benchmark_model": library "libEGL.so" not found', Unsupported, "does not link"),
+        ("sh: ./benchmark_model: inaccessible or not found", Unsupported, "another ABI, whose linker"),
+        ("bash: ./benchmark_model: cannot execute binary file: Exec format error", Unsupported, "another ABI"),
+        ("ERROR: Didn't find op for builtin opcode 'CONV_2D' version '6'.", Unsupported, "older than the model"),
+        ("ERROR: Could not open '/data/local/tmp/m.tflite'.", Malformed, "Could not open"),
+        ("ERROR: The model is not a valid Flatbuffer buffer", Malformed, "valid Flatbuffer"),
+        ("ERROR: Node number 57 (BATCH_MATMUL) failed to prepare.", Unsupported, "BATCH_MATMUL"),
+        ("ERROR: Disallowed CPU fallback detected.", Unsupported, "the delegate refuses the model"),
+        ("ERROR: Something new went wrong", RuntimeFailure, "exited with 1: Something new went wrong"),
+    ],
+)
+def test_what_ends_it_early_is_typed(line, failure, text):
+    with pytest.raises(failure, match=text) as raised:
+        parse("INFO: STARTING!\n", line + "\nERROR: Benchmarking failed.\n", 1)
+    assert type(raised.value) is failure
+
+
+def test_a_refusal_names_the_operators():
+    refused = (
+        "ERROR: Following operations are not supported by GPU delegate:\nERROR: GATHER_ND: Operation is not supported."
+    )
+    with pytest.raises(Unsupported, match="GATHER_ND"):
+        parse("", refused + "\nERROR: Disallowed CPU fallback detected.", 1)
+
+
+@pytest.mark.parametrize(("exit_code", "how"), [(0, "exited with 0"), (139, "ended by signal 11"), (-6, "signal 6")])
+def test_printing_nothing_is_a_failure(exit_code, how):
+    with pytest.raises(RuntimeFailure, match="printed nothing and .*" + how):
+        parse("\n", "", exit_code)
+
+
+@pytest.mark.parametrize("exit_code", [1, 137, -9])
+def test_figures_of_a_run_that_failed_do_not_count(exit_code):
+    with pytest.raises(RuntimeFailure):
+        parse("\n".join(GOOD), "", exit_code)
+
+
+def test_figures_beside_its_own_word_that_it_failed_do_not_count():
+    with pytest.raises(RuntimeFailure, match="failed"):
+        parse("\n".join(GOOD), "ERROR: Benchmarking failed.", 0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARN: Unconsumed cmdline flags: --use_xnnpack=true",
+        "WARN: Unconsumed cmdline flags: --result_file_path=/a --xnnpack_force_fp16=true",
+        "Could not create Hexagon delegate: platform may not support delegate or required libraries are missing",
+        "WARN: GPU acceleration is unsupported on this platform.",
+        "INFO: Though NNAPI delegate is explicitly applied, the model graph will not be executed by the delegate.",
+    ],
+)
+def test_what_it_silently_did_otherwise_is_unsupported(line):
+    with pytest.raises(Unsupported, match=re.escape(line.split(": ", 1)[-1])):
+        parse("\n".join([line, *GOOD]), "", 0)
+
+
+def test_a_version_without_result_files_measures_all_the_same():
+    line = "WARN: Unconsumed cmdline flags: --result_file_path=/data/local/tmp/result.pb"
+    assert parse("\n".join([line, *GOOD]), "", 0).count == 50
+
+
+def test_an_accelerator_that_took_a_part_is_unsupported():
+    line = "Explicitly applied GPU delegate, and the model graph will be partially executed by the delegate w/ 3 delegate kernels."
+    with pytest.raises(Unsupported, match="part of the model ran on the CPU: .*3 delegate kernels"):
+        parse("\n".join([line, *GOOD]), "", 0)
+
+
+@pytest.mark.parametrize("delegate", ["xnnpack", "gpu", "nnapi", "hexagon"])
+def test_a_delegate_that_was_asked_for_must_have_said_so(delegate):
+    assert parse("\n".join(GOOD), "", 0, "none")
+    with pytest.raises(Unsupported, match="did not say"):
+        parse("\n".join(GOOD), "", 0, delegate)
+
+
+@pytest.mark.parametrize(
+    ("at", "line", "text"),
+    [
+        (4, None, "ends without"),
+        (4, CLOSING[:60], "ends without"),
+        (4, CLOSING.replace("119.3", "nan"), "ends without"),
+        (4, CLOSING.replace("119.3", "120.3"), "mean of 120.3 µs, but: count=50"),
+        (4, CLOSING.replace("130", "131"), "first inference of 131"),
+        (4, CLOSING + "\n" + CLOSING.replace("870", "871"), "two summaries that differ"),
+        (3, None, "told of 1 bursts"),
+        (3, SECOND + "\n" + SECOND, "not announced: count=50"),
+        (3, "count=0", "no sense: count=0"),
+        (3, SECOND[:40], "no sense: count=50 first"),
+        (3, SECOND.replace("avg=119.3", "avg=nan"), "no sense"),
+        (3, SECOND.replace("std=1", "std=-9223372036854775808"), "no sense"),
+        (3, SECOND.replace("min=113", "min=123"), "contradict each other: count=50"),
+        (3, SECOND.replace("median=119", "median=125"), "contradict each other"),
+        (3, "count=9000 curr=0(all same)", "too short for benchmark_model's clock: count=9000"),
+        (1, "count=0", "no sense: count=0"),
+    ],
+)
+def test_what_is_not_understood_is_malformed(at, line, text):
+    lines = [*GOOD[:at], *([line] if line else []), *GOOD[at + 1 :]]
+    with pytest.raises(Malformed, match=re.escape(text)):
+        parse("\n".join(lines), "", 0)
+
+
+def test_runs_of_one_length_have_no_spread():
+    closing = CLOSING.replace("119.3", "120")
+    report = parse("\n".join([WARMUP, FIRST, TIMED, "count=50 curr=120(all same)", closing]), "", 0)
+    assert (report.min_ns, report.median_ns, report.mean_ns, report.max_ns, report.std_ns) == (120000,) * 4 + (0,)
+
+
+def test_a_summary_told_twice_is_one():
+    assert parse("\n".join([*GOOD, CLOSING]), "", 0) == parse("\n".join(GOOD), "", 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (Options("m", delegate="xnnpack"), "--use_xnnpack=true"),
+        (Options("m", delegate="xnnpack", fp16=True), "--xnnpack_force_fp16=true --use_xnnpack=true"),
+        (Options("m", delegate="none"), "--use_xnnpack=false"),
+        (
+            Options("m", delegate="gpu"),
+            "--use_gpu=true --require_full_delegation=true --gpu_precision_loss_allowed=false",
+        ),
+        (
+            Options("m", delegate="nnapi", fp16=True, nnapi_accelerator="google-edgetpu"),
+            "--use_nnapi=true --require_full_delegation=true --allow_fp16=true --nnapi_accelerator_name=google-edgetpu",
+        ),
+        (
+            Options("m", delegate="hexagon", hexagon_libraries="/lib/dsp"),
+            "--use_hexagon=true --require_full_delegation=true --hexagon_lib_path=/lib/dsp",
+        ),
+        (Options("m", delegate="none", result_path="r.pb"), "--use_xnnpack=false --result_file_path=r.pb"),
+    ],
+)
+def test_a_command_line_says_what_is_measured(options, expected):
+    common = (
+        "tool --graph=m --num_threads=1 --warmup_runs=1 --warmup_min_secs=0.5 --num_runs=50 --min_secs=1 --max_secs=150"
+    )
+    assert command("tool", options) == [*common.split(), *expected.split()]
+
+
+def test_an_unknown_delegate_is_unsupported():
+    with pytest.raises(Unsupported, match="no delegate 'npu'; it has xnnpack, none, gpu, nnapi, hexagon"):
+        command("tool", Options("m", delegate="npu"))
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"), [(0xB7, "arm64-v8a"), (0x28, "armeabi-v7a"), (0x3E, "x86_64"), (0x15, "")]
+)
+def test_an_executable_says_its_abi(machine, expected):
+    head = b"\x7fELF\x02\x01" + bytes(10) + b"\x03\x00" + bytes([machine, 0])
+    assert abi(head) == expected
+    assert abi(b"#!/bin/sh\n" + bytes(10)) == abi(head[:19]) == ""
+
+
+def test_this_machines_executables_have_an_abi():
+    with open(sys.executable, "rb") as file:
+        assert abi(file.read(20)) in benchmark_model.MACHINES.values()
+
+
+def test_a_profile_tells_of_operators_in_their_order():
+    times = operator_times((OUTPUTS / "profile.csv").read_text())
+    assert len(times) == 12
+    assert times[0] == ("[sequential_11/conv2d_33/Conv2D]:0", "CONV_2D", 0.0930388)
+    assert times[-1] == ("[Identity]:11", "SOFTMAX", 0.000342312)
+
+
+@pytest.mark.parametrize("end", [0, 300, 540, 600])
+def test_a_damaged_profile_is_malformed(end):
+    with pytest.raises(Malformed, match="profile"):
+        operator_times((OUTPUTS / "profile.csv").read_text()[:end])
+
+
+# The stand-in.
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A file with one 1×1 convolution."""
+    path = tmp_path_factory.mktemp("model") / "conv.tflite"
+    path.write_bytes(one_convolution(56, 16, 64))
+    return str(path)
+
+
+def one_convolution(size, channels_in, channels_out):
+    pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+    import flatbuffers
+    import numpy as np
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name, shape, buffer):
+        each = schema.TensorT()
+        each.name, each.shape, each.buffer, each.type = name, shape, buffer, schema.TensorType.FLOAT32
+        return each
+
+    def buffer(values):
+        each = schema.BufferT()
+        each.data = np.frombuffer(values.astype("<f4").tobytes(), np.uint8) if values.size else None
+        return each
+
+    weights = np.random.default_rng(1).standard_normal((channels_out, 1, 1, channels_in))
+    graph, operator, code, root = schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT(), schema.ModelT()
+    graph.tensors = [
+        tensor("input", [1, size, size, channels_in], 0),
+        tensor("weights", list(weights.shape), 1),
+        tensor("bias", [channels_out], 2),
+        tensor("output", [1, size, size, channels_out], 0),
+    ]
+    operator.inputs, operator.outputs, operator.opcodeIndex = [0, 1, 2], [3], 0
+    operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.Conv2DOptions, schema.Conv2DOptionsT()
+    operator.builtinOptions.strideH = operator.builtinOptions.strideW = 1
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CONV_2D
+    graph.inputs, graph.outputs, graph.operators = [0], [3], [operator]
+    root.version, root.operatorCodes, root.subgraphs = 3, [code], [graph]
+    root.buffers = [buffer(np.zeros(0)), buffer(weights), buffer(np.zeros(channels_out))]
+    builder = flatbuffers.Builder()
+    builder.Finish(root.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def ran(options, deviations=""):
+    started = command(str(STAND_IN), options)
+    return subprocess.run(
+        [sys.executable, *started],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "OFA_STAND_IN": deviations},
+        check=False,
+    )
+
+
+def brief(model, **options):
+    return Options(**{"graph": model, "warmup_s": 0.01, "min_s": 0.02, "min_runs": 5, **options})
+
+
+def measured(options, deviations=""):
+    done = ran(options, deviations)
+    return parse(done.stdout, done.stderr, done.returncode, options.delegate)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("delegate", benchmark_model.DELEGATES)
+def test_the_stand_in_measures_a_real_model(model, delegate):
+    report = measured(brief(model, delegate=delegate))
+    assert report.count >= 5
+    assert 0 < report.min_ns <= report.median_ns <= report.max_ns
+    assert 0 < report.warmup_mean_ns <= report.first_ns or report.warmup_count > 1
+    assert report.init_ns > 0
+
+
+@pytest.mark.real
+def test_the_stand_in_runs_by_the_tools_rule(model):
+    assert measured(brief(model, warmup_s=0, min_s=0, min_runs=7)).count == 7
+    assert measured(brief(model, warmup_s=0, min_s=0, min_runs=7)).warmup_count == 1
+    assert measured(brief(model, min_s=0.2, min_runs=1)).count > 7
+    started = time.monotonic()
+    assert measured(brief(model, min_runs=10**9, max_s=0.1)).count < 10**9
+    assert time.monotonic() - started < 30
+
+
+@pytest.mark.real
+def test_a_larger_model_takes_the_stand_in_longer(model, tmp_path):
+    (tmp_path / "large.tflite").write_bytes(one_convolution(112, 64, 256))
+    assert measured(brief(str(tmp_path / "large.tflite"))).min_ns > 5 * measured(brief(model)).min_ns
+
+
+@pytest.mark.real
+def test_the_stand_ins_files_agree_with_what_it_prints(model, tmp_path):
+    options = brief(model, result_path=str(tmp_path / "result.pb"), profile_path=str(tmp_path / "profile.csv"))
+    printed, kept = measured(options), read_result((tmp_path / "result.pb").read_bytes())
+    assert kept == pytest.approx(printed, rel=1e-4, abs=US)
+    (operator,) = operator_times((tmp_path / "profile.csv").read_text())
+    assert operator.avg_ms * 1e6 == pytest.approx(printed.mean_ns, rel=1e-4)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("cut", [0, 1, 5, 30, 60, -1])
+def test_a_damaged_result_file_is_malformed(model, tmp_path, cut):
+    measured(brief(model, result_path=str(tmp_path / "result.pb")))
+    whole = (tmp_path / "result.pb").read_bytes()
+    with pytest.raises(Malformed, match="result file"):
+        read_result(whole[:cut])
+
+
+@pytest.mark.parametrize("data", [b"", b"\x12\xff\xff\xff\xff\x7f", b"\xff" * 40, b"\x10\x05\x20\x05", os.urandom(200)])
+def test_no_result_file_is_malformed(data):
+    with pytest.raises(Malformed, match="result file"):
+        read_result(data)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("deviations", "failure", "text"),
+    [
+        ("crash", RuntimeFailure, "signal %d" % signal.SIGSEGV),
+        ("silent", RuntimeFailure, "printed nothing and exited with 0"),
+        ("wrong-abi", Unsupported, "another ABI"),
+        ("refuse", Unsupported, "CONV_2D: Operation is not supported"),
+        ("refuse=no-such-model,crash=conv.tflite", RuntimeFailure, "signal"),
+    ],
+)
+def test_the_stand_in_fails_as_the_tool_does(model, deviations, failure, text):
+    with pytest.raises(failure, match=text) as raised:
+        measured(brief(model, delegate="gpu"), deviations)
+    assert type(raised.value) is failure
+
+
+@pytest.mark.real
+def test_a_stand_in_that_hangs_has_to_be_ended(model):
+    started = [sys.executable, *command(str(STAND_IN), brief(model))]
+    with subprocess.Popen(started, stdout=subprocess.PIPE, env={**os.environ, "OFA_STAND_IN": "hang"}) as hanging:
+        lines = iter(hanging.stdout.readline, b"")
+        assert any(b"Running benchmark" in line for line in lines)
+        with pytest.raises(subprocess.TimeoutExpired):
+            hanging.wait(0.3)
+        hanging.kill()
+
+
+@pytest.mark.real
+def test_a_stand_in_that_sleeps_takes_as_long_as_its_model_is_large(model):
+    size = os.path.getsize(model)
+    report = measured(brief(model, min_s=0, min_runs=3), "sleep=%d" % (20_000_000 // size))
+    assert report.min_ns >= 20_000_000 // size * size - US
+
+
+@pytest.mark.real
+def test_a_file_beside_the_stand_in_tells_how_it_deviates(model, tmp_path, monkeypatch):
+    monkeypatch.delenv("OFA_STAND_IN", raising=False)
+    (tmp_path / "benchmark_model").write_bytes(STAND_IN.read_bytes())
+    (tmp_path / "benchmark_model.stand_in").write_text("silent\n")
+    done = subprocess.run(
+        [sys.executable, *command(str(tmp_path / "benchmark_model"), brief(model))], capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.real
+def test_an_old_stand_in_tells_no_median_and_knows_fewer_flags(model, tmp_path):
+    report = measured(brief(model, result_path=str(tmp_path / "none.pb")), "old")
+    assert report.median_ns == 0 < report.mean_ns
+    assert not (tmp_path / "none.pb").exists()
+    with pytest.raises(Unsupported, match="does not know flags: .*--xnnpack_force_fp16=true"):
+        measured(brief(model, fp16=True), "old")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("content", "text"), [(None, "Could not open"), (b"no model", "valid Flatbuffer|identifier")])
+def test_the_stand_in_does_not_run_what_is_no_model(tmp_path, model, content, text):
+    path = tmp_path / "broken.tflite"
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(Malformed, match=text):
+        measured(brief(str(path)))
