@@ -2,8 +2,8 @@
 
 It takes the tool's flags, runs by its rules (``min_secs``, ``num_runs``, ``max_secs``) and prints what a version of
 2025 prints, so that what is read from it are true latencies. As the tool, it warns of a flag that it does not know, and
-goes on. Started as ``PYTHON benchmark_model.py --graph=…``, it runs the model some 50 ms later. An accelerator is XNNPACK
-in truth, and inputs are the same number throughout.
+goes on. Started as ``PYTHON benchmark_model.py --graph=…``, it runs the model some 50 ms later. An accelerator is in
+truth XNNPACK, and inputs are the same number throughout.
 
 How it deviates is told in the environment's ``OFA_STAND_IN``, or else in a file beside it, named as it and ending in
 ``.stand_in``: names between commas or blanks, most with ``=TEXT`` for models whose path or bytes hold that text alone:

@@ -1,17 +1,23 @@
 """The agent on a device that has a shell: put there, started with the device's own Python, found again, removed."""
 
 import json
-from collections.abc import Mapping, Sequence
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import platformdirs
+
 from ofa_agent import bundle
+from ofa_agent.lock import LINK_LOST
 from ofa_agent.probe import NEEDED
 from ofa_agent.shell import Ran
 from ofa_tables.errors import DeviceError, DeviceHeld
 
 LINGER_S = 45.0
 COMMAND_S = 60.0
+FREE_WITHIN_S = 60.0
 START_S = 150.0  # a slow board imports gRPC and its runtimes
 
 # Scripts for sh; what varies is read from standard input, never written into them.
@@ -227,6 +233,48 @@ class Deployment:
         if not ran.ok:
             raise DeviceError(f"{self.name}: {what}: {_error_line(ran)}")
         return ran.output
+
+
+class Remembered:
+    """Where the agent of a device serves, and its token, in this user's own folder: the next command needs it too."""
+
+    def __init__(self, device: str) -> None:
+        self._path = platformdirs.user_state_path("ofa-profile") / "agents" / f"{device}.json"
+
+    def read(self) -> Started | None:
+        try:
+            return Started(**json.loads(self._path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, started: Started) -> None:
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.forget()
+            self._path.touch(mode=0o600)
+            self._path.write_text(json.dumps(vars(started)))
+        except OSError:
+            self.forget()  # the next command starts an agent of its own
+
+    def forget(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def start_when_free(deployment: Deployment, python: Python, say: Callable[[str], None]) -> Started:
+    """A new agent; one whose host is gone is waited for, until it ends by itself. Raises DeviceHeld, DeviceError."""
+    deadline = time.monotonic() + FREE_WITHIN_S
+    waiting = False
+    while True:
+        try:
+            return deployment.start(python, secrets.token_hex(16))
+        except DeviceHeld as held:
+            may_be_gone = LINK_LOST in str(held) or "held by nobody now" in str(held)
+            if not may_be_gone or time.monotonic() > deadline:
+                raise
+            if not waiting:
+                say(f"{held}; waiting for that agent to end")
+            waiting = True
+            time.sleep(2.0)
 
 
 def _parsed(line: str) -> Python | None:

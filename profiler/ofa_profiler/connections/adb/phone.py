@@ -1,7 +1,6 @@
 """One phone: its agent on it, where it has a Python, or beside it."""
 
 import re
-import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from ofa_profiler.connections.adb.server import Phone
 from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
 from ofa_profiler.connections.adb.termux import Termux
 from ofa_profiler.connections.connection import Connection
-from ofa_profiler.connections.deploy import Deployment, Link
+from ofa_profiler.connections.deploy import Deployment, Link, Python, Remembered, Started, start_when_free
 from ofa_profiler.connections.process import AgentProcess
 from ofa_profiler.connections.tunnel import Tunnel
 from ofa_profiler.targets import Target
@@ -27,7 +26,6 @@ PLACES = ("/data/local/tmp",)
 RECONNECT_S = 300.0
 # Below this most phones begin to save power.
 LEAST_BATTERY = 0.2
-FREE_S = 60.0
 
 
 class PhoneConnection(Connection):
@@ -63,6 +61,7 @@ class PhoneConnection(Connection):
 
     def clean(self) -> str:
         removed = []
+        Remembered(f"adb-{_plain(self.phone.serial)}").forget()
         for link in self._links():
             deployment = Deployment(link, self.phone.name, PLACES)
             deployment.end()
@@ -86,7 +85,7 @@ class PhoneConnection(Connection):
         """An agent of this machine that has the phone run TFLite's tool."""
         abi = AdbShell(self.phone).run("getprop", "ro.product.cpu.abi").output
         tool = binary.find(self.target.settings, abi, self.target.name)
-        home = Path(lock.home()) / "phones" / re.sub(r"[^\w.-]", "-", self.phone.serial)
+        home = Path(lock.home()) / "phones" / _plain(self.phone.serial)
         command = [
             *(sys.executable, "-m", "ofa_profiler.beside", "serve", f"--server={self.phone.server}"),
             *(f"--serial={self.phone.serial}", f"--name={self.target.name}", f"--binary={tool.absolute()}"),
@@ -105,6 +104,7 @@ class PhoneConnection(Connection):
 
     def _on_it(self, runtime: str) -> Agent:
         """An agent on the phone, of whichever user there has a Python; reached through a stream of adb."""
+        remembered = Remembered(f"adb-{_plain(self.phone.serial)}")
         reasons = []
         for link in self._links():
             deployment = Deployment(link, self.target.name, PLACES)
@@ -115,12 +115,32 @@ class PhoneConnection(Connection):
             except DeviceError as reason:
                 reasons.append(str(reason))
                 continue
-            deployment.end()  # of an earlier command of ours; another host's is held, and says so below
-            started = deployment.start(python, secrets.token_hex(16))
-            self._tunnel = self.phone.tunnel(started.port)
-            self._channel = grpc.insecure_channel(self._tunnel.address, CHANNEL_OPTIONS)
-            return Agent(self._channel, self.target.name, started.token)
+            return self._again(remembered) or self._new(remembered, deployment, python)
         raise DeviceError(reasons[-1])
+
+    def _again(self, remembered: Remembered) -> Agent | None:
+        """The agent that an earlier command of ours has left there, if it still serves."""
+        started = remembered.read()
+        if started is None:
+            return None
+        agent = self._through(started)
+        try:
+            agent.describe()
+        except DeviceError:
+            self.close()
+            remembered.forget()
+            return None
+        return agent
+
+    def _new(self, remembered: Remembered, deployment: Deployment, python: Python) -> Agent:
+        started = start_when_free(deployment, python, self.say)
+        remembered.write(started)
+        return self._through(started)
+
+    def _through(self, started: Started) -> Agent:
+        self._tunnel = self.phone.tunnel(started.port)
+        self._channel = grpc.insecure_channel(self._tunnel.address, CHANNEL_OPTIONS)
+        return Agent(self._channel, self.target.name, started.token)
 
     def _links(self) -> list[Link]:
         """Those that may have a Python: adb's own user, and Termux's where it lets adb in."""
@@ -162,3 +182,8 @@ class PhoneConnection(Connection):
         except ValueError:
             raise UsageError(f"--set min-battery takes percent, such as 20, not {text!r}") from None
         return percent / 100
+
+
+def _plain(serial: str) -> str:
+    """As a file may be called."""
+    return re.sub(r"[^\w.-]", "-", serial)

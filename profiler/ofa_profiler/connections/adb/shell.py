@@ -1,6 +1,7 @@
 """A phone's Shell: what is asked goes to it in one adb call, for each call takes tens of milliseconds."""
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -121,13 +122,14 @@ class Snapshot(Shell):
         self._clock_s = clock_s
         self._known: dict[Request, tuple[float, Ran]] = {}
         self._asked: dict[Request, None] = {}
+        self._mutex = threading.Lock()
 
     def read(self, path: str) -> str | None:
         ran = self._answer(Request("read", (path,)))
         return ran.output.replace("\0", "") if ran.ok else None
 
     def write(self, path: str, text: str) -> None:
-        self._known.clear()
+        self._forget()
         self._shell.write(path, text)
 
     def list(self, pattern: str) -> list[str]:
@@ -136,32 +138,38 @@ class Snapshot(Shell):
     def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
         if command[:1] == ("dumpsys",) or command[:1] == ("getprop",):
             return self._answer(Request("run", command))
-        self._known.clear()
+        self._forget()
         return self._shell.run(*command, timeout_s=timeout_s)
 
     def pinned(self) -> str | None:
         return self.read(CORES) or self.read(ONLINE)
 
     def pin(self, cpus: str) -> Ran:
-        self._known.clear()
+        self._forget()
         return self._shell.pin(cpus)
 
     def _answer(self, request: Request) -> Ran:
-        now_s = self._clock_s()
-        wanted = [request]
-        if request in self._known and self._is_old(request, now_s):
-            wanted = [asked for asked in {**self._asked, request: None} if self._is_old(asked, now_s)]
-            self._asked = {}
-        self._asked[request] = None
-        if request not in self._known or self._is_old(request, now_s):
-            try:
-                answers = self._shell.ask(wanted, timeout_s=30.0)
-            except Unreachable as gone:
-                return Ran(126, "", str(gone))
-            at_s = self._clock_s()
-            self._known.update((asked, (at_s, ran)) for asked, ran in zip(wanted, answers, strict=True))
-        return self._known[request][1]
+        with self._mutex:  # an agent describes its device while it measures
+            now_s = self._clock_s()
+            wanted = [request]
+            if request in self._known and self._is_old(request, now_s):
+                wanted = [asked for asked in {**self._asked, request: None} if self._is_old(asked, now_s)]
+                self._asked = {}
+            self._asked[request] = None
+            if self._is_old(request, now_s):
+                try:
+                    answers = self._shell.ask(wanted, timeout_s=30.0)
+                except Unreachable as gone:
+                    return Ran(126, "", str(gone))
+                at_s = self._clock_s()
+                self._known.update((asked, (at_s, ran)) for asked, ran in zip(wanted, answers, strict=True))
+            return self._known[request][1]
+
+    def _forget(self) -> None:
+        """What is set changes what is read."""
+        with self._mutex:
+            self._known.clear()
 
     def _is_old(self, request: Request, now_s: float) -> bool:
         age_s = COMMANDS_AGE_S if request.kind == "run" else FILES_AGE_S
-        return now_s - self._known[request][0] > age_s
+        return request not in self._known or now_s - self._known[request][0] > age_s

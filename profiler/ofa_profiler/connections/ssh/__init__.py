@@ -14,7 +14,7 @@ import platformdirs
 from ofa_agent.lock import LINK_LOST
 from ofa_profiler.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.connection import Connection
-from ofa_profiler.connections.deploy import Deployment, Started
+from ofa_profiler.connections.deploy import Deployment, Remembered, Started, start_when_free
 from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import Login, login_of
 from ofa_profiler.targets import Target
@@ -22,8 +22,6 @@ from ofa_tables.errors import DeviceError, DeviceHeld, FileError, Unreachable, U
 
 SETTINGS = ("python", "password-file", "reconnect-s")
 RECONNECT_S = 300.0
-# An agent whose host is gone ends by itself; so long it is waited for.
-FREE_WITHIN_S = 60.0
 
 
 class SshConnection(Connection):
@@ -53,7 +51,7 @@ class SshConnection(Connection):
         return self._link
 
     def open(self) -> Agent:
-        known = _Known(self.login)
+        known = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}")
         return self._again(known) or self._new(known)
 
     def steps(self) -> Iterator[tuple[str, str]]:
@@ -66,7 +64,7 @@ class SshConnection(Connection):
     def clean(self) -> str:
         deployment = Deployment(self.link, self.target.name)
         ended = deployment.end()
-        _Known(self.login).forget()
+        Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}").forget()
         removed = ", ".join(deployment.remove()) or "nothing: nothing of ours was there"
         return f"{'the agent was ended' if ended else 'no agent served there'}; removed {removed}"
 
@@ -102,7 +100,7 @@ class SshConnection(Connection):
         self._password = getpass.getpass(f"password of {self.login}: ")
         return Link(self.login, self.target.name, self._password)
 
-    def _again(self, known: "_Known") -> Agent | None:
+    def _again(self, known: Remembered) -> Agent | None:
         """The agent that an earlier command of ours has left there, if it still serves."""
         started = known.read()
         if started is None:
@@ -119,22 +117,10 @@ class SshConnection(Connection):
             known.forget()
             return None
 
-    def _new(self, known: "_Known") -> Agent:
+    def _new(self, known: Remembered) -> Agent:
         deployment = Deployment(self.link, self.target.name)
         python = deployment.choose(self.target.runtimes, self._python)
-        deadline = time.monotonic() + FREE_WITHIN_S
-        waiting = False
-        while True:
-            try:
-                started = deployment.start(python, secrets.token_hex(16))
-                break
-            except DeviceHeld as held:
-                if not _may_be_gone(held) or time.monotonic() > deadline:
-                    raise
-                if not waiting:
-                    self.say(f"{held}; waiting for that agent to end")
-                waiting = True
-                time.sleep(2.0)
+        started = start_when_free(deployment, python, self.say)
         known.write(started)
         return self._through(started)
 
@@ -146,33 +132,3 @@ class SshConnection(Connection):
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-
-
-class _Known:
-    """Where the agent of a login serves, and its token, in this user's own folder: the next command needs it too."""
-
-    def __init__(self, login: Login) -> None:
-        folder = platformdirs.user_state_path("ofa-profile")
-        self._path = folder / "agents" / f"{login.user}@{login.host}-{login.port}.json"
-
-    def read(self) -> Started | None:
-        try:
-            return Started(**json.loads(self._path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def write(self, started: Started) -> None:
-        try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.forget()
-            self._path.touch(mode=0o600)
-            self._path.write_text(json.dumps(vars(started)))
-        except OSError:
-            self.forget()  # the next command starts an agent of its own
-
-    def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-def _may_be_gone(held: DeviceHeld) -> bool:
-    return LINK_LOST in str(held) or "held by nobody now" in str(held)

@@ -1,0 +1,430 @@
+"""Phones, as a user has them: found, measured both ways, shared, and everything that goes wrong with them."""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ofa_agent import wire
+from ofa_agent.timing import Budget
+from ofa_nas.spaces import find_space
+from ofa_profiler.beside import PhoneBench
+from ofa_profiler.campaign import Campaign, lower_tasks
+from ofa_profiler.connections import connect
+from ofa_profiler.connections.adb.server import AdbServer, Phone
+from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
+from ofa_profiler.targets import find_target
+from ofa_tables.errors import Unreachable
+from ofa_tables.table import Identity, LatencyTable
+
+STAND_IN = Path(__file__).parent / "benchmark_model.py"
+COMMANDS = Path(sys.executable).parent
+SPACE = find_space("compofa-fixed-w1.0")
+BUDGET = Budget(warmup_s=0.02, burst_min_s=0.02, burst_max_s=0.05)
+PATIENCE_S = 60.0
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed"),
+]
+
+
+@pytest.fixture(scope="session")
+def tool(tmp_path_factory):
+    """The stand-in as an executable of this machine."""
+    path = tmp_path_factory.mktemp("tool") / "benchmark_model"
+    path.write_text(f"#!{sys.executable}\n{STAND_IN.read_text()}")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def command(adb_server, tmp_path, tool):
+    """Runs one of our commands in a folder of its own, with the tests' adb server."""
+
+    def run(name, *arguments, **environment):
+        return subprocess.run(
+            [COMMANDS / name, *map(str, arguments)],
+            cwd=tmp_path,
+            env={**adb_server.environment, "OFA_AGENT_HOME": str(tmp_path / "agent"), **environment},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+@pytest.fixture
+def bench(adb_server, tool):
+    """Takes Visits on a phone, without an agent around it."""
+
+    def make(phone):
+        shell = AdbShell(Phone(AdbServer(f"127.0.0.1:{adb_server.port}"), phone.serial, "pixel-1"))
+        made = PhoneBench(shell, tool)
+        assert "benchmark_model" in made.probe().runtimes
+        return made
+
+    return make
+
+
+@pytest.fixture
+def deviate(tool):
+    """Lets the stand-in on a phone do other than it should."""
+
+    def write(phone, how):
+        digest = hashlib.sha256(tool.read_bytes()).hexdigest()[:12]
+        phone.shell(f"mkdir -p {FOLDER}; echo '{how}' > {FOLDER}/benchmark_model-{digest}.stand_in")
+
+    return write
+
+
+def take(bench, tmp_path, block, runtime="benchmark_model", visit_timeout_s=30.0):
+    """The Measurement of one Visit of a Block."""
+    (task,) = lower_tasks([block], runtime, 1)
+    path = tmp_path / task.model.model_id
+    path.write_bytes(wire.model_bytes(task.model.chunks))
+    settings = wire.Settings(runtime=runtime, precision="fp32", threads=1, batch=1)
+    visit = wire.Visit(visit_id="v", job=wire.job_message(block, settings, task.model.model_id))
+    wire.set_budget(visit.budget, BUDGET, visit_timeout_s)
+    return bench.take(wire.WorkerVisit(visit=visit, model_path=str(path)))
+
+
+BLOCK, OTHER_BLOCK = SPACE.blocks(128)[1:3]
+
+
+# What a user does.
+
+
+def test_a_phone_is_checked_by_its_models_name(command, phone, tool):
+    phone()
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}", "--json")
+    assert ran.returncode == 0, ran.stderr
+    told = json.loads(ran.stdout)
+    assert told["ok"]
+    assert told["battery"] == "84%, 30 °C"
+    assert "msm8996, Android 10 (SDK 29), model Google Pixel" in told["describe"]
+    assert "by benchmark_model, fp32, 1 thread" in told["time a network"]
+
+
+def test_an_agent_on_the_phone_runs_by_its_own_python(command, phone, python36):
+    python = str(python36)
+    phone()
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"python={python}")
+    assert ran.returncode == 0, ran.stderr
+    assert "by onnxruntime, fp32" in ran.stderr
+    ran = command("ofa-targets", "clean", "pixel-1")
+    assert "/data/local/tmp/ofa-profile-0" in ran.stdout
+
+
+def test_what_was_put_there_is_removed(command, phone, tool):
+    there = phone()
+    command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
+    assert there.shell(f"ls {FOLDER}").returncode == 0
+    assert FOLDER in command("ofa-targets", "clean", "pixel-1").stdout
+    assert there.shell(f"ls {FOLDER}").returncode != 0
+
+
+def test_conditions_are_set_on_the_phone_and_put_back(phone, tool, adb_server, monkeypatch, tmp_path):
+    there = phone(**{"ro.build.version.sdk": "33", "ro.build.version.release": "13"})
+    lead(monkeypatch, adb_server, tmp_path)
+    wanted = {"affinity": "big", "screen": "off", "fixed-performance": "on", "governor": "performance"}
+    with connect(find_target("pixel-1", {**wanted, "benchmark_model": str(tool)})) as connection:
+        with connection.agent.lease("a", "a test", connection.target.conditions) as lease:
+            assert lease.not_set == {}
+            assert there.told("wakefulness") == "Asleep"
+            assert there.told("fixed_performance") == "true"
+            assert (there.folder / "cpu/cpufreq/policy2/scaling_governor").read_text() == "performance"
+            visits = [visit_of(BLOCK)]
+            (task,) = lower_tasks([BLOCK], "benchmark_model", 1)
+            models = {task.model.model_id: task.model}
+            (measurement,) = lease.measure(lambda: visits.pop() if visits else None, models)
+            lease.acknowledge([measurement.visit_id])
+            assert measurement.status == "ok", measurement.error
+            assert there.told("mask") == "c"  # cores 2 and 3, the faster ones
+        deadline = time.monotonic() + PATIENCE_S
+        while there.told("wakefulness") != "Awake" and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert there.told("wakefulness") == "Awake"
+    assert there.told("fixed_performance") == "false"
+    assert (there.folder / "cpu/cpufreq/policy2/scaling_governor").read_text() == "schedutil"
+
+
+def visit_of(block):
+    (task,) = lower_tasks([block], "benchmark_model", 1)
+    settings = wire.Settings(runtime="benchmark_model", precision="fp32", threads=1, batch=1)
+    visit = wire.Visit(visit_id="v", job=wire.job_message(block, settings, task.model.model_id))
+    wire.set_budget(visit.budget, BUDGET, 30.0)
+    return visit
+
+
+def lead(monkeypatch, adb_server, tmp_path):
+    monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(adb_server.port))
+    monkeypatch.setenv("OFA_AGENT_HOME", str(tmp_path / "agent"))
+
+
+# One phone and several.
+
+
+class Said:
+    """A campaign's progress; ``at`` calls something after so many Measurements."""
+
+    def __init__(self, at=0, call=None):
+        self.texts, self.count, self.at, self.call = [], 0, at, call
+
+    def begin(self, visits):
+        pass
+
+    def measured(self, measurement, visits_left):
+        self.count += 1
+        if self.call and self.count == self.at:
+            threading.Thread(target=self.call, daemon=True).start()
+
+    def say(self, text):
+        self.texts.append(text)
+
+
+@pytest.fixture
+def share(adb_server, tool, monkeypatch, tmp_path):
+    """Measures some Blocks in four rounds on the phones, with a phone's own Shell told to do something on the way."""
+
+    def run(phones, said, blocks=8, **settings):
+        lead(monkeypatch, adb_server, tmp_path)
+        serials = ",".join(each.serial for each in phones)
+        target = find_target(f"adb:{serials}", {"benchmark_model": str(tool), **settings})
+        tasks = lower_tasks(SPACE.blocks(128)[:blocks], "benchmark_model", 1)
+        with connect(target) as connection:
+            for member in connection.members:
+                member.say = said.say
+            identity = Identity(target.name, "f", "benchmark_model", "1")
+            with LatencyTable.create(tmp_path / "t.lut", identity, {}) as table:
+                outcome = Campaign(table, [tasks] * 4, BUDGET, said, "a test").run(connection)
+                done = table.rounds_of()
+        assert all(done[task.block.key] >= set(range(4)) for task in tasks)
+        return outcome
+
+    return run
+
+
+def test_phones_of_one_model_share_a_campaign(share, phone, deviate):
+    phones = [phone("FA6A"), phone("FA6B")]
+    for each in phones:
+        deviate(each, "sleep=5")
+    outcome = share(phones, Said())
+    assert set(outcome.factors) == {f"adb:{phones[0].serial},{phones[1].serial} {each.serial}" for each in phones}
+    assert min(outcome.shares.values()) >= 12
+    assert outcome.set_aside == {}
+
+
+def test_a_phone_that_is_off_is_set_aside(share, phone, deviate):
+    phones = [phone("FA6A"), phone("FA6B")]
+    for each, pace in zip(phones, (20, 30), strict=True):
+        deviate(each, f"sleep={pace}")
+    said = Said()
+    outcome = share(phones, said)
+    (name,) = outcome.set_aside
+    assert phones[1].serial in name.split()[-1]
+    assert any("is set aside" in text for text in said.texts)
+    assert outcome.shares[name] == 0
+
+
+def test_what_an_unplugged_phone_had_is_done_by_the_other(share, phone, deviate):
+    phones = [phone("FA6A"), phone("FA6B")]
+    for each in phones:
+        deviate(each, "sleep=5")
+    said = Said(at=14, call=phones[0].unplug)
+    share(phones, said)
+    assert any("new connection" in text for text in said.texts), said.texts
+
+
+def test_a_phone_that_is_plugged_in_again_goes_on(share, phone, deviate):
+    there = phone()
+    deviate(there, "sleep=5")
+
+    def pull():
+        there.unplug()
+        time.sleep(2.0)
+        there.plug_in_again()
+
+    said = Said(at=6, call=pull)
+    share([there], said)
+    assert any("is unplugged; plug it in again" in text or "is there again" in text for text in said.texts), said.texts
+
+
+# What goes wrong.
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "says"),
+    [
+        ("crash", "crashed", "benchmark_model crashed"),
+        ("silent", "crashed", "benchmark_model printed nothing and exited with 0"),
+        ("wrong-abi", "unsupported", "is built for another ABI than the device's: .*not executable: 64-bit ELF file"),
+    ],
+)
+def test_a_tool_that_does_not_work_gives_no_figure(bench, deviate, phone, tmp_path, how, status, says):
+    there = phone()
+    made = bench(there)
+    deviate(there, how)
+    measurement = take(made, tmp_path, BLOCK)
+    assert measurement.status == status
+    assert not measurement.summary.count
+    assert re.search(says, measurement.error)
+
+
+def test_a_tool_that_hangs_is_ended(bench, deviate, phone, tmp_path):
+    there = phone()
+    made = bench(there)
+    deviate(there, "hang")
+    measurement = take(made, tmp_path, BLOCK, visit_timeout_s=7.0)
+    assert (measurement.status, measurement.error) == (
+        "timed-out",
+        "benchmark_model did not end within 2 s, and was ended",
+    )
+    assert "benchmark_model" not in there.shell("ps -e -o args | grep '[b]enchmark_model-'").output
+    deviate(there, "")
+    assert take(made, tmp_path, BLOCK).status == "ok"
+
+
+def test_a_model_that_a_delegate_refuses_is_unsupported_and_the_next_one_is_measured(bench, deviate, phone, tmp_path):
+    there = phone()
+    made = bench(there)
+    (task,) = lower_tasks([BLOCK], "benchmark_model-gpu", 1)
+    deviate(there, f"refuse={task.model.model_id}")
+    refused = take(made, tmp_path, BLOCK, "benchmark_model-gpu")
+    assert refused.status == "unsupported"
+    assert "the delegate refuses the model" in refused.error
+    assert take(made, tmp_path, OTHER_BLOCK, "benchmark_model-gpu").status == "ok"
+
+
+def test_a_phone_without_room_says_so(command, phone, tool):
+    phone(size="20k")
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
+    assert ran.returncode == 1
+    assert "pixel-1 does not take benchmark_model-" in ran.stderr
+    assert "No space left on device" in ran.stderr
+
+
+def test_a_model_that_has_no_room_fails_alone(bench, phone, tmp_path):
+    made = bench(phone(size="300k"))
+    big = SPACE.network(SPACE.decode(SPACE.sample(1, np.random.default_rng(1), [128]))[0])
+    measurement = take(made, tmp_path, big)
+    assert measurement.status == "out-of-memory"
+    assert "No space left on device" in measurement.error
+    assert take(made, tmp_path, SPACE.blocks(128)[0]).status == "ok"
+
+
+def test_an_empty_battery_is_no_time_to_measure(command, phone, tool):
+    there = phone()
+    there.set("level", 5)
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
+    assert ran.returncode == 1
+    assert "the battery is at 5%, and phones slow down to save it; charge it to 20%" in ran.stderr
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}", "--set", "min-battery=0")
+    assert ran.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [("unauthorized", "unlock it, and tap Allow"), ("offline", "it is offline: unlock it, unplug it and plug it in")],
+)
+def test_a_phone_that_cannot_be_used_says_what_to_do(command, phone, state, says):
+    there = phone(state=state)
+    ran = command("ofa-targets", "check", f"adb:{there.serial}")
+    assert ran.returncode == 1
+    assert says in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_phone_that_refuses_every_service_does_not_answer(command, phone):
+    there = phone()
+    there.order("refuse")
+    ran = command("ofa-targets", "check", f"adb:{there.serial}")
+    assert ran.returncode == 1
+    assert "does not answer adb" in ran.stderr
+
+
+def test_a_phone_that_stalls_is_given_up_after_a_time(adb_server, phone, monkeypatch):
+    monkeypatch.setattr("ofa_profiler.connections.adb.server.CONNECT_S", 2.0)
+    there = phone()
+    known = Phone(AdbServer(f"127.0.0.1:{adb_server.port}"), there.serial, "pixel-1")
+    assert known.run("echo here").output == "here"
+    assert known.run("sleep 60", timeout_s=1.0).code == 124
+    there.order("stall")
+    with pytest.raises(Unreachable, match="does not answer adb"):
+        known.run("echo")
+    there.order("unstall")
+    assert known.run("echo again").output == "again"
+
+
+def test_a_phone_without_tool_and_without_python_says_both(command, phone, tmp_path):
+    phone(path="/nowhere")
+    ran = command("ofa-targets", "check", "pixel-1", HOME=str(tmp_path))
+    assert ran.returncode == 1
+    assert "benchmark_model: TFLite's benchmark_model is not here; get it for arm64-v8a from https://" in ran.stderr
+    assert "tflite: " in ran.stderr
+
+
+def test_a_binary_for_another_abi_is_not_even_pushed(command, phone):
+    phone()
+    ran = command("ofa-targets", "check", "pixel-1", "--set", "benchmark_model=/bin/true")
+    assert "/bin/true is built for x86_64, pixel-1 is arm64-v8a" in ran.stderr or os.uname().machine != "x86_64"
+
+
+def test_no_phone_at_all(command, adb_server):
+    ran = command("ofa-profile", "--target", "pixel-2", "--resolutions", "128")
+    assert ran.returncode == 1
+    assert "no pixel-2 is connected (model Pixel 2 or Pixel 2 XL); adb sees no phone at all" in ran.stderr
+
+
+def test_no_adb(command, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ran = command(
+        "ofa-targets", "check", "pixel-1", ANDROID_ADB_SERVER_PORT=str(port), ADBUTILS_ADB_PATH=str(tmp_path / "adb")
+    )
+    assert ran.returncode == 1
+    assert "there is no adb here" in ran.stderr
+    assert "install it" in ran.stderr
+
+
+def test_an_adb_server_elsewhere_that_does_not_answer(command):
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"adb-server=127.0.0.2:{port}")
+    assert f"no adb server answers at 127.0.0.2:{port}; start one there with adb -a" in ran.stderr
+
+
+def test_an_adb_server_of_another_version(command):
+    """No such old server can be had here: this one answers the question for its version alone."""
+    with socket.create_server(("127.0.0.1", 0)) as old:
+
+        def answer():
+            while True:
+                connection, _ = old.accept()
+                with connection:
+                    connection.recv(64)
+                    connection.sendall(b"OKAY00040020")
+
+        threading.Thread(target=answer, daemon=True).start()
+        ran = command("ofa-targets", "check", "pixel-1", "--set", f"adb-server=127.0.0.1:{old.getsockname()[1]}")
+    assert ran.returncode == 1
+    assert "is of version 32, 39 or later is needed; end it with adb kill-server" in ran.stderr
+
+
+def test_what_is_no_adb_server(command):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=lambda: [other.accept()[0].close() for _ in range(9)], daemon=True).start()
+        ran = command("ofa-targets", "check", "pixel-1", "--set", f"adb-server=127.0.0.1:{other.getsockname()[1]}")
+    assert ran.returncode == 1
+    assert "is no adb server" in ran.stderr
