@@ -1,24 +1,19 @@
 """Connection ``ssh``: a board with an SSH login. The agent is put there, started, and reached through a tunnel."""
 
 import getpass
-import json
-import secrets
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import platformdirs
 
-from ofa_agent.lock import LINK_LOST
 from ofa_profiler.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.connections.deploy import Deployment, Remembered, Started, start_when_free
 from ofa_profiler.connections.ssh.link import Link
-from ofa_profiler.connections.ssh.login import Login, login_of
+from ofa_profiler.connections.ssh.login import login_of
 from ofa_profiler.targets import Target
-from ofa_tables.errors import DeviceError, DeviceHeld, FileError, Unreachable, UsageError
+from ofa_tables.errors import DeviceError, FileError, Unreachable, UsageError
 
 SETTINGS = ("python", "password-file", "reconnect-s")
 RECONNECT_S = 300.0
@@ -38,6 +33,7 @@ class SshConnection(Connection):
             )
         self.login = login_of(target.address)
         self.patience_s = self.seconds("reconnect-s", RECONNECT_S)
+        self._remembered = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}")
         self._python = target.settings.get("python", "")
         self._link: Link | None = None
         self._channel: grpc.Channel | None = None
@@ -51,8 +47,7 @@ class SshConnection(Connection):
         return self._link
 
     def open(self) -> Agent:
-        known = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}")
-        return self._again(known) or self._new(known)
+        return self._again(self._remembered) or self._new(self._remembered)
 
     def steps(self) -> Iterator[tuple[str, str]]:
         deployment = Deployment(self.link, self.target.name)
@@ -64,7 +59,7 @@ class SshConnection(Connection):
     def clean(self) -> str:
         deployment = Deployment(self.link, self.target.name)
         ended = deployment.end()
-        Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}").forget()
+        self._remembered.forget()
         removed = ", ".join(deployment.remove()) or "nothing: nothing of ours was there"
         return f"{'the agent was ended' if ended else 'no agent served there'}; removed {removed}"
 
