@@ -24,7 +24,7 @@ from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupport
 DELEGATES = {"xnnpack": "XNNPACK", "none": "", "gpu": "GPU", "nnapi": "NNAPI", "hexagon": "Hexagon"}
 ACCELERATORS = ("gpu", "nnapi", "hexagon")
 
-# Where Google keeps the tool, built every night, by the ABI as Android's ro.product.cpu.abi has it.
+# Where Google publishes the tool, built every night, by the ABI as Android's ro.product.cpu.abi has it.
 NIGHTLY = "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
 PREBUILT = {
     "arm64-v8a": NIGHTLY + "android_aarch64_benchmark_model",
@@ -37,24 +37,23 @@ MACHINES = {0xB7: "arm64-v8a", 0x28: "armeabi-v7a", 0x3E: "x86_64", 0x03: "x86",
 ROUNDING = 1e-5
 LONGEST_QUOTE = 300
 
-_NUMBER = r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)"
+_NUMBER = r"\d+(?:\.\d+)?(?:e[+-]?\d+)?"
 _SEVERITY = re.compile(r"^(?:INFO|WARN|WARNING|ERROR|FATAL|VERBOSE): (?:\[[\w./-]+:\d+\] ?)?")
-_RUNS = re.compile(r"^Running benchmark for at least \d+ iterations and at least %s seconds" % _NUMBER)
+_RUNS = re.compile(r"^Running benchmark for at least \d+ iterations and at least ")
 _STATISTICS = re.compile(
     r"^count=(?P<count>\d+)"
     r"(?: curr=(?P<same>\d+)(?:\(all same\))?|"
-    r" first=(?P<first>\d+) curr=\d+ min=(?P<min>\d+) max=(?P<max>\d+) avg=%s std=(?P<std>\d+))"
-    r"(?: p5=\d+ median=(?P<median>\d+) p95=\d+)?$" % _NUMBER.replace("(", "(?P<mean>", 1)
+    r" first=(?P<first>\d+) curr=\d+ min=(?P<min>\d+) max=(?P<max>\d+) avg=(?P<mean>%s) std=(?P<std>\d+))"
+    r"(?: p5=\d+ median=(?P<median>\d+) p95=\d+)?$" % _NUMBER
 )
 _CLOSING = (
     re.compile(
         r"^Inference timings in us: Init: (?P<init>\d+), First inference: (?P<first>\d+), "
-        r"Warmup \(avg\): %s, Inference \(avg\): %s$"
-        % (_NUMBER.replace("(", "(?P<warmup>", 1), _NUMBER.replace("(", "(?P<mean>", 1))
+        r"Warmup \(avg\): (?P<warmup>%s), Inference \(avg\): (?P<mean>%s)$" % (_NUMBER, _NUMBER)
     ),
     re.compile(
-        r"^Average inference timings in us: Warmup: %s, Init: (?P<init>\d+), (?:Inference|no stats): %s$"
-        % (_NUMBER.replace("(", "(?P<warmup>", 1), _NUMBER.replace("(", "(?P<mean>", 1))
+        r"^Average inference timings in us: Warmup: (?P<warmup>%s), Init: (?P<init>\d+), "
+        r"(?:Inference|no stats): (?P<mean>%s)$" % (_NUMBER, _NUMBER)
     ),
 )
 _APPLIED = re.compile(r"^(?:Explicitly a|A)pplied (\w+) delegate(?:,.* (completely|partially) executed\b.*)?")
@@ -121,6 +120,7 @@ _FAILED = "Benchmarking failed."
 class Options(NamedTuple):
     """``min_runs`` runs at least, and ``min_s`` seconds, but no run is begun after ``max_s``; so for the warm-up.
 
+    ``threads`` 0 leaves their number to the tool. ``fp16`` lets what is stored in 32 bits be computed in 16.
     ``nnapi_accelerator`` and ``hexagon_libraries`` are for their delegates alone. ``result_path`` needs a version of
     2025; ``profile_path`` is where a CSV file of operators is left, and the tool is slower then.
     """
@@ -182,7 +182,7 @@ def command(binary: str, options: Options) -> List[str]:
         raise Unsupported("benchmark_model has no delegate %r; it has %s" % (options.delegate, ", ".join(DELEGATES)))
     flags = {
         "graph": options.graph,
-        "num_threads": str(options.threads),
+        "num_threads": str(options.threads or -1),
         "warmup_runs": "1",
         "warmup_min_secs": "%g" % options.warmup_s,
         "num_runs": str(options.min_runs),
