@@ -261,6 +261,15 @@ def test_a_phone_that_is_plugged_in_again_goes_on(share, phone, deviate):
     assert any("is unplugged; plug it in again" in text or "is there again" in text for text in said.texts), said.texts
 
 
+def test_phones_of_one_name_with_two_chips_do_not_share_a_table(command, phone, tool):
+    phone("FA6A")
+    phone("FA6B", **{"ro.board.platform": "exynos9"})
+    ran = command("ofa-profile", "--target", "pixel-1", "--set", f"benchmark_model={tool}", "--resolutions", "128")
+    assert ran.returncode == 1
+    assert "(msm8996, Android 10 (SDK 29)) and" in ran.stderr
+    assert "are two devices, and would be two tables" in ran.stderr
+
+
 # What goes wrong.
 
 

@@ -43,7 +43,20 @@ class AdbConnection(Connection):
         return self._members
 
     def open(self) -> Agent:
-        return self.members[0].agent
+        first, *others = self.members
+        for other in others:
+            self._require_alike(first, other)
+        return first.agent
+
+    def _require_alike(self, first: Connection, other: Connection) -> None:
+        """One table is of one device: a model may be sold with two chips. Raises DeviceError."""
+        one, two = (member.agent.describe() for member in (first, other))
+        if one["fingerprint"] != two["fingerprint"]:
+            self.close()
+            raise DeviceError(
+                f"{first.name} ({one['chip']}, {one['os']}) and {other.name} ({two['chip']}, {two['os']}) are two "
+                "devices, and would be two tables: name one with --target adb:SERIAL, or unplug the other"
+            )
 
     def reopen(self) -> None:
         self.members[0].reopen()
