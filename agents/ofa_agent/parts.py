@@ -12,11 +12,13 @@ class Profiled(NamedTuple):
     """What a runtime tells of several runs of one Block.
 
     ``operator_ns`` (runs, operators): how long each Operator's kernels took in each run, the profiler's own time
-    included. ``kernels`` (operators,): how many kernels that were; an Operator that was fused into another has none.
+    included unless it is ``pure``. ``kernels`` (operators,): how many kernels that were; an Operator that was fused into
+    another has none.
     """
 
     operator_ns: Any
     kernels: Any
+    pure: bool = False
 
 
 def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> List[List[int]]:
@@ -24,7 +26,8 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
 
     Telling takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs in
     which nothing was told: what is taken off is such that the parts add up to the whole;
-    where it would take more than MOST_OVERHEAD off a part, or the told runs were the faster ones, they do not quite.
+    where it would take more than MOST_OVERHEAD off a part, or the told runs were the faster ones, they do not quite. Of
+    pure times, each is brought to the pace that the whole had.
     Raises ValueError where a part has no kernel: its time would be told as another's.
     """
     starts = np.cumsum([0] + list(sizes[:-1]))
@@ -32,6 +35,10 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     kernels = np.add.reduceat(profiled.kernels, starts)
     if not kernels.all():
         raise ValueError("the runtime told of no kernel of part %d" % int(np.argmin(kernels)))
-    overhead_ns = max(0.0, float(np.median(told.sum(axis=1))) - whole_ns) / max(1, kernels.sum())
-    own = np.maximum(told - kernels * overhead_ns, told * (1 - MOST_OVERHEAD))
+    told_ns = float(np.median(told.sum(axis=1)))
+    overhead_ns = max(0.0, told_ns - whole_ns) / max(1, kernels.sum())
+    if profiled.pure:
+        own = told * (whole_ns / max(1.0, told_ns))
+    else:
+        own = np.maximum(told - kernels * overhead_ns, told * (1 - MOST_OVERHEAD))
     return [[int(sample) for sample in column] for column in own.T]

@@ -27,6 +27,12 @@ def test_what_telling_takes_is_the_same_for_every_kernel():
     assert part_samples(told, [1, 1], whole_ns=1200.0) == [[280], [920]]
 
 
+def test_times_that_hold_nothing_of_the_profilers_are_brought_to_the_pace_of_the_whole():
+    told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]), pure=True)
+    assert part_samples(told, [1, 1], whole_ns=1170.0) == [[270], [900]]
+    assert part_samples(told, [1, 1], whole_ns=2600.0) == [[600], [2000]]
+
+
 def test_nothing_is_added_where_telling_took_no_time():
     told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
     assert part_samples(told, [1, 1], whole_ns=2000.0) == [[300], [1000]]

@@ -113,7 +113,8 @@ def test_a_phone_is_checked_by_its_models_name(command, phone, tool):
     told = json.loads(ran.stdout)
     assert told["ok"]
     assert told["battery"] == "84%, 30 °C"
-    assert "msm8996, Android 10 (SDK 29), model Google Pixel" in told["describe"]
+    assert told["describe"].startswith("msm8996, Android 10 (SDK 29)")
+    assert "model Google Pixel" in told["describe"]
     assert "by benchmark_model, fp32, 1 thread" in told["time a network"]
 
 
@@ -196,9 +197,9 @@ class Said:
 
 @pytest.fixture
 def share(adb_server, tool, monkeypatch, tmp_path):
-    """Measures some Blocks in four rounds on the phones, with a phone's own Shell told to do something on the way."""
+    """Measures some Blocks in three rounds on the phones, with a phone's own Shell told to do something on the way."""
 
-    def run(phones, said, blocks=8, **settings):
+    def run(phones, said, blocks=5, **settings):
         lead(monkeypatch, adb_server, tmp_path)
         serials = ",".join(each.serial for each in phones)
         target = find_target(f"adb:{serials}", {"benchmark_model": str(tool), **settings})
@@ -208,9 +209,9 @@ def share(adb_server, tool, monkeypatch, tmp_path):
                 member.say = said.say
             identity = Identity(target.name, "f", "benchmark_model", "1")
             with LatencyTable.create(tmp_path / "t.lut", identity, {}) as table:
-                outcome = Campaign(table, [tasks] * 4, BUDGET, said, "a test").run(connection)
+                outcome = Campaign(table, [tasks] * 3, BUDGET, said, "a test").run(connection)
                 done = table.rounds_of()
-        assert all(done[task.block.key] >= set(range(4)) for task in tasks)
+        assert all(done[task.block.key] >= set(range(3)) for task in tasks)
         return outcome
 
     return run
@@ -222,13 +223,13 @@ def test_phones_of_one_model_share_a_campaign(share, phone, deviate):
         deviate(each, "sleep=5")
     outcome = share(phones, Said())
     assert set(outcome.factors) == {f"adb:{phones[0].serial},{phones[1].serial} {each.serial}" for each in phones}
-    assert min(outcome.shares.values()) >= 12
+    assert min(outcome.shares.values()) >= 5
     assert outcome.set_aside == {}
 
 
 def test_a_phone_that_is_off_is_set_aside(share, phone, deviate):
     phones = [phone("FA6A"), phone("FA6B")]
-    for each, pace in zip(phones, (20, 30), strict=True):
+    for each, pace in zip(phones, (5, 8), strict=True):
         deviate(each, f"sleep={pace}")
     said = Said()
     outcome = share(phones, said)
@@ -242,7 +243,7 @@ def test_what_an_unplugged_phone_had_is_done_by_the_other(share, phone, deviate)
     phones = [phone("FA6A"), phone("FA6B")]
     for each in phones:
         deviate(each, "sleep=5")
-    said = Said(at=14, call=phones[0].unplug)
+    said = Said(at=9, call=phones[0].unplug)
     share(phones, said)
     assert any("new connection" in text for text in said.texts), said.texts
 
@@ -266,7 +267,8 @@ def test_phones_of_one_name_with_two_chips_do_not_share_a_table(command, phone, 
     phone("FA6B", **{"ro.board.platform": "exynos9"})
     ran = command("ofa-profile", "--target", "pixel-1", "--set", f"benchmark_model={tool}", "--resolutions", "128")
     assert ran.returncode == 1
-    assert "(msm8996, Android 10 (SDK 29)) and" in ran.stderr
+    assert "msm8996" in ran.stderr
+    assert "exynos9" in ran.stderr
     assert "are two devices, and would be two tables" in ran.stderr
 
 
@@ -317,7 +319,7 @@ def test_a_model_that_a_delegate_refuses_is_unsupported_and_the_next_one_is_meas
 
 
 def test_a_phone_without_room_says_so(command, phone, tool):
-    phone(size="20k")
+    phone(size="8k")
     ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
     assert ran.returncode == 1
     assert "pixel-1 does not take benchmark_model-" in ran.stderr

@@ -93,7 +93,7 @@ class ProfiledModel:
         took_ns = (np.array(self._runs) + 0.5) * 1e3  # whole microseconds: half of one was cut off
         operator_ns = np.zeros((len(took_ns), operators))
         np.add.at(operator_ns.T, owners, took_ns.T)
-        return Profiled(operator_ns, np.bincount(owners, minlength=operators))
+        return Profiled(operator_ns, np.bincount(owners, minlength=operators), pure=True)
 
     def close(self) -> None:
         for buffer in (self._input, self._output):

@@ -108,7 +108,7 @@ class Started:
 
 class Deployment:
     """The agent's zip application on one device. ``name`` is the target's, for messages; ``places`` are folders where
-    it may be put, beside the usual ones."""
+    it may be put, before the usual ones."""
 
     def __init__(self, link: Link, name: str, places: Sequence[str] = ()) -> None:
         self._link = link
@@ -118,8 +118,9 @@ class Deployment:
         facts = self._require(link.run(FACTS), "its shell does not run commands")
         home, user, self.machine = facts.splitlines()[-3:]
         self._folders = [
+            *(f"{place}/ofa-profile-{user}" for place in places),
             f"{home}/.cache/ofa-profile",
-            *(f"{place}/ofa-profile-{user}" for place in (*places, "/var/tmp", "/tmp", "/dev/shm")),
+            *(f"{place}/ofa-profile-{user}" for place in ("/var/tmp", "/tmp", "/dev/shm")),
         ]
         self._folder: str | None = None
 

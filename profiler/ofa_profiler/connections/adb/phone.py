@@ -50,6 +50,8 @@ class PhoneConnection(Connection):
             except (Unreachable, DeviceHeld):
                 raise
             except DeviceError as reason:
+                if runtime == BESIDE and binary.SETTING in self.target.settings:
+                    raise  # which was asked for by name
                 reasons.append(f"{runtime}: {reason}")
         raise DeviceError(f"{self.target.name} ({self.phone.serial}) has none of its runtimes: {'; '.join(reasons)}")
 

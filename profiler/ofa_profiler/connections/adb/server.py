@@ -140,11 +140,13 @@ class AdbServer:
         try:
             adb = adbutils.adb_path()
         except AdbError:
-            raise DeviceError("there is no adb here; install it, such as with sudo apt install adb") from None
+            adb = "adb"
         try:
             done = subprocess.run(
                 [adb, "-P", str(self.port), "start-server"], capture_output=True, text=True, timeout=START_S
             )
+        except FileNotFoundError:
+            raise DeviceError("there is no adb here; install it, such as with sudo apt install adb") from None
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DeviceError(f"{adb} does not start a server: {error}") from None
         if done.returncode:
