@@ -52,8 +52,25 @@ def test_a_hot_orin_is_hot_and_throttled_whatever_its_fan_does(device):
 def test_a_phone(device):
     condition = read(device("pixel-6"))
     assert condition["temperatures_c"]["VIRTUAL-SKIN"] == 33.5  # what the hardware says, not the cache
-    assert (condition["throttled"], condition["battery"]) == (False, 0.84)
+    assert (condition["throttled"], condition["battery"], condition["screen"]) == (False, 0.84, "on")
+    assert condition["temperatures_c"]["battery"] == 29.8
     assert clusters(device("pixel-6")) == [([6, 7], 2802), ([4, 5], 2253), ([0, 1, 2, 3], 1803)]
+
+
+@pytest.mark.parametrize(("tenths", "hot"), [(380, False), (425, True), (451, True)])
+def test_a_phone_with_a_warm_battery_is_hot(device, monkeypatch, tenths, hot):
+    shell = device("pixel-6")
+    shell.answer("dumpsys battery", "  level: 84\n  temperature: %d" % tenths)
+    condition = read(shell)
+    assert condition["hot"] == hot
+    assert condition["headroom_c"] == pytest.approx(45 - tenths / 10)
+
+
+def test_an_android_that_is_too_old_for_fixed_performance_says_so(device, setter_of):
+    shell = device("pixel-6")
+    shell.answer("getprop ro.build.version.sdk", "29")
+    refused = setter_of(shell).set({"fixed-performance": "on"})
+    assert "came with Android 11 (SDK 30), this is SDK 29" in refused["fixed-performance"]
 
 
 def test_a_server_in_a_guest(device):
@@ -103,6 +120,7 @@ def test_what_is_set_in_a_file_is_put_back(device, setter_of, name, setting, val
         ("jetson-tx2", "power-mode", "MAXN", "nvpmodel -m 0", "nvpmodel -m 3"),
         ("jetson-tx2", "jetson-clocks", "on", "jetson_clocks", "jetson_clocks --restore"),
         ("h100-host", "gpu-clock", "1410", "nvidia-smi --id=0 -lgc 1410,1410", "nvidia-smi --id=0 -rgc"),
+        ("pixel-6", "screen", "off", "input keyevent 223", "input keyevent 224"),
         (
             "pixel-6",
             "fixed-performance",
