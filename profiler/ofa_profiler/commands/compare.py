@@ -75,10 +75,11 @@ def compare(
             raise TableMismatch(
                 f"{path} was imported, so no device is known to hold it against; measure one with ofa-profile"
             )
-        made_with = (table.store.get("conditions") or {}).get("set", {})
-        device = find_target(
-            target or table.identity.target, {**made_with, **parse_settings(pairs)}, table.identity.runtime
-        )
+        made_with = table.store.get("conditions") or {}
+        same = target in (None, table.identity.target)
+        settings = {**(made_with.get("connection", {}) if same else {}), **made_with.get("set", {})}
+        settings.update(parse_settings(pairs))
+        device = find_target(target or table.identity.target, settings, table.identity.runtime)
         with connect(device) as connection:
             connection.say = say
             description = connection.agent.describe()

@@ -122,7 +122,8 @@ def profile(
                 outcome = profiler.measure_some(resolutions) if interpolate else profiler.measure(resolutions)
             for name in calibrations(table):
                 Comparer(table, find_space(name)).teach()  # what it was taught over has changed
-            table.store.put("conditions", {"set": dict(device.conditions), "not_set": outcome.not_set})
+            made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
+            table.store.put("conditions", {**made_with, "not_set": outcome.not_set})
             if outcome.factors or outcome.set_aside:
                 table.store.put("devices", list_devices(outcome))
             summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
