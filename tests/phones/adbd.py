@@ -4,10 +4,10 @@ It speaks the device's side of the protocol (CNXN, AUTH, OPEN, OKAY, WRTE, CLSE;
 its own: a mount and a process namespace in which ``/data/local/tmp`` exists and the properties, clocks and services
 are a phone's. What runs there runs for real, on this machine's processor; its network is this machine's.
 
-    python adbd.py --folder F --serial S [--port P] [--size 512m] [--path FOLDERS] [--state device|unauthorized|offline]
+    python adbd.py --folder F [--port P] [--size 512m] [--path FOLDERS] [--state device|unauthorized|offline]
 
-prints the port, then obeys lines on its standard input: vanish, come-back, stall, unstall, refuse, accept, slow SECONDS.
-It ends with its standard input. https://android.googlesource.com/platform/packages/modules/adb: protocol.txt,
+prints the port, then obeys lines on its standard input: vanish, come-back, stall, unstall, refuse, accept, slow
+SECONDS. It ends with its standard input. https://android.googlesource.com/platform/packages/modules/adb: protocol.txt,
 SERVICES.TXT, SYNC.TXT, shell_protocol.h.
 """
 
@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import os
 import queue
-import shutil
 import signal
 import socket
 import stat

@@ -1,4 +1,4 @@
-"""Phones: the real adb server on a port of its own, and device daemons (adbd.py) with a Pixel's properties and files."""
+"""Phones: the real adb server on a port of its own, and device daemons (adbd.py) with a Pixel's properties."""
 
 import contextlib
 import itertools
