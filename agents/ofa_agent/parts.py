@@ -12,8 +12,8 @@ class Profiled(NamedTuple):
     """What a runtime tells of several runs of one Block.
 
     ``operator_ns`` (runs, operators): how long each Operator's kernels took in each run, the profiler's own time
-    included unless it is ``pure``. ``kernels`` (operators,): how many kernels that were; an Operator that was fused into
-    another has none.
+    included unless it is ``pure``. ``kernels`` (operators,): how many kernels that were; an Operator that was fused
+    into another has none.
     """
 
     operator_ns: Any

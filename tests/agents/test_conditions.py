@@ -60,7 +60,7 @@ def test_a_phone(device):
 @pytest.mark.parametrize(("tenths", "hot"), [(380, False), (425, True), (451, True)])
 def test_a_phone_with_a_warm_battery_is_hot(device, monkeypatch, tenths, hot):
     shell = device("pixel-6")
-    shell.answer("dumpsys battery", "  level: 84\n  temperature: %d" % tenths)
+    shell.answer("dumpsys battery", f"  level: 84\n  temperature: {tenths}")
     condition = read(shell)
     assert condition["hot"] == hot
     assert condition["headroom_c"] == pytest.approx(45 - tenths / 10)

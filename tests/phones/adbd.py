@@ -458,7 +458,6 @@ def main():
         ["sh", "-c", WORLD, "sh", options.folder, options.size, *(path.lstrip("/") for path in options.bind)],
         check=True,
     )
-    assert shutil.which("chroot")
     Daemon(options).serve()
 
 
