@@ -1,4 +1,7 @@
-"""Phones: the real adb server on a port of its own, and device daemons (adbd.py) with a Pixel's properties."""
+"""Phones: the real adb server on a port of its own, and device daemons (adbd.py) with a Pixel's properties.
+
+``AdbServer`` and ``Phone`` serve outside pytest, too.
+"""
 
 import contextlib
 import itertools
@@ -7,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import adbutils
@@ -36,6 +40,7 @@ CLUSTERS = {0: 1593600, 1: 1593600, 2: 2150400, 3: 2150400}  # kHz by core
 STATE = {
     "level": "84",
     "temperature": "298",  # tenths of a degree
+    "skin": "33.2",
     "thermal_status": "0",
     "wakefulness": "Awake",
     "fixed_performance": "false",
@@ -43,14 +48,23 @@ STATE = {
 }
 
 
-def _missing():
+# What a phone's world is made of; it leaves nothing behind.
+TRIAL = """
+set -e
+mount -t tmpfs tmpfs "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
+"""
+
+
+def _missing(folder):
     if os.getuid() != 0:
         return "a phone needs namespaces, which only root may make"
-    for program in ("unshare", "chroot"):
-        if shutil.which(program) is None:
-            return f"{program} is not installed"
-    done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True)
-    return done.stderr.strip()
+    if shutil.which("unshare") is None:
+        return "unshare is not installed"
+    trial = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", TRIAL, "sh", str(folder)]
+    done = subprocess.run(trial, capture_output=True, text=True)
+    return done.returncode and f"a phone's file system cannot be made here: {done.stderr.strip()}"
 
 
 class AdbServer:
@@ -59,14 +73,42 @@ class AdbServer:
     def __init__(self, folder):
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self.environment = {**os.environ, "HOME": str(folder), "ANDROID_ADB_SERVER_PORT": str(self.port)}
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("ADB_", "ANDROID_"))},
+            "HOME": str(folder),
+            "ANDROID_ADB_SERVER_PORT": str(self.port),
+        }
+        alone = {"ADB_LIBUSB": "0", "ADB_MDNS": "0", "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553"}  # no emulators either
         self._process = subprocess.Popen(
             [adbutils.adb_path(), "-P", str(self.port), "nodaemon", "server"],
-            env={**self.environment, "ADB_LIBUSB": "0", "ADB_MDNS": "0"},
+            env={**self.environment, **alone},
             stdout=subprocess.DEVNULL,
             stderr=(folder / "adb.log").open("wb"),
         )
+        self._wait(folder / "adb.log")  # adbutils starts another one where it finds none
         self.client = adbutils.AdbClient("127.0.0.1", self.port, 10.0)
+
+    def _wait(self, log):
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1.0).close()
+                return
+            except OSError:
+                assert self._process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, "the adb server does not listen"
+                time.sleep(0.02)
+
+    def run(self, *words, told=""):
+        """By the real client."""
+        return subprocess.run(
+            [adbutils.adb_path(), *map(str, words)],
+            env=self.environment,
+            input=told,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
 
     def states(self):
         return {info.serial: info.state for info in self.client.list()}
@@ -98,6 +140,7 @@ class Phone:
         port = self._process.stdout.readline().strip()
         assert port, (folder / "adbd.log").read_text()
         self.serial = f"127.0.0.1:{port}"
+        self.device = server.client.device(self.serial)
         self.plug_in()
 
     def plug_in(self):
@@ -124,8 +167,18 @@ class Phone:
     def told(self, name):
         return (self.state / name).read_text().strip()
 
+    def set_battery(self, level, temperature_c):
+        self.set("level", level)
+        self.set("temperature", round(temperature_c * 10))
+
+    def fill_disk(self):
+        self.shell("cat /dev/zero > /data/local/tmp/full")
+
+    def empty_disk(self):
+        self.shell("rm /data/local/tmp/full")
+
     def shell(self, command):
-        return self._server.client.device(self.serial).shell2(command, v2=True, timeout=PATIENCE_S)
+        return self.device.shell2(command, v2=True, timeout=PATIENCE_S)
 
     def end(self):
         with contextlib.suppress(adbutils.AdbError):
@@ -164,7 +217,7 @@ class Phone:
 
 @pytest.fixture(scope="session")
 def adb_server(tmp_path_factory):
-    reason = _missing()
+    reason = _missing(tmp_path_factory.mktemp("trial"))
     if reason:
         pytest.skip(reason)
     server = AdbServer(tmp_path_factory.mktemp("adb"))
@@ -185,3 +238,11 @@ def phone(adb_server, tmp_path_factory):
     yield make
     for each in phones:
         each.end()
+
+
+@pytest.fixture(scope="module")
+def pixel(adb_server, tmp_path_factory):
+    """One for those tests that leave a phone as it was."""
+    made = Phone(adb_server, tmp_path_factory.mktemp("pixel") / "phone", "FA6A")
+    yield made
+    made.end()
