@@ -60,8 +60,9 @@ mount -t overlay overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/r
 def _missing(folder):
     if os.getuid() != 0:
         return "a phone needs namespaces, which only root may make"
-    if shutil.which("unshare") is None:
-        return "unshare is not installed"
+    for program in ("unshare", "setpriv"):
+        if shutil.which(program) is None:
+            return f"{program} is not installed"
     trial = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", TRIAL, "sh", str(folder)]
     done = subprocess.run(trial, capture_output=True, text=True)
     return done.returncode and f"a phone's file system cannot be made here: {done.stderr.strip()}"
@@ -80,7 +81,8 @@ class AdbServer:
         }
         alone = {"ADB_LIBUSB": "0", "ADB_MDNS": "0", "ADB_LOCAL_TRANSPORT_MAX_PORT": "5553"}  # no emulators either
         self._process = subprocess.Popen(
-            [adbutils.adb_path(), "-P", str(self.port), "nodaemon", "server"],
+            # It ends with this process, however that ends.
+            ["setpriv", "--pdeathsig", "KILL", adbutils.adb_path(), "-P", str(self.port), "nodaemon", "server"],
             env={**self.environment, **alone},
             stdout=subprocess.DEVNULL,
             stderr=(folder / "adb.log").open("wb"),
