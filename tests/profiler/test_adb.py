@@ -6,7 +6,7 @@ from ofa_agent.shell import Ran
 from ofa_profiler.connections.adb import chosen
 from ofa_profiler.connections.adb.binary import find
 from ofa_profiler.connections.adb.server import Listed, _host_and_port
-from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, Snapshot
+from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, OF_LATE_S, Snapshot
 from ofa_profiler.targets import find_target
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
 
@@ -167,10 +167,21 @@ def test_commands_are_asked_again_when_they_are_old(snapshot, shell, clock):
     assert len(shell.calls[-1]) == 4
 
 
+def test_questions_that_come_seldom_do_not_spoil_the_others(snapshot, shell, clock):
+    for number in range(6):
+        if number == 2:
+            snapshot.read("/seldom")
+        ask_all(snapshot)
+        clock[0] += FILES_AGE_S + 0.01
+    shell.calls.clear()
+    ask_all(snapshot)
+    assert len(shell.calls) == 1
+
+
 def test_what_nobody_asks_any_more_is_fetched_no_more(snapshot, shell, clock):
     ask_all(snapshot)
     for _ in range(3):
-        clock[0] += FILES_AGE_S + 0.01
+        clock[0] += OF_LATE_S
         snapshot.read("/a")
     assert [request.words for request in shell.calls[-1]] == [("/a",)]
 

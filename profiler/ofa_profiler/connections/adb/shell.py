@@ -43,9 +43,11 @@ kill -9 "$pid" 2>/dev/null
 rm -f $running
 """
 NOT_THERE = 2
+NO_ANSWER = Ran(126, "", "the phone does not answer")
 # Commands that conditions ask tell of things that change slowly.
 COMMANDS_AGE_S = 5.0
 FILES_AGE_S = 0.2
+OF_LATE_S = 10.0  # what was not asked for so long is fetched no more
 
 
 class Request(NamedTuple):
@@ -115,13 +117,13 @@ class AdbShell(Shell):
 
 class Snapshot(Shell):
     """A phone's Shell for who asks the same things again and again: what has grown old is fetched in one call, with
-    all else that was asked since the last one. A phone that is gone answers nothing."""
+    all else that is asked as often. A phone that is gone answers nothing."""
 
     def __init__(self, shell: AdbShell, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._shell = shell
         self._clock_s = clock_s
         self._known: dict[Request, tuple[float, Ran]] = {}
-        self._asked: dict[Request, None] = {}
+        self._asked_s: dict[Request, float] = {}
         self._mutex = threading.Lock()
 
     def read(self, path: str) -> str | None:
@@ -151,19 +153,22 @@ class Snapshot(Shell):
     def _answer(self, request: Request) -> Ran:
         with self._mutex:  # an agent describes its device while it measures
             now_s = self._clock_s()
-            wanted = [request]
-            if request in self._known and self._is_old(request, now_s):
-                wanted = [asked for asked in {**self._asked, request: None} if self._is_old(asked, now_s)]
-                self._asked = {}
-            self._asked[request] = None
             if self._is_old(request, now_s):
-                try:
-                    answers = self._shell.ask(wanted, timeout_s=30.0)
-                except Unreachable as gone:
-                    return Ran(126, "", str(gone))
-                at_s = self._clock_s()
-                self._known.update((asked, (at_s, ran)) for asked, ran in zip(wanted, answers, strict=True))
-            return self._known[request][1]
+                self._fetch(request, now_s)
+            self._asked_s[request] = now_s
+            return self._known.get(request, (now_s, NO_ANSWER))[1]
+
+    def _fetch(self, request: Request, now_s: float) -> None:
+        """With it whatever else is old and was asked of late."""
+        late = (asked for asked, at_s in self._asked_s.items() if now_s - at_s < OF_LATE_S)
+        wanted = dict.fromkeys([request, *(asked for asked in late if self._is_old(asked, now_s))])
+        try:
+            answers = self._shell.ask(list(wanted), timeout_s=30.0)
+        except Unreachable:
+            self._known.clear()
+            return
+        at_s = self._clock_s()
+        self._known.update((asked, (at_s, ran)) for asked, ran in zip(wanted, answers, strict=True))
 
     def _forget(self) -> None:
         """What is set changes what is read."""
