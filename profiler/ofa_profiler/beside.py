@@ -236,12 +236,27 @@ class PhoneBench:
         path, size = f"{MODELS}/{os.path.basename(model_path)}.tflite", os.path.getsize(model_path)
         if self._models.pop(path, 0) != size:  # files appear whole, by being renamed
             while self._models and sum(self._models.values()) + size > MOST_MODELS_BYTES:
-                oldest = next(iter(self._models))
-                self._shell.run("rm", "-f", oldest)
-                del self._models[oldest]
-            self._shell.phone.push(path, Path(model_path).read_bytes())
+                self._remove_oldest()
+            self._push(path, Path(model_path).read_bytes())
         self._models[path] = size  # the longest unused goes first
         return path
+
+    def _push(self, path: str, content: bytes) -> None:
+        """Where there is no room, older models go first. Raises DeviceError where none is left."""
+        while True:
+            try:
+                return self._shell.phone.push(path, content)
+            except Unreachable:
+                raise
+            except DeviceError:
+                if not self._models:
+                    raise
+                self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        oldest = next(iter(self._models))
+        self._shell.run("rm", "-f", oldest)
+        del self._models[oldest]
 
     def _listed(self, pattern: str) -> dict[str, int]:
         """Sizes by path."""

@@ -335,6 +335,16 @@ def test_a_model_that_has_no_room_fails_alone(bench, phone, tmp_path):
     assert take(made, tmp_path, SPACE.blocks(128)[0]).status == "ok"
 
 
+def test_where_there_is_little_room_older_models_go_first(bench, phone, tmp_path):
+    there = phone(size="700k")
+    made = bench(there)
+    blocks = [block for block in SPACE.blocks(128) if 60_000 < 4 * block.parameters < 400_000][:6]
+    assert sum(4 * block.parameters for block in blocks) > 700_000
+    for block in blocks:
+        measurement = take(made, tmp_path, block)
+        assert measurement.status == "ok", measurement.error
+
+
 def test_an_empty_battery_is_no_time_to_measure(command, phone, tool):
     there = phone()
     there.set("level", 5)
