@@ -111,4 +111,6 @@ def _others(listed: Sequence[Listed]) -> str:
 
 
 def _name(target: Target, serial: str, phones: int) -> str:
-    return target.name if phones == 1 else f"{target.name} {serial}"
+    if phones == 1:
+        return target.name
+    return serial if target.name.startswith("adb:") else f"{target.name} {serial}"
