@@ -44,9 +44,9 @@ mount -t tmpfs tmpfs "$folder/layer"
 mkdir "$folder/layer/upper" "$folder/layer/work"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$folder/layer/upper,workdir=$folder/layer/work" "$folder/root"
 cd "$folder/root"
+mount -t tmpfs tmpfs tmp
 for path in dev sys "$@"; do mkdir -p "./$path"; mount --rbind "/$path" "./$path"; done
 mount -t proc proc proc
-mount -t tmpfs tmpfs tmp
 mkdir -p data/local/tmp data/phone system/bin
 mount -t tmpfs -o size="$size" tmpfs data/local/tmp
 mount --bind "$folder/state" data/phone

@@ -68,6 +68,11 @@ def _missing(folder):
     return done.returncode and f"a phone's file system cannot be made here: {done.stderr.strip()}"
 
 
+def _needs_a_mount(folder):
+    """Whether a phone's root, which has a /tmp of its own, would lack it."""
+    return os.path.ismount(folder) or Path("/tmp") in Path(folder).parents
+
+
 class AdbServer:
     """The real one; ``environment`` leads a command to it."""
 
@@ -132,7 +137,7 @@ class Phone:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, str(HERE / "adbd.py"), "--folder", str(folder), "--size", size, "--state", state),
-                *("--path", path or str(COMMANDS), "--bind", *(bind for bind in binds if os.path.ismount(bind))),
+                *("--path", path or str(COMMANDS), "--bind", *(bind for bind in binds if _needs_a_mount(bind))),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
