@@ -205,6 +205,8 @@ class Campaign:
 
     def _is_done(self, crew: Crew) -> bool:
         """At the end of a run the Visits that a device was disturbed during are taken again."""
+        if self._outcome.failures:  # nobody is to wait for a Visit that nobody takes
+            self._waiting = [visit for visit in self._waiting if visit.task.block.key not in self._outcome.failures]
         if self._waiting or self._comparing or any(hand.under_way for hand in crew.hands):
             return False
         for drift in self._drifts.values():
@@ -294,11 +296,10 @@ class Campaign:
             hand.under_way[self._probe.visit_id] = self._probe
             return self._message(self._probe)
         for visits in (self._comparing.get(hand.name, []), self._waiting):
-            while visits:
+            if visits:
                 visit = visits.pop()
-                if visit.task.block.key not in self._outcome.failures:
-                    hand.under_way[visit.visit_id] = visit
-                    return self._message(visit)
+                hand.under_way[visit.visit_id] = visit
+                return self._message(visit)
         return None
 
     def _receive(self, hand: Hand, message: Any) -> None:
