@@ -1,68 +1,194 @@
-"""How fast pricing and search are on this machine: medians of several runs, over a synthetic table."""
+"""How fast pricing and search are on this machine, over a synthetic table: medians of runs that take turns."""
 
 import itertools
+import random
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from landscape import landscape
 
-from ofa_nas.accuracy import Linear, Mlp
-from ofa_nas.search import Budget, Problem, find_method, search
-from ofa_nas.spaces import find_space
+from ofa_nas.accuracy import MacsStandIn, Mlp
+from ofa_nas.accuracy.mlp import forward
+from ofa_nas.search import Budget, Problem, Question, find_method, search
+from ofa_nas.spaces import Architecture, find_space
 from ofa_tables.measurement import Measurement
 from ofa_tables.measurement import statistics as figures
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import Identity, LatencyTable
 
-SPACE = find_space("ofa-mbv3-w1.0")
+OFA, FIXED = find_space("ofa-mbv3-w1.0"), find_space("compofa-fixed-w1.0")
 RESOLUTIONS_PX = (160, 176, 192, 208, 224)
 NETWORKS = 1_000_000
 RUNS = 5
-HIDDEN = (400, 400, 400)
+BATCH, BATCHES = 100, 501
 LIMIT_OF_RANGE = 0.4
+PUBLISHED_GENERATIONS = 20  # in plain Python; the time of 500 is 25 × that
 
 
 def main() -> None:
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder, synthetic_table(Path(folder) / "bench.lut", rng) as table:
-        latency = LatencyModel(table, SPACE)
-    population = SPACE.sample(NETWORKS, rng, RESOLUTIONS_PX)
-    seconds = median_seconds(lambda: latency.predict(population))
-    print(f"pricing  {NETWORKS / seconds / 1e6:.1f} million networks/s ({NETWORKS:,} networks, median of {RUNS})")
+        latency, fixed = LatencyModel(table, OFA), LatencyModel(table, FIXED)
+        figures_ms = {key: table.entry(key).latency_ms for px in RESOLUTIONS_PX for key in OFA.keys(px)}
+    population = OFA.sample(NETWORKS, rng, RESOLUTIONS_PX)
+    (pricing,) = take_turns(lambda: latency.predict(population))
+    print(f"pricing     {NETWORKS / pricing / 1e6:.1f} million networks/s ({NETWORKS:,} networks, median of {RUNS})")
 
-    smallest_ms, largest_ms = (found(RESOLUTIONS_PX)[0] for found in (latency.cheapest, latency.dearest))
-    limit_ms = smallest_ms + LIMIT_OF_RANGE * (largest_ms - smallest_ms)
-    problem = Problem(SPACE, latency, random_mlp(rng), limit_ms, RESOLUTIONS_PX)
-    budget = Budget()
-    seconds = median_seconds(lambda: search(problem, find_method("evolution"), budget))
-    print(f"search   {seconds:.2f} s ({budget.generations} × {budget.population}, {HIDDEN} MLP, median of {RUNS})")
+    problem = within(latency, landscape(OFA), RESOLUTIONS_PX)
+    looked_up = lookup_ms(figures_ms)
+    inputs = problem.accuracy._encoder(population[: BATCH * BATCHES])
+    mlp, ofa, default, published = take_turns(
+        lambda: mlp_alone(problem.accuracy, inputs),
+        lambda: search(problem, find_method("ofa")),
+        lambda: search(problem, find_method("evolution")),
+        lambda: published_search(problem, looked_up, PUBLISHED_GENERATIONS),
+    )
+    evaluations = BATCH * BATCHES
+    print(f"accuracy    {mlp:.2f} s for {evaluations:,} rows in batches of {BATCH}: the MLP alone, 3 × 400")
+    against_torch(problem.accuracy, inputs)
+    for name, seconds in (("ofa", ofa), ("evolution", default)):
+        print(
+            f"{name:<11} {seconds:.2f} s for {evaluations:,} evaluations in such batches: {seconds / mlp:.2f} × the MLP"
+        )
+    whole = published * (BATCHES - 1) / PUBLISHED_GENERATIONS
+    print(
+        f"published   {whole:.1f} s: the published algorithm in plain Python, same table, same MLP ({PUBLISHED_GENERATIONS} "
+        f"of 500 generations measured); {whole / ofa:.0f} × ofa, {whole / default:.0f} × evolution"
+    )
+    compofa = within(fixed, MacsStandIn(FIXED), FIXED.resolutions_px)
+    compofa_mlp = within(fixed, landscape(FIXED), FIXED.resolutions_px)
+    exhaustive, with_mlp = take_turns(
+        lambda: search(compofa, find_method("exhaustive")), lambda: search(compofa_mlp, find_method("exhaustive"))
+    )
+    print(f"exhaustive  {exhaustive:.3f} s by MACs, {with_mlp:.3f} s by an MLP: 243 networks × 25 resolutions")
+
+
+def within(latency: LatencyModel, accuracy: Mlp | MacsStandIn, resolutions_px: tuple[int, ...]) -> Problem:
+    smallest, largest = latency.cheapest(resolutions_px)[0], latency.dearest(resolutions_px)[0]
+    limit_ms = smallest + LIMIT_OF_RANGE * (largest - smallest)
+    return Question(latency.space, accuracy, (limit_ms,), resolutions_px=resolutions_px).pose([latency])
 
 
 def synthetic_table(path: Path, rng: np.random.Generator) -> LatencyTable:
     """Latencies that follow MACs, give or take."""
     table = LatencyTable.create(path, Identity("synthetic", "", "synthetic", ""), {})
-    blocks = {block.key: block for px in RESOLUTIONS_PX for block in SPACE.blocks(px)}
+    blocks = {block.key: block for px in OFA.resolutions_px for block in OFA.blocks(px)}
     nanoseconds = {key: round(2e4 + block.macs / 30 * rng.uniform(0.8, 1.2)) for key, block in blocks.items()}
     table.add([Measurement(key, key, **figures([value])) for key, value in nanoseconds.items()])
     return table
 
 
-def random_mlp(rng: np.random.Generator) -> Mlp:
-    sizes = (128, *HIDDEN, 1)
-    layers = [
-        Linear((rng.standard_normal((outputs, inputs)) / inputs**0.5).astype(np.float32), np.zeros(outputs, np.float32))
-        for inputs, outputs in itertools.pairwise(sizes)
-    ]
-    return Mlp(SPACE, layers, "random")
+def mlp_alone(mlp: Mlp, inputs: np.ndarray) -> None:
+    for start in range(0, len(inputs), BATCH):
+        forward(mlp.members[0], inputs[start : start + BATCH])
 
 
-def median_seconds(work) -> float:
-    return statistics.median(timed(work) for _ in range(RUNS))
+def against_torch(mlp: Mlp, inputs: np.ndarray) -> None:
+    """The same rows by torch, where it is installed, on as many cores."""
+    try:
+        import torch
+    except ImportError:
+        return
+    layers = []
+    for layer in mlp.members[0]:
+        linear = torch.nn.Linear(*reversed(layer.weight.shape))
+        linear.load_state_dict({"weight": torch.from_numpy(layer.weight), "bias": torch.from_numpy(layer.bias)})
+        layers += [linear, torch.nn.ReLU()]
+    network, rows = torch.nn.Sequential(*layers[:-1]).eval(), torch.from_numpy(np.ascontiguousarray(inputs))
+
+    def by_torch() -> None:
+        with torch.inference_mode():
+            for start in range(0, len(rows), BATCH):
+                network(rows[start : start + BATCH])
+
+    ours, torchs = take_turns(lambda: mlp_alone(mlp, inputs), by_torch)
+    print(
+        f"            {ours / torchs:.2f} × the time of torch {torch.__version__} on {torch.get_num_threads()} threads"
+    )
 
 
-def timed(work) -> float:
+def lookup_ms(figures_ms: dict[str, float]) -> dict[tuple, float]:
+    """By resolution, block, kernel size and expand ratio; what is the same in all networks by resolution alone."""
+    found: dict[tuple, float] = {}
+    for px, kernel, expand in itertools.product(RESOLUTIONS_PX, (3, 5, 7), (3, 4, 6)):
+        uniform = Architecture({"ks": (kernel,) * 20, "e": (expand,) * 20, "d": (4,) * 5}, px)
+        ends = [figures_ms[block.key] for block in OFA.network_blocks(uniform)]
+        found[px,] = sum(ends[:2]) + sum(ends[22:])
+        found |= {(px, at, kernel, expand): ms for at, ms in enumerate(ends[2:22])}
+    return found
+
+
+def published_search(problem: Problem, looked_up: dict[tuple, float], generations: int) -> Architecture:
+    """Evolution as the paper's code does it: a network at a time, a block at a time."""
+    space, limit_ms = problem.space, problem.limits[0]
+    random.seed(0)
+    choices = {"ks": (3, 5, 7), "e": (3, 4, 6), "d": (2, 3, 4)}
+
+    def drawn() -> dict:
+        return {
+            "ks": random.choices(choices["ks"], k=20),
+            "e": random.choices(choices["e"], k=20),
+            "d": random.choices(choices["d"], k=5),
+            "r": random.choice(RESOLUTIONS_PX),
+        }
+
+    def mutant(parent: dict) -> dict:
+        child = {name: list(genes) if name != "r" else genes for name, genes in parent.items()}
+        if random.random() < 0.5:
+            child["r"] = random.choice(RESOLUTIONS_PX)
+        for at in range(20):
+            if random.random() < 0.1:
+                child["ks"][at], child["e"][at] = random.choice(choices["ks"]), random.choice(choices["e"])
+        for stage in range(5):
+            if random.random() < 0.1:
+                child["d"][stage] = random.choice(choices["d"])
+        return child
+
+    def crossover(one: dict, two: dict) -> dict:
+        child = {name: [random.choice(pair) for pair in zip(one[name], two[name], strict=True)] for name in choices}
+        return {**child, "r": random.choice((one["r"], two["r"]))}
+
+    def feasible(make: Callable[[], dict]) -> tuple[dict, float]:
+        while True:
+            genes = make()
+            px, total_ms = genes["r"], looked_up[genes["r"],]
+            for stage, depth in enumerate(genes["d"]):
+                for at in range(4 * stage, 4 * stage + depth):
+                    total_ms += looked_up[px, at, genes["ks"][at], genes["e"][at]]
+            if total_ms <= limit_ms:
+                return genes, total_ms
+
+    def scored(networks: list[tuple[dict, float]]) -> list[tuple[float, dict, float]]:
+        encoded = space.encode([as_architecture(genes) for genes, _ in networks])
+        scores = problem.accuracy(encoded)
+        return [(float(score), genes, ms) for score, (genes, ms) in zip(scores, networks, strict=True)]
+
+    pool = scored([feasible(drawn) for _ in range(BATCH)])
+    for _ in range(generations):
+        parents = sorted(pool, key=lambda network: -network[0])[: BATCH // 4]
+        mutants = [feasible(lambda: mutant(random.choice(parents)[1])) for _ in range(BATCH // 2)]
+        crossed = [
+            feasible(lambda: crossover(random.choice(parents)[1], random.choice(parents)[1])) for _ in range(BATCH // 2)
+        ]
+        pool = parents + scored(mutants + crossed)
+    return as_architecture(max(pool, key=lambda network: network[0])[1])
+
+
+def as_architecture(genes: dict) -> Architecture:
+    return Architecture({name: tuple(genes[name]) for name in ("ks", "e", "d")}, genes["r"])
+
+
+def take_turns(*works: Callable[[], object]) -> list[float]:
+    """The median seconds of each, over runs that alternate."""
+    seconds = [[timed(work) for work in works] for _ in range(RUNS)]
+    return [statistics.median(of_one) for of_one in zip(*seconds, strict=True)]
+
+
+def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

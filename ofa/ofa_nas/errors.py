@@ -1,19 +1,28 @@
 """What can go wrong in a search, besides what ``ofa_tables.errors`` draws.
 
 OfaError
-└── LimitUnreachable        no network is fast enough; says the smallest latency that there is
+└── LimitUnreachable        no network is within the limits; says the smallest figure that there is
 """
 
 import math
+from collections.abc import Sequence
 
 from ofa_tables.errors import OfaError
 
 
 class LimitUnreachable(OfaError):
-    def __init__(self, limit_ms: float, smallest_ms: float, where: str) -> None:
-        self.smallest_ms = smallest_ms
-        rounded_up = math.ceil(smallest_ms * 1e4) / 1e4  # as a limit, the figure that people read must be met
-        super().__init__(
-            f"no network of {where} is within {limit_ms:g} ms; the smallest latency there is {rounded_up:.4f} ms: "
-            "raise --max-latency-ms, or allow smaller --resolutions"
+    @classmethod
+    def alone(cls, meter: str, unit: str, flag: str, limit: float, smallest: float, where: str) -> "LimitUnreachable":
+        rounded_up = math.ceil(smallest * 1e4) / 1e4  # as a limit, the figure that people read must be met
+        return cls(
+            f"no network of {where} is within {limit:g} {unit}; the smallest {meter} there is {rounded_up:.4f} {unit}: "
+            f"raise {flag}, or allow smaller --resolutions"
+        )
+
+    @classmethod
+    def together(cls, limits: Sequence[str], over: float, where: str) -> "LimitUnreachable":
+        """``over`` is how many times its limit the worst figure is of the network that comes nearest."""
+        return cls(
+            f"no network of {where} is within {' and '.join(limits)} together, though each alone can be met; the one "
+            f"that comes nearest is {over:.3f} × over one of them: raise one, or allow smaller --resolutions"
         )

@@ -41,7 +41,8 @@ MOST_MODELS_BYTES = 512 << 20
 # The tool has no rule of its own for when a phone is warm: clocks take about so long to rise.
 WARMUP_S = 0.1
 FINE_NS = 50_000
-BURST_S = 0.05
+BURST_S = 0.15  # short beside what it takes to start the tool
+MOST_S = 2.0  # for the runs that a slow network is to have
 SPARE_S = 5.0  # of a Visit's time-out, to end what hangs
 REFERENCE_AGE_S = 1.5  # the reference's run after a Visit is the one before the next, where that follows at once
 NO_REFERENCE = ("", 0.0, 0, 0)  # model, when it ran, median and mean in ns
@@ -200,7 +201,7 @@ class PhoneBench:
             fp16=job.settings.precision == "fp16",
             warmup_s=min(WARMUP_S, budget.warmup_s),
             min_s=max(BURST_S, budget.burst_min_s),
-            max_s=max(BURST_S, budget.burst_max_s),
+            max_s=max(MOST_S, budget.burst_max_s),
             min_runs=budget.min_runs,
         )
         return Request("hold", (*self._mask(), *benchmark_model.command(self._run_by, options)))

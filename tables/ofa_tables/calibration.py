@@ -57,10 +57,14 @@ class Calibration:
     @property
     def half_width(self) -> float | None:
         """Half the 95 % interval of one more network's latency, relative to it; None where nothing tells of it."""
+        return self.half_width_at(0.95)
+
+    def half_width_at(self, confidence: float) -> float | None:
+        """Half the interval that holds it with so much confidence."""
         if self.error is None:
             return None
         freedom = self.networks - PARAMETERS
-        return students_t(freedom) * self.error * float(np.sqrt(1 + 1 / self.networks))
+        return students_t(freedom, confidence) * self.error * float(np.sqrt(1 + 1 / self.networks))
 
     def __call__(self, summed_ms: Any) -> Any:
         """The latency of a network whose shifted figures add up to ``summed_ms``."""

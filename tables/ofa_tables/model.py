@@ -172,8 +172,19 @@ class LatencyModel:
         standing = np.flatnonzero(parts_ms.any(axis=0))
         return Calibration.teach([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
 
-    def half_widths(self, population: Population) -> np.ndarray | None:
-        """(N,) half the 95 % interval of each prediction, relative to it; None where the table has no intervals.
+    @property
+    def linear(self) -> tuple[float, np.ndarray]:
+        """(ms, (resolutions, entries) in ms): a prediction is the first, plus the second of each of its entries."""
+        scale = 1.0 if self.calibration is None else self.calibration.scale
+        return float(self._calibrate(0.0)), scale * self._shifted_ms
+
+    def upper(self, population: Population, confidence: float) -> np.ndarray:
+        """(N,) latencies in ms at the upper end of the interval that holds so large a share; NaN where there is none."""
+        half_widths = self.half_widths(population, confidence)
+        return self.predict(population) * (1 + (np.nan if half_widths is None else half_widths))
+
+    def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray | None:
+        """(N,) half the interval of each prediction, relative to it; None where the table has no intervals.
 
         What the Visits leave open of each figure adds up over a network's entries (of an entry that stands there
         several times, as often); what the networks that taught were off by is wider, where there is a Calibration.
@@ -181,20 +192,24 @@ class LatencyModel:
         errors_ms = self._standard_errors_ms(population)
         if errors_ms is None:
             return None
-        from_figures = students_t(FIGURES_FREEDOM) * errors_ms / self.raw(population)
-        if self.calibration is None or self.calibration.half_width is None:
+        from_figures = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
+        if self.calibration is None or (of_networks := self.calibration.half_width_at(confidence)) is None:
             return from_figures
-        return np.maximum(from_figures, self.calibration.half_width)
+        return np.maximum(from_figures, of_networks)
 
-    def _standard_errors_ms(self, population: Population) -> np.ndarray | None:
-        table_errors = np.array(
+    @cached_property
+    def _entry_errors_ms(self) -> np.ndarray:
+        """(resolutions, entries); NaN where nothing tells of it."""
+        return np.array(
             [
                 [np.nan if (entry := self.table.entry(key, px)) is None else _error_ms(entry) for key in keys]
                 for px, keys in ((px, self.space.keys(px)) for px in self.space.resolutions_px)
             ]
         )
+
+    def _standard_errors_ms(self, population: Population) -> np.ndarray | None:
         indices = self.space.entry_indices(population)  # (positions, N), negative where nothing stands
-        errors = np.where(indices < 0, 0.0, table_errors[population.genes[-1][None, :], indices])
+        errors = np.where(indices < 0, 0.0, self._entry_errors_ms[population.genes[-1][None, :], indices])
         if np.isnan(errors).any():
             return None
         same = indices[:, None, :] == indices[None, :, :]

@@ -56,6 +56,6 @@ def make_layers():
 @pytest.fixture
 def make_mlp(make_layers):
     def make(space="compofa-fixed-w1.0", seed=0):
-        return Mlp(find_space(space), make_layers(16, 16, seed=seed), "random.npz")
+        return Mlp(find_space(space), [make_layers(16, 16, seed=seed)], "random.npz")
 
     return make

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ofa_nas.accuracy import Mlp, open_accuracy, read_layers, write_layers
+from ofa_nas.accuracy import Mlp, open_accuracy, read_members, write_members
 from ofa_nas.accuracy.mlp import forward
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError
@@ -44,21 +44,21 @@ def refusal(path):
 @pytest.mark.parametrize("hidden", [(), (7,), (400, 400, 400), (5, 4, 3, 2)])
 def test_weights_come_back_as_they_were(file, make_layers, hidden):
     layers = make_layers(*hidden)
-    write_layers(file, layers)
-    for read, written in zip(read_layers(file), layers, strict=True):
+    write_members(file, [layers])
+    for read, written in zip(read_members(file)[0], layers, strict=True):
         assert (read.weight == written.weight).all()
         assert (read.bias == written.bias).all()
 
 
 def test_layers_follow_each_other_by_number_not_by_name(file, make_layers):
     layers = make_layers(*[3] * 6)
-    write_layers(file, layers)  # 0, 2 … 12
-    assert [layer.weight.shape for layer in read_layers(file)] == [layer.weight.shape for layer in layers]
+    write_members(file, [layers])  # 0, 2 … 12
+    assert [layer.weight.shape for layer in read_members(file)[0]] == [layer.weight.shape for layer in layers]
 
 
 def test_an_mlp_is_linear_layers_with_relu_between(make_layers):
     layers = make_layers(9, 8)
-    mlp = Mlp(SPACE, layers, "m")
+    mlp = Mlp(SPACE, [layers], "m")
     mlp.chunk = 7  # several pieces
     population = SPACE.sample(40, np.random.default_rng(0), [160, 208])
     values = mlp._encoder(population)
@@ -68,16 +68,24 @@ def test_an_mlp_is_linear_layers_with_relu_between(make_layers):
     np.testing.assert_allclose(mlp(population), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_an_ensemble_predicts_its_members_mean(file, make_layers):
+    members = [make_layers(9, 8, seed=seed) for seed in range(3)]
+    write_members(file, members)
+    population = SPACE.sample(20, np.random.default_rng(0), [160])
+    alone = np.mean([Mlp(SPACE, [layers], "m")(population) for layers in members], axis=0)
+    assert Mlp(SPACE, read_members(file), "m")(population) == pytest.approx(alone, rel=1e-5)
+
+
 def test_the_folder_holds_only_what_was_written(file, make_layers):
-    write_layers(file, make_layers(4))
-    write_layers(file, make_layers(5))
+    write_members(file, [make_layers(4)])
+    write_members(file, [make_layers(5)])
     assert [path.name for path in file.parent.iterdir()] == ["model.npz"]
-    assert read_layers(file)[0].weight.shape == (5, 128)
+    assert read_members(file)[0][0].weight.shape == (5, 128)
 
 
 def test_a_file_that_cannot_be_written_is_said(tmp_path, make_layers):
     with pytest.raises(FileError, match="cannot write"):
-        write_layers(tmp_path / "nowhere" / "m.npz", make_layers(4))
+        write_members(tmp_path / "nowhere" / "m.npz", [make_layers(4)])
 
 
 # What is wrong with it.
@@ -99,14 +107,14 @@ def test_foreign(file, content):
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_truncated(file, make_layers, share):
-    write_layers(file, make_layers(16))
+    write_members(file, [make_layers(16)])
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
     assert "damaged" in refusal(file)
 
 
 def test_a_flipped_byte(file, make_layers):
-    write_layers(file, make_layers(16))
+    write_members(file, [make_layers(16)])
     content = bytearray(file.read_bytes())
     content[2000] ^= 0xFF
     file.write_bytes(content)
@@ -143,6 +151,24 @@ def test_a_header_that_claims_more_than_there_is_takes_no_memory(file):
         ({"0.weight": np.zeros((2, 128)), "0.bias": np.zeros(2)}, "2 outputs"),
         (
             {
+                "0.0.weight": np.zeros((1, 128)),
+                "0.0.bias": np.zeros(1),
+                "1.0.weight": np.zeros((1, 145)),
+                "1.0.bias": np.zeros(1),
+            },
+            "128 and 145 inputs",
+        ),
+        (
+            {
+                "0.weight": np.zeros((1, 128)),
+                "0.bias": np.zeros(1),
+                "0.0.weight": np.zeros((1, 128)),
+                "0.0.bias": np.zeros(1),
+            },
+            "both a model's layers",
+        ),
+        (
+            {
                 "0.weight": np.zeros((9, 128)),
                 "0.bias": np.zeros(9),
                 "2.weight": np.zeros((1, 8)),
@@ -162,7 +188,7 @@ def test_a_prediction_that_overflows_is_said(make_layers):
     for layer in layers:
         layer.weight[:] = 1e38
     with pytest.raises(FileError, match="not finite"):
-        Mlp(SPACE, layers, "huge.npz")(SPACE.sample(3, np.random.default_rng(0), [160]))
+        Mlp(SPACE, [layers], "huge.npz")(SPACE.sample(3, np.random.default_rng(0), [160]))
 
 
 def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
@@ -209,16 +235,16 @@ def test_the_published_file_predicts_what_torch_does(torch, published):
 
 def test_an_imported_file_is_the_same_model(published, file):
     _, path = published
-    write_layers(file, read_layers(path))
+    write_members(file, read_members(path))
     inputs = np.random.default_rng(0).random((50, 128), dtype=np.float32)
-    assert (forward(read_layers(file), inputs) == forward(read_layers(path), inputs)).all()
+    assert (forward(read_members(file)[0], inputs) == forward(read_members(path)[0], inputs)).all()
 
 
 def test_torchs_newer_files_are_read_too(torch, published, tmp_path):
     network, _ = published
     path = tmp_path / "newer.pth"
     torch.save(network.state_dict(), path)
-    assert len(read_layers(path)) == 4
+    assert len(read_members(path)[0]) == 4
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])

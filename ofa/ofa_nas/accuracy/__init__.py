@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ofa_nas.accuracy.files import read_layers, write_layers
+from ofa_nas.accuracy.files import read_members, write_members
 from ofa_nas.accuracy.macs import MacsStandIn
 from ofa_nas.accuracy.mlp import Linear, Mlp
 from ofa_nas.accuracy.model import AccuracyModel, require_resolutions
@@ -16,9 +16,9 @@ __all__ = [
     "MacsStandIn",
     "Mlp",
     "open_accuracy",
-    "read_layers",
+    "read_members",
     "require_resolutions",
-    "write_layers",
+    "write_members",
 ]
 
 MACS = "macs"
@@ -31,4 +31,4 @@ def open_accuracy(source: str, space: Space) -> AccuracyModel:
     path = Path(source)
     if not path.exists():
         raise FileError(f"there is no accuracy model {source}; give an .npz or a .pth file, or the word macs")
-    return Mlp(space, read_layers(path), source)
+    return Mlp(space, read_members(path), source)

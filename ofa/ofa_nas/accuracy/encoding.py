@@ -1,54 +1,74 @@
-"""The 128 inputs of the published accuracy predictor for the MobileNetV3 Spaces.
+"""One-hot inputs of accuracy models: the published predictor's, and the same with every resolution of the Space.
+
+For the MobileNetV3 Spaces, whose published predictor has 128 inputs:
 
 0…59     kernel size of each block, one-hot (block × 3)    zeros where a block is not in use
 60…119   expand ratio of each block, one-hot (block × 3)   zeros where a block is not in use
-120…127  resolution, one-hot, index (r − 112) / 16
+120…     resolution, one-hot: 112, 128, … 224 px as published, or all that the Space has
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ofa_nas.spaces.reader import Reader
 from ofa_nas.spaces.space import ABSENT, FloatArray, IntArray, Population, Position, Space
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import FileError
 
-BLOCKS = 20
-CHOICES = 3
-RESOLUTIONS_PX = tuple(range(112, 225, 16))
-INPUTS = 2 * BLOCKS * CHOICES + len(RESOLUTIONS_PX)
+PUBLISHED_PX = tuple(range(112, 225, 16))
 
 
 class Encoder:
-    """Encodes Populations of one Space. Raises UsageError where the encoding is not made for the Space."""
+    """Encodes Populations of one Space; ``known_px`` are the resolutions that have an input."""
 
-    def __init__(self, space: Space) -> None:
-        blocks = [position for position in space.positions if (position.kernels != ABSENT).any()]
-        if len(blocks) != BLOCKS or len(space.kernel_sizes) != CHOICES or len(space.expand_ratios) != CHOICES:
-            raise UsageError(
-                f"{space.name} has {len(blocks)} blocks of {len(space.kernel_sizes)} kernel sizes and "
-                f"{len(space.expand_ratios)} expand ratios; this accuracy model is for {BLOCKS} blocks of {CHOICES} "
-                f"and {CHOICES}: choose one of the MobileNetV3 spaces, or --accuracy macs"
-            )
-        self.resolutions_px = tuple(px for px in space.resolutions_px if px in RESOLUTIONS_PX)
-        self._reader = Reader(len(space.radices), [*_hot_inputs(blocks), _hot_resolution(space)])
+    def __init__(self, space: Space, known_px: Sequence[int]) -> None:
+        blocks = _blocks(space)
+        self.inputs = inputs_of(space, known_px)
+        self.resolutions_px = tuple(px for px in space.resolutions_px if px in known_px)
+        hot = [self.inputs] * len(space.resolutions_px)  # the last column takes what is not there
+        first = self.inputs - len(known_px)
+        for px in self.resolutions_px:
+            hot[space.resolutions_px.index(px)] = first + tuple(known_px).index(px)
+        resolution = ((len(space.radices) - 1,), (len(hot),), np.array(hot))
+        self._reader = Reader(len(space.radices), [*_hot_inputs(space, blocks, self.inputs), resolution])
 
     def __call__(self, population: Population) -> FloatArray:
-        """(N, 128) float32 zeros and ones; resolutions that the encoding lacks are all zeros."""
-        inputs = np.zeros((len(population), INPUTS + 1), dtype=np.float32)  # the last column takes what is not there
-        inputs[np.arange(len(population)), self._reader(population.genes)] = 1
-        return inputs[:, :INPUTS]
+        """(N, inputs) float32 zeros and ones; resolutions that the encoding lacks are all zeros."""
+        columns = self._reader(population.genes)
+        inputs = np.zeros((len(population), self.inputs + 1), dtype=np.float32)
+        inputs[np.arange(len(population)), columns] = 1
+        return inputs[:, :-1]
 
 
-def _hot_inputs(blocks: list[Position]) -> list[tuple[tuple[int, ...], tuple[int, ...], IntArray]]:
+def find_encoder(space: Space, inputs: int, name: str) -> Encoder:
+    """The one with so many inputs. Raises FileError where the Space has none; ``name`` is the file's."""
+    fitting = {inputs_of(space, known_px): known_px for known_px in (PUBLISHED_PX, space.resolutions_px)}
+    if inputs not in fitting:
+        sizes = " or ".join(f"{size} ({len(known_px)} resolutions)" for size, known_px in fitting.items())
+        raise FileError(
+            f"{name} has {inputs} inputs, and a model for {space.name} has {sizes}: name the space that it was made for "
+            "with --space, or search with --accuracy macs"
+        )
+    return Encoder(space, fitting[inputs])
+
+
+def inputs_of(space: Space, known_px: Sequence[int]) -> int:
+    return len(_blocks(space)) * (len(space.kernel_sizes) + len(space.expand_ratios)) + len(known_px)
+
+
+def _blocks(space: Space) -> list[Position]:
+    return [position for position in space.positions if (position.kernels != ABSENT).any()]
+
+
+def _hot_inputs(
+    space: Space, blocks: list[Position], nowhere: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...], IntArray]]:
     """For each block which input is 1 for its kernel size, then for each which one for its expand ratio."""
-    halves = [[block.kernels for block in blocks], [block.expands for block in blocks]]
+    kernels, expands = len(space.kernel_sizes), len(space.expand_ratios)
+    first_expand = len(blocks) * kernels
+    hot = [(block, block.kernels, at * kernels) for at, block in enumerate(blocks)]
+    hot += [(block, block.expands, first_expand + at * expands) for at, block in enumerate(blocks)]
     return [
-        (block.genes, block.radices, np.where(choice == ABSENT, INPUTS, CHOICES * (half * BLOCKS + at) + choice))
-        for half, choices in enumerate(halves)
-        for at, (block, choice) in enumerate(zip(blocks, choices, strict=True))
+        (block.genes, block.radices, np.where(choice == ABSENT, nowhere, first + choice))
+        for block, choice, first in hot
     ]
-
-
-def _hot_resolution(space: Space) -> tuple[tuple[int, ...], tuple[int, ...], IntArray]:
-    first = 2 * BLOCKS * CHOICES
-    hot = [first + RESOLUTIONS_PX.index(px) if px in RESOLUTIONS_PX else INPUTS for px in space.resolutions_px]
-    return (len(space.radices) - 1,), (len(hot),), np.array(hot)

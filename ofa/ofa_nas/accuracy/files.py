@@ -2,7 +2,8 @@
 
 Ours is an npz without pickles. For each Linear layer it holds two arrays of floats, ``<n>.weight`` (outputs, inputs)
 and ``<n>.bias`` (outputs,); the layers follow each other in the order of n, with ReLU between them. These are the names
-of a ``torch.nn.Sequential``'s state dict, where ReLUs take a number too: 0, 2, 4, 6 for three hidden layers.
+of a ``torch.nn.Sequential``'s state dict, where ReLUs take a number too: 0, 2, 4, 6 for three hidden layers. The
+members of an ensemble are named as a ``torch.nn.ModuleList`` names them: ``<member>.<n>.weight``.
 
 The published file is such a state dict itself, saved by torch. Reading that takes torch.
 """
@@ -23,14 +24,15 @@ from ofa_tables.errors import FileError
 from ofa_tables.files import replacing
 
 MAX_BYTES = 256 << 20
-MAX_ARRAYS = 128
-_PARAMETER = re.compile(r"(\d{1,6})\.(weight|bias)")
+MAX_ARRAYS = 1024
+_PARAMETER = re.compile(r"(?:(\d{1,3})\.)?(\d{1,6})\.(weight|bias)")
 # What a foreign or damaged zip or array raises.
 _DAMAGED = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def read_layers(path: Path) -> list[Linear]:
-    """The layers of an npz or a torch file, told apart by what they hold. Raises FileError."""
+def read_members(path: Path) -> list[list[Linear]]:
+    """The layers of each member, one unless it is an ensemble, of an npz or a torch file, told apart by what they hold.
+    Raises FileError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for an accuracy model")
@@ -42,14 +44,16 @@ def read_layers(path: Path) -> list[Linear]:
             f"{path} is no accuracy model, or a damaged one ({error}); "
             "it takes an .npz that ofa-accuracy import wrote, or a .pth that torch saved"
         ) from None
-    return _layers(path, arrays)
+    return _members(path, arrays)
 
 
-def write_layers(path: Path, layers: Sequence[Linear]) -> None:
+def write_members(path: Path, members: Sequence[Sequence[Linear]]) -> None:
     """Writes an npz, whole or not at all. Raises FileError."""
     arrays: dict[str, Any] = {}
-    for at, layer in enumerate(layers):
-        arrays |= {f"{2 * at}.weight": layer.weight, f"{2 * at}.bias": layer.bias}
+    for number, layers in enumerate(members):
+        prefix = f"{number}." if len(members) > 1 else ""
+        for at, layer in enumerate(layers):
+            arrays |= {f"{prefix}{2 * at}.weight": layer.weight, f"{prefix}{2 * at}.bias": layer.bias}
     with replacing(path) as file:
         np.savez(file, **arrays)
 
@@ -116,32 +120,40 @@ def _read_torch(path: Path) -> dict[str, FloatArray]:
 # Both.
 
 
-def _layers(path: Path, arrays: Mapping[str, FloatArray]) -> list[Linear]:
-    found: dict[int, dict[str, FloatArray]] = {}
+def _members(path: Path, arrays: Mapping[str, FloatArray]) -> list[list[Linear]]:
+    found: dict[str, dict[int, dict[str, FloatArray]]] = {}
     for name, array in arrays.items():
         match = _PARAMETER.fullmatch(name)
         if match is None:
             raise FileError(f"{path} holds {name!r}; an accuracy model holds 0.weight, 0.bias, 2.weight … alone")
-        found.setdefault(int(match[1]), {})[match[2]] = array
+        layers = found.setdefault(match[1] or "", {})
+        layers.setdefault(int(match[2]), {})[match[3]] = array
     if not found:
         raise FileError(f"{path} is empty; an accuracy model holds 0.weight, 0.bias, 2.weight …")
+    if "" in found and len(found) > 1:
+        raise FileError(f"{path} holds both a model's layers, 0.weight …, and an ensemble's, 0.0.weight …")
+    return [_layers(path, f"{member}." if member else "", found[member]) for member in sorted(found)]
+
+
+def _layers(path: Path, prefix: str, found: Mapping[int, Mapping[str, FloatArray]]) -> list[Linear]:
     layers: list[Linear] = []
     for number in sorted(found):
-        layer = _layer(path, number, found[number])
+        name = f"{prefix}{number}"
+        layer = _layer(path, name, found[number])
         inputs, before = layer.weight.shape[1], layers[-1].weight.shape[0] if layers else None
         if before not in (None, inputs):
-            raise FileError(f"{path}: {number}.weight takes {inputs} inputs, and the layer before it gives {before}")
+            raise FileError(f"{path}: {name}.weight takes {inputs} inputs, and the layer before it gives {before}")
         layers.append(layer)
     return layers
 
 
-def _layer(path: Path, number: int, parameters: Mapping[str, FloatArray]) -> Linear:
+def _layer(path: Path, name: str, parameters: Mapping[str, FloatArray]) -> Linear:
     if len(parameters) != 2:
-        raise FileError(f"{path} has {number}.{next(iter(parameters))} alone; each layer has a weight and a bias")
+        raise FileError(f"{path} has {name}.{next(iter(parameters))} alone; each layer has a weight and a bias")
     with np.errstate(over="ignore"):  # becomes infinite, which is refused below
-        weight, bias = (np.ascontiguousarray(parameters[name], dtype=np.float32) for name in ("weight", "bias"))
+        weight, bias = (np.ascontiguousarray(parameters[part], dtype=np.float32) for part in ("weight", "bias"))
     if weight.ndim != 2 or not weight.size or bias.shape != weight.shape[:1]:
-        raise FileError(f"{path}: {number}.weight is {weight.shape} and {number}.bias {bias.shape}, which fit no layer")
+        raise FileError(f"{path}: {name}.weight is {weight.shape} and {name}.bias {bias.shape}, which fit no layer")
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise FileError(f"{path}: layer {number} holds a weight that is not finite")
+        raise FileError(f"{path}: layer {name} holds a weight that is not finite")
     return Linear(weight, bias)

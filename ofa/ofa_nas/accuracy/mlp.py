@@ -1,11 +1,11 @@
-"""An accuracy predictor: Linear layers with ReLU between them, over the published encoding."""
+"""An accuracy predictor: Linear layers with ReLU between them, or an ensemble of such, over one-hot choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ofa_nas.accuracy.encoding import INPUTS, Encoder
+from ofa_nas.accuracy.encoding import find_encoder
 from ofa_nas.spaces.space import FloatArray, Population, Space
 from ofa_tables.errors import FileError
 
@@ -19,25 +19,27 @@ class Linear:
 
 
 class Mlp:
-    """Predicts top-1 accuracy, 0…1, of the networks of one Space.
+    """Predicts top-1 accuracy, 0…1, of the networks of one Space: the mean over the members.
 
-    Raises FileError where the layers do not lead from the encoding's inputs to one output, UsageError where the
-    encoding is not made for the Space. ``name`` is the file's, for messages.
+    Which encoding it takes is told by its number of inputs. Raises FileError where the layers do not lead to one
+    output, where members differ in their inputs, and where no encoding of the Space has so many. ``name`` is the
+    file's, for messages.
     """
 
     is_accuracy = True
-    chunk = 1 << 12  # rows at a time: bounds what the hidden layers take
+    chunk = 1 << 11  # rows at a time: what the hidden layers take stays in the caches
 
-    def __init__(self, space: Space, layers: Sequence[Linear], name: str) -> None:
-        inputs, outputs = layers[0].weight.shape[1], layers[-1].weight.shape[0]
-        if (inputs, outputs) != (INPUTS, 1):
+    def __init__(self, space: Space, members: Sequence[Sequence[Linear]], name: str) -> None:
+        inputs = {layers[0].weight.shape[1] for layers in members}
+        outputs = {layers[-1].weight.shape[0] for layers in members}
+        if outputs != {1} or len(inputs) != 1:
             raise FileError(
-                f"{name} has {inputs} inputs and {outputs} outputs; an accuracy model for the MobileNetV3 spaces has "
-                f"{INPUTS} and 1"
+                f"{name} has {_listed(inputs)} inputs and {_listed(outputs)} outputs; all members of an accuracy model "
+                "have the same inputs, and 1 output"
             )
         self.name = name
-        self.layers = tuple(layers)
-        self._encoder = Encoder(space)
+        self.members = tuple(tuple(layers) for layers in members)
+        self._encoder = find_encoder(space, inputs.pop(), name)
 
     @property
     def resolutions_px(self) -> tuple[int, ...]:
@@ -45,10 +47,14 @@ class Mlp:
 
     def __call__(self, population: Population) -> FloatArray:
         """(N,) float32 accuracies, 0…1. Raises FileError where one is not finite."""
-        accuracy = np.empty(len(population), dtype=np.float32)
+        accuracy = np.zeros(len(population), dtype=np.float32)
         for start in range(0, len(population), self.chunk):
             piece = slice(start, start + self.chunk)
-            accuracy[piece] = forward(self.layers, self._encoder(population[piece]))
+            inputs = self._encoder(population[piece])
+            for layers in self.members:
+                accuracy[piece] += forward(layers, inputs)
+        if len(self.members) > 1:
+            accuracy /= len(self.members)
         if not np.isfinite(accuracy).all():
             raise FileError(f"{self.name} predicts an accuracy that is not finite; its weights are not usable")
         return accuracy
@@ -63,4 +69,8 @@ def forward(layers: Sequence[Linear], inputs: FloatArray) -> FloatArray:
             values = values @ layer.weight.T
             values += layer.bias
             np.maximum(values, 0, out=values)
-        return (values @ last.weight.T + last.bias)[:, 0]
+        return (values @ last.weight[0]) + last.bias[0]
+
+
+def _listed(sizes: set[int]) -> str:
+    return " and ".join(map(str, sorted(sizes)))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from ofa_nas.search.problem import Budget, Ledger, Problem, Progress
+from ofa_nas.search.run import Run
 from ofa_nas.spaces.space import Population
 from ofa_tables.errors import UsageError
 
@@ -12,8 +12,9 @@ MOST = 1_000_000
 CHUNK = 1 << 14
 
 
-def exhaustive(problem: Problem, ledger: Ledger, budget: Budget, rng: np.random.Generator, progress: Progress) -> None:
+def exhaustive(run: Run) -> None:
     """Raises UsageError where there are too many; the budget is not asked."""
+    problem = run.problems[-1]  # what is within a tighter limit is within the loosest
     resolutions = problem.space.resolution_indices(problem.resolutions_px)
     shape = (*map(int, problem.space.radices[:-1]), len(resolutions))
     count = math.prod(shape)
@@ -26,5 +27,4 @@ def exhaustive(problem: Problem, ledger: Ledger, budget: Budget, rng: np.random.
         stop = min(start + CHUNK, count)
         genes = np.stack(np.unravel_index(np.arange(start, stop), shape))
         genes[-1] = resolutions[genes[-1]]
-        ledger.evaluate(ledger.admit(Population(genes.astype(np.uint8))))
-        progress(stop, count)
+        run.offer_all(Population(genes.astype(np.uint8)), problem, stop, count)

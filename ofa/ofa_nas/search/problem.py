@@ -1,63 +1,133 @@
-"""What every search method shares: what is asked, how much may be tried, what was tried, what was found."""
+"""What is asked: the most accurate network within limits; and how much may be tried to find it."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ofa_nas.accuracy.model import AccuracyModel, require_resolutions
 from ofa_nas.errors import LimitUnreachable
+from ofa_nas.search.meters import Meter
 from ofa_nas.spaces.space import FloatArray, Population, Space
 from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel
 
-# The ledger keeps about 125 bytes for each network.
+# The ledger keeps about 250 bytes for each network.
 MOST_EVALUATIONS = 10_000_000
 
-# Called with how much is done, and how much there is to do at most.
-Progress = Callable[[int, int], None]
+# So often are the limits weighed anew before it is said that no network meets all of them.
+WEIGHINGS = 200
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The most accurate network of ``space`` within ``limit_ms``, at one of ``resolutions_px``.
+    """The most accurate network of ``space`` within all limits, at one of ``resolutions_px``.
 
-    Raises UsageError for a limit that is no positive number.
+    ``meters`` say what the limits are on, ``limits`` how high each may be. Raises UsageError for a limit that is no
+    positive number.
     """
 
     space: Space
-    latency: LatencyModel
     accuracy: AccuracyModel
-    limit_ms: float
+    meters: tuple[Meter, ...]
+    limits: tuple[float, ...]
     resolutions_px: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not (0 < self.limit_ms < math.inf):
-            raise UsageError(f"a latency limit is a positive number of milliseconds, not {self.limit_ms:g}")
+        for meter, limit in zip(self.meters, self.limits, strict=True):
+            if not (0 < limit < math.inf):
+                raise UsageError(f"{meter.flag} takes a positive number of {meter.unit}, not {limit:g}")
 
-    def fastest(self) -> Population:
-        """The one network of smallest latency. Raises LimitUnreachable where even that is too slow."""
-        network: Population = self.latency.cheapest(self.resolutions_px)[1]
-        smallest_ms = float(self.latency.predict(network)[0])
-        if smallest_ms > self.limit_ms:
-            px = ", ".join(map(str, self.resolutions_px))
-            raise LimitUnreachable(self.limit_ms, smallest_ms, f"{self.space.name} at {px} px")
+    def within(self, *limits: float) -> "Problem":
+        """The same with other limits on the first meters."""
+        return replace(self, limits=(*limits, *self.limits[len(limits) :]))
+
+    def predicted_ms(self, population: Population) -> FloatArray:
+        """(N,) latencies by the first table, whether the limit is on them or on their intervals' ends."""
+        (model, *_) = (meter.model for meter in self.meters if meter.model is not None)
+        predicted: FloatArray = model.predict(population)
+        return predicted
+
+    def prices(self, population: Population) -> FloatArray:
+        """(meters, N)."""
+        return np.stack([meter(population) for meter in self.meters])
+
+    def fits(self, prices: FloatArray) -> FloatArray:
+        """(N,): whether ``prices`` (meters, N) are within all limits."""
+        return within(prices, np.array(self.limits)[:, None])
+
+    def smallest(self) -> Population:
+        """A network within all limits; of one limit, the one with the smallest figure there is.
+
+        Of several, their sum, each in parts of its limit, is minimised exactly; a limit that is not met weighs more
+        the next time. Where even the smallest sum is above the weights', no network meets all of them. Raises
+        LimitUnreachable.
+        """
+        for meter, limit in zip(self.meters, self.limits, strict=True):
+            smallest = meter.smallest(self.space, self.resolutions_px)
+            if not smallest <= limit:
+                raise LimitUnreachable.alone(meter.name, meter.unit, meter.flag, limit, smallest, self._where)
+        sums = [at for at, meter in enumerate(self.meters) if not meter.is_peak]
+        barred = np.zeros_like(self.meters[0].figures)
+        for meter, limit in zip(self.meters, self.limits, strict=True):
+            if meter.is_peak:
+                barred[meter.figures > limit] = np.inf
+        limits = np.array([self.limits[at] - self.meters[at].constant for at in sums])
+        weights = np.ones(len(sums))
+        network = self.space.pricer(barred).cheapest(self.resolutions_px)[1]
+        for _ in range(WEIGHINGS if sums else 0):
+            shares = [
+                self.meters[at].figures * (weight / limit)
+                for at, weight, limit in zip(sums, weights, limits, strict=True)
+            ]
+            least, network = self.space.pricer(np.sum(shares, axis=0) + barred).cheapest(self.resolutions_px)
+            prices = self.prices(network)
+            if self.fits(prices).all() or least > weights.sum():
+                break
+            weights = weights * ((prices[sums, 0] - [self.meters[at].constant for at in sums]) / limits) ** 2
+            weights /= weights.max()
+        prices = self.prices(network)
+        if not self.fits(prices).all():
+            raise LimitUnreachable.together(
+                [f"{limit:g} {meter.unit}" for meter, limit in zip(self.meters, self.limits, strict=True)],
+                float((prices[:, 0] / self.limits).max()),
+                self._where,
+            )
         return network
+
+    @property
+    def _where(self) -> str:
+        return f"{self.space.name} at {', '.join(map(str, self.resolutions_px))} px"
+
+
+def within(prices: FloatArray, limits: FloatArray) -> FloatArray:
+    """(N,): whether ``prices`` (meters, N) are within ``limits`` (meters, N or 1)."""
+    fits: FloatArray = (prices <= limits).all(axis=0)
+    return fits
 
 
 def usable_resolutions(
-    latency: LatencyModel, accuracy: AccuracyModel, wanted_px: Iterable[int] | None = None
+    models: Iterable[LatencyModel], accuracy: AccuracyModel, wanted_px: Iterable[int] | None = None
 ) -> tuple[int, ...]:
-    """The wanted resolutions, or all that the table has whole and the accuracy model knows.
+    """The wanted resolutions, or all that the tables have whole and the accuracy model knows.
 
-    Raises EntriesMissing where the table lacks entries, UsageError where the accuracy model does not know one.
+    Raises EntriesMissing where a table lacks entries, UsageError where the accuracy model does not know one.
     """
+    models = list(models)
     if wanted_px is not None:
-        resolutions_px = tuple(latency.require(wanted_px))
+        resolutions_px = tuple(wanted_px)
+        for model in models:
+            model.require(resolutions_px)
         require_resolutions(accuracy, resolutions_px)
         return resolutions_px
-    measured = latency.require(None)
+    of_each = [model.require(None) for model in models]
+    measured = [px for px in of_each[0] if all(px in others for others in of_each)]
+    if not measured:
+        raise UsageError(
+            "the tables have no resolution in common; "
+            + ", ".join(f"{m.table.path} has {', '.join(map(str, px))}" for m, px in zip(models, of_each, strict=True))
+        )
     common = tuple(px for px in measured if px in accuracy.resolutions_px)
     if not common:
         require_resolutions(accuracy, measured)
@@ -66,10 +136,14 @@ def usable_resolutions(
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be tried; a method without generations tries as many networks. Raises UsageError."""
+    """How much may be tried; a method without generations tries as many networks. Raises UsageError.
+
+    ``seconds``: it ends when they are over.
+    """
 
     population: int = 100
     generations: int = 500
+    seconds: float = math.inf
 
     def __post_init__(self) -> None:
         if self.evaluations > MOST_EVALUATIONS:
@@ -81,82 +155,3 @@ class Budget:
     @property
     def evaluations(self) -> int:
         return self.population * (self.generations + 1)
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Networks within the limit that were not met before, and their latencies (N,) in ms."""
-
-    population: Population
-    latency_ms: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.population)
-
-
-@dataclass(frozen=True)
-class Best:
-    """``accuracy`` is what the accuracy model says, accuracy or not."""
-
-    network: Population
-    accuracy: float
-    latency_ms: float
-
-
-class Ledger:
-    """What a search has met and evaluated: no network twice; and the best so far."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
-        self.evaluated = 0
-        self.best: Best | None = None
-        self._met: set[bytes] = set()
-
-    def admit(self, population: Population, most: int | None = None) -> Candidates:
-        """The first ``most`` of those within the limit that were not admitted before."""
-        latency_ms = self.problem.latency.predict(population)
-        feasible = np.flatnonzero(latency_ms <= self.problem.limit_ms)
-        fresh = feasible[self._unmet(population[feasible], most)]
-        return Candidates(population[fresh], latency_ms[fresh])
-
-    def _unmet(self, population: Population, most: int | None) -> list[int]:
-        """Which columns are new; they count as met from now on."""
-        genes = self.problem.space.canonical(population).genes
-        length, text = len(genes), genes.T.tobytes()
-        unmet: list[int] = []
-        for at in range(len(population)):
-            key = text[at * length : (at + 1) * length]
-            if len(unmet) == most:
-                break
-            if key not in self._met:
-                self._met.add(key)
-                unmet.append(at)
-        return unmet
-
-    def evaluate(self, candidates: Candidates) -> FloatArray:
-        """(N,) figures of the accuracy model."""
-        if not len(candidates):
-            return np.empty(0)
-        accuracy = self.problem.accuracy(candidates.population)
-        self.evaluated += len(candidates)
-        at = int(np.lexsort((candidates.latency_ms, -accuracy))[0])
-        found = Best(candidates.population[[at]], float(accuracy[at]), float(candidates.latency_ms[at]))
-        if self.best is None or (found.accuracy, -found.latency_ms) > (self.best.accuracy, -self.best.latency_ms):
-            self.best = found
-        return accuracy
-
-
-# A method tries networks through the ledger until its budget is spent or there is nothing left to try.
-Method = Callable[[Problem, Ledger, Budget, np.random.Generator, Progress], None]
-
-
-def concatenate(parts: list[Candidates]) -> Candidates:
-    """As one."""
-    return Candidates(
-        Population.concatenate([part.population for part in parts]),
-        np.concatenate([part.latency_ms for part in parts]),
-    )
-
-
-def silent(done: int, total: int) -> None:
-    """The Progress of nobody watching."""

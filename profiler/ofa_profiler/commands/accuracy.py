@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from rich.markup import escape
 
-from ofa_nas.accuracy import read_layers, write_layers
+from ofa_nas.accuracy import read_members, write_members
 from ofa_profiler.commands.cli import answer, json_option, print_json, run
 from ofa_profiler.commands.display import example
 
@@ -30,13 +30,15 @@ def import_(source: Path, out: Path, as_json: bool) -> None:
 
     Reading takes torch; ofa-search then does not.
     """
-    layers = read_layers(source)
-    write_layers(out, layers)
+    members = read_members(source)
+    write_members(out, members)
+    layers = members[0]
     sizes = [layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers)]
     if as_json:
-        print_json({"file": str(out), "sizes": sizes})
+        print_json({"file": str(out), "sizes": sizes, "members": len(members)})
     else:
-        answer.print(f"{escape(str(out))}: {len(layers)} layers, {' → '.join(map(str, sizes))}")
+        ensemble = f"an ensemble of {len(members)}, each of " if len(members) > 1 else ""
+        answer.print(f"{escape(str(out))}: {ensemble}{len(layers)} layers, {' → '.join(map(str, sizes))}")
 
 
 main = run(command)

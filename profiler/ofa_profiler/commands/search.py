@@ -1,8 +1,11 @@
-"""``ofa-search``: the best network of a Space under a latency limit."""
+"""``ofa-search``: the best networks of a Space under limits."""
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +15,64 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ofa_nas.accuracy import MACS, open_accuracy
-from ofa_nas.search import Budget, Found, Problem, find_method, search, usable_resolutions
+from ofa_nas.search import Budget, Found, Known, Problem, Question, find_method, search, search_front
 from ofa_nas.spaces import ABSENT, Population, Space, find_space
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
-from ofa_profiler.commands.display import columns, example, print_wide
+from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_profiler.commands.variadic import Variadic
+from ofa_tables.errors import UsageError
 from ofa_tables.files import replacing
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the flags say of how to search."""
+
+    method: str
+    budget: Budget
+    seed: int
+    pareto: bool
+
+    def __call__(self, problem: Problem, limits: Sequence[float] = ()) -> Found:
+        method = find_method(self.method)
+        with bar(f"searching {problem.space.name}") as progress:
+            if self.pareto:
+                return search_front(problem, method, self.budget, self.seed, progress)
+            return search(problem, method, self.budget, self.seed, progress, limits)
+
 
 @click.command(
     name="ofa-search",
-    epilog=example("ofa-search --table phone.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 --accuracy predictor.npz"),
+    cls=Variadic,
+    epilog=example(
+        "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 --accuracy predictor.npz",
+        "ofa-search --table phone.lut --table tx2.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 35",
+        "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --pareto --out front.json",
+    ),
 )
-@click.option("--table", "path", type=click.Path(path_type=Path), required=True, help="The latency table.")
+@click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Several: each with its own limit.")
 @click.option("--space", "space_name", required=True, help="Where to search, e.g. ofa-mbv3-w1.0.")
-@click.option("--max-latency-ms", "limit_ms", type=float, required=True, help="No network may take longer.")
+@click.option(
+    "--max-latency-ms",
+    "limits_ms",
+    type=float,
+    multiple=True,
+    metavar="X [X2 …]",
+    help="No network may take longer. Several on one table: the best network within each.",
+)
+@click.option("--max-macs-m", "macs", type=POSITIVE, help="Millions of multiply-accumulates.")
+@click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Millions of weights.")
+@click.option("--max-memory-mb", "memory", type=POSITIVE, help="Activations that live at once.")
+@click.option("--max-energy-mj", "energy", type=POSITIVE, help="Of an inference, where the table knows it.")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0.5, 0.999),
+    help="Hold the upper end of the latency's interval against the limit, e.g. 0.95.",
+)
 @click.option(
     "--accuracy",
     "source",
@@ -36,51 +81,86 @@ from ofa_tables.table import LatencyTable
     metavar="FILE|macs",
     help="An accuracy model (.npz, or .pth where torch is installed), or MACs as a stand-in.",
 )
-@click.option("--method", default="evolution", show_default=True, help="evolution, exhaustive or random.")
+@click.option("--method", default="evolution", show_default=True, help="evolution, ofa (the published one), …")
 @click.option("--population", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @click.option("--generations", type=click.IntRange(0, 1_000_000), default=500, show_default=True)
+@click.option("--seconds", type=POSITIVE, help="End after so long, with the best until then.")
 @click.option(
-    "--resolutions", type=Resolutions(), help="Default: all that the table has whole and the accuracy model knows."
+    "--resolutions", type=Resolutions(), help="Default: all that the tables have whole and the accuracy model knows."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same answer.")
+@click.option("--pareto", is_flag=True, help="The best networks at every latency, with a plot.")
+@click.option("--verify", "verifies", is_flag=True, help="Measure what is found, and go on until it is fast enough.")
+@click.option("--target", help="Where to measure it; default: the table's.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write what was found, as JSON.")
 @json_option
 def command(
-    path: Path,
+    paths: tuple[Path, ...],
     space_name: str,
-    limit_ms: float,
+    limits_ms: tuple[float, ...],
+    confidence: float | None,
     source: str,
     method: str,
     population: int,
     generations: int,
+    seconds: float | None,
     resolutions: tuple[int, ...] | None,
     seed: int,
+    pareto: bool,
+    verifies: bool,
+    target: str | None,
+    pairs: tuple[str, ...],
     out: Path | None,
     as_json: bool,
+    **caps: float | None,
 ) -> None:
     """Find the best network of SPACE that the table says is fast enough.
 
     Ctrl-C ends the search with the best network so far.
     """
+    _check(paths, limits_ms, pareto, verifies)
     space = find_space(space_name)
-    run_method = find_method(method)
-    budget = Budget(population, generations)
-    problem = pose(space, path, source, limit_ms, resolutions)
-    with bar(f"searching {space.name}") as progress:
-        found = search(problem, run_method, budget, seed, progress)
-    summary = summarise(problem, found, method, seed)
+    find_method(method)
+    carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto)
+    space.require_resolutions(resolutions or ())
+    wanted = space.resolutions_px if resolutions == () else resolutions
+    asked = {kind: limit for kind, limit in caps.items() if limit is not None}
+    question = Question(space, open_accuracy(source, space), limits_ms, asked, wanted, confidence)
+    measured: dict[str, Any] = {}
+    if verifies:
+        problem, found, measured = _verify(paths[0], question, carry_out, target, pairs)
+    else:
+        problem = question.pose([read_model(path, space) for path in paths])
+        found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
+    summary = summarise(problem, found, carry_out) | measured
     if out is not None:
         with replacing(out) as file:
             file.write(json.dumps(summary).encode() + b"\n")
+    plot = _plot(problem, found, paths[0], out) if pareto else None
     if as_json:
         print_json(summary)
     else:
-        print_found(problem, found, method)
-        if out is not None:
-            answer.print(f"written to {escape(str(out))}")
+        print_answer(problem, found, carry_out, [path for path in (out, plot) if path])
+        if measured:
+            print_measured(question.latency_ms[0], measured)
     if found.interrupted:
         console.print(f"interrupted; this is the best of the {found.evaluated:,} networks tried until then")
         raise SystemExit(130)
+
+
+def _check(paths: Sequence[Path], limits_ms: Sequence[float], pareto: bool, verifies: bool) -> None:
+    if not limits_ms and not pareto:
+        raise UsageError("--max-latency-ms is missing: say how long a network may take, or --pareto for all of them")
+    if pareto and (len(paths) > 1 or len(limits_ms) > 1 or verifies):
+        raise UsageError("--pareto takes one table, at most one --max-latency-ms, where it ends, and no --verify")
+    if verifies and (len(paths) > 1 or len(limits_ms) > 1):
+        raise UsageError("--verify takes one table and one --max-latency-ms")
+
+
+def read_model(path: Path, space: Space) -> LatencyModel:
+    with LatencyTable.read(path) as table:
+        return LatencyModel.calibrated(table, space)
 
 
 @contextlib.contextmanager
@@ -92,35 +172,132 @@ def bar(noun: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: drawn.update(task, completed=done, total=total)
 
 
-def pose(space: Space, path: Path, source: str, limit_ms: float, resolutions: tuple[int, ...] | None) -> Problem:
-    """What is to be searched. ``resolutions``: None for all that can be, an empty tuple for all of the Space."""
-    wanted = resolutions if resolutions != () else space.resolutions_px
-    space.require_resolutions(wanted or ())
-    with LatencyTable.read(path) as table:
-        latency = LatencyModel.calibrated(table, space)
-    accuracy = open_accuracy(source, space)
-    return Problem(space, latency, accuracy, limit_ms, usable_resolutions(latency, accuracy, wanted))
+# With a device.
 
 
-def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[str, Any]:
-    (architecture,) = problem.space.decode(found.best.network)
-    return {
-        "architecture": architecture.to_json(),
-        "predicted_latency_ms": found.best.latency_ms,
-        "predicted_accuracy": found.best.accuracy if problem.accuracy.is_accuracy else None,
+def _verify(
+    path: Path, question: Question, carry_out: Search, target: str | None, pairs: Sequence[str]
+) -> tuple[Problem, Found, dict[str, Any]]:
+    from ofa_profiler.again import find_again, require_same  # the way to a device takes half a second to import
+    from ofa_profiler.commands.cli import say
+    from ofa_profiler.commands.progress import CampaignProgress
+    from ofa_profiler.connections import connect
+    from ofa_profiler.verify import verify
+
+    with LatencyTable.open(path) as table:
+        device = find_again(table, target, pairs)
+        with connect(device) as connection:
+            connection.say = say
+            require_same(table, device, connection.agent.describe())
+            progress = partial(CampaignProgress, console, "measuring what was found")
+            verified = verify(table, question, carry_out, connection, progress, say)
+    measured = {
+        "measured_latency_ms": verified.measured.measured_ms,
+        "passes_ms": list(verified.measured.passes_ms),
+        "misses": [
+            {"predicted_latency_ms": predicted, "measured_latency_ms": network.measured_ms}
+            for predicted, network in verified.misses
+        ],
+    }
+    return verified.problem, verified.found, measured
+
+
+# The answer.
+
+
+def summarise(problem: Problem, found: Found, carry_out: Search) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    how = {
         "evaluated": found.evaluated,
         "seconds": round(found.seconds, 3),
-        "method": method,
-        "seed": seed,
+        "method": carry_out.method,
+        "seed": carry_out.seed,
     }
+    networks = [_network(problem, network) for network in found.best]
+    if carry_out.pareto:
+        return {"front": networks, **how}
+    if len(networks) > 1:
+        results = zip(found.limits, networks, strict=True)
+        return {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
+    return {**networks[0], **how}
 
 
-def print_found(problem: Problem, found: Found, method: str) -> None:
-    space, network = problem.space, found.best.network
+def _network(problem: Problem, network: Known) -> dict[str, Any]:
+    (architecture,) = problem.space.decode(network.population)
+    (accuracy,) = network.accuracy
+    described: dict[str, Any] = {
+        "architecture": architecture.to_json(),
+        "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
+        "predicted_accuracy": float(accuracy) if problem.accuracy.is_accuracy else None,
+    }
+    if len(problem.meters) > 1 or problem.meters[0].name != "latency":
+        described["limited"] = [
+            {"on": meter.name, "unit": meter.unit, "figure": float(price), "limit": limit}
+            for meter, price, limit in zip(problem.meters, network.prices[:, 0], problem.limits, strict=True)
+        ]
+    return described
+
+
+def print_answer(problem: Problem, found: Found, carry_out: Search, written: Sequence[Path]) -> None:
+    if len(found.best) == 1 and not carry_out.pareto:
+        print_found(problem, found, carry_out)
+    else:
+        print_several(problem, found, carry_out)
+    for path in written:
+        answer.print(f"written to {escape(str(path))}")
+
+
+def print_several(problem: Problem, found: Found, carry_out: Search) -> None:
+    """A line for each network."""
+    answer.print(
+        f"[bold]{problem.space.name}[/]: the best of {found.evaluated:,} networks that {escape(carry_out.method)} tried "
+        f"in {found.seconds:.1f} s\n"
+    )
+    space, scores = problem.space, problem.accuracy.is_accuracy
+    figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
+    limits = [f"{limit:g}" for limit in found.limits] or [""] * len(found.best)
+    listing = columns(
+        "limit" if found.limits else "",
+        "px",
+        "blocks",
+        *figures,
+        *(["accuracy"] if scores else []),
+        "MACs, M",
+        "parameters, M",
+    )
+    for limit, network in zip(limits, found.best, strict=True):
+        population = network.population
+        listing.add_row(
+            limit,
+            str(space.resolutions_px[population.genes[-1, 0]]),
+            str(sum(map(len, blocks_by_stage(space, population).values()))),
+            *(f"{price:.4g}" for price in network.prices[:, 0]),
+            *([f"{network.accuracy[0]:.2%}"] if scores else []),
+            f"{space.macs(population)[0] / 1e6:.1f}",
+            f"{space.parameters(population)[0] / 1e6:.2f}",
+        )
+    print_wide(listing)
+    answer.print()
+
+
+def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
+    one, two = measured["passes_ms"]
+    answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
+
+
+def _plot(problem: Problem, found: Found, table: Path, out: Path | None) -> Path:
+    from ofa_profiler.report import write_front  # plots are slow to import
+
+    path = out.with_suffix(".html") if out is not None else table.with_name(f"{table.stem}-front.html")
+    return write_front(problem, found, table, path)
+
+
+def print_found(problem: Problem, found: Found, carry_out: Search) -> None:
+    space, network = problem.space, found.best[0].population
     px = space.resolutions_px[network.genes[-1, 0]]
     answer.print(
         f"[bold]{space.name} at {px} px[/]: the best of {found.evaluated:,} networks "
-        f"that {escape(method)} tried in {found.seconds:.1f} s\n"
+        f"that {escape(carry_out.method)} tried in {found.seconds:.1f} s\n"
     )
     listing = columns("stage", "blocks", "kernel sizes", "expand ratios")
     for column in listing.columns[2:]:
@@ -129,14 +306,15 @@ def print_found(problem: Problem, found: Found, method: str) -> None:
         kernels, expands = (" ".join(map(str, choices)) for choices in zip(*blocks, strict=True))
         listing.add_row(stage, str(len(blocks)), kernels, expands)
     print_wide(listing)
-    answer.print(
-        f"\nlatency     {found.best.latency_ms:.4g} of {problem.limit_ms:g} ms, {_basis(problem.latency)}", markup=False
-    )
-    interpolated = int(problem.latency.interpolated_blocks(network)[0])
+    answer.print()
+    for meter, price, limit in zip(problem.meters, found.best[0].prices[:, 0], problem.limits, strict=True):
+        basis = f", {_basis(meter.model)}" if meter.model else ""
+        answer.print(f"{meter.name:<11} {price:.4g} of {limit:g} {meter.unit}{basis}", markup=False)
+    interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
     if interpolated:
         answer.print(f"            {interpolated} of its blocks are interpolated between sizes that were measured")
     if problem.accuracy.is_accuracy:
-        answer.print(f"accuracy    {found.best.accuracy:.2%}, predicted by {escape(problem.accuracy.name)}")
+        answer.print(f"accuracy    {found.best[0].accuracy[0]:.2%}, predicted by {escape(problem.accuracy.name)}")
     else:
         answer.print("accuracy    not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE")
     answer.print(f"MACs        {space.macs(network)[0] / 1e6:.1f} M")

@@ -1,0 +1,82 @@
+"""The default method: simulated annealing of many networks side by side, then a climb from where they end.
+
+Each chain proposes to draw one place of its network anew (a block's kernel size and expand ratio, a depth, the
+resolution). What is beyond the limits takes genes back from the network that it comes from, so that chains move along
+the limits, where the best networks are. A worse network is accepted with the probability exp(difference / temperature)
+(Kirkpatrick et al., Science 1983); the temperature falls from what one change usually makes to a small part of it. The
+ends are polished (``polish.py``) with the rest of the budget, and where that leaves some, it begins anew.
+
+Now and then the worst chains are given up for copies of the best. Several limits are searched at once, each by chains
+of its own, which so take over what others have found.
+"""
+
+import numpy as np
+
+from ofa_nas.search.ledger import Known
+from ofa_nas.search.polish import polish
+from ofa_nas.search.run import Run
+from ofa_nas.search.variation import Variation
+from ofa_nas.spaces.space import Population
+
+# Temperatures, in parts of what one change makes in the median.
+HOT, COLD = 2.0, 0.05
+POLISH = 0.15  # of the budget
+# Every so many steps, so large a share of a limit's chains, the worst, go on from the best of all that fit.
+SELECTION_STEPS = 50
+SELECTED = 0.25
+
+
+def annealing(run: Run) -> None:
+    tried = -1
+    while not run.over and run.ledger.evaluated > tried:  # what brings nothing new has nothing left to find
+        tried = run.ledger.evaluated
+        ends = _anneal(run)
+        for problem in run.problems:
+            polish(run, problem, run.ledger.best(problem))
+        for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
+            for end in ends[chains].best(count=run.population).each():
+                polish(run, problem, end)
+
+
+def _anneal(run: Run) -> Known:
+    """Where the chains end."""
+    problem, count = run.problems[0], max(run.population, len(run.problems))
+    variation = Variation(problem, run.rng)
+    limits = np.empty((len(problem.meters), count))
+    smallest = np.empty((len(problem.space.radices), count), dtype=np.uint8)
+    for each, chains in zip(run.problems, _by_problem(run, count), strict=True):
+        limits[:, chains] = np.array(each.limits)[:, None]
+        smallest[:, chains] = each.smallest().genes
+    here = run.look_up(variation.repaired(variation.newcomers(count), Population(smallest), limits))
+    steps = int(run.left * (1 - POLISH)) // count
+    scale = 0.0
+    for step in range(steps):
+        if run.over:
+            break
+        there = run.look_up(variation.repaired(variation.neighbours(here.population), here.population, limits))
+        gain = there.accuracy - here.accuracy
+        if not scale:
+            changes = np.abs(gain[np.isfinite(gain) & (gain != 0)])
+            scale = float(np.median(changes)) if len(changes) else 0.0
+        temperature = scale * HOT * (COLD / HOT) ** (step / steps)
+        accepted = gain >= temperature * np.log(run.rng.random(count))
+        here = here.where(accepted, there)
+        if step % SELECTION_STEPS == SELECTION_STEPS - 1:
+            here = _selected(run, here)
+    return here
+
+
+def _selected(run: Run, here: Known) -> Known:
+    source = np.arange(len(here))
+    for problem, chains in zip(run.problems, _by_problem(run, len(here)), strict=True):
+        own = source[chains]
+        worst = own[np.argsort(here.accuracy[own], kind="stable")[: round(SELECTED * len(own))]]
+        fit = np.flatnonzero(problem.fits(here.prices))
+        best = fit[np.argsort(-here.accuracy[fit], kind="stable")[: len(worst)]]
+        source[worst] = best
+    return here[source]
+
+
+def _by_problem(run: Run, count: int) -> list[slice]:
+    """Which chains each problem has: every so many."""
+    return [slice(at, count, len(run.problems)) for at in range(len(run.problems))]

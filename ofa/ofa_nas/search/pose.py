@@ -1,0 +1,67 @@
+"""From tables, limits and an accuracy model to a Problem."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ofa_nas.accuracy.model import AccuracyModel
+from ofa_nas.search.meters import Meter, energy_meter, latency_meter, macs_meter, memory_meter, parameters_meter
+from ofa_nas.search.problem import Problem, usable_resolutions
+from ofa_nas.spaces.space import Space
+from ofa_tables.errors import UsageError
+from ofa_tables.model import LatencyModel
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is wanted, apart from the tables' figures.
+
+    ``latency_ms`` are limits: one for each table, or, with one table, each for a search of its own. ``caps`` are other
+    limits by what they are on: ``energy`` (mJ), ``macs``, ``parameters`` (millions), ``memory`` (MB). With
+    ``confidence``, a latency is the upper end of its interval. ``resolutions_px``: None for all that can be.
+    """
+
+    space: Space
+    accuracy: AccuracyModel
+    latency_ms: tuple[float, ...]
+    caps: Mapping[str, float] = field(default_factory=dict)
+    resolutions_px: tuple[int, ...] | None = None
+    confidence: float | None = None
+
+    def pose(self, models: Sequence[LatencyModel]) -> Problem:
+        """Within the first of several limits on one table. Raises UsageError, EntriesMissing."""
+        if len(models) > 1 and len(self.latency_ms) != len(models):
+            raise UsageError(
+                f"{len(models)} tables take as many latency limits, one each in their order, not "
+                f"{len(self.latency_ms)}; give --max-latency-ms {' '.join(['X'] * len(models))}"
+            )
+        resolutions_px = usable_resolutions(models, self.accuracy, self.resolutions_px)
+        latencies = [
+            latency_meter(model, self.confidence, name) for model, name in zip(models, _names(models), strict=True)
+        ]
+        others = {kind: self._meter(kind, models[0]) for kind in self.caps}
+        limits = self.latency_ms[: len(models)] or (latencies[0].largest(self.space, resolutions_px),)
+        return Problem(
+            self.space,
+            self.accuracy,
+            (*latencies, *others.values()),
+            (*limits, *self.caps.values()),
+            resolutions_px,
+        )
+
+    def _meter(self, kind: str, model: LatencyModel) -> Meter:
+        if kind == "energy":
+            return energy_meter(model)
+        if kind == "memory":
+            settings = model.table.identity.settings
+            return memory_meter(self.space, settings.precision, settings.batch)
+        return {"macs": macs_meter, "parameters": parameters_meter}[kind](self.space)
+
+
+def _names(models: Sequence[LatencyModel]) -> list[str]:
+    """What each table's latency is called: of several by the target, or where that is no difference, by the file."""
+    if len(models) == 1:
+        return ["latency"]
+    targets = [model.table.identity.target for model in models]
+    if len(set(targets)) < len(targets):
+        targets = [model.table.path.name for model in models]
+    return [f"latency on {target}" for target in targets]

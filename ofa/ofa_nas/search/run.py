@@ -1,0 +1,87 @@
+"""One search under way: what is asked, what was tried, and what is left of the budget."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ofa_nas.search.ledger import Known, Ledger
+from ofa_nas.search.problem import Problem
+from ofa_nas.spaces.space import Population
+
+# Called with how much is done, and how much there is to do at most.
+Progress = Callable[[int, int], None]
+
+
+class Run:
+    """What a method works with: it offers networks until the budget is ``over`` or there is nothing left to try.
+
+    ``problems`` differ in their first limit alone, the tightest comes first. ``population`` is how many networks are
+    to be worked on at a time. ``seconds`` may be infinite.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        ledger: Ledger,
+        population: int,
+        evaluations: int,
+        rng: np.random.Generator,
+        progress: Progress,
+        seconds: float = math.inf,
+    ) -> None:
+        self.problems = tuple(problems)
+        self.ledger = ledger
+        self.population = population
+        self.evaluations = evaluations
+        self.rng = rng
+        self._progress = progress
+        self._last = ledger.evaluated + evaluations
+        self._deadline = time.monotonic() + seconds
+
+    @property
+    def left(self) -> int:
+        """So many evaluations."""
+        return max(0, self._last - self.ledger.evaluated)
+
+    @property
+    def over(self) -> bool:
+        return not self.left or time.monotonic() > self._deadline
+
+    def parts(self) -> Iterator[tuple[Problem, "Run"]]:
+        """Each problem with a Run of its own, which has an equal share of what is left then."""
+        for at, problem in enumerate(self.problems):
+            others = len(self.problems) - at
+            seconds = (self._deadline - time.monotonic()) / others
+            told: Progress = lambda done, total: self._tell()  # noqa: E731
+            evaluations = math.ceil(self.left / others)
+            yield problem, Run([problem], self.ledger, self.population, evaluations, self.rng, told, seconds)
+
+    def offer(self, population: Population, problem: Problem, most: int | None = None) -> Known:
+        """The first ``most`` of those that are within the limits and new, evaluated."""
+        most = self.left if most is None else min(most, self.left)
+        found = self.ledger.evaluate(self.ledger.admit(population, problem, most))
+        self._tell()
+        return found
+
+    def offer_all(self, population: Population, problem: Problem, done: int, total: int) -> None:
+        """Those within the limits and new, evaluated whatever the budget says; ``done`` of ``total`` are tried then."""
+        self.ledger.evaluate(self.ledger.admit(population, problem))
+        self._progress(done, total)
+
+    def look_up(self, population: Population) -> Known:
+        """Networks within the limits or not; −∞ is the accuracy of those for which nothing is left of the budget."""
+        found = self.ledger.look_up(population, self.left)
+        self._tell()
+        return found
+
+    def _tell(self) -> None:
+        self._progress(self.evaluations - self.left, self.evaluations)
+
+
+def silent(done: int, total: int) -> None:
+    """The Progress of nobody watching."""
+
+
+Method = Callable[[Run], None]

@@ -1,0 +1,76 @@
+"""New networks from others: many at once, gene by gene."""
+
+import numpy as np
+
+from ofa_nas.search.problem import Problem, within
+from ofa_nas.spaces.space import FloatArray, IntArray, Population, Space
+
+
+class Variation:
+    """Of the networks of a Problem, whatever its limits are."""
+
+    def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
+        self._problem = problem
+        self._space = problem.space
+        self._rng = rng
+        self._place_of = places(problem.space)
+        self._places = int(self._place_of[-1]) + 1
+
+    def newcomers(self, count: int) -> Population:
+        """From the smallest to the largest networks."""
+        return self._space.sample_spread(count, self._rng, self._problem.resolutions_px)
+
+    def neighbours(self, parents: Population) -> Population:
+        """Of each parent one, drawn anew at one place."""
+        place = self._rng.integers(self._places, size=len(parents))
+        return self._drawn_anew(parents, self._place_of[:, None] == place)
+
+    def mutants(self, parents: Population, chance: float, resolution_chance: float) -> Population:
+        """Of each parent one, drawn anew at each place with this chance."""
+        chances = np.full((self._places, 1), chance)
+        chances[-1] = resolution_chance
+        return self._drawn_anew(parents, (self._rng.random((self._places, len(parents))) < chances)[self._place_of])
+
+    def crossovers(self, first: Population, second: Population) -> Population:
+        """Each gene from one of two parents."""
+        return Population(np.where(self._rng.random(first.genes.shape) < 0.5, first.genes, second.genes))
+
+    def repaired(self, children: Population, parents: Population, limits: FloatArray) -> Population:
+        """Children beyond their ``limits`` (meters, N) take genes back from their parents, which are within: in random
+        order, as few as bring them within."""
+        beyond = np.flatnonzero(~within(self._problem.prices(children), limits))
+        if not len(beyond):
+            return children
+        genes, anchors, limits = children.genes[:, beyond], parents.genes[:, beyond], limits[:, beyond]
+        differs = genes != anchors
+        order = np.argsort(self._rng.random(genes.shape) + ~differs, axis=0)
+        rank = np.empty_like(order)
+        np.put_along_axis(rank, order, np.arange(len(genes))[:, None], axis=0)
+        few, enough = np.zeros(len(beyond), dtype=int), differs.sum(axis=0)
+        while (enough - few > 1).any():
+            half = (few + enough) // 2
+            fits = within(self._problem.prices(Population(np.where(rank < half, anchors, genes))), limits)
+            few, enough = np.where(fits, few, half), np.where(fits, half, enough)
+        whole = children.genes.copy()
+        whole[:, beyond] = np.where(rank < enough, anchors, genes)
+        return Population(whole)
+
+    def _drawn_anew(self, parents: Population, where: IntArray) -> Population:
+        drawn = self._space.sample(len(parents), self._rng, self._problem.resolutions_px)
+        return Population(np.where(where, drawn.genes, parents.genes))
+
+
+def places(space: Space) -> IntArray:
+    """(genes,) the place at which each gene stands; the resolution has the last one.
+
+    Groups of as many genes share their places: a block's kernel size and expand ratio are drawn together.
+    """
+    first_of: dict[int, int] = {}
+    place_of: list[int] = []
+    count = 0
+    for group in space.groups[:-1]:
+        if group.count not in first_of:
+            first_of[group.count] = count
+            count += group.count
+        place_of += range(first_of[group.count], first_of[group.count] + group.count)
+    return np.array([*place_of, count])

@@ -1,0 +1,97 @@
+"""How near searches come to the best network there is: the default method against Once-for-All's, over limits and seeds.
+
+    python scripts/search_quality.py TABLE --space ofa-mbv3-w1.2 [--seeds 10] [--best-seconds 600]
+
+At 10, 30, 50 and 70 % of the range of latency: the median over seeds of what each method finds with 50,100 evaluations,
+and how far the default method with 300,000 lies below the best that is known, in parts of (best − median of random
+networks within the limit). The best is the best of all these searches and of long ones, each --best-seconds.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+from landscape import landscape, linear_share
+
+from ofa_nas.search import Budget, Problem, Question, find_method, search
+from ofa_nas.spaces import find_space
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import LatencyTable
+
+SHARES = (0.1, 0.3, 0.5, 0.7)
+PUBLISHED = Budget(100, 500)
+LARGE = Budget(500, 599)  # 300,000 evaluations
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--space", required=True)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--best-seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    space = find_space(arguments.space)
+    with LatencyTable.read(arguments.table) as table:
+        latency = LatencyModel.calibrated(table, space)
+    accuracy = landscape(space)
+    print(f"R² of a linear model of the landscape: {linear_share(accuracy, space):.3f}")
+    question = Question(space, accuracy, ())
+    free = question.pose([latency])
+    smallest, largest = (latency.cheapest(free.resolutions_px)[0], latency.dearest(free.resolutions_px)[0])
+    for share in SHARES:
+        problem = free.within(smallest + share * (largest - smallest))
+        report(problem, share, arguments.seeds, arguments.best_seconds)
+
+
+def report(problem: Problem, share: float, seeds: int, best_seconds: float) -> None:
+    published = [found(problem, "ofa", PUBLISHED, seed) for seed in range(seeds)]
+    default = [found(problem, "evolution", PUBLISHED, seed) for seed in range(seeds)]
+    large = [found(problem, "evolution", LARGE, seed) for seed in range(seeds)]
+    best = max(score for score, _ in (*published, *default, *large, *long_searches(problem, best_seconds)))
+    usual = random_median(problem)
+    gaps = np.array([(best - score) / (best - usual) for score, _ in large])
+    seconds = [taken for _, taken in large]
+    print(
+        f"{share:.0%}, {problem.limits[0]:.3f} ms: best {best:.6f}, random {usual:.6f} | 50,100 evaluations: "
+        f"ofa {median(published):.6f} ({gap(published, best, usual):.2%} below the best), "
+        f"default {median(default):.6f} ({gap(default, best, usual):.2%}) | 300,000: median {np.median(gaps):.2%} below, "
+        f"within 1 % in {(gaps <= 0.01).sum()} of {seeds}, {np.median(seconds):.1f} s (longest {max(seconds):.1f})",
+        flush=True,
+    )
+
+
+def found(problem: Problem, method: str, budget: Budget, seed: int) -> tuple[float, float]:
+    """(accuracy, seconds)."""
+    result = search(problem, find_method(method), budget, seed)
+    return float(result.best[0].accuracy[0]), result.seconds
+
+
+def long_searches(problem: Problem, seconds: float) -> list[tuple[float, float]]:
+    """Searches of a million evaluations, one after the other."""
+    results, started, seed = [], time.monotonic(), 1000
+    while time.monotonic() - started < seconds:
+        results.append(found(problem, "evolution", Budget(1000, 1999), seed))
+        seed += 1
+    return results
+
+
+def random_median(problem: Problem) -> float:
+    drawn = problem.space.sample(200_000, np.random.default_rng(2), problem.resolutions_px)
+    fits = drawn[problem.fits(problem.prices(drawn))]
+    if len(fits) < 100:  # a tight limit
+        drawn = problem.space.sample_spread(500_000, np.random.default_rng(2), problem.resolutions_px)
+        fits = drawn[problem.fits(problem.prices(drawn))]
+    return float(np.median(problem.accuracy(fits)))
+
+
+def median(results: list[tuple[float, float]]) -> float:
+    return float(np.median([score for score, _ in results]))
+
+
+def gap(results: list[tuple[float, float]], best: float, usual: float) -> float:
+    return (best - median(results)) / (best - usual)
+
+
+if __name__ == "__main__":
+    main()
