@@ -14,7 +14,7 @@ import numpy as np
 
 Shape = Tuple[int, ...]
 
-ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid")
+ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid")
 
 # A description comes over the network: nothing is allocated before it has passed these.
 MAX_OPERATORS = 4096
@@ -103,6 +103,24 @@ class Pool(NamedTuple):
         return 0
 
 
+class MaxPool(NamedTuple):
+    """Maximum over windows; padding ``kernel_size // 2``, which is never the maximum."""
+
+    kernel_size: int
+    stride: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(len(shape) == 3 and self.stride >= 1 and self.kernel_size % 2 == 1, self, shape)
+        _expect(1 <= self.kernel_size <= MAX_DIMENSION, self, shape)
+        return (shape[0], (shape[1] - 1) // self.stride + 1, (shape[2] - 1) // self.stride + 1)
+
+    def parameters(self) -> List[Parameter]:
+        return []
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+
 class Linear(NamedTuple):
     """Flattens, then a fully connected layer, weights ``[out, in]``."""
 
@@ -122,13 +140,19 @@ class Linear(NamedTuple):
 
 
 class SqueezeExcite(NamedTuple):
-    """Scales channels: global average pool, 1×1 reduce, relu, 1×1 expand, hard sigmoid, multiply (both with bias)."""
+    """Scales channels: global average pool, 1×1 reduce, activation, 1×1 expand, gate, multiply (both with bias).
+
+    ``activation`` and ``gate`` are of ACTIVATIONS; unless told otherwise MobileNetV3's.
+    """
 
     channels: int
     reduced_channels: int
+    activation: str = "relu"
+    gate: str = "hard_sigmoid"
 
     def output_shape(self, shape: Shape) -> Shape:
         _expect(len(shape) == 3 and shape[0] == self.channels and self.reduced_channels >= 1, self, shape)
+        _expect(self.activation in ACTIVATIONS and self.gate in ACTIVATIONS, self, shape)
         return shape
 
     @property
@@ -165,7 +189,22 @@ class Add(NamedTuple):
         return 0
 
 
-Operator = Union[Conv, Activation, Pool, Linear, SqueezeExcite, Add]
+class Take(NamedTuple):
+    """Goes on with an earlier value, to be branched from: 0 is the Block's input, i the output of its i-th Operator."""
+
+    value: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def parameters(self) -> List[Parameter]:
+        return []
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+
+Operator = Union[Conv, Activation, Pool, MaxPool, Linear, SqueezeExcite, Add, Take]
 
 
 class Block(NamedTuple):
@@ -207,9 +246,13 @@ def shapes(operators: Sequence[Operator], input_shape: Shape) -> List[Shape]:
         raise InvalidBlock("%d operators, between 1 and %d are allowed" % (len(operators), MAX_OPERATORS))
     values = [_bounded(tuple(input_shape), "the input")]
     for operator in operators:
-        if isinstance(operator, Add):
-            _expect(0 <= operator.value < len(values) and values[operator.value] == values[-1], operator, values[-1])
-        values.append(_bounded(operator.output_shape(values[-1]), operator))
+        shape = values[-1]
+        if isinstance(operator, (Add, Take)):
+            _expect(0 <= operator.value < len(values), operator, shape)
+            earlier = values[operator.value]
+            _expect(isinstance(operator, Take) or earlier == shape, operator, shape)
+            shape = earlier
+        values.append(_bounded(operator.output_shape(shape), operator))
         for parameter in operator.parameters():
             _bounded(parameter.shape, operator)
     return values
@@ -223,7 +266,9 @@ def concatenate(key: str, blocks: Sequence[Block]) -> Block:
         if block.input_shape != shape:
             raise InvalidBlock("%s takes %s, but gets %s" % (block.key, block.input_shape, shape))
         start = len(operators)
-        operators.extend(Add(op.value + start) if isinstance(op, Add) else op for op in block.operators)
+        operators.extend(
+            op._replace(value=op.value + start) if isinstance(op, (Add, Take)) else op for op in block.operators
+        )
         shape = block.output_shape
     return Block(key, blocks[0].input_shape, tuple(operators))
 

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from ofa_agent import operators as ops
 from ofa_agent.timing import Budget
 
-PROTOCOL = 4
+PROTOCOL = 5
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -72,9 +72,11 @@ _OPERATORS: Dict[str, Any] = {
     "conv": ops.Conv,
     "activation": ops.Activation,
     "pool": ops.Pool,
+    "max_pool": ops.MaxPool,
     "linear": ops.Linear,
     "squeeze_excite": ops.SqueezeExcite,
     "add": ops.Add,
+    "take": ops.Take,
 }
 _OPERATOR_FIELDS = {operator_class: field for field, operator_class in _OPERATORS.items()}
 

@@ -3,7 +3,7 @@ import hashlib
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent.operators import Activation, Add, Block, Conv, InvalidBlock, Linear, Pool, SqueezeExcite
+from ofa_agent.operators import Activation, Add, Block, Conv, InvalidBlock, Linear, MaxPool, Pool, SqueezeExcite, Take
 
 # One Operator on one input: output shape, MACs, weights and biases, each worked out by hand.
 OPERATORS = {
@@ -14,11 +14,15 @@ OPERATORS = {
     "depthwise 7×7": (Conv(8, 8, 7, 1, 8), (8, 4, 4), (8, 4, 4), 8 * 49 * 16, 8 * 49 + 8),
     "two groups": (Conv(8, 4, 3, groups=2), (8, 5, 6), (4, 5, 6), 4 * 4 * 9 * 30, 4 * 4 * 9 + 4),
     "activation": (Activation("hard_swish"), (16, 5, 5), (16, 5, 5), 0, 0),
+    "swish": (Activation("swish"), (16, 5, 5), (16, 5, 5), 0, 0),
+    "max pool": (MaxPool(3, 2), (64, 112, 112), (64, 56, 56), 0, 0),
+    "max pool of odd sizes": (MaxPool(3, 2), (8, 7, 9), (8, 4, 5), 0, 0),
     "pool": (Pool(), (960, 4, 5), (960, 1, 1), 0, 0),
     "linear": (Linear(1280, 1000), (1280, 1, 1), (1000,), 1280 * 1000, 1280 * 1000 + 1000),
     "linear flattens": (Linear(12, 2, bias=False), (3, 2, 2), (2,), 24, 24),
     "squeeze-excite": (SqueezeExcite(40, 16), (40, 7, 7), (40, 7, 7), 2 * 40 * 16, 2 * 40 * 16 + 16 + 40),
     "add": (Add(0), (16, 5, 5), (16, 5, 5), 0, 0),
+    "take": (Take(0), (16, 5, 5), (16, 5, 5), 0, 0),
 }
 
 
@@ -40,6 +44,14 @@ def test_a_block_is_the_sum_of_its_operators():
     assert block.shapes == [(16, 10, 10), *[(48, 10, 10)] * 5, *[(16, 10, 10)] * 2]
     assert block.macs == 100 * (16 * 48 + 48 * 25 + 48 * 16) + 2 * 48 * 16
     assert block.parameters == (768 + 48) + (1200 + 48) + (1536 + 64) + (768 + 16)
+
+
+def test_a_shortcut_has_operators_of_its_own():
+    inner = (Conv(16, 8, 1), Activation("relu"), Conv(8, 8, 3, 2), Activation("relu"), Conv(8, 32, 1))
+    block = Block("bottleneck", (16, 10, 10), (*inner, Take(0), Conv(16, 32, 1, stride=2), Add(5), Activation("relu")))
+    assert block.shapes[5:] == [(32, 5, 5), (16, 10, 10), *[(32, 5, 5)] * 3]
+    assert block.macs == 100 * 16 * 8 + 25 * (8 * 8 * 9 + 8 * 32 + 16 * 32)
+    assert block.parameters == (128 + 8) + (576 + 8) + (256 + 32) + (512 + 32)
 
 
 def test_weights_keep_the_size_of_values():
@@ -72,6 +84,10 @@ MISFITS = {
     "groups that do not divide the input": (IMAGE, (Conv(8, 9, 1, groups=3),)),
     "groups that do not divide the output": (IMAGE, (Conv(8, 6, 1, groups=4),)),
     "unknown activation": (IMAGE, (Activation("gelu"),)),
+    "even max pool": (IMAGE, (MaxPool(2, 2),)),
+    "negative max pool": (IMAGE, (MaxPool(-1, 2),)),
+    "max pool without a stride": (IMAGE, (MaxPool(3, 0),)),
+    "max pool of features": ((8,), (MaxPool(3, 2),)),
     "unknown pool": (IMAGE, (Pool("max"),)),
     "pool of features": ((8,), (Pool(),)),
     "linear of another size": (IMAGE, (Linear(8, 10),)),
@@ -79,6 +95,10 @@ MISFITS = {
     "squeeze-excite of other channels": (IMAGE, (SqueezeExcite(16, 4),)),
     "squeeze-excite to nothing": (IMAGE, (SqueezeExcite(8, 0),)),
     "squeeze-excite of features": ((8,), (SqueezeExcite(8, 2),)),
+    "squeeze-excite by an unknown gate": (IMAGE, (SqueezeExcite(8, 2, gate="gelu"),)),
+    "squeeze-excite with an unknown activation": (IMAGE, (SqueezeExcite(8, 2, activation=""),)),
+    "take of a value to come": (IMAGE, (Conv(8, 8, 1), Take(2))),
+    "take of a negative value": (IMAGE, (Take(-1),)),
     "add of a value to come": (IMAGE, (Conv(8, 8, 1), Add(2))),
     "add of a negative value": (IMAGE, (Add(-1),)),
     "add of another shape": (IMAGE, (Conv(8, 8, 3, stride=2), Add(0))),
@@ -128,6 +148,13 @@ def test_concatenated_blocks_add_the_values_that_each_meant():
     assert network.macs == 2 * residual.macs + inner.macs
     assert network.parameters == 2 * residual.parameters + inner.parameters
     assert network.output_shape == IMAGE
+
+
+def test_concatenated_blocks_branch_where_each_meant():
+    conv = Conv(8, 8, 1)
+    shortcut = Block("shortcut", IMAGE, (conv, Take(0), conv, Add(1)))
+    network = ops.concatenate("network", [shortcut, shortcut])
+    assert network.operators == (conv, Take(0), conv, Add(1), conv, Take(4), conv, Add(5))
 
 
 def test_blocks_that_do_not_follow_each_other_are_not_concatenated():

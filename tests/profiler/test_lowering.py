@@ -10,7 +10,7 @@ import pytest
 
 from ofa_agent import operators as ops
 from ofa_agent import wire
-from ofa_agent.operators import Activation, Add, Block, Conv, Linear, Pool, SqueezeExcite
+from ofa_agent.operators import Activation, Add, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
 from ofa_agent.wire import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
@@ -35,14 +35,20 @@ def kind_of(block):
     return ", ".join(parts)
 
 
-RELU6 = Activation("relu6")
+RELU, RELU6, SWISH, SIGMOID = map(Activation, ("relu", "relu6", "swish", "sigmoid"))
 INVERTED_RELU6 = (Conv(16, 96, 1), RELU6, Conv(96, 96, 5, 1, 96), RELU6, Conv(96, 16, 1), Add(0))
+BOTTLENECK = (Conv(8, 4, 1), RELU, Conv(4, 4, 3, 2), RELU, Conv(4, 16, 1))
 OF_OTHER_SPACES = [
     Block("with relu6", (16, 14, 14), INVERTED_RELU6),
     Block("with odd sizes", (8, 7, 9), (Conv(8, 12, 5, stride=2, groups=4), Activation("hard_sigmoid"))),
     Block("with a value from the middle", (4, 5, 5), (Conv(4, 8, 3), Activation("relu"), Conv(8, 8, 3), Add(2))),
     Block("with two linear layers", (6, 2, 2), (Linear(24, 12), Activation("relu"), Linear(12, 5, bias=False))),
     Block("with every way to weigh channels", (8, 6, 6), (SqueezeExcite(8, 4), RELU6, SqueezeExcite(8, 2), Pool())),
+    Block("with EfficientNet's", (8, 6, 6), (Conv(8, 8, 3), SWISH, SqueezeExcite(8, 2, "swish", "sigmoid"), SIGMOID)),
+    Block("with MnasNet's", (8, 6, 6), (Conv(8, 8, 5, 1, 8), RELU, SqueezeExcite(8, 2, "relu", "sigmoid"))),
+    Block("with a maximum of even sizes", (4, 8, 8), (Conv(4, 4, 7, 2), RELU, MaxPool(3, 2))),
+    Block("with a maximum of what may be negative", (4, 7, 8), (Conv(4, 4, 3), MaxPool(3, 2))),
+    Block("with a shortcut of its own", (8, 7, 8), (*BOTTLENECK, Take(0), Conv(8, 16, 1, 2), Add(5), RELU)),
 ]
 KINDS = {kind_of(block): block for block in [*SPACE.blocks(128)[::-1], *OF_OTHER_SPACES]}
 
@@ -96,10 +102,16 @@ class TorchBlock:
                 "relu6": torch.nn.ReLU6,
                 "hard_swish": torch.nn.Hardswish,
                 "hard_sigmoid": torch.nn.Hardsigmoid,
+                "swish": torch.nn.SiLU,
+                "sigmoid": torch.nn.Sigmoid,
             }
             return layers[operator.function]()(value)
         if isinstance(operator, Pool):
             return torch.nn.AdaptiveAvgPool2d(1)(value)
+        if isinstance(operator, MaxPool):
+            return torch.nn.MaxPool2d(operator.kernel_size, operator.stride, operator.kernel_size // 2)(value)
+        if isinstance(operator, Take):
+            return outputs[operator.value]
         if isinstance(operator, Linear):
             layer = torch.nn.Linear(operator.in_features, operator.out_features, bias=operator.bias)
             return self._filled(layer, operator.in_features)(value.flatten(1))
@@ -107,9 +119,9 @@ class TorchBlock:
             gate = torch.nn.Sequential(
                 torch.nn.AdaptiveAvgPool2d(1),
                 self._conv(Conv(operator.channels, operator.reduced_channels, 1)),
-                torch.nn.ReLU(),
+                {"relu": torch.nn.ReLU, "swish": torch.nn.SiLU}[operator.activation](),
                 self._conv(Conv(operator.reduced_channels, operator.channels, 1)),
-                torch.nn.Hardsigmoid(),
+                {"hard_sigmoid": torch.nn.Hardsigmoid, "sigmoid": torch.nn.Sigmoid}[operator.gate](),
             )
             return value * gate(value)
         assert isinstance(operator, Add)
@@ -183,9 +195,11 @@ def test_a_lowered_block_has_the_blocks_shapes_weights_and_activations(block):
     functions = [operator.function for operator in block.operators if isinstance(operator, Activation)]
     assert kinds.count("HardSwish") == functions.count("hard_swish")
     assert kinds.count("Clip") == functions.count("relu6")
-    squeezes = sum(isinstance(operator, SqueezeExcite) for operator in block.operators)
-    assert kinds.count("HardSigmoid") == squeezes + functions.count("hard_sigmoid")
-    assert kinds.count("Mul") == squeezes, "a hard swish is one node"
+    squeezes = [operator for operator in block.operators if isinstance(operator, SqueezeExcite)]
+    functions += [function for squeeze in squeezes for function in (squeeze.activation, squeeze.gate)]
+    assert kinds.count("HardSigmoid") == functions.count("hard_sigmoid")
+    assert kinds.count("Sigmoid") == functions.count("sigmoid") + functions.count("swish")
+    assert kinds.count("Mul") == len(squeezes) + functions.count("swish"), "a hard swish is one node"
 
 
 def test_weights_travel_as_seeds_and_the_graph_is_small():

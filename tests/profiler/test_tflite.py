@@ -9,7 +9,7 @@ import pytest
 
 from ofa_agent import operators as ops
 from ofa_agent import runtimes, wire
-from ofa_agent.operators import Activation, Add, Block, Conv, Linear, Pool, SqueezeExcite
+from ofa_agent.operators import Activation, Add, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
 from ofa_agent.wire import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import lower
@@ -28,6 +28,9 @@ HARD_SIGMOID = Activation("hard_sigmoid")
 HARD_SWISH = Activation("hard_swish")
 RELU = Activation("relu")
 RELU6 = Activation("relu6")
+SIGMOID = Activation("sigmoid")
+SWISH = Activation("swish")
+BOTTLENECK = (Conv(8, 4, 1), RELU, Conv(4, 4, 3, 2), RELU, Conv(4, 16, 1))
 OF_OTHER_SPACES = [
     Block("relu6", (16, 14, 14), (Conv(16, 96, 1), RELU6, Conv(96, 96, 5, 1, 96), RELU6, Conv(96, 16, 1), Add(0))),
     Block("groups and odd sizes", (8, 7, 9), (Conv(8, 12, 5, stride=2, groups=4), HARD_SIGMOID)),
@@ -39,6 +42,16 @@ OF_OTHER_SPACES = [
     Block("linear layers", (6, 2, 2), (Linear(24, 12), RELU, Linear(12, 5, bias=False), HARD_SWISH)),
     Block("channels weighed", (8, 6, 6), (SqueezeExcite(8, 4), RELU6, SqueezeExcite(8, 2), Pool())),
     Block("activations alone", (8, 6, 6), (RELU, HARD_SIGMOID, RELU6, HARD_SWISH)),
+    Block("swish", (8, 6, 6), (Conv(8, 8, 3), SWISH, SqueezeExcite(8, 2, "swish", "sigmoid"), SIGMOID)),
+    Block("a sigmoid for a gate", (8, 6, 6), (Conv(8, 8, 5, 1, 8), RELU, SqueezeExcite(8, 2, "relu", "sigmoid"))),
+    Block("a maximum", (4, 8, 8), (Conv(4, 4, 3), RELU, MaxPool(3, 2))),
+    Block("a maximum of odd sizes", (4, 7, 9), (Conv(4, 4, 3), MaxPool(3, 2))),
+    Block("a shortcut of its own", (8, 8, 8), (*BOTTLENECK, Take(0), Conv(8, 16, 1, 2), Add(5), RELU)),
+    Block(
+        "a branch before its activation",
+        (4, 5, 5),
+        (Conv(4, 8, 3), RELU, Conv(8, 8, 3), Take(1), Conv(8, 8, 1), Add(3)),
+    ),
 ]
 
 
@@ -190,6 +203,12 @@ def test_the_operators_that_the_space_lacks_are_those_of_a_deployed_model(precis
         "linear layers": {"FULLY_CONNECTED": 2, "HARD_SWISH": 1},
         "channels weighed": {"MEAN": 3, "CONV_2D": 4, "MUL": 4},
         "activations alone": {"RELU": 1, "ADD": 1, "MUL": 1, "RELU6": 1, "HARD_SWISH": 1},
+        "swish": {"CONV_2D": 3, "MEAN": 1, "LOGISTIC": 4, "MUL": 3},
+        "a sigmoid for a gate": {"DEPTHWISE_CONV_2D": 1, "MEAN": 1, "CONV_2D": 2, "LOGISTIC": 1, "MUL": 1},
+        "a maximum": {"CONV_2D": 1, "PAD": 1, "MAX_POOL_2D": 1},
+        "a maximum of odd sizes": {"CONV_2D": 1, "MAX_POOL_2D": 1},
+        "a shortcut of its own": {"CONV_2D": 4, "PAD": 1, "ADD": 1},
+        "a branch before its activation": {"CONV_2D": 3, "RELU": 1, "ADD": 1},
     }
 
 
@@ -219,6 +238,8 @@ def test_a_converter_makes_the_same_of_the_pytorch_layers(block, tmp_path):
 
     # Alone, a pool, a flattening and an activation keep channels first inside the converter's model.
     nodes = Counter(nodes_of(parsed(converted)))
+    # It pads maxima with −∞; behind a relu zeros do, as they have it whose layers pad apart.
+    nodes += Counter(PAD=nodes.pop("PADV2", 0))
     if not nodes["TRANSPOSE"] and not nodes["RESHAPE"]:
         assert Counter(nodes_of(parsed(file_of(block)))) == nodes
     else:
@@ -332,6 +353,27 @@ def test_int8_keeps_to_the_specification():
             assert not np.any(bias.zeroPoint)
             assert np.allclose(bias.scale, taken.scale[0] * weight.scale, rtol=1e-6)
             assert weight.quantizedDimension == (3 if "DEPTHWISE" in node else 0)
+
+
+def test_int8_keeps_the_scale_of_a_maximum_and_the_fixed_one_of_a_sigmoid():
+    blocks = [block for block in OF_OTHER_SPACES if block.key in ("a maximum", "swish")]
+    found = Counter()
+    for model in (parsed(file_of(block, "int8")) for block in blocks):
+        graph = model.subgraphs[0]
+        for node, operator in zip(nodes_of(model), graph.operators, strict=True):
+            taken, given = (graph.tensors[index].quantization for index in (operator.inputs[0], operator.outputs[0]))
+            if node == "MAX_POOL_2D":
+                assert (taken.scale, taken.zeroPoint) == (given.scale, given.zeroPoint)
+            if node == "LOGISTIC":
+                assert (given.scale, given.zeroPoint) == ([1 / 256], [-128])
+            found[node] += 1
+    assert (found["MAX_POOL_2D"], found["LOGISTIC"]) == (1, 4)
+
+
+def test_a_padded_maximum_of_what_may_be_negative_is_refused():
+    block = Block("refused", (4, 8, 8), (Conv(4, 4, 3), MaxPool(3, 2)))
+    with pytest.raises(UsageError, match="TFLite pads with zeros alone"):
+        lower("tflite", block, 1, "fp32")
 
 
 def test_a_precision_that_there_is_not_is_refused():

@@ -27,6 +27,8 @@ KERNELS = {
     "DEPTHWISE_CONV_2D": CONVOLUTIONS,
     "FULLY_CONNECTED": CONVOLUTIONS[1:],
     "HARD_SWISH": ("HardSwish",),
+    "LOGISTIC": ("Sigmoid",),
+    "MAX_POOL_2D": ("Max Pooling",),
     "MEAN": ("Mean", "Global Average"),
     "MUL": ("Multiply",),
     "ADD": ("Add",),

@@ -13,6 +13,14 @@ from ofa_agent.timing import clock_ns
 
 INPUT_SEED = 1
 GRAPH_WARM_UP = 3  # runs before a CUDA graph is recorded, as PyTorch's documentation asks for
+ACTIVATIONS = {
+    "relu": torch.nn.ReLU,
+    "relu6": torch.nn.ReLU6,
+    "hard_swish": torch.nn.Hardswish,
+    "hard_sigmoid": torch.nn.Hardsigmoid,
+    "swish": torch.nn.SiLU,
+    "sigmoid": torch.nn.Sigmoid,
+}
 
 
 def load(block: Block, job: Any, device: str, mode: str) -> Loaded:
@@ -45,6 +53,7 @@ class TorchBlock(torch.nn.Module):  # type: ignore[misc]
         super().__init__()
         self.layers = torch.nn.ModuleList(_layer(operator) for operator in block.operators)
         self.added = [operator.value if isinstance(operator, ops.Add) else -1 for operator in block.operators]
+        self.taken = [operator.value if isinstance(operator, ops.Take) else -1 for operator in block.operators]
         index = 0
         for operator, layer in zip(block.operators, self.layers):
             for parameter, tensor in zip(operator.parameters(), layer.parameters()):
@@ -57,20 +66,21 @@ class TorchBlock(torch.nn.Module):  # type: ignore[misc]
         values = [x]
         for index, layer in enumerate(self.layers):
             added = self.added[index]
-            values.append(values[added] + values[-1] if added >= 0 else layer(values[-1]))
+            values.append(values[added] + values[-1] if added >= 0 else layer(values[self.taken[index]]))
         return values[-1]
 
 
 class SqueezeExcite(torch.nn.Module):  # type: ignore[misc]
-    def __init__(self, channels: int, reduced_channels: int) -> None:
+    def __init__(self, squeeze: ops.SqueezeExcite) -> None:
         super().__init__()
-        self.reduce = torch.nn.Conv2d(channels, reduced_channels, 1)
-        self.expand = torch.nn.Conv2d(reduced_channels, channels, 1)
-        self.gate = torch.nn.Hardsigmoid()
+        self.reduce = torch.nn.Conv2d(squeeze.channels, squeeze.reduced_channels, 1)
+        self.activation = ACTIVATIONS[squeeze.activation]()
+        self.expand = torch.nn.Conv2d(squeeze.reduced_channels, squeeze.channels, 1)
+        self.gate = ACTIVATIONS[squeeze.gate]()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = torch.nn.functional.adaptive_avg_pool2d(x, 1)
-        return x * self.gate(self.expand(torch.nn.functional.relu(self.reduce(pooled))))
+        return x * self.gate(self.expand(self.activation(self.reduce(pooled))))
 
 
 class _TorchLoaded(Loaded):
@@ -133,8 +143,8 @@ class _TorchProfiled(_TorchLoaded, LoadedProfiled):
 
     def _timed(self) -> Any:
         module, values, clock = self._module, [self._input], [clock_ns()]
-        for layer, added in zip(module.layers, module.added):
-            values.append(values[added] + values[-1] if added >= 0 else layer(values[-1]))
+        for layer, added, taken in zip(module.layers, module.added, module.taken):
+            values.append(values[added] + values[-1] if added >= 0 else layer(values[taken]))
             clock.append(clock_ns())
         self._runs.append(clock)
         return values[-1]
@@ -160,17 +170,14 @@ def _layer(operator: ops.Operator) -> torch.nn.Module:
         linear = torch.nn.Linear(operator.in_features, operator.out_features, bias=operator.bias)
         return torch.nn.Sequential(torch.nn.Flatten(), linear)
     if isinstance(operator, ops.SqueezeExcite):
-        return SqueezeExcite(operator.channels, operator.reduced_channels)
+        return SqueezeExcite(operator)
     if isinstance(operator, ops.Pool):
         return torch.nn.AdaptiveAvgPool2d(1)
+    if isinstance(operator, ops.MaxPool):
+        return torch.nn.MaxPool2d(operator.kernel_size, stride=operator.stride, padding=operator.kernel_size // 2)
     if isinstance(operator, ops.Activation):
-        return {
-            "relu": torch.nn.ReLU,
-            "relu6": torch.nn.ReLU6,
-            "hard_swish": torch.nn.Hardswish,
-            "hard_sigmoid": torch.nn.Hardsigmoid,
-        }[operator.function]()
-    return torch.nn.Identity()  # an Add, which the Block itself does
+        return ACTIVATIONS[operator.function]()
+    return torch.nn.Identity()  # an Add or a Take: whose value it is, the Block itself knows
 
 
 def _nothing() -> None:

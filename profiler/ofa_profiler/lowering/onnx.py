@@ -97,22 +97,38 @@ def _activation(graph: _Graph, activation: ops.Activation, name: str, values: li
         return graph.node("Clip", [values[-1], graph.scalar("zero", 0.0), graph.scalar("six", 6.0)], f"operator{name}")
     if activation.function == "hard_sigmoid":
         return graph.node("HardSigmoid", [values[-1]], f"operator{name}", alpha=1 / 6, beta=0.5)
-    return graph.node({"relu": "Relu", "hard_swish": "HardSwish"}[activation.function], [values[-1]], f"operator{name}")
+    if activation.function == "swish":
+        gate = graph.node("Sigmoid", [values[-1]], f"operator{name}.gate")
+        return graph.node("Mul", [values[-1], gate], f"operator{name}")
+    kinds = {"relu": "Relu", "hard_swish": "HardSwish", "sigmoid": "Sigmoid"}
+    return graph.node(kinds[activation.function], [values[-1]], f"operator{name}")
 
 
 def _squeeze_excite(graph: _Graph, squeeze: ops.SqueezeExcite, name: str, values: list[str]) -> str:
     inner = [graph.node("GlobalAveragePool", [values[-1]], f"operator{name}.pool")]
-    for part, conv, activation in (
-        ("reduce", squeeze.reduce, ops.Activation("relu")),
-        ("expand", squeeze.expand, ops.Activation("hard_sigmoid")),
+    for part, conv, function in (
+        ("reduce", squeeze.reduce, squeeze.activation),
+        ("expand", squeeze.expand, squeeze.gate),
     ):
         inner.append(_conv(graph, conv, f"{name}.{part}", inner))
-        inner.append(_activation(graph, activation, f"{name}.{part}.act", inner))
+        inner.append(_activation(graph, ops.Activation(function), f"{name}.{part}.act", inner))
     return graph.node("Mul", [values[-1], inner[-1]], f"operator{name}")
 
 
 def _pool(graph: _Graph, pool: ops.Pool, name: str, values: list[str]) -> str:
     return graph.node("GlobalAveragePool", [values[-1]], f"operator{name}")
+
+
+def _max_pool(graph: _Graph, pool: ops.MaxPool, name: str, values: list[str]) -> str:
+    size, pad = pool.kernel_size, pool.kernel_size // 2
+    return graph.node(
+        "MaxPool",
+        [values[-1]],
+        f"operator{name}",
+        kernel_shape=[size] * 2,
+        strides=[pool.stride] * 2,
+        pads=[pad] * 4,
+    )
 
 
 def _linear(graph: _Graph, linear: ops.Linear, name: str, values: list[str]) -> str:
@@ -124,13 +140,19 @@ def _add(graph: _Graph, add: ops.Add, name: str, values: list[str]) -> str:
     return graph.node("Add", [values[add.value], values[-1]], f"operator{name}")
 
 
+def _take(graph: _Graph, take: ops.Take, name: str, values: list[str]) -> str:
+    return values[take.value]
+
+
 _NODES: dict[type, Callable[[_Graph, Any, str, list[str]], str]] = {
     ops.Conv: _conv,
     ops.Activation: _activation,
     ops.SqueezeExcite: _squeeze_excite,
     ops.Pool: _pool,
+    ops.MaxPool: _max_pool,
     ops.Linear: _linear,
     ops.Add: _add,
+    ops.Take: _take,
 }
 
 

@@ -20,6 +20,9 @@ from ofa_tables.errors import UsageError
 # Numbers of the schema.
 SAME, VALID = 0, 1
 FUSED = {"": 0, "relu": 1, "relu6": 3}
+# What a convolution or a linear layer does at its end.
+FUSED_WITH_WEIGHTS = (*FUSED, "hard_sigmoid")
+NEVER_NEGATIVE = ("RELU", "RELU6", "LOGISTIC")
 
 # What tells XNNPACK that it may compute in half precision where the hardware can: tensorflow/tensorflow,
 # tensorflow/lite/tools/optimize/reduced_precision_metadata.h.
@@ -43,7 +46,7 @@ def graph_of(block: Block, batch: int) -> Graph:
     """In single precision."""
     layers = _Layers(block, batch)
     operators = block.operators
-    kept = {operator.value for operator in operators if isinstance(operator, ops.Add)}
+    kept = {operator.value for operator in operators if isinstance(operator, ops.Add | ops.Take)}
     values = [0]
     for index, operator in enumerate(operators):
         if len(values) > index + 1:
@@ -61,7 +64,7 @@ def _fusible(operator: ops.Operator, following: tuple[ops.Operator, ...]) -> str
         return ""
     function = following[0].function
     if isinstance(operator, ops.Conv | ops.Linear):
-        return function if function != "hard_swish" else ""
+        return function if function in FUSED_WITH_WEIGHTS else ""
     return function if isinstance(operator, ops.Add | ops.SqueezeExcite) and function in FUSED else ""
 
 
@@ -124,6 +127,11 @@ class _Layers:
         shape = (batch, height + 2 * pad, width + 2 * pad, channels)
         return self.node("PAD", [value, amounts], f"{name}.pad", shape)
 
+    def is_never_negative(self, value: int) -> bool:
+        """Whether the kernel that computes it says so."""
+        by = next((node for node in self.graph.nodes if node.output == value), None)
+        return by is not None and (by.code in NEVER_NEGATIVE or by.options.get("FusedActivationFunction", 0) > 0)
+
 
 def _conv(layers: _Layers, conv: ops.Conv, name: str, values: list[int], function: str) -> int:
     value = values[-1]
@@ -144,10 +152,11 @@ def _conv(layers: _Layers, conv: ops.Conv, name: str, values: list[int], functio
     return layers.weighted(code, value, weight, bias, shape, function, **options)
 
 
-def _same_is_centred(conv: ops.Conv, height: int, width: int) -> bool:
+def _same_is_centred(windows: ops.Conv | ops.MaxPool, height: int, width: int) -> bool:
     """Whether TFLite's SAME begins where PyTorch's ``padding=k // 2`` does."""
-    lacking = [((size - 1) // conv.stride) * conv.stride + conv.kernel_size - size for size in (height, width)]
-    return all(max(0, missing) // 2 == conv.kernel_size // 2 for missing in lacking)
+    stride, kernel_size = windows.stride, windows.kernel_size
+    lacking = [((size - 1) // stride) * stride + kernel_size - size for size in (height, width)]
+    return all(max(0, missing) // 2 == kernel_size // 2 for missing in lacking)
 
 
 def _conv_weight(conv: ops.Conv, values: SeededValues, shape: Shape, name: str) -> Tensor:
@@ -174,24 +183,52 @@ def _linear(layers: _Layers, linear: ops.Linear, name: str, values: list[int], f
 
 def _squeeze_excite(layers: _Layers, squeeze: ops.SqueezeExcite, name: str, values: list[int], function: str) -> int:
     pooled = layers.mean(values[-1], f"{name}.pool")
-    reduced = _conv(layers, squeeze.reduce, f"{name}.reduce", [pooled], "relu")
-    gate = _conv(layers, squeeze.expand, f"{name}.expand", [reduced], "hard_sigmoid")
+    reduced = _activated(layers, squeeze.reduce, squeeze.activation, f"{name}.reduce", pooled)
+    gate = _activated(layers, squeeze.expand, squeeze.gate, f"{name}.expand", reduced)
     return _fused(layers, "MUL", [values[-1], gate], name, function)
+
+
+def _activated(layers: _Layers, conv: ops.Conv, function: str, name: str, value: int) -> int:
+    if function in FUSED_WITH_WEIGHTS:
+        return _conv(layers, conv, name, [value], function)
+    return _activation(layers, ops.Activation(function), f"{name}.act", [_conv(layers, conv, name, [value], "")], "")
 
 
 def _add(layers: _Layers, add: ops.Add, name: str, values: list[int], function: str) -> int:
     return _fused(layers, "ADD", [values[add.value], values[-1]], name, function)
 
 
+def _take(layers: _Layers, take: ops.Take, name: str, values: list[int], function: str) -> int:
+    return values[take.value]
+
+
 def _activation(layers: _Layers, activation: ops.Activation, name: str, values: list[int], function: str) -> int:
+    value = values[-1]
     if activation.function == "hard_sigmoid":
         three = layers.scalar("three", 3.0)
-        return layers.sixth(_fused(layers, "ADD", [values[-1], three], name, "relu6"), name)
-    return layers.node(activation.function.upper(), [values[-1]], name, layers.shape(values[-1]))
+        return layers.sixth(_fused(layers, "ADD", [value, three], name, "relu6"), name)
+    if activation.function == "swish":
+        gate = layers.node("LOGISTIC", [value], f"{name}.gate", layers.shape(value))
+        return _fused(layers, "MUL", [value, gate], name, "")
+    code = "LOGISTIC" if activation.function == "sigmoid" else activation.function.upper()
+    return layers.node(code, [value], name, layers.shape(value))
 
 
 def _pool(layers: _Layers, pool: ops.Pool, name: str, values: list[int], function: str) -> int:
     return layers.mean(values[-1], name)
+
+
+def _max_pool(layers: _Layers, pool: ops.MaxPool, name: str, values: list[int], function: str) -> int:
+    value, padding = values[-1], SAME
+    batch, height, width, channels = layers.shape(value)
+    shape = (batch, *_channels_last(pool.output_shape((channels, height, width))))
+    if not _same_is_centred(pool, height, width):
+        if not layers.is_never_negative(value):  # PADV2, which pads with anything, is not XNNPACK's
+            raise UsageError(f"{name} is a padded maximum of values that may be negative; TFLite pads with zeros alone")
+        value, padding = layers.padded(value, pool.kernel_size // 2, name), VALID
+    options = {"Padding": padding, "StrideH": pool.stride, "StrideW": pool.stride}
+    options |= {"FilterHeight": pool.kernel_size, "FilterWidth": pool.kernel_size}
+    return layers.node("MAX_POOL_2D", [value], name, shape, **options)
 
 
 def _fused(layers: _Layers, code: str, inputs: list[int], name: str, function: str) -> int:
@@ -203,8 +240,10 @@ _LAYERS: dict[type, Callable[[_Layers, Any, str, list[int], str], int]] = {
     ops.Activation: _activation,
     ops.SqueezeExcite: _squeeze_excite,
     ops.Pool: _pool,
+    ops.MaxPool: _max_pool,
     ops.Linear: _linear,
     ops.Add: _add,
+    ops.Take: _take,
 }
 
 

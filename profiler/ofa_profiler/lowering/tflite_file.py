@@ -29,6 +29,7 @@ _OPTIONS = {
     "ADD": "AddOptions",
     "MUL": "MulOptions",
     "MEAN": "ReducerOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
     "PAD": "PadOptions",
     "HARD_SWISH": "HardSwishOptions",
     "DEQUANTIZE": "DequantizeOptions",

@@ -20,7 +20,8 @@ DESCRIPTION = f"int8, calibrated with {INPUTS} random inputs, seed {SEED}"
 
 # Where the weights of these have their channels; a linear layer has one scale, for all runtimes know that.
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": None}
-_KEEPS_SCALE = ("PAD",)
+_KEEPS_SCALE = ("PAD", "MAX_POOL_2D")
+_LOGISTIC = Quantisation((1 / 256,), -128)  # the only one that its kernels give
 
 Ranges = dict[int, tuple[float, float]]
 
@@ -55,6 +56,8 @@ def quantised(graph: Graph, ranges: Ranges) -> Graph:
         elif node.code in _KEEPS_SCALE:
             quantisation = tensors[node.inputs[0]].quantisation
             tensors[node.output] = replace(tensors[node.output], kind="INT8", quantisation=quantisation)
+        elif node.code == "LOGISTIC":
+            tensors[node.output] = replace(tensors[node.output], quantisation=_LOGISTIC)
     for number, tensor in enumerate(tensors):
         if tensor.kind == "FLOAT32":  # what is left are scalars
             tensors[number] = _weight(tensor, None)
