@@ -15,16 +15,14 @@ from ofa_profiler.efforts import NETWORK_BUDGET
 from ofa_tables.calibration import Calibration
 from ofa_tables.errors import UsageError
 from ofa_tables.interpolation import INTERPOLATED
-from ofa_tables.measurement import Measurement
 from ofa_tables.model import LatencyModel, write_calibration
+from ofa_tables.passes import network_passes_ms
 from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 
-# Visits alternate between the two passes, round by round, so that a slow drift meets both alike. Where the passes lie
-# further apart than is wanted, there are more rounds: many short Visits beat few long ones on a device that others use.
-PASSES = 2
+# Where the passes lie further apart than is wanted, there are more rounds: many short Visits beat few long ones on a
+# device that others use.
 ROUNDS = 10
 MORE_ROUNDS = 10
-FEWEST_VISITS = 3  # of a pass: disturbed ones do not count
 MOST_ROUNDS = 60
 WANTED_NOISE = 0.025
 CANDIDATES = 20_000
@@ -157,17 +155,13 @@ class Comparer:
 
     def _noise(self, keys: Sequence[str]) -> float | None:
         """How far the passes of these networks lie apart in the mean, relative to the latency."""
-        passes = [both for key in keys if (both := self._passes_ms(key)) is not None]
+        passes = [both for key in keys if (both := network_passes_ms(self._table, key)) is not None]
         return noise(np.array(passes).T).mape if passes else None
-
-    def _passes_ms(self, key: str) -> tuple[float, float] | None:
-        visits = self._table.visits.get((key, None), [])
-        return passes_ms(self._table.steady(visits)) or passes_ms(visits)
 
     def measured(self, role: str) -> Iterator[ComparedNetwork]:
         """The table's networks of this Space that have been measured in both passes."""
         for key, space_name, value, stored_role in self._table.store.networks():
-            passes = self._passes_ms(key)
+            passes = network_passes_ms(self._table, key)
             if space_name == self._space.name and stored_role == role and passes is not None:
                 yield self._compared(key, parse_architecture(value), passes)
 
@@ -192,14 +186,3 @@ class Comparer:
             passes_ms=passes,
             flags=(*(entry.flags if entry else ()), *([INTERPOLATED] if interpolated else [])),
         )
-
-
-def passes_ms(visits: Sequence[Measurement]) -> tuple[float, float] | None:
-    """The two independent passes of one network: each the median of the medians of its own rounds."""
-    medians: list[list[float]] = [[], []]
-    for visit in visits:
-        if visit.ok and visit.median_ms is not None:
-            medians[visit.round % PASSES].append(visit.median_ms)
-    if not all(len(one_pass) >= FEWEST_VISITS for one_pass in medians):
-        return None
-    return float(np.median(medians[0])), float(np.median(medians[1]))

@@ -26,6 +26,7 @@ SIMULATED = ("roofline",)  # runtimes that compute what a device would take
 TEST = "test"
 CALIBRATION = "calibration"
 CARRIER = "carrier"  # to time Blocks inside
+REFERENCE = "reference"  # published: to hold others against
 
 # How Blocks were timed.
 ALONE = "alone"

@@ -4,11 +4,12 @@ import pytest
 
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign import OTHERS_BYTES, Campaign, lower_tasks
-from ofa_profiler.compare import FEWEST_VISITS, MORE_ROUNDS, ROUNDS, Comparer, draw, passes_ms
+from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, draw
 from ofa_profiler.efforts import EFFORTS
 from ofa_tables.errors import UsageError
 from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.model import LatencyModel, read_calibration
+from ofa_tables.passes import FEWEST_VISITS, passes_ms
 from ofa_tables.table import CALIBRATION, TEST, Identity, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")

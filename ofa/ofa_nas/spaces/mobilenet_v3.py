@@ -223,6 +223,30 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
+def inverted_residual(
+    in_channels: int,
+    mid_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    activation: str,
+    squeeze: ops.SqueezeExcite | None,
+) -> list[Operator]:
+    """1×1 to ``mid_channels`` where these are more, depthwise, squeeze-excite, 1×1; added to its input where that fits
+    (Sandler et al., CVPR 2018)."""
+    act = ops.Activation(activation)
+    operators: list[Operator] = []
+    if mid_channels != in_channels:
+        operators += [ops.Conv(in_channels, mid_channels, 1), act]
+    operators += [ops.Conv(mid_channels, mid_channels, kernel_size, stride=stride, groups=mid_channels), act]
+    if squeeze is not None:
+        operators.append(squeeze)
+    operators.append(ops.Conv(mid_channels, out_channels, 1))
+    if stride == 1 and in_channels == out_channels:
+        operators.append(ops.Add(0))
+    return operators
+
+
 def _fixed(stage: int, entry: int) -> Position:
     none = np.array([ABSENT])
     return Position(stage, (), (), np.array([entry]), none, none)
@@ -245,17 +269,9 @@ def _inverted_residual(
 ) -> Block:
     channels = shape[0]
     mid = channels if expand_ratio == 1 else make_divisible(channels * expand_ratio)
-    act = ops.Activation(activation)
     skip = stride == 1 and channels == out_channels
-    operators: list[Operator] = []
-    if expand_ratio != 1:
-        operators += [ops.Conv(channels, mid, 1), act]
-    operators += [ops.Conv(mid, mid, kernel_size, stride=stride, groups=mid), act]
-    if squeeze_excite:
-        operators.append(ops.SqueezeExcite(mid, make_divisible(mid / 4)))
-    operators.append(ops.Conv(mid, out_channels, 1))
-    if skip:
-        operators.append(ops.Add(0))
+    squeeze = ops.SqueezeExcite(mid, make_divisible(mid / 4)) if squeeze_excite else None
+    operators = inverted_residual(channels, mid, out_channels, kernel_size, stride, activation, squeeze)
     output = ops.shapes(operators, shape)[-1]
     hard_swish = activation == "hard_swish"
     key = ops.expanded_conv_key(shape, output, mid, kernel_size, stride, skip, squeeze_excite, hard_swish)
