@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_nas.references import FAMILY, Reference, measured_references
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
 from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
 from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
@@ -17,7 +18,7 @@ from ofa_tables.errors import UsageError
 from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.passes import network_passes_ms
-from ofa_tables.table import CALIBRATION, TEST, LatencyTable
+from ofa_tables.table import CALIBRATION, REFERENCE, TEST, LatencyTable
 
 # Where the passes lie further apart than is wanted, there are more rounds: many short Visits beat few long ones on a
 # device that others use.
@@ -30,10 +31,11 @@ CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The networks of one comparison, by role; none of them has both."""
+    """The networks of one comparison, by role; none of them has two."""
 
     tested: list[Architecture]
     teachers: list[Architecture]
+    references: Sequence[Reference] = ()
 
 
 def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
@@ -99,6 +101,9 @@ class Comparer:
                 network = self._space.network(architecture)
                 self._table.store.add_network(network.key, self._space.name, architecture.to_json(), role)
                 networks.append(network)
+        for reference in drawn.references:
+            self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
+            networks.append(reference.block)
         tasks = lower_tasks(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
@@ -128,7 +133,8 @@ class Comparer:
     def compare(
         self, drawn: Drawn, device: dict[str, Any], condition_after: dict[str, Any], seconds: float
     ) -> Comparison:
-        """What was measured, against the prediction; networks that failed are not in it."""
+        """What was measured, against the prediction, beside all References of the table; networks that failed are not
+        in it."""
         calibration = self.teach()
         tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
         networks = [network for network in self.measured(TEST) if network.key in tested_keys]
@@ -144,6 +150,7 @@ class Comparer:
             calibration=calibration,
             measured_at=time.time(),
             seconds=seconds,
+            references=tuple(measured_references(self._table)),
         )
 
     def _shifted(self, networks: list[ComparedNetwork], calibration: Calibration | None) -> tuple[ComparedNetwork, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ofa_nas.references import MeasuredReference
 from ofa_tables.calibration import Calibration
 from ofa_tables.table import Identity
 
@@ -114,7 +115,8 @@ class Comparison:
     """What a comparison brought back.
 
     ``device`` is what the agent says of the device, ``condition_after`` its condition at the end; any of their fields
-    may be missing. ``networks`` are tested; ``teachers`` taught the Calibration and are in no test.
+    may be missing. ``networks`` are tested; ``teachers`` taught the Calibration and are in no test; ``references`` are
+    of no Space, and nothing predicts them.
     ``measured_at`` is in seconds since the epoch, ``seconds`` how long it took.
     """
 
@@ -129,6 +131,7 @@ class Comparison:
     calibration: Calibration | None
     measured_at: float
     seconds: float
+    references: tuple[MeasuredReference, ...] = ()
 
     @cached_property
     def passes_ms(self) -> FloatArray:
@@ -182,6 +185,17 @@ class Comparison:
             "calibrated": None if self.calibrated is None else asdict(self.calibrated),
             "macs_baseline": None if self.macs_baseline is None else asdict(self.macs_baseline),
             "noise": asdict(self.noise),
+            "references": [
+                {
+                    "name": reference.name,
+                    "latency_ms": reference.latency_ms,
+                    "passes_ms": list(reference.passes_ms),
+                    "top1": reference.top1,
+                    "macs": reference.macs,
+                    "parameters": reference.parameters,
+                }
+                for reference in self.references
+            ],
             "report": None if report is None else str(report),
         }
 

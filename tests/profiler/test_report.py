@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ofa_nas.references import MeasuredReference
 from ofa_nas.spaces import find_space
 from ofa_profiler.comparison import ComparedNetwork, Comparison
 from ofa_profiler.report import write_report
@@ -202,6 +203,33 @@ def test_the_csv_reads_back_what_was_compared(tmp_path):
     excess = np.sqrt(max(0.0, (tested["calibrated_error_1"] * tested["calibrated_error_2"]).mean()))
     assert excess == pytest.approx(comparison.calibrated.excess_rms)
     assert table["flags"].fillna("")[0] == "unstable"
+
+
+REFERENCES = (
+    MeasuredReference("mobilenet-v3-large", (5.1, 5.2), 0.752, 217e6, 5_483_032, "a paper"),
+    MeasuredReference("resnet-50", (30.0, 32.0), 0.7613, 4089e6, 25_557_032, HOSTILE),
+)
+
+
+@pytest.mark.parametrize("tested", [0, 3])
+def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
+    comparison = dataclasses.replace(make(tested), references=REFERENCES)
+    text = Page(write_report(comparison, tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ")
+    section = text[text.index("Published networks") : text.index("All figures")]
+    for told in (
+        "mobilenet-v3-large",
+        "5.100 ms",
+        "5.200 ms",
+        "75.2 %",
+        "217 M",
+        "5.48 M",
+        "a paper",
+        "4,089 M",
+        "25.6 M",
+    ):
+        assert told in section
+    assert ("2 published networks as this device runs them." in text) == (tested == 0)
+    assert "Published networks" not in Page(write_report(make(), tmp_path)).text
 
 
 def test_an_earlier_report_is_replaced_and_nothing_else_is_left(tmp_path):

@@ -64,6 +64,26 @@ def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(ofa, table)
     assert "visits to take" not in second.err
 
 
+def test_published_networks_are_measured_like_any_other(ofa, table):
+    done = ofa("ofa-compare", "--table", table, "--networks", "references", "--json")
+    assert done.code == 0, done.err
+    assert done.json["networks"] == 0
+    assert done.json["raw"]["mape"] is None
+    references = {reference.pop("name"): reference for reference in done.json["references"]}
+    assert len(references) == 7
+    assert references["resnet-50"]["latency_ms"] > references["mobilenet-v3-small"]["latency_ms"] > 0
+    assert (references["resnet-50"]["top1"], references["resnet-50"]["macs"]) == (0.7613, 4089e6)
+    assert set(ofa.rows(table, "SELECT DISTINCT role FROM networks WHERE space = 'references'")) == {("reference",)}
+
+    later = ofa("ofa-compare", "--table", table, "--networks", "1", "--calibrate", "0", "--out", "later", "--json")
+    assert {reference["name"] for reference in later.json["references"]} == set(references)
+    assert "Published networks" in (ofa.folder / "later" / "report.html").read_text()
+    listed = ofa("ofa-compare", "--table", table, "--networks", "references")
+    assert "visits to take" not in listed.err
+    assert "published top-1" in listed.out
+    assert "proxylessnas-mobile" in listed.out
+
+
 def test_a_network_that_was_tested_never_teaches(ofa, table):
     for seed in (1, 2):
         assert ofa("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--seed", seed).code == 0

@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.spaces import all_spaces, find_space, read_architectures
 from ofa_profiler.commands.cli import answer, console, json_option, print_json, run, say
 from ofa_profiler.commands.display import columns, example, print_wide
@@ -38,7 +39,13 @@ LABELS = {
 @click.option("--table", "path", required=True, type=click.Path(path_type=Path))
 @click.option("--target", help="Default: the table's.")
 @click.option("--space", "space_name", help="Default: the widest whose entries the table has.")
-@click.option("--networks", default="30", show_default=True, help="How many to test, or a JSON file of architectures.")
+@click.option(
+    "--networks",
+    default="30",
+    show_default=True,
+    help="How many to test, or a JSON file of architectures; references: published networks, from MobileNetV2 to "
+    "ResNet50, which nothing predicts.",
+)
 @click.option("--calibrate", type=click.IntRange(min=0), help="How many further ones teach the Calibration.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
@@ -58,10 +65,11 @@ def compare(
     """Measure whole networks on the device, each in two independent passes, and compare with the prediction.
 
     Networks and what they teach are kept in the table. Without --calibrate, 10 networks teach a table that has no
-    Calibration yet.
+    Calibration yet; published networks teach nothing.
     """
     started = time.perf_counter()
-    tested = int(networks) if networks.isdigit() else read_architectures(networks)[0]
+    references = REFERENCES if networks == FAMILY else ()
+    tested = [] if references else int(networks) if networks.isdigit() else read_architectures(networks)[0]
     if tested == 0:
         raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
     with LatencyTable.open(path) as table:
@@ -69,8 +77,8 @@ def compare(
         model = LatencyModel(table, space)
         model.require(None if isinstance(tested, int) else {network.resolution_px for network in tested})
         if calibrate is None:
-            calibrate = 0 if read_calibration(table, space) else FIRST_CALIBRATION
-        drawn = draw(model, space, tested, calibrate, seed)
+            calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
+        drawn = replace(draw(model, space, tested, calibrate, seed), references=references)
         if table.identity.runtime == IMPORTED:
             raise TableMismatch(
                 f"{path} was imported, so no device is known to hold it against; measure one with ofa-profile"
@@ -112,7 +120,15 @@ def identity_now(target: Target, made: Identity, description: dict[str, Any]) ->
 
 
 def print_comparison(comparison: Comparison, report: Path) -> None:
-    summary = comparison.summary(report)
+    if comparison.networks or not comparison.references:
+        print_errors(comparison)
+    else:
+        print_wide(list_references(comparison))
+    answer.print(f"report       {report}", markup=False)
+
+
+def print_errors(comparison: Comparison) -> None:
+    summary = comparison.summary()
     count = summary["networks"]
     if count <= LISTED:
         print_wide(list_networks(comparison))
@@ -128,7 +144,6 @@ def print_comparison(comparison: Comparison, report: Path) -> None:
     if comparison.calibration is not None:
         taught = comparison.calibration
         answer.print(f"\ncalibration  {taught}, taught by {taught.networks} networks that are in no test")
-    answer.print(f"report       {report}", markup=False)
 
 
 def list_networks(comparison: Comparison) -> Table:
@@ -139,6 +154,15 @@ def list_networks(comparison: Comparison) -> Table:
         latencies = (f"{latency:.3f}" for latency in (predicted, *network.passes_ms))
         flags = " ".join(network.flags)
         listing.add_row(network.name, str(network.resolution_px), *latencies, f"{error:+.1%}", flags)
+    return listing
+
+
+def list_references(comparison: Comparison) -> Table:
+    """Each measured Reference, in ms, and its published accuracy."""
+    listing = columns("network", "pass 1 ms", "pass 2 ms", "published top-1")
+    for reference in comparison.references:
+        latencies = (f"{latency:.3f}" for latency in reference.passes_ms)
+        listing.add_row(reference.name, *latencies, f"{reference.top1:.1%}")
     return listing
 
 

@@ -36,6 +36,12 @@ def number(value: float | None, digits: int, signed: bool = False) -> str:
     return UNKNOWN if value is None or not math.isfinite(value) else _signed(value, digits, signed)
 
 
+def millions(count: float) -> str:
+    """To three significant digits or to the million: ``5.48 M``, ``4,089 M``."""
+    value = count / 1e6
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}{SPACE}M"
+
+
 def duration(seconds: float) -> str:
     """``12 min 5 s``."""
     if not math.isfinite(seconds):

@@ -56,6 +56,7 @@ def render(comparison: Comparison) -> str:
         stages=list(zip(comparison.stages, plots.stage_colours(len(comparison.stages)), strict=True)),
         worst=_worst(drawn),
         tested=len(comparison.networks),
+        references=_references(comparison),
         columns=_columns(comparison),
         table=_table(comparison),
         device=as_text.device_facts(comparison.device),
@@ -70,6 +71,8 @@ def _printable(value: Any) -> Any:
 
 def headline(comparison: Comparison) -> str:
     """The one sentence to remember."""
+    if not comparison.networks and comparison.references:
+        return f"{as_text.counted(len(comparison.references), 'published network')} as this device runs them."
     judged = comparison.calibrated or comparison.raw
     subject = "The calibrated prediction" if comparison.calibrated else "The table’s sum"
     if judged.excess_rms is None:
@@ -143,6 +146,8 @@ def _about(comparison: Comparison) -> str:
     identity = comparison.identity
     runtime = f"{identity.runtime} {identity.runtime_version}".strip()
     tested = as_text.counted(len(comparison.networks), "network")
+    if not comparison.networks and comparison.references:
+        tested = as_text.counted(len(comparison.references), "published network")
     return " · ".join(part for part in (tested, comparison.space, runtime, str(identity.settings)) if part)
 
 
@@ -206,6 +211,20 @@ def _worst(comparison: Comparison) -> list[dict[str, Any]]:
             "flags": comparison.networks[at].flags,
         }
         for at in order
+    ]
+
+
+def _references(comparison: Comparison) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": reference.name,
+            "passes": [as_text.latency(taken) for taken in reference.passes_ms],
+            "top1": as_text.percent(reference.top1),
+            "macs": as_text.millions(reference.macs),
+            "parameters": as_text.millions(reference.parameters),
+            "source": reference.source,
+        }
+        for reference in comparison.references
     ]
 
 
