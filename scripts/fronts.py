@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def ours(problem: Problem, evaluations: int, seed: int) -> np.ndarray:
-    found = search_front(problem, find_method("evolution"), Budget(100, evaluations // 100 - 1), seed)
+    found = search_front(problem, find_method("annealing"), Budget(100, evaluations // 100 - 1), seed)
     return np.array([(best.prices[0, 0], best.accuracy[0]) for best in found.best])
 
 

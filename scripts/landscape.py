@@ -1,4 +1,6 @@
-"""Accuracy models for measuring searches with, where no trained one is at hand: made up, and not linear in the genes."""
+"""An accuracy model to measure searches with, where no trained one is at hand: made up, not linear in the genes."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,10 +13,11 @@ BENDS = 8  # units that carry the trend
 INTERACTIONS = 0.02  # the standard deviation of what the genes make of each other, in accuracy
 
 
-def landscape(space: Space, seed: int = 0) -> Mlp:
-    """Published size, 128 → 400 → 400 → 400 → 1. Larger choices are worth more, each block's by a factor of its own,
-    and the more there is of all of them the less is added; upon that lies a random network (He et al. 2015's weights)
-    of everything together.
+def landscape(space: Space, seed: int = 0, known_px: Sequence[int] = PUBLISHED_PX) -> Mlp:
+    """Of the published size, 128 → 400 → 400 → 400 → 1, where ``known_px`` is the published one.
+
+    Larger choices are worth more, each block's by a factor of its own, and the more there is of all of them the less is
+    added; upon that lies a random network (He et al. 2015's weights) of everything together.
     """
     rng = np.random.default_rng(seed)
     blocks = 20
@@ -23,7 +26,7 @@ def landscape(space: Space, seed: int = 0) -> Mlp:
         [
             np.ravel(worth[0][:, None] * (0.25, 0.5, 0.75)),  # kernel sizes 3, 5, 7
             np.ravel(worth[1][:, None] * (0.4, 0.85, 1.3)),  # expand ratios 3, 4, 6
-            3.0 * np.arange(len(PUBLISHED_PX)),
+            21.0 * np.arange(len(known_px)) / (len(known_px) - 1),
         ]
     )
     first = rng.standard_normal((HIDDEN, len(trend))) * np.sqrt(2 / (2 * blocks + 1))

@@ -1,6 +1,5 @@
 """The device that a table was made on, to be measured once more."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ from ofa_tables.errors import TableMismatch
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 
-def find_again(table: LatencyTable, target: str | None, pairs: Sequence[str]) -> Target:
+def find_again(table: LatencyTable, target: str | None, pairs: tuple[str, ...]) -> Target:
     """The table's Target, or another one of this name, with the settings that it was reached and measured with.
 
     Raises TableMismatch where the table was imported.

@@ -179,7 +179,7 @@ class LatencyModel:
         return float(self._calibrate(0.0)), scale * self._shifted_ms
 
     def upper(self, population: Population, confidence: float) -> np.ndarray:
-        """(N,) latencies in ms at the upper end of the interval that holds so large a share; NaN where there is none."""
+        """(N,) the upper ends in ms of the intervals that hold so large a share; NaN where there are none."""
         half_widths = self.half_widths(population, confidence)
         return self.predict(population) * (1 + (np.nan if half_widths is None else half_widths))
 

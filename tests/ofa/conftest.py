@@ -30,9 +30,11 @@ def make_table(tmp_path):
 
 
 @pytest.fixture
-def make_latency(make_table):
+def make_latency(make_table, tmp_path):
     def make(space="compofa-fixed-w1.0", resolutions=(160, 192), seed=0):
-        with LatencyTable.read(make_table(space, resolutions, seed, f"{space}-{seed}.lut")) as table:
+        name = f"{space}-{seed}-{'-'.join(map(str, resolutions))}.lut"
+        path = tmp_path / name if (tmp_path / name).exists() else make_table(space, resolutions, seed, name)
+        with LatencyTable.read(path) as table:
             return LatencyModel(table, find_space(space))
 
     return make

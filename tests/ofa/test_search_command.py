@@ -58,7 +58,7 @@ def answer_of(run):
     return json.loads(out)
 
 
-@pytest.mark.parametrize("method", ["evolution", "ofa", "exhaustive", "random"])
+@pytest.mark.parametrize("method", ["annealing", "ofa", "exhaustive", "random"])
 def test_json_has_the_promised_fields(ofa_search, model, method):
     found = answer_of(ofa_search("--accuracy", model, "--method", method, "--seed", 3, "--generations", 5, "--json"))
     assert set(found) == FIELDS
@@ -176,7 +176,7 @@ def test_resolutions_can_be_chosen(ofa_search):
         ([], {"limit": "0"}, 2, "positive"),
         ([], {"limit": "inf"}, 2, "positive"),
         ([], {"limit": "0.01"}, 1, "the smallest latency there is"),
-        (["--method", "exhaustive"], {"space": OFA}, 2, "--method evolution"),
+        (["--method", "exhaustive"], {"space": OFA}, 2, "--method annealing"),
         (["--out", "/nowhere/found.json"], {}, 1, "cannot write"),
     ],
 )

@@ -46,8 +46,8 @@ def find_encoder(space: Space, inputs: int, name: str) -> Encoder:
     if inputs not in fitting:
         sizes = " or ".join(f"{size} ({len(known_px)} resolutions)" for size, known_px in fitting.items())
         raise FileError(
-            f"{name} has {inputs} inputs, and a model for {space.name} has {sizes}: name the space that it was made for "
-            "with --space, or search with --accuracy macs"
+            f"{name} has {inputs} inputs, and a model for {space.name} has {sizes}: name the space that it was made "
+            "for with --space, or search with --accuracy macs"
         )
     return Encoder(space, fitting[inputs])
 

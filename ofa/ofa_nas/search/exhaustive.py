@@ -21,7 +21,7 @@ def exhaustive(run: Run) -> None:
     if count > MOST:
         raise UsageError(
             f"{problem.space.name} has {count:.0e} combinations of genes to try, and --method exhaustive takes up to "
-            f"{MOST:,}; use --method evolution"
+            f"{MOST:,}; use --method annealing"
         )
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)

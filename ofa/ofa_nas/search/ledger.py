@@ -77,9 +77,9 @@ class Ledger:
         genes = len(problem.space.radices)
         # Equal sums of random 64-bit weights mean equal genes, but once in 10¹⁹ pairs.
         self._weights = np.random.default_rng(0).integers(1 << 63, size=(genes, 1), dtype=np.uint64) | np.uint64(1)
-        self._genes = np.empty((genes, _FIRST_ROOM), dtype=np.uint8)
-        self._accuracy = np.empty(_FIRST_ROOM)
-        self._prices = np.empty((len(problem.meters), _FIRST_ROOM))
+        self._genes: IntArray = np.empty((genes, _FIRST_ROOM), dtype=np.uint8)
+        self._accuracy: FloatArray = np.empty(_FIRST_ROOM)
+        self._prices: FloatArray = np.empty((len(problem.meters), _FIRST_ROOM))
 
     def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
         """The first ``most`` of those within the problem's limits that were not admitted before."""
@@ -142,7 +142,8 @@ class Ledger:
         start, stop = self.evaluated, self.evaluated + len(candidates)
         if stop > len(self._accuracy):
             room = max(2 * len(self._accuracy), stop) - len(self._accuracy)
-            self._genes, self._prices = (np.pad(a, ((0, 0), (0, room))) for a in (self._genes, self._prices))
+            self._genes = np.pad(self._genes, ((0, 0), (0, room)))
+            self._prices = np.pad(self._prices, ((0, 0), (0, room)))
             self._accuracy = np.pad(self._accuracy, (0, room))
         self._genes[:, start:stop] = candidates.population.genes
         self._accuracy[start:stop] = accuracy

@@ -103,7 +103,7 @@ class Problem:
 
 def within(prices: FloatArray, limits: FloatArray) -> FloatArray:
     """(N,): whether ``prices`` (meters, N) are within ``limits`` (meters, N or 1)."""
-    fits: FloatArray = (prices <= limits).all(axis=0)
+    fits: FloatArray = np.all(prices <= limits, axis=0)
     return fits
 
 

@@ -3,23 +3,22 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.table import Table
 
 from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.spaces import all_spaces, find_space, read_architectures
+from ofa_profiler.again import find_again, require_same
 from ofa_profiler.commands.cli import answer, console, json_option, print_json, run, say
 from ofa_profiler.commands.display import columns, example, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer, draw
 from ofa_profiler.comparison import Comparison
 from ofa_profiler.connections import connect
-from ofa_profiler.targets import Target, choose_runtime, find_target, parse_settings
-from ofa_tables.errors import TableMismatch, UsageError
+from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel, fullest_space, read_calibration
-from ofa_tables.table import IMPORTED, Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 FIRST_CALIBRATION = 10
 LISTED = 10  # so many networks are listed one by one; more of them are in the report
@@ -79,19 +78,11 @@ def compare(
         if calibrate is None:
             calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
         drawn = replace(draw(model, space, tested, calibrate, seed), references=references)
-        if table.identity.runtime == IMPORTED:
-            raise TableMismatch(
-                f"{path} was imported, so no device is known to hold it against; measure one with ofa-profile"
-            )
-        made_with = table.store.get("conditions") or {}
-        same = target in (None, table.identity.target)
-        settings = {**(made_with.get("connection", {}) if same else {}), **made_with.get("set", {})}
-        settings.update(parse_settings(pairs))
-        device = find_target(target or table.identity.target, settings, table.identity.runtime)
+        device = find_again(table, target, pairs)
         with connect(device) as connection:
             connection.say = say
             description = connection.agent.describe()
-            table.require_identity(identity_now(device, table.identity, description))
+            require_same(table, device, description)
             comparer = Comparer(table, space)
             with CampaignProgress(console, "measuring networks") as progress:
                 outcome = comparer.measure(drawn, connection, progress)
@@ -106,17 +97,6 @@ def compare(
         print_comparison(comparison, report)
     if outcome.failures:
         raise SystemExit(1)
-
-
-def identity_now(target: Target, made: Identity, description: dict[str, Any]) -> Identity:
-    """What a table would be of, if it were made as this one was, but now."""
-    runtime = choose_runtime(target, made.runtime, description)
-    return replace(
-        made,
-        target=target.name,
-        fingerprint=description["fingerprint"],
-        runtime_version=description["runtimes"][runtime],
-    )
 
 
 def print_comparison(comparison: Comparison, report: Path) -> None:

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ofa_nas.accuracy import MACS, open_accuracy
+from ofa_nas.references import measured_references
 from ofa_nas.search import Budget, Found, Known, Problem, Question, find_method, search, search_front
 from ofa_nas.spaces import ABSENT, Population, Space, find_space
 from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
@@ -81,7 +82,12 @@ class Search:
     metavar="FILE|macs",
     help="An accuracy model (.npz, or .pth where torch is installed), or MACs as a stand-in.",
 )
-@click.option("--method", default="evolution", show_default=True, help="evolution, ofa (the published one), …")
+@click.option(
+    "--method",
+    default="annealing",
+    show_default=True,
+    help="annealing, evolution or ofa (both the published one), exhaustive, random.",
+)
 @click.option("--population", type=click.IntRange(1, 100_000), default=100, show_default=True)
 @click.option("--generations", type=click.IntRange(0, 1_000_000), default=500, show_default=True)
 @click.option("--seconds", type=POSITIVE, help="End after so long, with the best until then.")
@@ -176,7 +182,7 @@ def bar(noun: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _verify(
-    path: Path, question: Question, carry_out: Search, target: str | None, pairs: Sequence[str]
+    path: Path, question: Question, carry_out: Search, target: str | None, pairs: tuple[str, ...]
 ) -> tuple[Problem, Found, dict[str, Any]]:
     from ofa_profiler.again import find_again, require_same  # the way to a device takes half a second to import
     from ofa_profiler.commands.cli import say
@@ -250,8 +256,8 @@ def print_answer(problem: Problem, found: Found, carry_out: Search, written: Seq
 def print_several(problem: Problem, found: Found, carry_out: Search) -> None:
     """A line for each network."""
     answer.print(
-        f"[bold]{problem.space.name}[/]: the best of {found.evaluated:,} networks that {escape(carry_out.method)} tried "
-        f"in {found.seconds:.1f} s\n"
+        f"[bold]{problem.space.name}[/]: the best of {found.evaluated:,} networks that {escape(carry_out.method)} "
+        f"tried in {found.seconds:.1f} s\n"
     )
     space, scores = problem.space, problem.accuracy.is_accuracy
     figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
@@ -285,11 +291,13 @@ def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
     answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
 
 
-def _plot(problem: Problem, found: Found, table: Path, out: Path | None) -> Path:
+def _plot(problem: Problem, found: Found, path: Path, out: Path | None) -> Path:
     from ofa_profiler.report import write_front  # plots are slow to import
 
-    path = out.with_suffix(".html") if out is not None else table.with_name(f"{table.stem}-front.html")
-    return write_front(problem, found, table, path)
+    with LatencyTable.read(path) as table:
+        references = measured_references(table)
+    page = out.with_suffix(".html") if out is not None else path.with_name(f"{path.stem}-front.html")
+    return write_front(problem, found, path, references, page)
 
 
 def print_found(problem: Problem, found: Found, carry_out: Search) -> None:

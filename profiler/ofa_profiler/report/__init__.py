@@ -6,12 +6,13 @@ Pulls in matplotlib, pandas and jinja2: import it only when a report is to be wr
 from pathlib import Path
 
 from ofa_profiler.comparison import Comparison
+from ofa_profiler.report.front import write_front
 from ofa_profiler.report.page import render
 from ofa_profiler.report.rows import rows
 from ofa_tables.errors import FileError
 from ofa_tables.files import replacing
 
-__all__ = ["write_report"]
+__all__ = ["write_front", "write_report"]
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ofa_agent
 from ofa_profiler.comparison import (
@@ -34,12 +33,21 @@ class Figure:
     note: str
 
 
+def environment() -> Environment:
+    """The pages' templates."""
+    return Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def render(comparison: Comparison) -> str:
     """The whole page."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, finalize=_printable, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(resources.files(__package__).joinpath("template.html.j2").read_text("utf-8"))
+    template = environment().get_template("comparison.html.j2")
     drawn = _drawable(comparison)
     return template.render(
         version=ofa_agent.__version__,

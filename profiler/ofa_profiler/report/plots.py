@@ -24,7 +24,7 @@ LIKELY = 0.10
 def predicted_measured(comparison: Comparison) -> Markup:
     """Measured against predicted latency, each network's two passes as a bar."""
     with matplotlib.style.context(svg.STYLE):
-        figure, axes = _figure()
+        figure, axes = figure_of()
         passes, predicted = comparison.passes_ms, comparison.predicted_ms
         both = np.concatenate([passes.ravel(), predicted, comparison.raw_ms])
         low, high = both.min() * 0.9, both.max() * 1.06
@@ -33,10 +33,10 @@ def predicted_measured(comparison: Comparison) -> Markup:
         axes.plot(ends, ends, color=svg.MUTED, linewidth=0.9)
         hover = {}
         if comparison.calibration is not None:
-            _points(axes, comparison.raw_ms, passes.mean(axis=0), svg.RAW, hollow=True)
+            points(axes, comparison.raw_ms, passes.mean(axis=0), svg.RAW, hollow=True)
         _bars(axes, predicted, passes, _colour(comparison))
         hover["networks"] = _hover(comparison)
-        _points(axes, predicted, passes.mean(axis=0), _colour(comparison), gid="networks")
+        points(axes, predicted, passes.mean(axis=0), _colour(comparison), gid="networks")
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="predicted, ms", ylabel="measured, ms")
     return svg.inline(figure, "scatter", "Measured against predicted latency of every tested network", hover)
 
@@ -74,7 +74,7 @@ def error_by_latency(comparison: Comparison) -> Markup:
     measured = comparison.passes_ms.mean(axis=0)
     floor = float(np.abs(noise_errors(comparison.passes_ms)).mean())
     with matplotlib.style.context(svg.STYLE):
-        figure, axes = _figure()
+        figure, axes = figure_of()
         axes.axhspan(-floor, floor, color=svg.NOISE, alpha=0.2, linewidth=0)
         axes.axhline(0, color=svg.INK, linewidth=0.8)
         _bars(axes, measured, relative, _colour(comparison))
@@ -82,7 +82,7 @@ def error_by_latency(comparison: Comparison) -> Markup:
         middle = relative.mean(axis=0)
         titles = np.array(_hover(comparison))
         for gid, which in (("clean", ~flagged), ("flagged", flagged)):
-            _points(axes, measured[which], middle[which], _colour(comparison), gid=gid, hollow=gid == "flagged")
+            points(axes, measured[which], middle[which], _colour(comparison), gid=gid, hollow=gid == "flagged")
         reach = 1.15 * max(float(np.abs(relative).max()), floor, 0.01)
         axes.set(ylim=(-reach, reach), xlabel="measured, ms", ylabel="error of the prediction")
         axes.yaxis.set_major_formatter(_percent_ticks())
@@ -95,14 +95,14 @@ def latency_by_macs(comparison: Comparison) -> Markup:
     macs = np.array([network.macs for network in comparison.networks]) / 1e6
     teachers = comparison.teachers
     with matplotlib.style.context(svg.STYLE):
-        figure, axes = _figure()
+        figure, axes = figure_of()
         if comparison.macs_line is not None:
             taught = np.array([network.macs for network in teachers]) / 1e6
             ends = np.array([min(macs.min(), taught.min()), max(macs.max(), taught.max())])
             axes.plot(ends, comparison.macs_line(ends * 1e6), color=svg.BASELINE, linewidth=1.4)
-            _points(axes, taught, passes_of(teachers).mean(axis=0), svg.BASELINE, marker="s", hollow=True)
+            points(axes, taught, passes_of(teachers).mean(axis=0), svg.BASELINE, marker="s", hollow=True)
         _bars(axes, macs, comparison.passes_ms, svg.INK)
-        _points(axes, macs, comparison.passes_ms.mean(axis=0), svg.INK, gid="networks")
+        points(axes, macs, comparison.passes_ms.mean(axis=0), svg.INK, gid="networks")
         axes.set(xlabel="MACs, millions", ylabel="measured, ms")
     hover = {
         "networks": [f"{title} · {mega:,.0f} M MACs" for title, mega in zip(_hover(comparison), macs, strict=True)]
@@ -148,7 +148,7 @@ def _stacked(
     picked: Sequence[tuple[str, ComparedNetwork]],
     parts: Callable[[ComparedNetwork], FloatArray],
 ) -> tuple[Figure, Axes]:
-    figure, axes = _figure(height=64 * len(picked) + 52)
+    figure, axes = figure_of(height=64 * len(picked) + 52)
     colours = stage_colours(len(comparison.stages))
     for row, (_, network) in enumerate(picked):
         widths = parts(network)
@@ -166,7 +166,7 @@ def _share(stage_ms: Sequence[float]) -> FloatArray:
     return parts / parts.sum() if parts.sum() > 0 else parts
 
 
-def _figure(height: float = HEIGHT) -> tuple[Figure, Axes]:
+def figure_of(height: float = HEIGHT) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH / 72, height / 72))
     axes = figure.subplots()
     for axis in (axes.xaxis, axes.yaxis):
@@ -174,7 +174,7 @@ def _figure(height: float = HEIGHT) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _points(
+def points(
     axes: Axes, x: Any, y: Any, colour: str, gid: str | None = None, marker: str = "o", hollow: bool = False
 ) -> None:
     size = 32 if len(x) <= 60 else 15
