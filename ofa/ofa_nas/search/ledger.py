@@ -122,13 +122,9 @@ class Ledger:
 
     def _fresh(self, population: Population, prices: FloatArray, hashes: list[int], most: int | None) -> Candidates:
         """The first ``most`` that were not met before; they are from now on."""
-        fresh: list[int] = []
-        for at, number in enumerate(hashes):
-            if len(fresh) == most:
-                break
-            if number not in self._where:
-                self._where[number] = -1
-                fresh.append(at)
+        first = {number: at for at, number in reversed(list(enumerate(hashes))) if number not in self._where}
+        fresh = sorted(first.values())[:most]
+        self._where.update((hashes[at], -1) for at in fresh)
         if len(fresh) == len(hashes):
             return Candidates(population, prices, hashes)
         return Candidates(population[fresh], prices[:, fresh], [hashes[at] for at in fresh])

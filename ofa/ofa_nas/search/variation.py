@@ -15,6 +15,14 @@ class Variation:
         self._rng = rng
         self._place_of = places(problem.space)
         self._places = int(self._place_of[-1]) + 1
+        # The rows of each place, the first one again where it has fewer than others; and what each gene may hold.
+        of_each = [np.flatnonzero(self._place_of == place) for place in range(self._places)]
+        self._rows_of = np.array([np.resize(rows, max(map(len, of_each))) for rows in of_each]).T
+        self._counts = problem.space.radices.copy()
+        self._choices = np.tile(np.arange(max(self._counts), dtype=np.uint8), (len(self._counts), 1))
+        resolutions = problem.space.resolution_indices(problem.resolutions_px)
+        self._counts[-1] = len(resolutions)
+        self._choices[-1, : len(resolutions)] = resolutions
 
     def newcomers(self, count: int) -> Population:
         """From the smallest to the largest networks."""
@@ -23,7 +31,11 @@ class Variation:
     def neighbours(self, parents: Population) -> Population:
         """Of each parent one, drawn anew at one place."""
         place = self._rng.integers(self._places, size=len(parents))
-        return self._drawn_anew(parents, self._place_of[:, None] == place)
+        rows = self._rows_of[:, place]  # (genes of a place, N)
+        drawn = self._choices[rows, (self._rng.random(rows.shape) * self._counts[rows]).astype(int)]
+        genes = parents.genes.copy()
+        genes[rows, np.arange(len(parents))] = drawn
+        return Population(genes)
 
     def mutants(self, parents: Population, chance: float, resolution_chance: float) -> Population:
         """Of each parent one, drawn anew at each place with this chance."""
