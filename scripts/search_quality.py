@@ -21,7 +21,7 @@ from ofa_tables.table import LatencyTable
 
 SHARES = (0.1, 0.3, 0.5, 0.7)
 PUBLISHED = Budget(100, 500)
-LARGE = Budget(100, 2999)  # 300,000 evaluations
+LARGE = Budget(250, 1199)  # 300,000 evaluations
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn
@@ -118,6 +119,19 @@ def test_evolution_beats_random_with_as_many_evaluations(pose):
     assert evolved.evaluated <= budget.evaluations
     assert drawn.evaluated == budget.evaluations
     assert evolved.best[0].accuracy > drawn.best[0].accuracy
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_the_default_beats_the_published_method_with_as_many_evaluations(pose, share):
+    problem = pose(share, OFA)
+    budget = Budget()
+
+    def median(method):
+        found = [search(problem, find_method(method), budget, seed) for seed in range(5)]
+        assert all(one.evaluated <= budget.evaluations for one in found)
+        return np.median([one.best[0].accuracy for one in found])
+
+    assert median("annealing") > median("ofa")
 
 
 @pytest.mark.parametrize("population", [1, 2, 3])

@@ -1,13 +1,13 @@
 """The default method: simulated annealing of many networks side by side, then a climb from where they end.
 
 Each chain proposes to draw one place of its network anew (a block's kernel size and expand ratio, a depth, the
-resolution). What is beyond the limits takes genes back from the network that it comes from, so that chains move along
-the limits, where the best networks are. A worse network is accepted with the probability exp(difference / temperature)
-(Kirkpatrick et al., Science 1983); the temperature falls from what one change usually makes to a small part of it. The
-ends are polished (``polish.py``) with the rest of the budget, and where that leaves some, it begins anew.
+resolution). What is beyond the limits takes that back, or keeps it and takes other genes from the smallest network, as
+few as bring it within: so chains move along the limits, where the best networks are. A worse network is accepted with
+the probability exp(difference / temperature) (Kirkpatrick et al., Science 1983); the temperature falls from what one
+change usually makes to a small part of it. Now and then the worst chains are given up for copies of the best. The ends
+are polished (``polish.py``) with the rest of the budget, and where that leaves some, it begins anew.
 
-Now and then the worst chains are given up for copies of the best. Several limits are searched at once, each by chains
-of its own, which so take over what others have found.
+Several limits are searched at once, each by chains of its own, which take over what others have found.
 """
 
 import numpy as np
@@ -19,8 +19,10 @@ from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import Population
 
 # Temperatures, in parts of what one change makes in the median.
-HOT, COLD = 2.0, 0.05
-POLISH = 0.15  # of the budget
+HOT, COLD = 1.0, 0.05
+POLISH, MOST_POLISH = 0.15, 10_000  # of the budget, and evaluations
+# So large a share of what is beyond a limit keeps its change, and pays for it elsewhere.
+COMPENSATED = 0.5
 # Every so many steps, so large a share of a limit's chains, the worst, go on from the best of all that fit.
 SELECTION_STEPS = 50
 SELECTED = 0.25
@@ -48,12 +50,16 @@ def _anneal(run: Run) -> Known:
         limits[:, chains] = np.array(each.limits)[:, None]
         smallest[:, chains] = each.smallest().genes
     here = run.look_up(variation.repaired(variation.newcomers(count), Population(smallest), limits))
-    steps = int(run.left * (1 - POLISH)) // count
+    steps = int(run.left - min(POLISH * run.left, MOST_POLISH)) // count
     scale = 0.0
     for step in range(steps):
         if run.over:
             break
-        there = run.look_up(variation.repaired(variation.neighbours(here.population), here.population, limits))
+        compensated = run.rng.random(count) < COMPENSATED
+        anchors = Population(np.where(compensated, smallest, here.population.genes))
+        proposed = variation.neighbours(here.population)
+        changed = proposed.genes != here.population.genes
+        there = run.look_up(variation.repaired(proposed, anchors, limits, changed))
         gain = there.accuracy - here.accuracy
         if not scale:
             changes = np.abs(gain[np.isfinite(gain) & (gain != 0)])

@@ -47,24 +47,29 @@ class Variation:
         """Each gene from one of two parents."""
         return Population(np.where(self._rng.random(first.genes.shape) < 0.5, first.genes, second.genes))
 
-    def repaired(self, children: Population, parents: Population, limits: FloatArray) -> Population:
-        """Children beyond their ``limits`` (meters, N) take genes back from their parents, which are within: in random
-        order, as few as bring them within."""
+    def repaired(
+        self, children: Population, anchors: Population, limits: FloatArray, last: IntArray | None = None
+    ) -> Population:
+        """Children beyond their ``limits`` (meters, N) take genes from their anchors, which are within: as few as bring
+        them within, in random order, but those where ``last`` (genes, N) is true come last."""
         beyond = np.flatnonzero(~within(self._problem.prices(children), limits))
         if not len(beyond):
             return children
-        genes, anchors, limits = children.genes[:, beyond], parents.genes[:, beyond], limits[:, beyond]
-        differs = genes != anchors
-        order = np.argsort(self._rng.random(genes.shape) + ~differs, axis=0)
+        genes, others, limits = children.genes[:, beyond], anchors.genes[:, beyond], limits[:, beyond]
+        differs = genes != others
+        turn = self._rng.random(genes.shape) + 2.0 * ~differs
+        if last is not None:
+            turn += last[:, beyond]
+        order = np.argsort(turn, axis=0)
         rank = np.empty_like(order)
         np.put_along_axis(rank, order, np.arange(len(genes))[:, None], axis=0)
         few, enough = np.zeros(len(beyond), dtype=int), differs.sum(axis=0)
         while (enough - few > 1).any():
             half = (few + enough) // 2
-            fits = within(self._problem.prices(Population(np.where(rank < half, anchors, genes))), limits)
+            fits = within(self._problem.prices(Population(np.where(rank < half, others, genes))), limits)
             few, enough = np.where(fits, few, half), np.where(fits, half, enough)
         whole = children.genes.copy()
-        whole[:, beyond] = np.where(rank < enough, anchors, genes)
+        whole[:, beyond] = np.where(rank < enough, others, genes)
         return Population(whole)
 
     def _drawn_anew(self, parents: Population, where: IntArray) -> Population:
