@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib.style
 import numpy as np
 from markupsafe import Markup
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ofa_nas.references import MeasuredReference
 from ofa_nas.search import Found, Problem
@@ -14,6 +15,8 @@ from ofa_profiler.report.format import architecture_by_stage, latency, percent
 from ofa_profiler.report.page import environment
 from ofa_profiler.report.plots import figure_of, points
 from ofa_tables.files import replacing
+
+LABEL_HEIGHT = 0.045  # of what the plot shows
 
 
 def write_front(
@@ -60,8 +63,14 @@ def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]
         points(axes, prices, scores, svg.CALIBRATED, gid="front")
         if references:
             points(axes, taken, published, svg.RAW, gid="references", marker="s")
-        for one, x, y in zip(references, taken, published, strict=True):
-            axes.annotate(one.name, (x, y), (5, -10), textcoords="offset points", fontsize=9, color=svg.INK)
+        axes.set_xscale("log")  # published networks reach far beyond what a space has
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        places = _apart(published, LABEL_HEIGHT * float(np.ptp([*scores, *published])))
+        for one, x, y, place in zip(references, taken, published, places, strict=True):
+            line = {"arrowstyle": "-", "color": svg.MUTED, "linewidth": 0.5}
+            axes.annotate(one.name, (x, y), (1.12 * x, place), va="center", fontsize=9, arrowprops=line)
         score = "top-1 accuracy, %" if problem.accuracy.is_accuracy else "MACs, millions"
         axes.set(xlabel=f"{problem.meters[0].name}, ms", ylabel=score)
     hover = {
@@ -72,6 +81,15 @@ def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]
         "references": [f"{one.name} · {latency(one.latency_ms)} measured" for one in references],
     }
     return svg.inline(figure, "front", "Accuracy over latency of the networks that were found", hover)
+
+
+def _apart(heights: Sequence[float], least: float) -> list[float]:
+    """The heights, pushed up where one would lie upon another."""
+    places: dict[int, float] = {}
+    below = -np.inf
+    for at in np.argsort(heights):
+        below = places[int(at)] = max(float(heights[at]), below + least)
+    return [places[at] for at in range(len(heights))]
 
 
 def _text(problem: Problem, score: float) -> str:
