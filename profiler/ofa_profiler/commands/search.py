@@ -315,18 +315,27 @@ def print_found(problem: Problem, found: Found, carry_out: Search) -> None:
         listing.add_row(stage, str(len(blocks)), kernels, expands)
     print_wide(listing)
     answer.print()
-    for meter, price, limit in zip(problem.meters, found.best[0].prices[:, 0], problem.limits, strict=True):
+    for label, text in described(problem, found.best[0]):
+        answer.print(f"{label:<11} {text}", markup=False)
+
+
+def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
+    """What a network takes and gives, as label and text."""
+    space, network = problem.space, best.population
+    for meter, price, limit in zip(problem.meters, best.prices[:, 0], problem.limits, strict=True):
         basis = f", {_basis(meter.model)}" if meter.model else ""
-        answer.print(f"{meter.name:<11} {price:.4g} of {limit:g} {meter.unit}{basis}", markup=False)
+        yield meter.name, f"{price:.4g} of {limit:g} {meter.unit}{basis}"
     interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
     if interpolated:
-        answer.print(f"            {interpolated} of its blocks are interpolated between sizes that were measured")
+        yield "", f"{interpolated} of its blocks are interpolated between sizes that were measured"
     if problem.accuracy.is_accuracy:
-        answer.print(f"accuracy    {found.best[0].accuracy[0]:.2%}, predicted by {escape(problem.accuracy.name)}")
+        yield "accuracy", f"{best.accuracy[0]:.2%}, predicted by {problem.accuracy.name}"
     else:
-        answer.print("accuracy    not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE")
-    answer.print(f"MACs        {space.macs(network)[0] / 1e6:.1f} M")
-    answer.print(f"parameters  {space.parameters(network)[0] / 1e6:.2f} M")
+        yield "accuracy", "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
+    limited = {meter.name for meter in problem.meters}
+    for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
+        if name not in limited:
+            yield name, f"{count[0] / 1e6:.4g} M"
 
 
 def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
