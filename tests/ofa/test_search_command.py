@@ -9,6 +9,7 @@ from ofa_nas.accuracy import MacsStandIn, write_members
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
 from ofa_tables.calibration import Calibration
+from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.table import LatencyTable
 
@@ -137,6 +138,20 @@ def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):
     code, text, _ = call(search, *words)
     assert code == 0
     assert "front.html" in text
+
+
+def test_published_networks_that_were_measured_are_marks_in_the_front(call, table, tmp_path):
+    with LatencyTable.open(table) as opened:
+        keys = ("network:mobilenet-v3-large", "network:resnet-50")
+        visits = [(f"{key}{number}", key, number) for key in keys for number in range(8)]
+        opened.add([Measurement(name, key, round=number, **statistics([5_000_000])) for name, key, number in visits])
+    out = tmp_path / "front.json"
+    words = ("--table", table, "--space", FIXED, "--pareto", "--out", out, "--generations", "20")
+    answer_of(call(search, *words, "--json"))
+    page = out.with_suffix(".html").read_text()
+    assert "Published networks on this device" in page
+    assert "mobilenet-v3-large" in page.split("<svg")[1].split("</svg>")[0]
+    assert "75.2" in page
 
 
 def test_a_search_ends_in_time(ofa_search):
