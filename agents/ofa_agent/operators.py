@@ -349,6 +349,20 @@ def expanded_conv_key(
     )
 
 
+def expanded_conv_ratio_key(
+    input_shape: Shape, output_shape: Shape, expand_ratio: int, kernel_size: int, stride: int, skip: bool
+) -> str:
+    """As the ProxylessNAS tables write it: by the ratio, and without what all their blocks have in common."""
+    return "expanded_conv-input:%s-output:%s-expand:%d-kernel:%d-stride:%d-idskip:%d" % (
+        _size(input_shape),
+        _size(output_shape),
+        expand_ratio,
+        kernel_size,
+        stride,
+        skip,
+    )
+
+
 def final_expand_key(input_shape: Shape, output_shape: Shape) -> str:
     return "Conv_1-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
 

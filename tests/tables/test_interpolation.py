@@ -68,8 +68,11 @@ def test_pooling():
 
 @pytest.mark.parametrize("space", all_spaces(), ids=lambda space: space.name)
 def test_kinds_are_the_blocks_of_one_place_at_every_resolution(space):
-    for index, of_smallest in enumerate(space.keys(128)):
-        kinds = {kind_and_size(space.keys(px)[index])[0] for px in (128, 172, 224) if kind_and_size(of_smallest)}
+    smallest, *_, largest = space.resolutions_px
+    between = space.resolutions_px[len(space.resolutions_px) // 2]
+    for index, of_smallest in enumerate(space.keys(smallest)):
+        sizes = (smallest, between, largest)
+        kinds = {kind_and_size(space.keys(px)[index])[0] for px in sizes if kind_and_size(of_smallest)}
         assert len(kinds) <= 1
 
 

@@ -1,6 +1,6 @@
 """Spaces by name. Other distributions add theirs through the entry point group ``ofa_nas.spaces``."""
 
-from ofa_nas.spaces import compofa, mobilenet_v3
+from ofa_nas.spaces import compofa, mobilenet_v3, proxyless, tiny
 from ofa_nas.spaces.architecture import Architecture, parse_architecture, read_architectures
 from ofa_nas.spaces.space import ABSENT, Population, Pricer, Space
 from ofa_tables import plugins
@@ -18,7 +18,15 @@ __all__ = [
 ]
 
 _BUILT_IN: dict[str, Space] = {
-    space.name: space for space in (mobilenet_v3.OFA_W10, mobilenet_v3.OFA_W12, compofa.FIXED_W10, compofa.ELASTIC_W10)
+    space.name: space
+    for space in (
+        mobilenet_v3.OFA_W10,
+        mobilenet_v3.OFA_W12,
+        compofa.FIXED_W10,
+        compofa.ELASTIC_W10,
+        proxyless.OFA_W13,
+        tiny.TINY,
+    )
 }
 
 

@@ -1,0 +1,337 @@
+"""Spaces of stages of inverted residuals (Sandler et al., CVPR 2018) whose depths, kernel sizes and widths are genes.
+
+A ``Layout`` says as data what such networks are made of; MobileNetV3's, ProxylessNAS's and the small Space's stand in a
+file of each.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ofa_agent import operators as ops
+from ofa_agent.operators import Block, Operator, Shape
+from ofa_nas.spaces.architecture import Architecture
+from ofa_nas.spaces.space import ABSENT, GeneGroup, IntArray, Position, Space
+from ofa_tables.errors import UsageError
+
+IMAGE_CHANNELS = 3
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Inverted residuals, the first of them with the stride. ``blocks`` is how many there can be; where that is less
+    than any depth the stage has as many always, and no gene for its depth."""
+
+    channels: int
+    stride: int
+    activation: str
+    squeeze_excite: bool
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the networks of a Space are made of. Channels are what they are: width multiplier and rounding are done.
+
+    First a 3×3 convolution of stride 2 and a block without expansion, whose ``first_channels`` and ``activations`` are
+    in this order; then the stages; then a 1×1 convolution to ``last_channels[0]``, the pool and, where there are two of
+    ``last_channels``, a 1×1 convolution without batch norm; at last the classifier.
+    ``keys_by_ratio``: the published tables of this family name a block by its expand ratio and tell neither
+    squeeze-excite nor activation.
+    """
+
+    first_channels: tuple[int, int]
+    first_activations: tuple[str, str]
+    stages: tuple[Stage, ...]
+    last_channels: tuple[int, ...]
+    last_activation: str
+    classes: int
+    resolutions_px: tuple[int, ...]
+    kernel_sizes: tuple[int, ...] = (3, 5, 7)
+    expand_ratios: tuple[int, ...] = (3, 4, 6)
+    depths: tuple[int, ...] = (2, 3, 4)
+    batch_norm_epsilon: float = 1e-5
+    keys_by_ratio: bool = False
+
+
+@dataclass(frozen=True)
+class Label:
+    """What an inverted-residual entry is."""
+
+    stage: int
+    is_first: bool
+    kernel_size: int
+    expand_ratio: int
+
+
+class InvertedResidualSpace(Space):
+    """The networks of a Layout.
+
+    ``kernel_by_stage`` fixes the kernel sizes, ``expand_by_depth`` the expand ratios; where absent they are genes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        kernel_by_stage: tuple[int, ...] | None = None,
+        expand_by_depth: Mapping[int, int] | None = None,
+    ) -> None:
+        self.name = name
+        self.layout = layout
+        self.kernel_sizes = layout.kernel_sizes
+        self.expand_ratios = layout.expand_ratios
+        self.kernel_by_stage = kernel_by_stage
+        self.expand_by_depth = expand_by_depth
+        self.stages = (
+            "first layers",
+            *(f"stage {number}" for number in range(1, len(layout.stages) + 1)),
+            "last layers",
+        )
+        # (stage, which of its blocks) of every block that there can be, in the order of the genes.
+        self.places = tuple((at, block) for at, stage in enumerate(layout.stages) for block in range(stage.blocks))
+        self._deep = tuple(at for at, stage in enumerate(layout.stages) if stage.blocks >= min(layout.depths))
+        groups = [GeneGroup("d", layout.depths, len(self._deep)), GeneGroup("r", layout.resolutions_px, 1)]
+        if expand_by_depth is None:
+            groups.insert(0, GeneGroup("e", layout.expand_ratios, len(self.places)))
+        if kernel_by_stage is None:
+            groups.insert(0, GeneGroup("ks", layout.kernel_sizes, len(self.places)))
+        self.groups = tuple(groups)
+        self._blocks = lru_cache(maxsize=None)(self._build_blocks)
+        self._labels = self._entry_labels()
+
+    def blocks(self, resolution_px: int) -> tuple[Block, ...]:
+        return self._blocks(resolution_px)
+
+    def depths_of(self, architecture: Architecture) -> list[int]:
+        """How many blocks each stage has."""
+        return [
+            min(depth, stage.blocks) for depth, stage in zip(architecture.genes["d"], self.layout.stages, strict=True)
+        ]
+
+    def chosen_blocks(self, architecture: Architecture) -> list[tuple[int, int, int]]:
+        """(index among ``places``, kernel size, expand ratio) of each block that the network has, in order."""
+        depths, genes = self.depths_of(architecture), architecture.genes
+        return [
+            (at, genes["ks"][at], genes["e"][at])
+            for at, (stage, block) in enumerate(self.places)
+            if block < depths[stage]
+        ]
+
+    def _entry_labels(self) -> list[Label]:
+        return [
+            Label(at, is_first, kernel, expand)
+            for at, stage in enumerate(self.layout.stages)
+            for is_first in (True, False)[: stage.blocks]
+            for kernel in self._kernels(at)
+            for expand in self.expand_ratios
+        ]
+
+    def _kernels(self, stage: int) -> tuple[int, ...]:
+        return self.kernel_sizes if self.kernel_by_stage is None else (self.kernel_by_stage[stage],)
+
+    def _build_blocks(self, resolution_px: int) -> tuple[Block, ...]:
+        """Head, inverted residuals in the order of their labels, tail."""
+        self.require_resolutions([resolution_px])
+        layout = self.layout
+        head = [_first_conv(resolution_px, layout.first_channels[0], layout.first_activations[0])]
+        first = Stage(layout.first_channels[1], 1, layout.first_activations[1], False, 1)
+        head.append(self._block(head[0].output_shape, first, 1, 3, 1))
+        ends = [head[1].output_shape]
+        for stage in layout.stages:
+            ends.append(self._block(ends[-1], stage, stage.stride, 3, 3).output_shape)
+        middle = []
+        for label in self._labels:
+            stage = layout.stages[label.stage]
+            source, stride = (ends[label.stage], stage.stride) if label.is_first else (ends[label.stage + 1], 1)
+            middle.append(self._block(source, stage, stride, label.kernel_size, label.expand_ratio))
+        return (*head, *middle, *_tail(ends[-1], layout))
+
+    def _block(self, shape: Shape, stage: Stage, stride: int, kernel_size: int, expand_ratio: int) -> Block:
+        channels = shape[0]
+        mid = channels if expand_ratio == 1 else make_divisible(channels * expand_ratio)
+        squeeze = ops.SqueezeExcite(mid, make_divisible(mid / 4)) if stage.squeeze_excite else None
+        operators = inverted_residual(channels, mid, stage.channels, kernel_size, stride, stage.activation, squeeze)
+        output = ops.shapes(operators, shape)[-1]
+        skip = stride == 1 and channels == stage.channels
+        if self.layout.keys_by_ratio:
+            key = ops.expanded_conv_ratio_key(shape, output, expand_ratio, kernel_size, stride, skip)
+        else:
+            hard_swish = stage.activation == "hard_swish"
+            key = ops.expanded_conv_key(shape, output, mid, kernel_size, stride, skip, stage.squeeze_excite, hard_swish)
+        return Block(key, shape, tuple(operators))
+
+    def build_positions(self) -> tuple[Position, ...]:
+        head, tail = 2, 2 + len(self.layout.last_channels)
+        entry_of = {label: head + index for index, label in enumerate(self._labels)}
+        positions = [_fixed(0, index) for index in range(head)]
+        positions += [self._position(at, entry_of) for at in range(len(self.places))]
+        last = len(self.stages) - 1
+        return (*positions, *(_fixed(last, head + len(self._labels) + index) for index in range(tail)))
+
+    def _position(self, at: int, entry_of: Mapping[Label, int]) -> Position:
+        stage, block = self.places[at]
+        most = self.layout.stages[stage].blocks
+        rows: dict[str, int] = {}
+        if self.kernel_by_stage is None:
+            rows["ks"] = self.first_gene["ks"] + at
+        if self.expand_by_depth is None:
+            rows["e"] = self.first_gene["e"] + at
+        if stage in self._deep and (self.expand_by_depth is not None or block >= min(self.layout.depths)):
+            rows["d"] = self.first_gene["d"] + self._deep.index(stage)  # a stage's first blocks are always there
+        choices = {"ks": self.kernel_sizes, "e": self.expand_ratios, "d": self.layout.depths}
+        radices = tuple(len(choices[name]) for name in rows)
+        entries, kernels, expands = [], [], []
+        for code in np.ndindex(*radices):
+            values = {name: choices[name][index] for name, index in zip(rows, code, strict=True)}
+            depth = values.get("d", most)
+            kernel = values["ks"] if "ks" in values else self._kernels(stage)[0]
+            expand = values["e"] if self.expand_by_depth is None else self.expand_by_depth[depth]
+            present = block < depth
+            entries.append(entry_of[Label(stage, block == 0, kernel, expand)] if present else ABSENT)
+            kernels.append(self.kernel_sizes.index(kernel) if present else ABSENT)
+            expands.append(self.expand_ratios.index(expand) if present else ABSENT)
+        return Position(
+            1 + stage, tuple(rows.values()), radices, np.array(entries), np.array(kernels), np.array(expands)
+        )
+
+    def genes_of(self, architecture: Architecture) -> list[int]:
+        depths = self._gene(architecture, "d", len(self.layout.stages))
+        kernels = self._gene(architecture, "ks", len(self.places))
+        expands = self._gene(architecture, "e", len(self.places))
+        self._check(depths, self.layout.depths, "d", self._deep)
+        depth_of = self.depths_of(architecture)
+        used = [at for at, (stage, block) in enumerate(self.places) if block < depth_of[stage]]
+        self._check(kernels, self.kernel_sizes, "ks", used)
+        self._check(expands, self.expand_ratios, "e", used)
+        self.require_resolutions([architecture.resolution_px])
+        self._check_tied(kernels, expands, depth_of, used)
+        indices: list[int] = []
+        in_use, blocks = set(used), range(len(self.places))
+        if self.kernel_by_stage is None:
+            indices += [self.kernel_sizes.index(kernels[at]) if at in in_use else 0 for at in blocks]
+        if self.expand_by_depth is None:
+            indices += [self.expand_ratios.index(expands[at]) if at in in_use else 0 for at in blocks]
+        return [
+            *indices,
+            *(self.layout.depths.index(depths[stage]) for stage in self._deep),
+            self.resolutions_px.index(architecture.resolution_px),
+        ]
+
+    def architecture_of(self, indices: IntArray) -> Architecture:
+        deep = iter(self._rows(indices, "d", len(self._deep)))
+        depths = [
+            self.layout.depths[next(deep)] if at in self._deep else stage.blocks
+            for at, stage in enumerate(self.layout.stages)
+        ]
+        if self.kernel_by_stage is None:
+            kernels = [self.kernel_sizes[index] for index in self._rows(indices, "ks", len(self.places))]
+        else:
+            kernels = [self.kernel_by_stage[stage] for stage, _ in self.places]
+        if self.expand_by_depth is None:
+            expands = [self.expand_ratios[index] for index in self._rows(indices, "e", len(self.places))]
+        else:
+            expands = [self.expand_by_depth[depths[stage]] for stage, _ in self.places]
+        genes = {"ks": tuple(kernels), "e": tuple(expands), "d": tuple(depths)}
+        return Architecture(genes, self.resolutions_px[int(indices[-1])])
+
+    def _rows(self, indices: IntArray, group: str, count: int) -> list[int]:
+        start = self.first_gene[group]
+        return [int(index) for index in indices[start : start + count]]
+
+    def _gene(self, architecture: Architecture, name: str, count: int) -> tuple[int, ...]:
+        values = architecture.genes.get(name)
+        if values is None or len(values) != count:
+            found = "none" if values is None else str(len(values))
+            raise UsageError(f"an architecture of {self.name} needs {count} entries in '{name}', this one has {found}")
+        return values
+
+    def _check(self, values: tuple[int, ...], choices: tuple[int, ...], name: str, used: Sequence[int]) -> None:
+        for at in used:
+            if values[at] not in choices:
+                allowed = ", ".join(map(str, choices))
+                raise UsageError(f"'{name}'[{at}] is {values[at]} in the architecture; {self.name} allows {allowed}")
+
+    def _check_tied(
+        self, kernels: tuple[int, ...], expands: tuple[int, ...], depths: list[int], used: list[int]
+    ) -> None:
+        for at in used:
+            stage, _ = self.places[at]
+            if self.kernel_by_stage is not None and kernels[at] != self.kernel_by_stage[stage]:
+                raise UsageError(
+                    f"'ks'[{at}] is {kernels[at]}; {self.name} has {self.kernel_by_stage[stage]} in stage {stage + 1}"
+                )
+            if self.expand_by_depth is not None and expands[at] != self.expand_by_depth[depths[stage]]:
+                tied = self.expand_by_depth[depths[stage]]
+                raise UsageError(
+                    f"'e'[{at}] is {expands[at]}; {self.name} has {tied} in a stage of depth {depths[stage]}"
+                )
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """Rounded to a multiple of ``divisor``, half up, never below 0.9 of the value (MobileNetV2's rule)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+def inverted_residual(
+    in_channels: int,
+    mid_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    activation: str,
+    squeeze: ops.SqueezeExcite | None,
+) -> list[Operator]:
+    """1×1 to ``mid_channels`` where these are more, depthwise, squeeze-excite, 1×1; added to its input where that fits
+    (Sandler et al., CVPR 2018)."""
+    act = ops.Activation(activation)
+    operators: list[Operator] = []
+    if mid_channels != in_channels:
+        operators += [ops.Conv(in_channels, mid_channels, 1), act]
+    operators += [ops.Conv(mid_channels, mid_channels, kernel_size, stride=stride, groups=mid_channels), act]
+    if squeeze is not None:
+        operators.append(squeeze)
+    operators.append(ops.Conv(mid_channels, out_channels, 1))
+    if stride == 1 and in_channels == out_channels:
+        operators.append(ops.Add(0))
+    return operators
+
+
+def _fixed(stage: int, entry: int) -> Position:
+    none = np.array([ABSENT])
+    return Position(stage, (), (), np.array([entry]), none, none)
+
+
+def _first_conv(resolution_px: int, channels: int, activation: str) -> Block:
+    operators = (ops.Conv(IMAGE_CHANNELS, channels, 3, stride=2), ops.Activation(activation))
+    shape = (IMAGE_CHANNELS, resolution_px, resolution_px)
+    return _block(shape, operators, ops.first_conv_key)
+
+
+def _tail(shape: Shape, layout: Layout) -> list[Block]:
+    act = ops.Activation(layout.last_activation)
+    expanded, *mixed = layout.last_channels
+    blocks = [
+        _block(shape, (ops.Conv(shape[0], expanded, 1), act), ops.final_expand_key),
+        _block((expanded, *shape[1:]), (ops.Pool(),), ops.pool_key),
+    ]
+    for channels in mixed:
+        operators = (ops.Conv(expanded, channels, 1, bias=False), act)
+        blocks.append(_block((expanded, 1, 1), operators, ops.feature_mix_key))
+    return [*blocks, _classifier(blocks[-1].output_shape, layout.classes)]
+
+
+def with_classes(classifier: Block, classes: int) -> Block:
+    """The last Block of a network for another number of classes."""
+    return _classifier(classifier.input_shape, classes)
+
+
+def _classifier(features: Shape, classes: int) -> Block:
+    return Block(ops.classifier_key(features, classes), features, (ops.Linear(features[0], classes),))
+
+
+def _block(shape: Shape, operators: tuple[Operator, ...], key: Callable[[Shape, Shape], str]) -> Block:
+    return Block(key(shape, ops.shapes(operators, shape)[-1]), shape, operators)
