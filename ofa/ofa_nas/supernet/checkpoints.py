@@ -1,0 +1,84 @@
+"""Supernet checkpoints in the published form: ``{"state_dict": …}``, and in ours what it is of beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ofa_nas.spaces import Space, find_space
+from ofa_nas.supernet.network import Supernet
+from ofa_tables.errors import FileError, UsageError
+from ofa_tables.files import replacing
+
+MAX_BYTES = 2 << 30
+OLDER, NEWER = ".mobile_inverted_conv.", ".conv."
+_CLASSIFIER = "classifier.linear.weight"
+
+
+def save_supernet(path: Path, supernet: Supernet, **told: Any) -> None:
+    """The published form, with the Space's name and whatever plain values are ``told``. Raises FileError."""
+    save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **told})
+
+
+def load_supernet(path: Path, space: Space | None = None) -> Supernet:
+    """Reads a published checkpoint, which takes ``space``, or one of ours, which names its own.
+
+    Raises FileError where it is damaged, holds anything but tensors, or fits another Space; UsageError where the Space
+    is neither given nor named.
+    """
+    found = load(path)
+    state = found.get("state_dict", found)
+    named = found.get("space")
+    if space is None:
+        if not isinstance(named, str):
+            raise UsageError(f"{path} does not say which space it is of; name it with --space")
+        space = find_space(named)
+    classes = state[_CLASSIFIER].shape[0] if isinstance(state, Mapping) and _CLASSIFIER in state else None
+    supernet = Supernet(space, classes)
+    load_state(supernet, state, path)
+    return supernet
+
+
+def load_state(supernet: Supernet, state: Any, path: Path) -> None:
+    """Raises FileError where names or shapes are not the supernet's."""
+    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise FileError(f"{path} holds no state dict of tensors; a supernet's checkpoint does")
+    given = {str(name).replace(OLDER, NEWER): tensor for name, tensor in state.items()}
+    own = supernet.state_dict()
+    lacking = sorted(own.keys() - given.keys())
+    foreign = sorted(given.keys() - own.keys())
+    other = [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
+    if lacking or foreign or other:
+        example = next(iter((*other, *lacking, *foreign)))
+        raise FileError(
+            f"{path} is no checkpoint of {supernet.space.name}: {len(lacking)} of its {len(own)} tensors are missing, "
+            f"{len(foreign)} are not its own, {len(other)} have another shape (e.g. {example}); name its --space"
+        )
+    supernet.load_state_dict(given)
+
+
+def save(path: Path, value: Mapping[str, Any]) -> None:
+    """Whole or not at all. Raises FileError."""
+    with replacing(path) as file:
+        torch.save(dict(value), file)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Tensors and plain values alone. Raises FileError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for a checkpoint")
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # whatever a damaged stream makes torch raise
+        if isinstance(error, FileError):
+            raise
+        if "Unsupported" in str(error) or "weights_only" in str(error).lower():
+            raise FileError(f"{path} holds something else than tensors and plain values; it is not opened") from None
+        raise FileError(f"{path} is no checkpoint, or a damaged one; copy or download it anew") from None
+    if not isinstance(found, dict):
+        raise FileError(f"{path} holds a {type(found).__name__}; a checkpoint is a dict with a state_dict")
+    return found

@@ -1,0 +1,148 @@
+"""Layers of a supernet, made of dynamic operators. Modules have the names of the published checkpoints."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ofa_nas.spaces.inverted_residuals import make_divisible
+from ofa_nas.supernet.batch_norm import BatchNorm
+from ofa_nas.supernet.dynamic_ops import DynamicBatchNorm, DynamicConv, DynamicDepthwise, DynamicSqueezeExcite
+
+ACTIVATIONS = {
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "hard_swish": functional.hardswish,
+}
+
+
+class Normalised(NamedTuple):
+    """What a sub-network uses of a convolution and of the batch norm behind it, (mean, variance) of evaluation."""
+
+    weight: Tensor
+    scale: Tensor
+    shift: Tensor
+    mean: Tensor
+    variance: Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, weight: Tensor, norm: BatchNorm) -> "Normalised":
+        channels = len(weight)
+        return cls(weight, norm.weight[:channels], norm.bias[:channels], *norm.statistics_of(channels), norm.eps)
+
+
+class ConvLayer(nn.Module):  # type: ignore[misc]
+    """A convolution that is the same in all sub-networks, batch norm unless told otherwise, activation."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, activation: str, eps: float | None
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
+        if eps is not None:
+            self.bn = BatchNorm(out_channels, eps)
+        self._activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return self._activation(self.bn(x) if hasattr(self, "bn") else x)
+
+    def active(self) -> list[tuple[Tensor, ...]]:
+        return [Normalised.of(self.conv.weight, self.bn) if hasattr(self, "bn") else (self.conv.weight,)]
+
+
+class FirstBlock(nn.Module):  # type: ignore[misc]
+    """Depthwise 3×3 and a 1×1 convolution: the block that all sub-networks have."""
+
+    def __init__(self, in_channels: int, out_channels: int, activation: str, eps: float) -> None:
+        super().__init__()
+        depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.depth_conv = _named(conv=depthwise, bn=BatchNorm(in_channels, eps))
+        self.point_linear = _named(
+            conv=nn.Conv2d(in_channels, out_channels, 1, bias=False), bn=BatchNorm(out_channels, eps)
+        )
+        self._activation = ACTIVATIONS[activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point_linear(self._activation(self.depth_conv(x)))
+
+    def active(self) -> list[tuple[Tensor, ...]]:
+        return [Normalised.of(part.conv.weight, part.bn) for part in (self.depth_conv, self.point_linear)]
+
+
+class DynamicInvertedResidual(nn.Module):  # type: ignore[misc]
+    """1×1, depthwise, squeeze-excite, 1×1 (Sandler et al., CVPR 2018): elastic in its kernel and its width."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_sizes: tuple[int, ...],
+        expand_ratios: tuple[int, ...],
+        stride: int,
+        activation: str,
+        squeezed: bool,
+        eps: float,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.expand_ratios = expand_ratios
+        most = self.mid_channels(max(expand_ratios))
+        self.inverted_bottleneck = _named(conv=DynamicConv(in_channels, most), bn=DynamicBatchNorm(most, eps))
+        self.depth_conv = _named(conv=DynamicDepthwise(most, kernel_sizes, stride), bn=DynamicBatchNorm(most, eps))
+        if squeezed:
+            self.depth_conv.add_module("se", DynamicSqueezeExcite(most))
+        self.point_linear = _named(conv=DynamicConv(most, out_channels), bn=DynamicBatchNorm(out_channels, eps))
+        self._activation = ACTIVATIONS[activation]
+
+    def mid_channels(self, expand_ratio: int) -> int:
+        return make_divisible(self.in_channels * expand_ratio)
+
+    def forward(self, x: Tensor, kernel_size: int, expand_ratio: int) -> Tensor:
+        wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
+        x = self._activation(wide.bn(wide.conv(x, self.mid_channels(expand_ratio))))
+        x = self._activation(deep.bn(deep.conv(x, kernel_size)))
+        if hasattr(deep, "se"):
+            x = deep.se(x)
+        return narrow.bn(narrow.conv(x, self.out_channels))
+
+    def active(self, kernel_size: int, expand_ratio: int) -> list[tuple[Tensor, ...]]:
+        """What a sub-network uses, in the order of its Block's Operators."""
+        mid = self.mid_channels(expand_ratio)
+        wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
+        return [
+            Normalised.of(wide.conv.active(self.in_channels, mid), wide.bn.bn),
+            Normalised.of(deep.conv.active(mid, kernel_size), deep.bn.bn),
+            *([deep.se.active(mid)] if hasattr(deep, "se") else []),
+            Normalised.of(narrow.conv.active(mid, self.out_channels), narrow.bn.bn),
+        ]
+
+
+class Residual(nn.Module):  # type: ignore[misc]
+    """A block, added to its input where ``shortcut``."""
+
+    def __init__(self, conv: nn.Module, shortcut: bool) -> None:
+        super().__init__()
+        self.conv = conv
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, *choices: int) -> Tensor:
+        y = self.conv(x, *choices)
+        return x + y if self.shortcut else y
+
+
+class Classifier(nn.Module):  # type: ignore[misc]
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x)
+
+
+def _named(**modules: nn.Module) -> nn.Sequential:
+    named = nn.Sequential()
+    for name, module in modules.items():
+        named.add_module(name, module)
+    return named

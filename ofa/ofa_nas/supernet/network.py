@@ -1,0 +1,115 @@
+"""A Space's supernet: the weights of its largest network, of which every sub-network uses a part."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ofa_agent.operators import Block
+from ofa_nas.spaces import Architecture, Space
+from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, with_classes
+from ofa_nas.supernet.dropout import Dropout
+from ofa_nas.supernet.dynamic_layers import Classifier, ConvLayer, DynamicInvertedResidual, FirstBlock, Residual
+from ofa_nas.supernet.plain import PlainNetwork
+from ofa_tables.errors import UsageError
+
+
+class Supernet(nn.Module):  # type: ignore[misc]
+    """Called on images (N, 3, px, px) and an Architecture, gives its logits (N, classes).
+
+    The images' size is what it is: the Architecture's resolution is not looked at. ``classes`` unless given are the
+    Space's. Weights are drawn from torch's generator (He et al., 2015, by fan-out, as published). Raises UsageError for
+    a Space that has no supernet.
+    """
+
+    def __init__(self, space: Space, classes: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__()
+        if not isinstance(space, InvertedResidualSpace):
+            raise UsageError(f"{space.name} has no supernet here; a Space of inverted residuals has")
+        self.space = space
+        layout = space.layout
+        self.classes = classes or layout.classes
+        eps = layout.batch_norm_epsilon
+        stem, first = layout.first_channels
+        self.first_conv = ConvLayer(3, stem, 3, 2, layout.first_activations[0], eps)
+        blocks = [Residual(FirstBlock(stem, first, layout.first_activations[1], eps), stem == first)]
+        channels = first
+        for stage_at, block in space.places:
+            stage = layout.stages[stage_at]
+            stride = stage.stride if block == 0 else 1
+            layer = DynamicInvertedResidual(
+                channels,
+                stage.channels,
+                space.kernel_sizes,
+                space.expand_ratios,
+                stride,
+                stage.activation,
+                stage.squeeze_excite,
+                eps,
+            )
+            blocks.append(Residual(layer, stride == 1 and channels == stage.channels))
+            channels = stage.channels
+        self.blocks = nn.ModuleList(blocks)
+        # As published: where one convolution stands before the pool and one behind it, the latter mixes features; where
+        # there is one alone, it does.
+        expanded, *mixed = layout.last_channels
+        last = ConvLayer(channels, expanded, 1, 1, layout.last_activation, eps)
+        if mixed:
+            self.final_expand_layer = last
+            self.feature_mix_layer = ConvLayer(expanded, mixed[0], 1, 1, layout.last_activation, None)
+        else:
+            self.feature_mix_layer = last
+        self.dropout = Dropout(dropout)
+        self.classifier = Classifier(layout.last_channels[-1], self.classes)
+        self.apply(_initialise)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
+        x = self.blocks[0](self.first_conv(images))
+        for at, kernel_size, expand_ratio in self.space.chosen_blocks(architecture):
+            x = self.blocks[1 + at](x, kernel_size, expand_ratio)
+        if hasattr(self, "final_expand_layer"):
+            x = self.feature_mix_layer(self.final_expand_layer(x).mean((2, 3), keepdim=True))
+        else:
+            x = self.feature_mix_layer(x).mean((2, 3), keepdim=True)
+        return self.classifier(self.dropout(x.flatten(1)))
+
+    @property
+    def dynamic_layers(self) -> list[DynamicInvertedResidual]:
+        return [block.conv for block in self.blocks[1:]]
+
+    def active(self, architecture: Architecture) -> list[tuple[Tensor, ...]]:
+        """What the sub-network uses of the weights, in the order of its Blocks' Operators."""
+        used = [*self.first_conv.active(), *self.blocks[0].conv.active()]
+        for at, kernel_size, expand_ratio in self.space.chosen_blocks(architecture):
+            used += self.blocks[1 + at].conv.active(kernel_size, expand_ratio)
+        if hasattr(self, "final_expand_layer"):
+            used += self.final_expand_layer.active()
+        used += self.feature_mix_layer.active()
+        return [*used, (self.classifier.linear.weight, self.classifier.linear.bias)]
+
+    def blocks_of(self, architecture: Architecture) -> list[Block]:
+        """The Space's, with a classifier for as many classes as there are here."""
+        *blocks, classifier = self.space.network_blocks(architecture)
+        return [*blocks, with_classes(classifier, self.classes)]
+
+    def extract(self, architecture: Architecture) -> PlainNetwork:
+        """The sub-network by itself, in evaluation: a plain module with copies of its weights.
+
+        Its batch norm has the statistics that evaluation uses now: within ``estimated`` the sub-network's own.
+        """
+        network = PlainNetwork(self.blocks_of(architecture), self.space.layout.batch_norm_epsilon)
+        network.load(self.active(architecture))
+        return network.eval()
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] ** 2 * module.out_channels
+        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Linear):
+        bound = 1 / math.sqrt(module.in_features)
+        nn.init.uniform_(module.weight, -bound, bound)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,161 @@
+"""A network by itself: plain layers, built from the Operators of its Blocks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ofa_agent import operators as ops
+from ofa_agent.operators import Block
+from ofa_nas.spaces.space import FloatArray
+from ofa_nas.supernet.batch_norm import BatchNorm
+from ofa_nas.supernet.dropout import Dropout
+from ofa_nas.supernet.dynamic_ops import squeeze_excite
+
+ACTIVATIONS = {
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "hard_swish": functional.hardswish,
+    "hard_sigmoid": functional.hardsigmoid,
+    "swish": functional.silu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class PlainNetwork(nn.Module):  # type: ignore[misc]
+    """The network of ``blocks``, for training or deployment; called on images (N, 3, px, px), gives logits.
+
+    A convolution with a bias has batch norm instead, which folds into that bias.
+    """
+
+    def __init__(self, blocks: Sequence[Block], eps: float, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.blocks = tuple(blocks)
+        self.dropout = Dropout(dropout)
+        self.layers = nn.ModuleList(nn.ModuleList(_layer(op, eps) for op in block.operators) for block in blocks)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for block, layers in zip(self.blocks, self.layers, strict=True):
+            values = [x]
+            for operator, layer in zip(block.operators, layers, strict=True):
+                if isinstance(operator, ops.Add):
+                    values.append(values[operator.value] + values[-1])
+                elif isinstance(operator, ops.Take):
+                    values.append(values[operator.value])
+                elif isinstance(operator, ops.Linear):
+                    values.append(layer(self.dropout(values[-1].flatten(1))))
+                else:
+                    values.append(layer(values[-1]))
+            x = values[-1]
+        return x
+
+    @property
+    def _weighted(self) -> list[nn.Module]:
+        return [layer for layers in self.layers for layer in layers if any(True for _ in layer.parameters())]
+
+    @torch.no_grad()
+    def load(self, active: Sequence[tuple[Tensor, ...]]) -> None:
+        """Copies what a supernet's sub-network uses, one tuple for each Operator that has weights."""
+        for layer, tensors in zip(self._weighted, active, strict=True):
+            for own, given in zip(layer.tensors(), tensors, strict=False):
+                own.copy_(given.reshape(own.shape))
+
+    @torch.no_grad()
+    def folded(self) -> list[FloatArray]:
+        """The weights of the deployed network: batch norm folded in, in the order of the Blocks' parameters."""
+        arrays = [tensor for layer in self._weighted for tensor in layer.folded()]
+        return [np.ascontiguousarray(tensor.detach().float().cpu().numpy()) for tensor in arrays]
+
+
+class _Conv(nn.Module):  # type: ignore[misc]
+    def __init__(self, conv: ops.Conv, eps: float) -> None:
+        super().__init__()
+        padding = conv.kernel_size // 2
+        self.conv = nn.Conv2d(
+            conv.in_channels,
+            conv.out_channels,
+            conv.kernel_size,
+            conv.stride,
+            padding,
+            groups=conv.groups,
+            bias=False,
+        )
+        self.bn = BatchNorm(conv.out_channels, eps) if conv.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x if self.bn is None else self.bn(x)
+
+    def tensors(self) -> list[Tensor]:
+        bn = self.bn
+        return (
+            [self.conv.weight]
+            if bn is None
+            else [self.conv.weight, bn.weight, bn.bias, bn.running_mean, bn.running_var]
+        )
+
+    def folded(self) -> list[Tensor]:
+        if self.bn is None:
+            return [self.conv.weight]
+        mean, variance = self.bn.statistics_of(self.bn.num_features)
+        # In double precision: what is folded once is used for ever.
+        scale = self.bn.weight.double() / torch.sqrt(variance.double() + self.bn.eps)
+        return [self.conv.weight.double() * scale.view(-1, 1, 1, 1), self.bn.bias.double() - mean.double() * scale]
+
+
+class _SqueezeExcite(nn.Module):  # type: ignore[misc]
+    def __init__(self, squeeze: ops.SqueezeExcite) -> None:
+        super().__init__()
+        if (squeeze.activation, squeeze.gate) != ("relu", "hard_sigmoid"):
+            raise ValueError(f"no layer does what {squeeze} says")
+        self.reduce = nn.Linear(squeeze.channels, squeeze.reduced_channels)
+        self.expand = nn.Linear(squeeze.reduced_channels, squeeze.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return squeeze_excite(x, self.reduce.weight, self.reduce.bias, self.expand.weight, self.expand.bias)
+
+    def tensors(self) -> list[Tensor]:
+        return [self.reduce.weight, self.reduce.bias, self.expand.weight, self.expand.bias]
+
+    folded = tensors
+
+
+class _Linear(nn.Linear):  # type: ignore[misc]
+    def tensors(self) -> list[Tensor]:
+        return [self.weight, self.bias]
+
+    folded = tensors
+
+
+class _Activation(nn.Module):  # type: ignore[misc]
+    def __init__(self, function: str) -> None:
+        super().__init__()
+        self._function = ACTIVATIONS[function]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._function(x)
+
+
+class _Pool(nn.Module):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+def _layer(operator: ops.Operator, eps: float) -> nn.Module:
+    if isinstance(operator, ops.Conv):
+        return _Conv(operator, eps)
+    if isinstance(operator, ops.SqueezeExcite):
+        return _SqueezeExcite(operator)
+    if isinstance(operator, ops.Linear):
+        return _Linear(operator.in_features, operator.out_features)
+    if isinstance(operator, ops.Activation):
+        return _Activation(operator.function)
+    if isinstance(operator, ops.Pool):
+        return _Pool()
+    if isinstance(operator, ops.MaxPool):
+        return nn.MaxPool2d(operator.kernel_size, operator.stride, operator.kernel_size // 2)
+    return nn.Identity()  # an Add or a Take: the network does it

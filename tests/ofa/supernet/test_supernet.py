@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ofa_agent import operators as ops
+from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.supernet import Supernet, estimated, load_supernet, save_supernet, sort_channels
+from ofa_nas.supernet.checkpoints import save
+from ofa_tables.errors import FileError, UsageError
+
+SPACES = [space.name for space in all_spaces()]
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_extracted_computes_exactly_the_same(make_supernet, make_architectures, make_images, space):
+    supernet = make_supernet(space)
+    px = supernet.space.resolutions_px[0]
+    for architecture in make_architectures(space, 5):
+        with torch.no_grad():
+            there = supernet(make_images(px), architecture)
+            assert there.std() > 1e-3
+            assert torch.equal(there, supernet.extract(architecture)(make_images(px)))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_what_is_extracted_consists_of_the_blocks_that_the_table_has(make_supernet, make_architectures, space):
+    supernet = make_supernet(space)
+    for architecture in make_architectures(space, 5):
+        blocks = supernet.space.network_blocks(architecture)
+        network = supernet.extract(architecture)
+        assert convolutions_of(network) == [
+            (op.in_channels, op.out_channels, op.kernel_size, op.stride, op.groups)
+            for block in blocks
+            for op in block.operators
+            if isinstance(op, ops.Conv)
+        ]
+        assert sum(array.size for array in network.folded()) == sum(block.parameters for block in blocks)
+
+
+def convolutions_of(network):
+    found = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0], c.groups) for c in found]
+
+
+def test_the_published_checkpoint_has_475_tensors(make_supernet):
+    assert len(make_supernet("ofa-mbv3-w1.0").state_dict()) == 475
+
+
+def test_a_smaller_kernel_is_the_centre_of_the_larger_one_while_matrices_are_as_they_start():
+    torch.manual_seed(0)
+    depthwise = Supernet(find_space("tiny")).dynamic_layers[0].depth_conv.conv
+    assert torch.equal(depthwise.active(8, 3)[:, 0], depthwise.conv.weight[:8, 0, 2:5, 2:5])
+
+
+def test_sorting_channels_leaves_the_largest_network_as_it_is(make_supernet, make_architectures, make_images):
+    supernet = make_supernet(seed=2)
+    space = supernet.space
+    largest = space.decode(largest_of(space))[0]
+    smaller = make_architectures(seed=4)[0]
+    with torch.no_grad():
+        before, before_smaller = supernet(make_images(), largest), supernet(make_images(), smaller)
+        sort_channels(supernet, (4,))
+        assert (supernet(make_images(), largest) - before).abs().max() < 1e-5 * before.abs().max()
+        assert (supernet(make_images(), smaller) - before_smaller).abs().max() > 1e-3 * before.abs().max()
+    norms = supernet.dynamic_layers[0].point_linear.conv.conv.weight.abs().sum((0, 2, 3))
+    assert (norms.diff() <= 0).all()
+
+
+def test_sorting_moves_no_channel_into_a_width_that_was_trained(make_supernet, make_images):
+    supernet = make_supernet(seed=2)
+    sort_channels(supernet, (4,))
+    space = supernet.space
+    genes = {"ks": (7,) * 9, "e": (3,) * 9, "d": (3,) * 3}
+    narrow = type(space.decode(largest_of(space))[0])(genes, 28)
+    with torch.no_grad():
+        for layer in supernet.dynamic_layers:  # other norms: within a width the order changes
+            layer.point_linear.conv.conv.weight *= torch.rand(layer.point_linear.conv.conv.weight.shape[1])[
+                :, None, None
+            ]
+        before = supernet(make_images(), narrow)
+        sort_channels(supernet, (3, 4))
+        assert (supernet(make_images(), narrow) - before).abs().max() < 1e-5 * before.abs().max()
+
+
+def largest_of(space):
+    from ofa_nas.spaces import Population
+
+    return Population((space.radices - 1).astype(np.uint8)[:, None])
+
+
+def test_statistics_are_estimated_for_one_sub_network_and_forgotten(make_supernet, make_architectures, make_images):
+    supernet = make_supernet()
+    architecture = make_architectures()[0]
+    images = make_images(count=64)
+    state = {name: tensor.clone() for name, tensor in supernet.state_dict().items()}
+    with torch.no_grad():
+        before = supernet(images, architecture)
+        with estimated(supernet, lambda x: supernet(x, architecture), [images]):
+            inside = supernet(images, architecture)
+            extracted = supernet.extract(architecture)
+        supernet.train()
+        as_in_training = supernet(images, architecture)
+        supernet.eval()
+    assert torch.equal(extracted(images), inside)
+    assert torch.allclose(inside, as_in_training, atol=1e-4)
+    assert not torch.allclose(inside, before, atol=1e-2)
+    supernet.load_state_dict(state)
+    assert torch.equal(supernet(images, architecture), before)
+
+
+def test_batches_of_an_estimate_weigh_as_much_as_they_have_images(make_supernet, make_architectures, make_images):
+    """Of the first layer, whose input is the same whatever the statistics are."""
+    supernet, architecture = make_supernet(), make_architectures()[0]
+    images = make_images(count=48)
+    bn = supernet.first_conv.bn
+    with estimated(supernet, lambda x: supernet(x, architecture), [images]):
+        mean = bn.statistics[0]
+    with estimated(supernet, lambda x: supernet(x, architecture), [images[:40], images[40:]]):
+        assert torch.allclose(bn.statistics[0], mean, atol=1e-5)
+
+
+def test_folding_batch_norm_changes_nothing(make_supernet, make_architectures, make_images):
+    supernet = make_supernet()
+    architecture = make_architectures()[1]
+    network = supernet.extract(architecture)
+    folded = iter(network.folded())
+    x = make_images()
+    conv = network.layers[0][0]
+    weight, bias = torch.from_numpy(next(folded)), torch.from_numpy(next(folded))
+    with torch.no_grad():
+        expected = conv(x)
+        assert torch.allclose(nn.functional.conv2d(x, weight, bias, 2, 1), expected, atol=1e-5)
+
+
+def test_a_checkpoint_comes_back(make_supernet, make_architectures, make_images, tmp_path):
+    supernet = make_supernet(classes=7)
+    save_supernet(tmp_path / "c.pth", supernet)
+    again = load_supernet(tmp_path / "c.pth").eval()
+    architecture = make_architectures()[0]
+    with torch.no_grad():
+        assert torch.equal(again(make_images(), architecture), supernet(make_images(), architecture))
+
+
+def test_a_checkpoint_of_another_space(make_supernet, tmp_path):
+    save(tmp_path / "c.pth", {"state_dict": make_supernet("tiny").state_dict()})
+    with pytest.raises(
+        FileError, match=r"c\.pth is no checkpoint of ofa-mbv3-w1\.0: \d+ of its 475 tensors are missing"
+    ):
+        load_supernet(tmp_path / "c.pth", find_space("ofa-mbv3-w1.0"))
+    with pytest.raises(UsageError, match="does not say which space it is of; name it with --space"):
+        load_supernet(tmp_path / "c.pth")
+
+
+def test_a_truncated_checkpoint(make_supernet, tmp_path):
+    path = tmp_path / "c.pth"
+    save_supernet(path, make_supernet())
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.raises(FileError, match=r"c\.pth is no checkpoint, or a damaged one; copy or download it anew"):
+        load_supernet(path)
+
+
+def test_a_checkpoint_that_would_run_code(tmp_path):
+    torch.save({"state_dict": {}, "surprise": FileError}, tmp_path / "c.pth")
+    with pytest.raises(FileError, match="holds something else than tensors and plain values; it is not opened"):
+        load_supernet(tmp_path / "c.pth")
+
+
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(FileError, match=r"cannot read .*none\.pth: No such file"):
+        load_supernet(tmp_path / "none.pth")
