@@ -1,5 +1,6 @@
 """Layers of a supernet, made of dynamic operators. Modules have the names of the published checkpoints."""
 
+from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -9,9 +10,10 @@ from ofa_nas.spaces.inverted_residuals import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.supernet.dynamic_ops import DynamicBatchNorm, DynamicConv, DynamicDepthwise, DynamicSqueezeExcite
 
+# In place where the gradient needs the result alone: what comes before, batch norm, keeps its input and not its output.
 ACTIVATIONS = {
-    "relu": functional.relu,
-    "relu6": functional.relu6,
+    "relu": functional.relu_,
+    "relu6": partial(functional.hardtanh_, min_val=0.0, max_val=6.0),
     "hard_swish": functional.hardswish,
 }
 
