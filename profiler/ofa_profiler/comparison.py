@@ -4,7 +4,6 @@ Errors are relative to the measurement unless a name ends in ``_ms``; fractions,
 had (Kendall's tau of one network, a relative error where a pass took 0 ms) is None, never NaN.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy as np
 
 from ofa_nas.references import MeasuredReference
 from ofa_tables.calibration import Calibration
+from ofa_tables.ranks import kendall_tau
 from ofa_tables.table import Identity
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
@@ -257,20 +257,6 @@ def excess_interval(relative: FloatArray) -> tuple[float, float] | None:
     resampled = np.sqrt(np.maximum(0.0, products[draws].mean(axis=1)))
     low, high = np.percentile(resampled, (2.5, 97.5))
     return float(low), float(high)
-
-
-def kendall_tau(x: Sequence[float] | FloatArray, y: Sequence[float] | FloatArray) -> float | None:
-    """Kendall's tau-b, over all pairs; None where either side has no two different values."""
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        return None
-    concordance = untied_x = untied_y = 0
-    for at in range(1, len(x)):  # a row at a time: the whole square of many networks would not fit into memory
-        order_x, order_y = np.sign(x[at] - x[:at]), np.sign(y[at] - y[:at])
-        concordance += int(order_x @ order_y)
-        untied_x += int(np.count_nonzero(order_x))
-        untied_y += int(np.count_nonzero(order_y))
-    return concordance / math.sqrt(untied_x * untied_y) if untied_x and untied_y else None
 
 
 def passes_of(networks: Sequence[ComparedNetwork]) -> FloatArray:

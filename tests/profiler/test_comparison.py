@@ -13,11 +13,11 @@ from ofa_profiler.comparison import (
     MacsLine,
     errors,
     excess_interval,
-    kendall_tau,
     noise,
     relative_errors,
 )
 from ofa_tables.calibration import Calibration
+from ofa_tables.ranks import kendall_tau
 from ofa_tables.table import Identity
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class BatchNorm(nn.BatchNorm2d):  # type: ignore[misc]
+class BatchNorm(nn.BatchNorm2d):
     """Over the first channels, as many as the input has.
 
     ``statistics`` of a sub-network, (mean, variance), stand in for the running ones in evaluation. ``estimator``, where

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Dropout(nn.Module):  # type: ignore[misc]
+class Dropout(nn.Module):
     """Of features (N, features), in training. ``draw_from`` makes the next masks repeatable."""
 
     def __init__(self, rate: float) -> None:

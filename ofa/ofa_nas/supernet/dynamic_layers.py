@@ -34,7 +34,7 @@ class Normalised(NamedTuple):
         return cls(weight, norm.weight[:channels], norm.bias[:channels], *norm.statistics_of(channels), norm.eps)
 
 
-class ConvLayer(nn.Module):  # type: ignore[misc]
+class ConvLayer(nn.Module):
     """A convolution that is the same in all sub-networks, batch norm unless told otherwise, activation."""
 
     def __init__(
@@ -54,7 +54,7 @@ class ConvLayer(nn.Module):  # type: ignore[misc]
         return [Normalised.of(self.conv.weight, self.bn) if hasattr(self, "bn") else (self.conv.weight,)]
 
 
-class FirstBlock(nn.Module):  # type: ignore[misc]
+class FirstBlock(nn.Module):
     """Depthwise 3×3 and a 1×1 convolution: the block that all sub-networks have."""
 
     def __init__(self, in_channels: int, out_channels: int, activation: str, eps: float) -> None:
@@ -73,7 +73,7 @@ class FirstBlock(nn.Module):  # type: ignore[misc]
         return [Normalised.of(part.conv.weight, part.bn) for part in (self.depth_conv, self.point_linear)]
 
 
-class DynamicInvertedResidual(nn.Module):  # type: ignore[misc]
+class DynamicInvertedResidual(nn.Module):
     """1×1, depthwise, squeeze-excite, 1×1 (Sandler et al., CVPR 2018): elastic in its kernel and its width."""
 
     def __init__(
@@ -121,7 +121,7 @@ class DynamicInvertedResidual(nn.Module):  # type: ignore[misc]
         ]
 
 
-class Residual(nn.Module):  # type: ignore[misc]
+class Residual(nn.Module):
     """A block, added to its input where ``shortcut``."""
 
     def __init__(self, conv: nn.Module, shortcut: bool) -> None:
@@ -134,7 +134,7 @@ class Residual(nn.Module):  # type: ignore[misc]
         return x + y if self.shortcut else y
 
 
-class Classifier(nn.Module):  # type: ignore[misc]
+class Classifier(nn.Module):
     def __init__(self, features: int, classes: int) -> None:
         super().__init__()
         self.linear = nn.Linear(features, classes)

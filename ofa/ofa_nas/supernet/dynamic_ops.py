@@ -15,7 +15,7 @@ from ofa_nas.supernet.batch_norm import BatchNorm
 SQUEEZE = 4  # mid channels to each hidden unit of a squeeze-excite
 
 
-class DynamicConv(nn.Module):  # type: ignore[misc]
+class DynamicConv(nn.Module):
     """1×1 convolution, weight [out, in, 1, 1]: the first ``out_channels`` of its outputs."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -29,7 +29,7 @@ class DynamicConv(nn.Module):  # type: ignore[misc]
         return functional.conv2d(x, self.active(x.shape[1], out_channels))
 
 
-class DynamicDepthwise(nn.Module):  # type: ignore[misc]
+class DynamicDepthwise(nn.Module):
     """Depthwise convolution with an elastic kernel.
 
     A smaller kernel is the centre of the next larger one, flattened, times a learned matrix that all channels share
@@ -61,7 +61,7 @@ class DynamicDepthwise(nn.Module):  # type: ignore[misc]
         return functional.conv2d(x, weight, None, self.stride, kernel_size // 2, groups=channels)
 
 
-class DynamicBatchNorm(nn.Module):  # type: ignore[misc]
+class DynamicBatchNorm(nn.Module):
     def __init__(self, channels: int, eps: float) -> None:
         super().__init__()
         self.bn = BatchNorm(channels, eps)
@@ -70,7 +70,7 @@ class DynamicBatchNorm(nn.Module):  # type: ignore[misc]
         return self.bn(x)
 
 
-class DynamicSqueezeExcite(nn.Module):  # type: ignore[misc]
+class DynamicSqueezeExcite(nn.Module):
     """Of the first channels; as many hidden units as these need."""
 
     def __init__(self, channels: int) -> None:

@@ -14,7 +14,7 @@ from ofa_nas.supernet.plain import PlainNetwork
 from ofa_tables.errors import UsageError
 
 
-class Supernet(nn.Module):  # type: ignore[misc]
+class Supernet(nn.Module):
     """Called on images (N, 3, px, px) and an Architecture, gives its logits (N, classes).
 
     The images' size is what it is: the Architecture's resolution is not looked at. ``classes`` unless given are the

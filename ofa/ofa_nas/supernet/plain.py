@@ -24,7 +24,7 @@ ACTIVATIONS = {
 }
 
 
-class PlainNetwork(nn.Module):  # type: ignore[misc]
+class PlainNetwork(nn.Module):
     """The network of ``blocks``, for training or deployment; called on images (N, 3, px, px), gives logits.
 
     A convolution with a bias has batch norm instead, which folds into that bias.
@@ -71,7 +71,7 @@ class PlainNetwork(nn.Module):  # type: ignore[misc]
         return [np.ascontiguousarray(tensor.detach().float().cpu().numpy()) for tensor in arrays]
 
 
-class _Conv(nn.Module):  # type: ignore[misc]
+class _Conv(nn.Module):
     def __init__(self, conv: ops.Conv, eps: float) -> None:
         super().__init__()
         padding = conv.kernel_size // 2
@@ -107,7 +107,7 @@ class _Conv(nn.Module):  # type: ignore[misc]
         return [self.conv.weight.double() * scale.view(-1, 1, 1, 1), self.bn.bias.double() - mean.double() * scale]
 
 
-class _SqueezeExcite(nn.Module):  # type: ignore[misc]
+class _SqueezeExcite(nn.Module):
     def __init__(self, squeeze: ops.SqueezeExcite) -> None:
         super().__init__()
         if (squeeze.activation, squeeze.gate) != ("relu", "hard_sigmoid"):
@@ -124,14 +124,14 @@ class _SqueezeExcite(nn.Module):  # type: ignore[misc]
     folded = tensors
 
 
-class _Linear(nn.Linear):  # type: ignore[misc]
+class _Linear(nn.Linear):
     def tensors(self) -> list[Tensor]:
         return [self.weight, self.bias]
 
     folded = tensors
 
 
-class _Activation(nn.Module):  # type: ignore[misc]
+class _Activation(nn.Module):
     def __init__(self, function: str) -> None:
         super().__init__()
         self._function = ACTIVATIONS[function]
@@ -140,7 +140,7 @@ class _Activation(nn.Module):  # type: ignore[misc]
         return self._function(x)
 
 
-class _Pool(nn.Module):  # type: ignore[misc]
+class _Pool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
 

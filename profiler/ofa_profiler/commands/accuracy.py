@@ -6,8 +6,7 @@ import click
 from rich.markup import escape
 
 from ofa_nas.accuracy import read_members, write_members
-from ofa_profiler.commands.cli import answer, json_option, print_json, run
-from ofa_profiler.commands.display import example
+from ofa_nas.cli import answer, example, json_option, print_json, run
 
 
 @click.group(name="ofa-accuracy", no_args_is_help=True)

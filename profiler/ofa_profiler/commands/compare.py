@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
 from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.spaces import all_spaces, find_space, read_architectures
 from ofa_profiler.again import find_again, require_same
-from ofa_profiler.commands.cli import answer, console, json_option, print_json, run, say
-from ofa_profiler.commands.display import columns, example, print_wide
+from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer, draw
 from ofa_profiler.comparison import Comparison

@@ -1,4 +1,4 @@
-"""What the commands share in looks: their examples, and tables that are printed whole."""
+"""What the commands share in looks: tables that are printed whole."""
 
 from pathlib import Path
 
@@ -7,13 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ofa_profiler.commands.cli import answer
+from ofa_nas.cli import answer
 
 TABLE = click.Path(path_type=Path)
-
-
-def example(*lines: str) -> str:
-    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))  # \b: click leaves the lines as they are
 
 
 def columns(first: str, *others: str) -> Table:

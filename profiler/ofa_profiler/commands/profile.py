@@ -8,10 +8,9 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.campaign import Outcome
-from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run, say
-from ofa_profiler.commands.display import example
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.compare import Comparer
 from ofa_profiler.connections import connect

@@ -15,11 +15,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ofa_nas.accuracy import MACS, open_accuracy
+from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run
 from ofa_nas.references import measured_references
 from ofa_nas.search import Budget, Found, Known, Problem, Question, find_method, search, search_front
 from ofa_nas.spaces import ABSENT, Population, Space, find_space
-from ofa_profiler.commands.cli import Resolutions, answer, console, json_option, print_json, run
-from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
 from ofa_tables.files import replacing
@@ -184,8 +184,8 @@ def bar(noun: str) -> Iterator[Callable[[int, int], None]]:
 def _verify(
     path: Path, question: Question, carry_out: Search, target: str | None, pairs: tuple[str, ...]
 ) -> tuple[Problem, Found, dict[str, Any]]:
+    from ofa_nas.cli import say
     from ofa_profiler.again import find_again, require_same  # the way to a device takes half a second to import
-    from ofa_profiler.commands.cli import say
     from ofa_profiler.commands.progress import CampaignProgress
     from ofa_profiler.connections import connect
     from ofa_profiler.verify import verify

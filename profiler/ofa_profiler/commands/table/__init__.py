@@ -2,8 +2,7 @@
 
 import click
 
-from ofa_profiler.commands.cli import run
-from ofa_profiler.commands.display import example
+from ofa_nas.cli import example, run
 from ofa_profiler.commands.table.check import check
 from ofa_profiler.commands.table.diff import diff
 from ofa_profiler.commands.table.exchange import export, import_

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_profiler.commands.cli import answer, console, json_option, print_json
-from ofa_profiler.commands.display import TABLE, example
+from ofa_profiler.commands.display import TABLE
 from ofa_tables.check import ERROR, Finding, Inspected
 from ofa_tables.check import check as find
 from ofa_tables.model import fullest_space

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from ofa_profiler.commands.cli import answer, json_option, print_json
-from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_nas.cli import answer, example, json_option, print_json
+from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.diff import Diff, diff_tables
 from ofa_tables.table import LatencyTable
 

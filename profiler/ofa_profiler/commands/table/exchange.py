@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
+from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_profiler.commands.cli import answer, console, json_option, print_json
-from ofa_profiler.commands.display import TABLE, example
+from ofa_profiler.commands.display import TABLE
 from ofa_tables.exchange import export_table, import_files
 from ofa_tables.formats import find_format
 from ofa_tables.summary import summarise

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from ofa_profiler.commands.cli import answer, console, json_option, print_json
-from ofa_profiler.commands.display import TABLE, example
+from ofa_nas.cli import answer, console, example, json_option, print_json
+from ofa_profiler.commands.display import TABLE
 from ofa_tables.merge import merge_tables
 from ofa_tables.summary import summarise
 from ofa_tables.table import LatencyTable

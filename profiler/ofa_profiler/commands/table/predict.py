@@ -7,9 +7,9 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from ofa_nas.cli import example, json_option, print_json
 from ofa_nas.spaces import Architecture, Space, find_space, read_architectures
-from ofa_profiler.commands.cli import json_option, print_json
-from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.entry import Entry
 from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.model import LatencyModel

@@ -10,9 +10,9 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.spaces import all_spaces
-from ofa_profiler.commands.cli import answer, json_option, print_json
-from ofa_profiler.commands.display import TABLE, columns, example, print_wide
+from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.entry import Entry
 from ofa_tables.model import LatencyModel, fullest_space
 from ofa_tables.summary import Reach, Summary, summarise

@@ -21,6 +21,10 @@ json_option = click.option(
 )
 
 
+def example(*lines: str) -> str:
+    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))  # \b: click leaves the lines as they are
+
+
 def say(text: str) -> None:
     """What happens meanwhile, for the user."""
     console.print(escape(text))
