@@ -1,13 +1,18 @@
-"""What can go wrong in a search, besides what ``ofa_tables.errors`` draws.
+"""What can go wrong in a search or in training, besides what ``ofa_tables.errors`` draws.
 
 OfaError
-└── LimitUnreachable        no network is within the limits; says the smallest figure that there is
+├── LimitUnreachable        no network is within the limits; says the smallest figure that there is
+└── DataError               images to train with: none, of one class, broken …
 """
 
 import math
 from collections.abc import Sequence
 
 from ofa_tables.errors import OfaError
+
+
+class DataError(OfaError):
+    pass
 
 
 class LimitUnreachable(OfaError):

@@ -24,6 +24,7 @@ _BUILT_IN: dict[str, Space] = {
         mobilenet_v3.OFA_W12,
         compofa.FIXED_W10,
         compofa.ELASTIC_W10,
+        compofa.TINY,
         proxyless.OFA_W13,
         tiny.TINY,
     )

@@ -1,7 +1,5 @@
 """A Space's supernet: the weights of its largest network, of which every sub-network uses a part."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +8,7 @@ from ofa_nas.spaces import Architecture, Space
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, with_classes
 from ofa_nas.supernet.dropout import Dropout
 from ofa_nas.supernet.dynamic_layers import Classifier, ConvLayer, DynamicInvertedResidual, FirstBlock, Residual
+from ofa_nas.supernet.initial import initialise
 from ofa_nas.supernet.plain import PlainNetwork
 from ofa_tables.errors import UsageError
 
@@ -61,7 +60,7 @@ class Supernet(nn.Module):
             self.feature_mix_layer = last
         self.dropout = Dropout(dropout)
         self.classifier = Classifier(layout.last_channels[-1], self.classes)
-        self.apply(_initialise)
+        self.apply(initialise)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
@@ -101,15 +100,3 @@ class Supernet(nn.Module):
         network = PlainNetwork(self.blocks_of(architecture), self.space.layout.batch_norm_epsilon)
         network.load(self.active(architecture))
         return network.eval()
-
-
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        fan_out = module.kernel_size[0] ** 2 * module.out_channels
-        nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-    elif isinstance(module, nn.Linear):
-        bound = 1 / math.sqrt(module.in_features)
-        nn.init.uniform_(module.weight, -bound, bound)
-        nn.init.zeros_(module.bias)

@@ -13,6 +13,7 @@ from ofa_nas.spaces.space import FloatArray
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.supernet.dropout import Dropout
 from ofa_nas.supernet.dynamic_ops import squeeze_excite
+from ofa_nas.supernet.initial import initialise
 
 ACTIVATIONS = {
     "relu": functional.relu,
@@ -35,6 +36,7 @@ class PlainNetwork(nn.Module):
         self.blocks = tuple(blocks)
         self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(nn.ModuleList(_layer(op, eps) for op in block.operators) for block in blocks)
+        self.apply(initialise)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -1,0 +1,136 @@
+"""``ofa-train``, and under torchrun ``-m ofa_nas.training``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.markup import escape
+
+from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
+from ofa_tables.errors import UsageError
+
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command(
+    name="ofa-train",
+    epilog=example(
+        "ofa-train --space tiny --data fashion-mnist --recipe progressive --epochs-scale 0.02 --out run",
+        "ofa-train --space tiny --data digits --recipe progressive --table laptop.lut --max-latency-ms 0.3 --out run",
+        "torchrun --nproc-per-node 8 -m ofa_nas.training --space ofa-mbv3-w1.0 --data imagenet --recipe compound",
+    ),
+)
+@click.option("--space", required=True, help="What to train, e.g. tiny or ofa-mbv3-w1.0.")
+@click.option(
+    "--data",
+    default="digits",
+    show_default=True,
+    metavar="PATH|digits|fashion-mnist",
+    help="A folder with train/ and val/, a folder for each class in them.",
+)
+@click.option("--recipe", default="progressive", show_default=True, help="Or compound, largest, none, independent.")
+@click.option("--table", type=click.Path(path_type=Path), help="Sub-networks are drawn evenly over its latencies.")
+@click.option("--max-latency-ms", type=POSITIVE, help="Choices that no network within it has are left out.")
+@click.option("--epochs-scale", type=POSITIVE, default=1.0, show_default=True, help="Of the papers' epochs.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Of all processes.")
+@click.option("--resolutions", type=Resolutions(), help="Default: all that the space (and the table) has.")
+@click.option("--train-images", type=click.IntRange(min=1), help="Learn from so many, for a trial; default: all.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
+@click.option("--resume", is_flag=True, help="Go on where the run in --out stopped.")
+@click.option("--architecture", metavar="FILE|JSON", help="What the recipe independent trains.")
+@click.option("--evaluate", metavar="FILE|JSON", help="Sub-networks to follow; default: five, small to large.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
+@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Parts in which a batch is computed.")
+@click.option("--ema", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Average weights, e.g. 0.9999.")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
+@click.option(
+    "--batch-norm",
+    type=click.Choice(["auto", "shared", "own"]),
+    default="auto",
+    show_default=True,
+    help="Statistics over all processes (auto: where there are several), or each process its own.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Of a process; default: torch's.")
+@click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images.")
+@click.option("--checkpoint-minutes", type=POSITIVE, default=15.0, show_default=True)
+@click.option("--evaluations", type=click.IntRange(min=0), default=20, show_default=True, help="While it trains.")
+@json_option
+def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **flags: Any) -> None:
+    """Train the supernet of SPACE, and tell how accurate its sub-networks are.
+
+    OUT holds supernet.pth (as published), state.pth (for --resume), epochs.csv, evaluations.csv and, with --table, the
+    curve of accuracy over milliseconds. Ctrl-C loses what was trained since the last epoch or checkpoint.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise UsageError("training needs torch: pip install 'ofa-profile[train]'") from None
+    from ofa_nas.training.options import Options
+    from ofa_nas.training.processes import processes
+    from ofa_nas.training.trainer import STATE, Trainer
+
+    options = Options(resolutions=resolutions or None, **flags)
+    if (options.out / STATE).exists() and not resume:
+        raise UsageError(f"{options.out} holds a run already; go on with it by --resume, or name another --out")
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    with processes(options.device) as found:
+        trained = Trainer(options, found).run(resume)
+        if not found.is_first:
+            return
+    summary = _summary(options, trained)
+    (options.out / "summary.json").write_text(json.dumps(summary) + "\n")
+    if as_json:
+        print_json(summary)
+    else:
+        _print(trained)
+
+
+def _summary(options: Any, trained: Any) -> dict[str, Any]:
+    def listed(found: list[Any]) -> list[dict[str, Any]]:
+        return [
+            {"architecture": each.architecture.to_json(), "predicted_ms": each.predicted_ms, "accuracy": each.accuracy}
+            for each in found
+        ]
+
+    return {
+        "checkpoint": trained.path,
+        "space": options.space,
+        "data": options.data,
+        "recipe": options.recipe,
+        "seed": options.seed,
+        "epochs": trained.epochs,
+        "loss": trained.loss,
+        "images_per_second": round(trained.images_per_second, 1),
+        "held_out": listed(trained.held_out),
+        "test": listed(trained.test),
+        "cost": trained.cost.to_json(),
+    }
+
+
+def _print(trained: Any) -> None:
+    answer.print(f"[bold]{escape(trained.path)}[/] after {trained.epochs} epochs, loss {trained.loss:.4f}")
+    for held_out, test in zip(trained.held_out, trained.test, strict=True):
+        latency = "" if test.predicted_ms is None else f"{test.predicted_ms:.3f} ms  "
+        answer.print(f"  network {test.label}  {latency}{held_out.accuracy:.2%} held out  {test.accuracy:.2%} test")
+    cost = trained.cost
+    energy = "no energy meter can be read here"
+    if cost.energy_kwh is not None:
+        grams = cost.to_json()["grams_per_kwh"]
+        energy = f"{cost.energy_kwh:.3f} kWh, {cost.co2_grams:.0f} g of CO2 at {grams:g} g/kWh"
+    answer.print(f"cost: {cost.device_hours:.3f} device hours; {energy}")
+    if cost.one_by_one_hours is not None:
+        answer.print(
+            f"trained one by one as long as the largest, {cost.networks} networks take {cost.one_by_one_hours:.3f} "
+            "device hours; this run has all of the space"
+        )
+
+
+main = run(command)
+
+if __name__ == "__main__":
+    main()

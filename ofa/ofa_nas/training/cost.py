@@ -1,0 +1,86 @@
+"""What a run cost, and what as many networks would have cost that are trained one by one: the papers' own argument."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RAPL = Path("/sys/class/powercap")
+# Grams of CO2 for each kWh: the mean of the world's grids in 2023 (Ember, Global Electricity Review 2024).
+GRAMS_PER_KWH = 480.0
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``energy_kwh`` and ``co2_grams`` are None where no meter can be read. ``one_by_one_hours`` is what ``networks``
+    networks would take, each trained as long as the largest one was."""
+
+    device_hours: float
+    energy_kwh: float | None
+    co2_grams: float | None
+    networks: int
+    one_by_one_hours: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"grams_per_kwh": GRAMS_PER_KWH}
+
+
+def cost_of(seconds: float, joules: float | None, devices: int, networks: int, one_network_s: float | None) -> Cost:
+    kwh = None if joules is None else joules / JOULES_PER_KWH
+    return Cost(
+        seconds * devices / 3600,
+        kwh,
+        None if kwh is None else kwh * GRAMS_PER_KWH,
+        networks,
+        None if one_network_s is None else networks * one_network_s * devices / 3600,
+    )
+
+
+class EnergyMeter:
+    """Joules since it was made: of the processor's packages (RAPL), and of an NVIDIA GPU where that is computed on."""
+
+    def __init__(self, device: torch.device, rapl: Path = RAPL) -> None:
+        self._packages = [path for path in sorted(rapl.glob("intel-rapl:*")) if path.name.count(":") == 1]
+        self._gpu = _nvml_handle(device) if device.type == "cuda" else None
+        self._last = self._read()
+        self._joules = 0.0
+
+    def __call__(self) -> float | None:
+        """None where no meter can be read. RAPL's counters begin anew every few minutes to hours: ask often."""
+        now = self._read()
+        if not now:
+            return None
+        for name, (joules, wraps_at) in now.items():
+            before = self._last.get(name, (joules, wraps_at))[0]
+            self._joules += joules - before if joules >= before else joules + wraps_at - before
+        self._last = now
+        return self._joules
+
+    def _read(self) -> dict[str, tuple[float, float]]:
+        found = {}
+        for path in self._packages:
+            try:
+                energy, most = (int((path / name).read_text()) / 1e6 for name in ("energy_uj", "max_energy_range_uj"))
+            except (OSError, ValueError):
+                continue
+            found[path.name] = (energy, most)
+        if self._gpu is not None:
+            import pynvml
+
+            found["gpu"] = (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu) / 1e3, 0.0)
+        return found
+
+
+def _nvml_handle(device: torch.device) -> Any:
+    """None where NVML's Python package is not installed or the GPU has no meter."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except Exception:  # NVML's own errors have no base outside its package
+        return None
+    return handle

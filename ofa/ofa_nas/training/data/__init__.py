@@ -1,0 +1,17 @@
+"""Images to learn from: where they come from, and batches of them at elastic resolutions."""
+
+from ofa_nas.training.data.batches import evaluation_batches, loader, training_batches
+from ofa_nas.training.data.images import Batch, Broken, Draw, Images
+from ofa_nas.training.data.sources import Data, open_data
+
+__all__ = [
+    "Batch",
+    "Broken",
+    "Data",
+    "Draw",
+    "Images",
+    "evaluation_batches",
+    "loader",
+    "open_data",
+    "training_batches",
+]

@@ -1,0 +1,73 @@
+"""Batches at elastic resolutions, through torch's ordinary DataLoader.
+
+A batch's size is drawn from (seed, epoch, batch), so it is the same on every process; what augments an image from
+(seed, epoch, image), so that it does not matter which process loads it.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ofa_nas.training.data.images import Batch, Draw, Images, mixed
+from ofa_tables.errors import UsageError
+
+
+def training_batches(
+    images: Images,
+    *,
+    seed: int,
+    epoch: int,
+    batch_size: int,
+    resolutions_px: Sequence[int],
+    rank: int = 0,
+    world: int = 1,
+    first: int = 0,
+) -> list[list[Draw]]:
+    """This process's equal part of each batch of an epoch, from the ``first`` on; the last, incomplete one is left out
+    unless it is the only one. ``batch_size`` is of all processes. Raises UsageError where they cannot share it."""
+    size = min(batch_size, len(images) // world * world)
+    if batch_size % world or not size:
+        raise UsageError(
+            f"{world} processes cannot share batches of {batch_size} of {len(images)} images equally; give a "
+            "--batch-size that they divide"
+        )
+    order = np.random.default_rng((seed, epoch)).permutation(len(images))
+    part = size // world
+    batches = []
+    for number in range(first, len(images) // size):
+        px = int(np.random.default_rng((seed, epoch, number)).choice(np.asarray(resolutions_px)))
+        start = number * size + rank * part
+        chosen = order[start : start + part]
+        seeds = mixed(np.uint64(_seed_of(seed, epoch)) + chosen.astype(np.uint64))
+        batches.append([Draw(int(index), px, int(own)) for index, own in zip(chosen, seeds, strict=True)])
+    return batches
+
+
+def evaluation_batches(images: Images, *, px: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Draw]]:
+    """All images in order, none augmented; the processes take batches by turns."""
+    starts = range(0, len(images), batch_size)[rank::world]
+    return [[Draw(at, px, None) for at in range(start, min(start + batch_size, len(images)))] for start in starts]
+
+
+def loader(images: Images, batches: Sequence[Sequence[Draw]], workers: int = 0) -> Iterator[Batch]:
+    """``workers`` processes decode ahead; 0: this one does."""
+    if not workers:
+        return map(images.__getitems__, batches)
+    return iter(
+        DataLoader(
+            images,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context="forkserver",
+        )
+    )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _seed_of(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])

@@ -1,0 +1,189 @@
+"""Where images come from: by name, or from a folder."""
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ofa_nas.errors import DataError
+from ofa_nas.training.data.arrays import ArrayImages
+from ofa_nas.training.data.folders import SUFFIXES, FolderImages
+from ofa_nas.training.data.images import Array, Images
+from ofa_tables.errors import UsageError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+TESTS = ("val", "validation", "test")
+HELD_OUT, MOST_HELD_OUT = 0.1, 10_000
+SPLIT_SEED = 20200427  # the same parts in every run
+MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Data:
+    """``held_out`` was cut from the training images, for the curve while training and for accuracy models; nothing
+    learns from it. ``test`` is for the end."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Images
+    held_out: Images
+    test: Images
+
+    def with_fewer(self, train_images: int | None) -> "Data":
+        """So many of the training images, the same ones in every run; None: all."""
+        if train_images is None or train_images >= len(self.train):
+            return self
+        chosen = np.random.default_rng(SPLIT_SEED).permutation(len(self.train))[:train_images]
+        return replace(self, train=self.train.subset(sorted(int(index) for index in chosen)))
+
+
+def open_data(source: str) -> Data:
+    """``digits``, ``fashion-mnist``, or a folder: of the four files that MNIST and its likes come in, or of train/ and
+    val/ with a folder for each class. Raises DataError, UsageError."""
+    if source == "digits":
+        return _digits()
+    if source == "fashion-mnist":
+        return _idx(source, _fashion_folder())
+    folder = Path(source)
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; --data takes digits, fashion-mnist or a folder of images")
+    return _idx(source, folder) if _idx_file(folder, "train", "images") else _folders(source, folder)
+
+
+def _data(name: str, classes: Sequence[str], learned: Images, test: Images) -> Data:
+    train, held_out = _cut(learned.labels, HELD_OUT)
+    return Data(name, tuple(classes), learned.subset(train), learned.subset(held_out), test)
+
+
+def _cut(labels: Array, share: float) -> tuple[list[int], list[int]]:
+    """(the rest, so large a share of each class), in order."""
+    rng = np.random.default_rng(SPLIT_SEED)
+    share = min(share, MOST_HELD_OUT / len(labels))
+    out: set[int] = set()
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        count = min(len(members) - 1, max(1, round(share * len(members))))
+        out.update(int(index) for index in rng.choice(members, size=count, replace=False))
+    return [index for index in range(len(labels)) if index not in out], sorted(out)
+
+
+# In memory.
+
+
+def _digits() -> Data:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise UsageError("digits come with scikit-learn: pip install 'ofa-profile[train]'") from None
+    found = load_digits()
+    pixels = (found.images * (255 / 16)).astype(np.uint8)
+    train, test = _cut(found.target, 0.2)
+    return _arrays("digits", [str(digit) for digit in range(10)], *_parts(pixels, found.target, train, test), False)
+
+
+def _parts(pixels: Array, labels: Array, train: list[int], test: list[int]) -> tuple[Array, Array, Array, Array]:
+    return pixels[train], labels[train], pixels[test], labels[test]
+
+
+def _arrays(
+    name: str, classes: Sequence[str], pixels: Array, labels: Array, test: Array, test_labels: Array, flips: bool
+) -> Data:
+    mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
+    learned = ArrayImages(pixels, labels, mean, std, flips)
+    return _data(name, classes, learned, ArrayImages(test, test_labels, mean, std, flips))
+
+
+def _fashion_folder() -> Path:
+    if _idx_file(DEBIAN, "train", "images"):
+        return DEBIAN
+    raise DataError(
+        f"Fashion-MNIST is not in {DEBIAN}: on Debian and Ubuntu apt install dataset-fashion-mnist puts it there; "
+        "elsewhere give --data the folder of its four files (train-images-idx3-ubyte.gz …)"
+    )
+
+
+def _idx(name: str, folder: Path) -> Data:
+    pixels, labels = _read_pair(folder, "train")
+    test, test_labels = _read_pair(folder, "t10k")
+    most = int(labels.max()) + 1
+    fashion = "fashion" in name
+    classes = FASHION if fashion and most == len(FASHION) else [str(label) for label in range(most)]
+    if most < 2:
+        raise DataError(f"{folder} holds images of one class alone; there is nothing to tell apart")
+    if int(test_labels.max()) >= most:
+        raise DataError(f"{folder}: the test labels go up to {test_labels.max()}, the training labels to {most - 1}")
+    return _arrays(name, classes, pixels, labels, test, test_labels, fashion)
+
+
+def _idx_file(folder: Path, part: str, kind: str) -> Path | None:
+    dimensions = {"images": 3, "labels": 1}[kind]
+    names = [f"{part}-{kind}{mark}idx{dimensions}-ubyte{suffix}" for mark in "-." for suffix in ("", ".gz")]
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _read_pair(folder: Path, part: str) -> tuple[Array, Array]:
+    found = {kind: _idx_file(folder, part, kind) for kind in ("images", "labels")}
+    for kind, path in found.items():
+        if path is None:
+            raise DataError(f"{folder} lacks {part}-{kind}-idx{3 if kind == 'images' else 1}-ubyte.gz")
+    pixels, labels = (_read_idx(path) for path in found.values() if path is not None)
+    if pixels.ndim != 3 or labels.ndim != 1 or len(pixels) != len(labels) or not len(labels):
+        raise DataError(f"{found['images']} has {len(pixels)} images and {found['labels']} {len(labels)} labels")
+    return pixels, labels
+
+
+def _read_idx(path: Path) -> Array:
+    """Of unsigned bytes: two zeros, 8, how many dimensions, each as four bytes, then the values."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); copy or download it anew") from None
+    dimensions = content[3] if len(content) > 4 else 0
+    shape = tuple(int(size) for size in np.frombuffer(content[4 : 4 + 4 * dimensions], ">u4"))
+    values = content[4 + 4 * dimensions :]
+    if content[:3] != b"\x00\x00\x08" or dimensions not in (1, 3) or int(np.prod(shape, dtype=object)) != len(values):
+        raise DataError(f"{path} is no idx file of bytes, or a truncated one; copy or download it anew")
+    return np.frombuffer(values, np.uint8).reshape(shape)
+
+
+# Folders.
+
+
+def _folders(name: str, folder: Path) -> Data:
+    tests = next((folder / test for test in TESTS if (folder / test).is_dir()), None)
+    if not (folder / "train").is_dir():
+        classes, paths, labels = _read_folder(folder)
+        train, test = _cut(labels, HELD_OUT)
+        images = FolderImages(paths, labels)
+        return _data(name, classes, images.subset(train), images.subset(test))
+    if tests is None:
+        raise DataError(f"{folder} has train/ but no val/; what is learned is tested on images that were not learned")
+    classes, paths, labels = _read_folder(folder / "train")
+    test_classes, test_paths, test_labels = _read_folder(tests)
+    if classes != test_classes:
+        others = sorted(set(classes) ^ set(test_classes))
+        raise DataError(f"{folder / 'train'} and {tests} differ in their classes: {', '.join(others[:5])}")
+    return _data(name, classes, FolderImages(paths, labels), FolderImages(test_paths, test_labels))
+
+
+def _read_folder(folder: Path) -> tuple[list[str], list[Path], Array]:
+    """(classes, paths, labels), in the order of their names."""
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not found:
+            raise DataError(f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))}); remove or fill it")
+        paths += found
+        labels += [label] * len(found)
+    if not paths:
+        raise DataError(f"{folder} holds no images; it takes a folder for each class with images in it")
+    if len(classes) < 2:
+        raise DataError(f"{folder} holds one class alone, {classes[0]}; there is nothing to tell apart")
+    return classes, paths, np.array(labels)

@@ -1,0 +1,59 @@
+"""Accuracy of sub-networks, each with batch-norm statistics of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ofa_nas.spaces import Architecture
+from ofa_nas.supernet import estimated
+from ofa_nas.training.data import Draw, Images, evaluation_batches, loader
+from ofa_nas.training.processes import Processes
+
+BATCH = 500
+
+
+def accuracy(
+    model: torch.nn.Module,
+    architecture: Architecture,
+    images: Images,
+    statistics: Sequence[Tensor],
+    processes: Processes,
+    workers: int = 0,
+) -> float:
+    """Top-1 on all ``images``, 0…1, shared among the processes; ``statistics`` are batches for batch norm's."""
+    hits = correct(model, architecture, _batches(images, architecture.resolution_px, processes, workers), statistics)
+    right, seen = processes.total(int(hits.sum()), len(hits))
+    return right / seen
+
+
+@torch.no_grad()
+def correct(
+    model: torch.nn.Module,
+    architecture: Architecture,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    statistics: Sequence[Tensor],
+) -> Tensor:
+    """(images,) bool: which of them the sub-network names right."""
+    forward: Callable[[Tensor], Tensor] = lambda x: model(x, architecture)  # noqa: E731
+    with estimated(model, forward, statistics):
+        hits = [(forward(images).argmax(1) == labels).cpu() for images, labels in batches]
+    return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)  # a process may have none to do
+
+
+def statistics_batches(
+    images: Images, count: int, resolution_px: int, seed: int, processes: Processes, workers: int = 0
+) -> list[Tensor]:
+    """Some ``count`` training images for batch norm's statistics, not augmented; the same on every process."""
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].tolist()
+    draws = [
+        [Draw(index, resolution_px, None) for index in chosen[start : start + BATCH]]
+        for start in range(0, len(chosen), BATCH)
+    ]
+    return [batch.images.to(processes.device) for batch in loader(images, draws, workers)]
+
+
+def _batches(images: Images, resolution_px: int, processes: Processes, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    draws = evaluation_batches(images, px=resolution_px, batch_size=BATCH, rank=processes.rank, world=processes.world)
+    for batch in loader(images, draws, workers):
+        yield batch.images.to(processes.device), batch.labels.to(processes.device)

@@ -1,0 +1,119 @@
+"""What a run tells while it goes on: lines, CSV files, TensorBoard, and the curve of accuracy over milliseconds."""
+
+import csv
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ofa_nas.cli import say
+from ofa_nas.spaces import Architecture
+
+SECONDS_BETWEEN_LINES = 10.0
+EPOCHS, EVALUATIONS, CURVE = "epochs.csv", "evaluations.csv", "accuracy-latency.png"
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """``predicted_ms`` is None without a table; ``accuracy`` is top-1, 0…1."""
+
+    label: str
+    architecture: Architecture
+    predicted_ms: float | None
+    accuracy: float
+
+
+class Log:
+    """In the folder ``out``; a run that is gone on with goes on in the same files. One process of several has it."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._last_line = 0.0
+        self._board = _board(out / "tensorboard")
+
+    def say(self, text: str) -> None:
+        say(text)
+
+    def progress(self, text: str) -> None:
+        """Where a line was printed just now, this one is not."""
+        if time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            say(text)
+
+    def epoch(self, number: int, stage: str, epoch: int, loss: float, rate: float, images_per_second: float) -> None:
+        self._append(
+            EPOCHS,
+            {
+                "epoch": number,
+                "stage": stage,
+                "epoch_of_stage": epoch,
+                "loss": loss,
+                "learning_rate": rate,
+                "images_per_second": round(images_per_second, 1),
+            },
+        )
+        self._scalars(number, {"loss": loss, "learning rate": rate, "images per second": images_per_second})
+
+    def evaluations(self, number: int, stage: str, found: Sequence[Evaluated]) -> None:
+        for each in found:
+            self._append(
+                EVALUATIONS,
+                {
+                    "epoch": number,
+                    "stage": stage,
+                    "network": each.label,
+                    "predicted_ms": "" if each.predicted_ms is None else round(each.predicted_ms, 5),
+                    "accuracy": round(each.accuracy, 5),
+                    "architecture": json.dumps(each.architecture.to_json()),
+                },
+            )
+        self._scalars(number, {f"accuracy/{each.label}": each.accuracy for each in found})
+        if any(each.predicted_ms is not None for each in found):
+            draw_curve(self._out / EVALUATIONS, self._out / CURVE)
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        path = self._out / name
+        begun = path.exists()
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if not begun:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+            self._board.flush()
+
+
+def draw_curve(evaluations: Path, picture: Path) -> None:
+    """Accuracy over predicted milliseconds, a line for each epoch that was evaluated, later ones darker."""
+    from matplotlib.figure import Figure
+
+    with evaluations.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["predicted_ms"]]
+    epochs = sorted({int(row["epoch"]) for row in rows})
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for at, epoch in enumerate(epochs):
+        points = sorted((float(r["predicted_ms"]), float(r["accuracy"])) for r in rows if int(r["epoch"]) == epoch)
+        shade = 0.15 + 0.85 * (at + 1) / len(epochs)
+        label = f"epoch {epoch}" if at in (0, len(epochs) - 1) else None
+        axes.plot(*zip(*points, strict=True), "o-", color="tab:blue", alpha=shade, markersize=4, label=label)
+    axes.set_xlabel("predicted latency (ms)")
+    axes.set_ylabel("top-1 accuracy on held-out images")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(picture, dpi=120)
+
+
+def _board(folder: Path) -> Any:
+    """None where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,59 @@
+"""What a training run is asked to do."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# What may differ when a run is gone on with: it changes no weight.
+FREE = frozenset({"out", "workers", "threads", "checkpoint_minutes", "evaluations", "evaluate_images"})
+
+
+@dataclass(frozen=True)
+class Options:
+    """``batch_size`` is of all processes together. ``architecture`` is the one that the recipe independent trains, and
+    ``evaluate`` the sub-networks whose accuracy is followed: published forms, as JSON or a file.
+    ``batch_norm`` has its statistics over all processes (shared), over each (own), or shared where there are several
+    (auto).
+    """
+
+    space: str
+    data: str
+    recipe: str = "progressive"
+    out: Path = Path("training")
+    table: Path | None = None
+    max_latency_ms: float | None = None
+    epochs_scale: float = 1.0
+    batch_size: int = 256
+    resolutions: tuple[int, ...] | None = None
+    train_images: int | None = None
+    seed: int = 0
+    architecture: str | None = None
+    evaluate: str | None = None
+    # Learning.
+    dropout: float = 0.1
+    label_smoothing: float = 0.1
+    weight_decay: float = 3e-5
+    momentum: float = 0.9
+    distillation: float = 1.0
+    ema: float | None = None
+    accumulate: int = 1
+    # Running.
+    device: str = "auto"
+    precision: str = "fp32"
+    batch_norm: str = "auto"
+    threads: int | None = None
+    workers: int = 0
+    checkpoint_minutes: float = 15.0
+    evaluations: int = 20
+    evaluate_images: int = 2000
+    statistics_images: int = 2000
+
+    def settings(self) -> dict[str, Any]:
+        """What makes the weights what they become, as plain values."""
+        return {name: _plain(value) for name, value in asdict(self).items() if name not in FREE}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,136 @@
+"""What a run will do: read from its options, before anything is trained."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ofa_nas.spaces import Architecture, Population, Space, find_space, read_architectures
+from ofa_nas.spaces.space import IntArray
+from ofa_nas.training.options import Options
+from ofa_nas.training.recipes import Stage, stages_of
+from ofa_nas.training.sampling import Choices, EvenlyOverLatency, Sampler, Uniform, unused_choices
+from ofa_tables.errors import UsageError
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import LatencyTable
+
+FOLLOWED = 5  # sub-networks whose accuracy is followed, unless told otherwise
+INDEPENDENT = "independent"
+TEACHER_WORK = 1 / 3  # of a sub-network's step: forward alone
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``followed`` are the sub-networks whose accuracy is told, with ``predicted_ms`` where there is a table;
+    ``unused[g]`` the choices of gene g that no network within the limit has."""
+
+    space: Space
+    stages: tuple[Stage, ...]
+    resolutions_px: tuple[int, ...]
+    followed: tuple[Architecture, ...]
+    latency: LatencyModel | None = None
+    limit_ms: float = math.inf
+    unused: tuple[IntArray, ...] = field(default=())
+
+    @classmethod
+    def of(cls, options: Options) -> "Plan":
+        """Raises UsageError where options do not fit each other; OfaError where a file cannot be read, a table lacks
+        entries, or nothing is within the limit."""
+        space = find_space(options.space)
+        stages = tuple(stages_of(options.recipe, space, options.epochs_scale))
+        latency = _latency(options, space)
+        limit_ms = options.max_latency_ms or math.inf
+        wanted: Sequence[int] = space.resolutions_px if latency is None else latency.require()
+        if options.recipe == INDEPENDENT:
+            wanted = [_independent(options, space).resolution_px]
+        wanted = options.resolutions or wanted
+        space.require_resolutions(wanted)
+        unused: tuple[IntArray, ...] = ()
+        if latency is not None:
+            latency.require(wanted)
+            unused = tuple(unused_choices(latency, space, limit_ms, wanted))
+            wanted = [px for px in wanted if space.resolutions_px.index(px) not in unused[-1]]
+        followed = _followed(options, space, tuple(wanted), latency, limit_ms)
+        return cls(space, stages, tuple(wanted), tuple(followed), latency, limit_ms, unused)
+
+    @property
+    def predicted_ms(self) -> list[float | None]:
+        if self.latency is None:
+            return [None] * len(self.followed)
+        return [float(ms) for ms in self.latency.predict(self.space.encode(self.followed))]
+
+    @property
+    def largest(self) -> Architecture:
+        genes = (self.space.radices - 1).astype(np.uint8)
+        return self.space.decode(Population(genes[:, None]))[0]
+
+    @property
+    def epochs(self) -> int:
+        return sum(stage.epochs for stage in self.stages)
+
+    def work(self, stages: Sequence[Stage] | None = None) -> float:
+        """In epochs of one sub-network."""
+        return sum(work_of_epoch(stage) * stage.epochs for stage in (self.stages if stages is None else stages))
+
+    def sampler(self, stage: Stage) -> Sampler:
+        """Evenly over latency where there is a table and the stage has networks within the limit at each resolution."""
+        choices = Choices.of_stage(self.space, stage)
+        if self.latency is None or stage.trains_one:
+            return Uniform(choices)
+        even = EvenlyOverLatency(choices.without(self.unused), self.latency, self.limit_ms)
+        return even if all(even.reaches(px) for px in self.resolutions_px) else Uniform(choices)
+
+    def left_out(self) -> str | None:
+        """What the limit leaves out, in words."""
+        if not any(len(choices) for choices in self.unused):
+            return None
+        choices = sum(len(choices) for choices in self.unused[:-1])
+        return (
+            f"under {self.limit_ms:g} ms {choices} of {int(self.space.radices[:-1].sum())} choices are of no use and "
+            f"left out, and {len(self.unused[-1])} resolutions"
+        )
+
+
+def work_of_epoch(stage: Stage) -> float:
+    return stage.sub_networks + (TEACHER_WORK if stage.distilled else 0.0)
+
+
+def _latency(options: Options, space: Space) -> LatencyModel | None:
+    if options.table is None:
+        if options.max_latency_ms is not None:
+            raise UsageError("--max-latency-ms needs the --table that predicts latencies")
+        return None
+    with LatencyTable.read(options.table) as table:
+        return LatencyModel.calibrated(table, space)
+
+
+def _followed(
+    options: Options, space: Space, resolutions_px: tuple[int, ...], latency: LatencyModel | None, limit_ms: float
+) -> list[Architecture]:
+    """Given, or spread from the smallest to the largest."""
+    if options.recipe == INDEPENDENT:
+        return [_independent(options, space)]
+    if options.evaluate is not None:
+        return _members(options.evaluate, space)
+    candidates = space.sample_spread(512, np.random.default_rng(0), resolutions_px)
+    sizes = space.macs(candidates) if latency is None else latency.predict(candidates)
+    if latency is not None and (sizes <= limit_ms).any():
+        candidates, sizes = candidates[sizes <= limit_ms], sizes[sizes <= limit_ms]
+    wanted = np.linspace(sizes.min(), sizes.max(), FOLLOWED)
+    return space.decode(candidates[list(dict.fromkeys(int(np.abs(sizes - size).argmin()) for size in wanted))])
+
+
+def _independent(options: Options, space: Space) -> Architecture:
+    if options.architecture is None:
+        raise UsageError("the recipe independent trains one network: name it with --architecture")
+    architecture, *others = _members(options.architecture, space)
+    if others:
+        raise UsageError(f"--architecture holds {1 + len(others)} networks; the recipe independent trains one")
+    return architecture
+
+
+def _members(source: str, space: Space) -> list[Architecture]:
+    architectures, _ = read_architectures(source)
+    space.encode(architectures)  # says what is wrong with them
+    return architectures

@@ -1,0 +1,135 @@
+"""The processes that train together: one, or as many as ``torchrun`` started.
+
+Every process draws the same sub-networks and has the same weights. Gradients are averaged in one piece, over the
+parameters that the step's sub-networks used: all processes know which, so none has to look for unused ones.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ofa_tables.errors import OfaError, UsageError
+
+# A process that hangs ends the others after so long; one that dies ends them at once.
+SILENCE = timedelta(minutes=10)
+
+
+class Processes:
+    """``rank`` of ``world``, and the device that this one computes on."""
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self.rank = rank
+        self.world = world
+        self.device = device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        if self.world == 1:
+            return
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.world
+        for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Of a figure of each process."""
+        if self.world == 1:
+            return value
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value / self.world
+
+    def total(self, *counts: int) -> list[int]:
+        """Each summed over the processes."""
+        if self.world == 1:
+            return list(counts)
+        summed = torch.tensor(counts, dtype=torch.int64, device=self.device)
+        dist.all_reduce(summed)
+        return [int(count) for count in summed]
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
+        """(mean, biased variance, how many values) of each channel of (N, C, H, W) over all processes, whose parts are
+        equally large."""
+        own_variance, own_mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        if self.world == 1:
+            return own_mean, own_variance, x.numel() // x.shape[1]
+        mean = _Sum.apply(own_mean) / self.world
+        # Not E[x²] − mean²: where a channel hardly varies nothing would be left of it in single precision.
+        variance = _Sum.apply(own_variance + (own_mean - mean).square()) / self.world
+        return mean, variance, x.numel() // x.shape[1] * self.world
+
+    def wait(self) -> None:
+        if self.world > 1:
+            dist.barrier()
+
+
+class _Sum(torch.autograd.Function):
+    """Over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+@contextlib.contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """Those of this run. ``device`` is auto, cpu or cuda. Raises UsageError; OfaError where another process ended."""
+    found = _device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes(0, 1, found)
+        return
+    rank = int(os.environ["RANK"])
+    if found.type == "cuda":
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(found)
+    dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=SILENCE)
+    try:
+        yield Processes(rank, world, found)
+        dist.barrier()
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise OfaError(
+            f"rank {rank} lost another process ({_first_line(error)}); the last checkpoint is kept: see that process's "
+            "own message, and go on with --resume"
+        ) from None
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+def _lost(error: RuntimeError) -> bool:
+    words = ("Connection closed", "Connection reset", "gloo", "NCCL", "Timed out", "Broken pipe", "peer")
+    return any(word in str(error) for word in words)
+
+
+def _first_line(error: RuntimeError) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:160]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("torch finds no CUDA device here; train with --device cpu, or install torch with CUDA")
+    return torch.device(name)

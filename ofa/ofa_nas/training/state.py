@@ -1,0 +1,48 @@
+"""Where a run stands: written whole or not at all, so that ``--resume`` goes on to the very same weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ofa_nas.supernet.checkpoints import load, save
+from ofa_tables.errors import FileError, UsageError
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """``stage``, ``epoch`` and ``batch`` are the next ones to be trained; ``loss`` is the last whole epoch's.
+    ``seconds`` and ``joules`` are of all sessions, ``first_stage_s`` what the first stage took."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    joules: float | None = None
+    images: int = 0
+    epoch_losses: list[float] = field(default_factory=list)
+    loss: float = float("nan")
+    images_per_second: float = 0.0
+    first_stage_s: float | None = None
+
+
+def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, tensors: Mapping[str, Any]) -> None:
+    """``tensors`` are state dicts by name. Raises FileError."""
+    save(path, {"format": FORMAT, "settings": dict(settings), "progress": vars(progress), **tensors})
+
+
+def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[str, Any]]:
+    """Raises FileError where it cannot be read, UsageError where it was begun with other settings."""
+    found = load(path)
+    if found.get("format") != FORMAT:
+        raise FileError(f"{path} is of another version of this program; begin anew with another --out")
+    before = found.pop("settings")
+    changed = [name for name in settings if before.get(name) != settings[name]]
+    if changed:
+        listed = ", ".join(f"--{name.replace('_', '-')} {before.get(name)}" for name in changed)
+        raise UsageError(
+            f"{path} was begun with {listed}; go on with the same, or begin anew with another --out and no --resume"
+        )
+    return Progress(**found.pop("progress")), found

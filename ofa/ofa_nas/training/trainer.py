@@ -1,0 +1,242 @@
+"""The training run, from top to bottom: stages, epochs, steps, and what is kept and told of them."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ofa_nas.supernet import Supernet, save_supernet, sort_channels
+from ofa_nas.supernet.checkpoints import save
+from ofa_nas.training.cost import Cost, EnergyMeter, cost_of
+from ofa_nas.training.data import Batch, Broken, Images, loader, open_data, training_batches
+from ofa_nas.training.evaluation import accuracy, statistics_batches
+from ofa_nas.training.learner import Learner, OneNetwork
+from ofa_nas.training.logs import Evaluated, Log
+from ofa_nas.training.options import Options
+from ofa_nas.training.plan import INDEPENDENT, Plan, work_of_epoch
+from ofa_nas.training.processes import Processes
+from ofa_nas.training.recipes import REFERENCE_BATCH, Stage
+from ofa_nas.training.sampling import Sampler
+from ofa_nas.training.schedule import learning_rate
+from ofa_nas.training.state import Progress, read_state, write_state
+from ofa_tables.errors import FileError, OfaError
+
+STATE, SUPERNET, NETWORK = "state.pth", "supernet.pth", "network.pth"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``held_out`` and ``test`` are the followed sub-networks' accuracies at the end, on either set of images; ``loss``
+    is the last epoch's."""
+
+    path: str
+    epochs: int
+    loss: float
+    images_per_second: float
+    held_out: list[Evaluated]
+    test: list[Evaluated]
+    cost: Cost
+
+
+class Trainer:
+    """Raises UsageError and OfaError before anything is trained where the options do not fit each other."""
+
+    def __init__(self, options: Options, processes: Processes) -> None:
+        self.options, self.processes = options, processes
+        self.plan = Plan.of(options)
+        self.data = open_data(options.data).with_fewer(options.train_images)
+        self.broken = Broken(len(self.data.train))
+        self.log = Log(options.out) if processes.is_first else None
+        self.progress = Progress()
+        torch.manual_seed(options.seed)
+        supernet = Supernet(self.plan.space, len(self.data.classes), options.dropout)
+        independent = options.recipe == INDEPENDENT
+        model = OneNetwork(supernet, self.plan.followed[0], options.dropout) if independent else supernet
+        self.learner = Learner(model, options, processes)
+
+    def run(self, resume: bool) -> Trained:
+        if resume:
+            self._go_on()
+        self._say(self.plan.left_out())
+        self._clock = _Clock(self.progress, EnergyMeter(self.processes.device))
+        for at in range(self.progress.stage, len(self.plan.stages)):
+            self._train_stage(at)
+        return self._finish()
+
+    def _train_stage(self, at: int) -> None:
+        stage, sampler = self.plan.stages[at], self.plan.sampler(self.plan.stages[at])
+        if self.progress.epoch == self.progress.batch == 0:
+            self._enter(at, stage)
+        while self.progress.epoch < stage.epochs:
+            self._train_epoch(at, stage, sampler)
+            self.progress = replace(self.progress, epoch=self.progress.epoch + 1, batch=0, epoch_losses=[])
+            self._write()
+        if at + 1 < len(self.plan.stages):
+            seconds = self._clock.seconds() if at == 0 else self.progress.first_stage_s
+            self.progress = replace(self.progress, stage=at + 1, epoch=0, first_stage_s=seconds)
+
+    def _enter(self, at: int, stage: Stage) -> None:
+        """What changes between two stages; weights are moved here alone."""
+        if at == 1 and stage.distilled:
+            self.learner.learn_from(self.plan.largest)
+        if stage.sorts:
+            sort_channels(self.learner.model, self.plan.stages[at - 1].ratios(self.learner.model.space))
+        self.learner.begin()
+        self._say(f"stage {at + 1} of {len(self.plan.stages)}: {stage.name}, {stage.epochs} epochs")
+
+    def _train_epoch(self, at: int, stage: Stage, sampler: Sampler) -> None:
+        options, progress = self.options, self.progress
+        number = sum(before.epochs for before in self.plan.stages[:at]) + progress.epoch
+        in_epoch = max(1, len(self.data.train) // options.batch_size)
+        steps, warmup = stage.epochs * in_epoch, round(stage.warmup_epochs * in_epoch)
+        peak = stage.rate * options.batch_size / REFERENCE_BATCH
+        started = saved = time.monotonic()
+        rate, before = 0.0, len(progress.epoch_losses)
+        for batch_at, batch in self._batches(number):
+            step = progress.epoch * in_epoch + batch_at
+            rate = learning_rate(step, steps, warmup, peak)
+            rng = np.random.default_rng((options.seed, at, step))
+            chosen = sampler.draw(stage.sub_networks, batch.images.shape[-1], rng)
+            loss = self.learner.step(batch, chosen, rate, (at, step))
+            if not math.isfinite(loss):
+                raise self._diverged(loss, stage, step, rate)
+            self.broken.add(batch.broken)
+            progress.epoch_losses.append(loss)
+            progress.batch = batch_at + 1
+            progress.images += options.batch_size
+            trained = (len(progress.epoch_losses) - before) * options.batch_size
+            progress.images_per_second = trained / max(1e-9, time.monotonic() - started)
+            self._tell(at, stage, (step + 1) / steps)
+            if time.monotonic() - saved > 60 * options.checkpoint_minutes:
+                saved = time.monotonic()
+                self._write()
+        progress.loss = float(np.mean(progress.epoch_losses))
+        if self.log is not None:
+            self.log.epoch(number, stage.name, progress.epoch, progress.loss, rate, progress.images_per_second)
+        every = max(1, self.plan.epochs // max(1, options.evaluations))
+        if options.evaluations and (number + 1) % every == 0 and number + 1 < self.plan.epochs:
+            found = self._evaluate(self.data.held_out, options.evaluate_images)
+            if self.log is not None:
+                self.log.evaluations(number, stage.name, found)
+
+    def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
+        draws = training_batches(
+            self.data.train,
+            seed=self.options.seed,
+            epoch=epoch,
+            batch_size=self.options.batch_size,
+            resolutions_px=self.plan.resolutions_px,
+            rank=self.processes.rank,
+            world=self.processes.world,
+            first=self.progress.batch,
+        )
+        return enumerate(loader(self.data.train, draws, self.options.workers), start=self.progress.batch)
+
+    def _evaluate(self, images: Images, limit: int | None = None) -> list[Evaluated]:
+        options, followed = self.options, self.plan.followed
+        images = images if limit is None or limit >= len(images) else images.subset(range(limit))
+        found = []
+        for at, (architecture, predicted_ms) in enumerate(zip(followed, self.plan.predicted_ms, strict=True)):
+            statistics = statistics_batches(
+                self.data.train,
+                options.statistics_images,
+                architecture.resolution_px,
+                0,
+                self.processes,
+                options.workers,
+            )
+            top1 = accuracy(self.learner.model, architecture, images, statistics, self.processes, options.workers)
+            found.append(Evaluated(f"{at + 1} of {len(followed)}", architecture, predicted_ms, top1))
+        return found
+
+    def _finish(self) -> Trained:
+        plan, progress, clock = self.plan, self.progress, self._clock
+        self.learner.take_average()
+        held_out, test = self._evaluate(self.data.held_out), self._evaluate(self.data.test)
+        if self.log is not None:
+            self.log.evaluations(plan.epochs - 1, "end", held_out)
+        one_network_s = progress.first_stage_s or clock.seconds() * plan.work(plan.stages[:1]) / plan.work()
+        cost = cost_of(clock.seconds(), clock.joules(), self.processes.world, len(plan.followed), one_network_s)
+        return Trained(self._save(), plan.epochs, progress.loss, progress.images_per_second, held_out, test, cost)
+
+    def _save(self) -> str:
+        """What was trained, for others to use."""
+        model = self.learner.model
+        path = self.options.out / (SUPERNET if isinstance(model, Supernet) else NETWORK)
+        told = {"classes": list(self.data.classes), "data": self.options.data}
+        if not self.processes.is_first:
+            pass
+        elif isinstance(model, Supernet):
+            save_supernet(path, model, **told)
+        else:
+            architecture = self.plan.followed[0].to_json()
+            state = model.network.state_dict()
+            save(path, {"state_dict": state, "space": self.plan.space.name, "architecture": architecture, **told})
+        return str(path)
+
+    def _write(self) -> None:
+        """Where it stands; every process is there then."""
+        self.processes.wait()
+        if self.processes.is_first:
+            self.progress.seconds, self.progress.joules = self._clock.seconds(), self._clock.joules()
+            path = self.options.out / STATE
+            write_state(path, self.options.settings(), self.progress, self.learner.tensors())
+        self.processes.wait()
+
+    def _go_on(self) -> None:
+        path = self.options.out / STATE
+        if not path.exists():
+            raise FileError(f"there is no run to go on with in {self.options.out}; begin one without --resume")
+        self.progress, tensors = read_state(path, self.options.settings())
+        self.learner.load(tensors, self.plan.largest)
+        stage = self.plan.stages[self.progress.stage]
+        if self.progress.epoch == stage.epochs and self.progress.stage + 1 < len(self.plan.stages):
+            seconds = self.progress.seconds if self.progress.stage == 0 else self.progress.first_stage_s
+            self.progress = replace(self.progress, stage=self.progress.stage + 1, epoch=0, first_stage_s=seconds)
+
+    def _diverged(self, loss: float, stage: Stage, step: int, rate: float) -> OfaError:
+        return OfaError(
+            f"the loss became {loss} in step {step} of stage {stage.name!r}, at a learning rate of {rate:.4g}; the "
+            f"last good checkpoint, {self.options.out / STATE}, is kept: begin anew with a smaller --batch-size, "
+            "which lowers the rate, or in --precision fp32"
+        )
+
+    def _tell(self, at: int, stage: Stage, share: float) -> None:
+        if self.log is None:
+            return
+        done = self.plan.work(self.plan.stages[:at]) + work_of_epoch(stage) * stage.epochs * share
+        left_s = self._clock.seconds() / done * (self.plan.work() - done)
+        progress = self.progress
+        self.log.progress(
+            f"stage {at + 1} of {len(self.plan.stages)}, {stage.name}: epoch {progress.epoch + 1} of {stage.epochs}, "
+            f"loss {np.mean(progress.epoch_losses[-50:]):.4f}, {progress.images_per_second:,.0f} images/s, "
+            f"{_duration(left_s)} left"
+        )
+
+    def _say(self, text: str | None) -> None:
+        if self.log is not None and text:
+            self.log.say(text)
+
+
+class _Clock:
+    """Time and energy of all sessions."""
+
+    def __init__(self, before: Progress, meter: EnergyMeter) -> None:
+        self._started = time.monotonic()
+        self._seconds, self._joules = before.seconds, before.joules or 0.0
+        self._meter = meter
+
+    def seconds(self) -> float:
+        return self._seconds + time.monotonic() - self._started
+
+    def joules(self) -> float | None:
+        joules = self._meter()
+        return None if joules is None else self._joules + joules
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
