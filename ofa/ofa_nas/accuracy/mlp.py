@@ -45,6 +45,11 @@ class Mlp:
     def resolutions_px(self) -> tuple[int, ...]:
         return self._encoder.resolutions_px
 
+    def by_member(self, population: Population) -> FloatArray:
+        """(members, N) accuracies."""
+        inputs = self._encoder(population)
+        return np.array([forward(layers, inputs) for layers in self.members])
+
     def __call__(self, population: Population) -> FloatArray:
         """(N,) float32 accuracies, 0…1. Raises FileError where one is not finite."""
         accuracy = np.zeros(len(population), dtype=np.float32)

@@ -129,7 +129,8 @@ class Learner:
 
     def learn_from(self, architecture: Architecture) -> None:
         """From here on the sub-network, as it is now, is the teacher."""
-        self.teacher = self.model.extract(architecture).to(self._processes.device, memory_format=torch.channels_last)
+        network = self.model.extract(architecture).fold()
+        self.teacher = network.to(self._processes.device, memory_format=torch.channels_last)
 
     def take_average(self) -> None:
         """The weights become their moving average, where there is one."""

@@ -69,6 +69,22 @@ class Processes:
         variance = _Sum.apply(own_variance + (own_mean - mean).square()) / self.world
         return mean, variance, x.numel() // x.shape[1] * self.world
 
+    def from_first(self, value: Any) -> Any:
+        """What the first process has."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process has, in their order."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        dist.all_gather_object(found, value)
+        return found
+
     def wait(self) -> None:
         if self.world > 1:
             dist.barrier()

@@ -1,17 +1,149 @@
-"""``ofa-accuracy``: files of accuracy models."""
+"""``ofa-accuracy``: accuracy models, from pairs to files."""
 
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from ofa_nas.accuracy import read_members, write_members
-from ofa_nas.cli import answer, example, json_option, print_json, run
+from ofa_nas.accuracy import Mlp, read_members, write_members
+from ofa_nas.accuracy.evaluation import Quality, quality
+from ofa_nas.accuracy.pairs import Pairs, read_pairs
+from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run
+from ofa_nas.spaces import Space, find_space
+from ofa_tables.errors import UsageError
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import LatencyTable
+
+PATH = click.Path(path_type=Path)
 
 
 @click.group(name="ofa-accuracy", no_args_is_help=True)
 def command() -> None:
-    """Accuracy models, which rank networks in ofa-search."""
+    """Accuracy models, which rank networks in ofa-search: collect pairs, fit, evaluate."""
+
+
+@command.command(
+    short_help="Measure the accuracy of many sub-networks.",
+    epilog=example(
+        "ofa-accuracy collect --checkpoint run/supernet.pth --data fashion-mnist --networks 2000 --out pairs.jsonl",
+        "torchrun --nproc-per-node 8 --no-python ofa-accuracy collect --checkpoint run/supernet.pth …",
+    ),
+)
+@click.option("--checkpoint", type=PATH, required=True, help="Of a supernet: ofa-train's or a published one.")
+@click.option("--space", "space_name", help="What a published checkpoint is of; ours say so themselves.")
+@click.option("--data", "source", required=True, metavar="PATH|digits|fashion-mnist", help="As in ofa-train.")
+@click.option("--networks", type=click.IntRange(min=1), default=2000, show_default=True)
+@click.option("--table", type=PATH, help="Networks are spread evenly over its latencies.")
+@click.option("--resolutions", type=Resolutions(), help="Default: all that the space (and the table) has.")
+@click.option("--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Held-out ones, at most.")
+@click.option(
+    "--statistics-images", type=click.IntRange(min=1), default=2000, show_default=True, help="For batch norm's."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Of a process; default: torch's.")
+@click.option("--out", type=PATH, required=True, metavar="PAIRS", help="A file that is there is gone on with.")
+@json_option
+def collect(
+    checkpoint: Path,
+    space_name: str | None,
+    source: str,
+    networks: int,
+    table: Path | None,
+    resolutions: tuple[int, ...] | None,
+    images: int,
+    statistics_images: int,
+    seed: int,
+    device: str,
+    threads: int | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Measure top-1 accuracy of NETWORKS sub-networks on images that training has held out.
+
+    Batch norm's statistics are estimated anew for each. Each pair is kept as it comes.
+    """
+    torch = _torch()
+    from ofa_nas.accuracy.collect import collect as carry_out
+    from ofa_nas.accuracy.collect import networks_to_collect
+    from ofa_nas.supernet import load_supernet
+    from ofa_nas.training.data import open_data
+    from ofa_nas.training.processes import processes
+
+    if threads:
+        torch.set_num_threads(threads)
+    with processes(device) as found:
+        supernet = load_supernet(checkpoint, find_space(space_name) if space_name else None)
+        supernet = supernet.to(found.device, memory_format=torch.channels_last).eval()
+        latency = _latency(table, supernet.space) if table else None
+        wanted = resolutions or (latency.require() if latency else supernet.space.resolutions_px)
+        supernet.space.require_resolutions(wanted)
+        chosen = networks_to_collect(supernet.space, networks, tuple(wanted), latency, seed)
+        data = open_data(source)
+        about = {
+            "space": supernet.space.name,
+            "data": source,
+            "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
+            "images": min(images, len(data.held_out)),
+        }
+        with _bar("evaluating networks", found.is_first) as progress:
+            pairs = carry_out(supernet, data, chosen, out, about, found, images, statistics_images, progress)
+        if not found.is_first:
+            return
+    accuracies = pairs.accuracies
+    if as_json:
+        print_json({"file": str(out), "pairs": len(accuracies), **pairs.about})
+    else:
+        answer.print(
+            f"{escape(str(out))}: {len(accuracies)} networks of {pairs.about['space']} on {pairs.about['images']} "
+            f"images, top-1 {accuracies.min():.2%} to {accuracies.max():.2%}"
+        )
+
+
+@command.command(
+    short_help="Fit an accuracy model to pairs.",
+    epilog=example("ofa-accuracy fit pairs.jsonl --out accuracy.npz"),
+)
+@click.argument("source", metavar="PAIRS", type=PATH)
+@click.option("--members", type=click.IntRange(min=1), default=5, show_default=True, help="Of the ensemble.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--out", type=PATH, required=True, metavar="FILE.npz", help="An old one is replaced.")
+@json_option
+def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None:
+    """Fit an ensemble of MLPs, and tell how good it is on a tenth of the networks, which it has not seen."""
+    _torch()
+    from ofa_nas.accuracy.fit import fit as carry_out
+
+    pairs = read_pairs(source)
+    space = find_space(str(pairs.about["space"]))
+    with _bar("fitting members") as progress:
+        found = carry_out(pairs, space, members, seed, progress)
+    write_members(out, found)
+    _tell(out, Mlp(space, found, str(out)), pairs, space, as_json)
+
+
+@command.command(
+    short_help="Hold an accuracy model against pairs.",
+    epilog=example("ofa-accuracy evaluate accuracy.npz pairs.jsonl"),
+)
+@click.argument("file", metavar="FILE", type=PATH)
+@click.argument("source", metavar="PAIRS", type=PATH)
+@click.option("--all", "all_pairs", is_flag=True, help="Also those that fit learns from: of pairs it never saw.")
+@json_option
+def evaluate(file: Path, source: Path, all_pairs: bool, as_json: bool) -> None:
+    """Tell a model's error and rank correlation on the pairs that no fit learns from.
+
+    Beside it stands the rank correlation of two evaluations of the same networks on disjoint images: its ceiling.
+    """
+    pairs = read_pairs(source)
+    space = find_space(str(pairs.about["space"]))
+    _tell(file, Mlp(space, read_members(file), str(file)), pairs, space, as_json, all_pairs)
 
 
 @command.command(
@@ -19,10 +151,8 @@ def command() -> None:
     short_help="Turn torch's file into one that needs no torch.",
     epilog=example("ofa-accuracy import predictor.pth --out predictor.npz"),
 )
-@click.argument("source", metavar="FILE.pth", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE.npz", help="An old one is replaced."
-)
+@click.argument("source", metavar="FILE.pth", type=PATH)
+@click.option("--out", type=PATH, required=True, metavar="FILE.npz", help="An old one is replaced.")
 @json_option
 def import_(source: Path, out: Path, as_json: bool) -> None:
     """Read the published accuracy predictor, a state dict that torch saved, and write it as an .npz.
@@ -40,4 +170,54 @@ def import_(source: Path, out: Path, as_json: bool) -> None:
         answer.print(f"{escape(str(out))}: {ensemble}{len(layers)} layers, {' → '.join(map(str, sizes))}")
 
 
+def _tell(path: Path, model: Mlp, pairs: Pairs, space: Space, as_json: bool, all_pairs: bool = False) -> None:
+    tested = pairs if all_pairs else pairs.only([pair.is_held_out for pair in pairs.pairs])
+    if not tested.pairs:
+        raise UsageError(f"none of the {len(pairs.pairs)} pairs is held out; collect more, or say --all")
+    found = quality(model, tested, space)
+    if as_json:
+        print_json({"file": str(path), "members": len(model.members), "pairs": len(pairs.pairs), **asdict(found)})
+    else:
+        answer.print(f"{escape(str(path))}: {_words(found, all_pairs)}")
+
+
+def _words(found: Quality, all_pairs: bool) -> str:
+    tau, with_half, ceiling = (
+        "none" if each is None else f"{each:.3f}" for each in (found.tau, found.tau_with_half, found.tau_of_halves)
+    )
+    networks = f"{found.networks} networks" if all_pairs else f"{found.networks} held-out networks"
+    lines = [
+        f"on {networks}: RMSE {100 * found.rmse:.2f} points of accuracy, bias {100 * found.bias:+.2f}",
+        f"  Kendall's tau {tau}; with either half of the images {with_half}, and the halves with each other {ceiling}",
+    ]
+    if found.within_95 is not None:
+        lines.append(f"  {found.within_95:.0%} within its own 95 % interval")
+    return "\n".join(lines)
+
+
+def _torch() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise UsageError("this needs torch: pip install 'ofa-profile[train]'") from None
+    return torch
+
+
+def _latency(path: Path, space: Space) -> LatencyModel:
+    with LatencyTable.read(path) as table:
+        return LatencyModel.calibrated(table, space)
+
+
+@contextlib.contextmanager
+def _bar(text: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """On a terminal; elsewhere nothing."""
+    columns = (TextColumn(text), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
+        task = bar.add_task(text, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 main = run(command)
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """Where images come from: by name, or from a folder."""
 
 import gzip
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -143,10 +144,10 @@ def _read_idx(path: Path) -> Array:
             content = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); copy or download it anew") from None
-    dimensions = content[3] if len(content) > 4 else 0
-    shape = tuple(int(size) for size in np.frombuffer(content[4 : 4 + 4 * dimensions], ">u4"))
-    values = content[4 + 4 * dimensions :]
-    if content[:3] != b"\x00\x00\x08" or dimensions not in (1, 3) or int(np.prod(shape, dtype=object)) != len(values):
+    dimensions = content[3] if content[:3] == b"\x00\x00\x08" else 0
+    sizes, values = content[4 : 4 + 4 * dimensions], content[4 + 4 * dimensions :]
+    shape = tuple(int(size) for size in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4"))
+    if dimensions not in (1, 3) or len(shape) != dimensions or math.prod(shape) != len(values):
         raise DataError(f"{path} is no idx file of bytes, or a truncated one; copy or download it anew")
     return np.frombuffer(values, np.uint8).reshape(shape)
 

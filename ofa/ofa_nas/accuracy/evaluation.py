@@ -1,0 +1,51 @@
+"""How good an accuracy model is on pairs, beside how alike two evaluations of the same networks are."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa_nas.accuracy.mlp import Mlp
+from ofa_nas.accuracy.pairs import Pairs
+from ofa_nas.spaces import Space
+from ofa_tables.ranks import kendall_tau
+
+TWO_SIDED_95 = 1.96
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Of ``networks``. ``rmse`` and ``bias`` are in accuracy, 0…1.
+
+    ``tau`` is with the accuracy on all images. ``tau_of_halves`` is that between two evaluations on disjoint halves of
+    the images: what a perfect model would have with either, ``tau_with_half``, is not much above it.
+    ``within_95`` is the share of networks whose accuracy lies within 1.96 σ of the prediction, σ² being the members'
+    variance and that of a share of so many images: about 0.95 where the model's own uncertainty holds; None for one
+    member.
+    """
+
+    networks: int
+    rmse: float
+    bias: float
+    tau: float | None
+    tau_with_half: float | None
+    tau_of_halves: float | None
+    within_95: float | None
+
+
+def quality(model: Mlp, pairs: Pairs, space: Space) -> Quality:
+    by_member = model.by_member(space.encode(pairs.architectures)).astype(float)
+    predicted, measured = by_member.mean(axis=0), pairs.accuracies
+    halves = np.array([pair.halves for pair in pairs.pairs]).T
+    with_half = [kendall_tau(predicted, half) for half in halves]
+    off = predicted - measured
+    images = int(pairs.about.get("images", 0)) or 1
+    spread = np.sqrt(by_member.var(axis=0) + measured * (1 - measured) / images)
+    return Quality(
+        networks=len(measured),
+        rmse=float(np.sqrt((off**2).mean())),
+        bias=float(off.mean()),
+        tau=kendall_tau(predicted, measured),
+        tau_with_half=None if None in with_half else sum(tau or 0.0 for tau in with_half) / 2,
+        tau_of_halves=kendall_tau(halves[0], halves[1]),
+        within_95=float((np.abs(off) <= TWO_SIDED_95 * spread).mean()) if len(by_member) > 1 else None,
+    )

@@ -1,0 +1,121 @@
+"""Pairs of an architecture and its accuracy: a text file, a line each, to which lines are added as they come.
+
+The first line says what they are of: ``{"space", "data", "checkpoint", "images"}``. Each other one is
+``{"architecture", "accuracy", "halves"}``: top-1 on all images, 0…1, and on the even and on the odd ones, which are two
+evaluations on disjoint sets.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ofa_nas.spaces import Architecture, parse_architecture
+from ofa_nas.spaces.space import FloatArray
+from ofa_tables.errors import FileError, UsageError
+
+MAX_BYTES = 1 << 30
+# Of all networks so many are held out of every fit, and so many tell it when to stop: by a digest of the network
+# itself, so that one that occurs twice is never on both sides.
+HELD_OUT, STOPPING = 0.1, 0.1
+
+
+@dataclass(frozen=True)
+class Pair:
+    architecture: Architecture
+    accuracy: float
+    halves: tuple[float, float]
+
+    @property
+    def draw(self) -> float:
+        """0…1, of the network alone."""
+        return int(hashlib.sha256(_text(self.architecture).encode()).hexdigest()[:13], 16) / 16**13
+
+    @property
+    def is_held_out(self) -> bool:
+        return self.draw < HELD_OUT
+
+    @property
+    def tells_when_to_stop(self) -> bool:
+        return HELD_OUT <= self.draw < HELD_OUT + STOPPING
+
+
+@dataclass(frozen=True)
+class Pairs:
+    about: Mapping[str, Any]
+    pairs: tuple[Pair, ...]
+
+    @property
+    def architectures(self) -> list[Architecture]:
+        return [pair.architecture for pair in self.pairs]
+
+    @property
+    def accuracies(self) -> FloatArray:
+        return np.array([pair.accuracy for pair in self.pairs])
+
+    def only(self, chosen: Sequence[bool]) -> "Pairs":
+        return Pairs(self.about, tuple(pair for pair, kept in zip(self.pairs, chosen, strict=True) if kept))
+
+
+def read_pairs(path: Path) -> Pairs:
+    """A last line that is not whole is left out. Raises FileError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for pairs")
+        lines = path.read_text().split("\n")
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise FileError(f"{path} is no text file; pairs are what ofa-accuracy collect wrote") from None
+    whole = [line for line in lines[:-1] if line.strip()]
+    try:
+        about, *values = [json.loads(line) for line in whole]
+        pairs = tuple(_pair(value) for value in values)
+    except (ValueError, KeyError, TypeError, UsageError) as error:
+        raise FileError(f"{path} holds something else than pairs ({error}); ofa-accuracy collect writes them") from None
+    if not isinstance(about, dict) or "space" not in about:
+        raise FileError(f"{path} does not begin with what its pairs are of; ofa-accuracy collect writes that")
+    return Pairs(about, pairs)
+
+
+def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
+    """A new file, or what one holds that was begun alike. Raises FileError, UsageError."""
+    if not path.exists():
+        _append(path, dict(about))
+        return Pairs(dict(about), ())
+    found = read_pairs(path)
+    changed = [f"{name} {found.about.get(name)}" for name in about if found.about.get(name) != about[name]]
+    if changed:
+        raise UsageError(f"{path} was begun with {', '.join(changed)}; go on with the same, or name another --out")
+    text = path.read_text()
+    if not text.endswith("\n"):  # the last line was being written when it ended
+        path.write_text(text[: text.rfind("\n") + 1])
+    return found
+
+
+def add_pair(path: Path, pair: Pair) -> None:
+    _append(path, {"architecture": pair.architecture.to_json(), "accuracy": pair.accuracy, "halves": pair.halves})
+
+
+def _append(path: Path, value: Mapping[str, Any]) -> None:
+    try:
+        with path.open("a") as file:
+            file.write(json.dumps(value) + "\n")
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}; is its folder there and writable?") from None
+
+
+def _pair(value: Any) -> Pair:
+    accuracy, (first, second) = float(value["accuracy"]), value["halves"]
+    figures = (accuracy, float(first), float(second))
+    if not all(0 <= figure <= 1 for figure in figures):
+        raise ValueError(f"accuracies {figures} that are not between 0 and 1")
+    return Pair(parse_architecture(value["architecture"]), accuracy, figures[1:])
+
+
+def _text(architecture: Architecture) -> str:
+    return json.dumps(architecture.to_json(), sort_keys=True)

@@ -1,0 +1,133 @@
+"""Pairs, and models fitted to them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ofa_nas.accuracy import Mlp, read_members, write_members
+from ofa_nas.accuracy.evaluation import quality
+from ofa_nas.accuracy.pairs import Pair, Pairs, add_pair, begin_pairs, read_pairs
+from ofa_nas.spaces import find_space
+from ofa_tables.errors import FileError, UsageError
+
+TINY = find_space("tiny")
+ABOUT = {"space": "tiny", "data": "digits", "checkpoint": "c0ffee", "images": 5000}
+
+
+def make_pairs(count, noise=0.002, seed=0):
+    """Of networks that are the more accurate the larger they are, which is seen through some noise."""
+    rng = np.random.default_rng(seed)
+    population = TINY.sample_spread(count, rng)
+    truth = 0.6 + 0.05 * np.log(TINY.macs(population) / 1e6)
+    noisy = (truth + noise * rng.standard_normal((3, count))).clip(0, 1)
+    found = zip(TINY.decode(population), *noisy, strict=True)
+    return Pairs(
+        ABOUT, tuple(Pair(network, *map(float, (whole,)), (float(a), float(b))) for network, whole, a, b in found)
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "pairs.jsonl"
+
+
+def written(path, pairs):
+    begin_pairs(path, pairs.about)
+    for pair in pairs.pairs:
+        add_pair(path, pair)
+
+
+def test_pairs_come_back(path):
+    pairs = make_pairs(5)
+    written(path, pairs)
+    assert read_pairs(path) == pairs
+
+
+def test_a_line_that_was_being_written_is_left_out_and_written_again(path):
+    pairs = make_pairs(3)
+    written(path, pairs)
+    path.write_text(path.read_text()[:-20])
+    assert read_pairs(path).pairs == pairs.pairs[:2]
+    assert begin_pairs(path, ABOUT).pairs == pairs.pairs[:2]
+    add_pair(path, pairs.pairs[2])
+    assert read_pairs(path) == pairs
+
+
+def test_pairs_of_another_checkpoint_are_not_gone_on_with(path):
+    begin_pairs(path, ABOUT)
+    with pytest.raises(
+        UsageError, match="was begun with checkpoint c0ffee; go on with the same, or name another --out"
+    ):
+        begin_pairs(path, ABOUT | {"checkpoint": "decade"})
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '{"accuracy": 0.5}', "nonsense", '{"architecture": 3, "accuracy": 1, "halves": [1, 1]}']
+)
+def test_lines_that_are_no_pairs(path, line):
+    begin_pairs(path, ABOUT)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(FileError, match="holds something else than pairs"):
+        read_pairs(path)
+
+
+def test_accuracies_beyond_one(path):
+    written(path, make_pairs(1))
+    path.write_text(path.read_text().replace('"accuracy": 0', '"accuracy": 7'))
+    with pytest.raises(FileError, match="that are not between 0 and 1"):
+        read_pairs(path)
+
+
+def test_a_file_that_does_not_say_what_it_is_of(path):
+    path.write_text(json.dumps({"data": "digits"}) + "\n")
+    with pytest.raises(FileError, match="does not begin with what its pairs are of"):
+        read_pairs(path)
+
+
+def test_a_network_is_held_out_whichever_file_it_is_in():
+    one, other = make_pairs(400), make_pairs(400, seed=1)
+    held_out = {str(pair.architecture) for pair in (*one.pairs, *other.pairs) if pair.is_held_out}
+    learned = {str(pair.architecture) for pair in (*one.pairs, *other.pairs) if not pair.is_held_out}
+    assert not held_out & learned
+    assert 0.05 < len(held_out) / 800 < 0.15
+
+
+def test_what_is_fitted_ranks_networks_that_it_has_not_seen(tmp_path):
+    pytest.importorskip("torch", reason="fitting needs torch")
+    from ofa_nas.accuracy.fit import fit
+
+    pairs = make_pairs(600)
+    members = fit(pairs, TINY, 3, 0, lambda done, total: None)
+    write_members(tmp_path / "a.npz", members)
+    model = Mlp(TINY, read_members(tmp_path / "a.npz"), "a.npz")
+    found = quality(model, pairs.only([pair.is_held_out for pair in pairs.pairs]), TINY)
+    assert found.tau > 0.8
+    assert found.rmse < 0.01
+    assert found.within_95 > 0.6
+    assert found.networks == sum(pair.is_held_out for pair in pairs.pairs)
+
+
+def test_the_same_seed_fits_the_same():
+    pytest.importorskip("torch", reason="fitting needs torch")
+    from ofa_nas.accuracy.fit import fit
+
+    once, again = (fit(make_pairs(120), TINY, 1, 7, lambda done, total: None) for _ in range(2))
+    assert all((one.weight == other.weight).all() for one, other in zip(once[0], again[0], strict=True))
+
+
+def test_too_few_pairs():
+    pytest.importorskip("torch", reason="fitting needs torch")
+    from ofa_nas.accuracy.fit import fit
+
+    with pytest.raises(UsageError, match="20 pairs are too few to fit: 50 are needed"):
+        fit(make_pairs(20), TINY, 1, 0, lambda done, total: None)
+
+
+def test_figures_of_a_model_that_knows_nothing(make_layers):
+    """Inputs of the encoding with all resolutions: kernels and expands of nine blocks, and four sizes."""
+    model = Mlp(TINY, [make_layers(16, seed=seed, inputs=9 * 6 + 4) for seed in range(2)], "random")
+    found = quality(model, make_pairs(200), TINY)
+    assert abs(found.tau) < 0.6
+    assert found.rmse > 0.05
+    assert found.tau_of_halves > 0.8
