@@ -285,7 +285,16 @@ def seeded(seed: int, length: int, scale: float, rows: int = 0, form: str = "") 
     channels come last. ``form`` is one of FORMS. Raises ValueError.
     """
     check_seeded(length, rows, form)
-    values = (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
+    return laid_out(drawn(seed, length, scale), rows, form)
+
+
+def drawn(seed: int, length: int, scale: float) -> "np.ndarray[Any, Any]":
+    """``length`` normally distributed values."""
+    return (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
+
+
+def laid_out(values: "np.ndarray[Any, Any]", rows: int, form: str) -> "np.ndarray[Any, Any]":
+    """Values as a model has them: see ``seeded``."""
     if not rows and not form:
         return values
     matrix = values.reshape(rows or 1, -1)

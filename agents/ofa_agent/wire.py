@@ -6,7 +6,7 @@ The descriptors live in a pool of their own, so that another package's ``health.
 import hashlib
 import pkgutil
 import struct
-from typing import Any, Dict, Iterable, List, NamedTuple, Union
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Union
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -149,6 +149,9 @@ class SeededValues(NamedTuple):
 
 ModelChunk = Union[bytes, SeededValues]
 
+# Gives the values of a weight tensor, float32, from its seed, how many they are, and their standard deviation.
+Source = Callable[[int, int, float], Any]
+
 
 def model_id_of(chunks: Iterable[ModelChunk]) -> str:
     """The content hash that names a model on the wire and in the agent's cache."""
@@ -163,9 +166,14 @@ def model_id_of(chunks: Iterable[ModelChunk]) -> str:
     return digest.hexdigest()
 
 
-def model_bytes(chunks: Iterable[ModelChunk]) -> bytes:
-    """The model file itself."""
-    return b"".join(chunk if isinstance(chunk, bytes) else ops.seeded(*chunk).tobytes() for chunk in chunks)
+def model_bytes(chunks: Iterable[ModelChunk], source: Source = ops.drawn) -> bytes:
+    """The model file itself; ``source`` has its weights, unless told otherwise the random ones that are measured."""
+    return b"".join(chunk if isinstance(chunk, bytes) else _written(chunk, source) for chunk in chunks)
+
+
+def _written(values: SeededValues, source: Source) -> bytes:
+    ops.check_seeded(values.length, values.rows, values.form)
+    return ops.laid_out(source(values.seed, values.length, values.scale), values.rows, values.form).tobytes()
 
 
 def model_messages(model_id: str, chunks: Iterable[ModelChunk], message_bytes: int = 1 << 20) -> List[Message]:

@@ -29,9 +29,12 @@ NEVER_NEGATIVE = ("RELU", "RELU6", "LOGISTIC")
 HALF = {"reduced_precision_support": b"fp16accfp16"}
 
 
-def lower(block: Block, batch: int, precision: str) -> list[ModelChunk]:
-    """The model file in pieces: joined (``wire.model_bytes``) they take and give channels-last values."""
-    graph = graph_of(block, batch)
+def lower(block: Block, batch: int, precision: str, source: wire.Source = ops.drawn) -> list[ModelChunk]:
+    """The model file in pieces: joined (``wire.model_bytes``) they take and give channels-last values.
+
+    ``source`` has the weights, some of which are written out here: join with the same one.
+    """
+    graph = graph_of(block, batch, source)
     if precision == "fp32":
         return model_chunks(graph, "ofa-profile")
     if precision == "fp16":
@@ -42,9 +45,9 @@ def lower(block: Block, batch: int, precision: str) -> list[ModelChunk]:
     raise UsageError(f"runtime tflite has no precision {precision!r}; there are fp32, fp16 and int8")
 
 
-def graph_of(block: Block, batch: int) -> Graph:
+def graph_of(block: Block, batch: int, source: wire.Source = ops.drawn) -> Graph:
     """In single precision."""
-    layers = _Layers(block, batch)
+    layers = _Layers(block, batch, source)
     operators = block.operators
     kept = {operator.value for operator in operators if isinstance(operator, ops.Add | ops.Take)}
     values = [0]
@@ -71,8 +74,9 @@ def _fusible(operator: ops.Operator, following: tuple[ops.Operator, ...]) -> str
 class _Layers:
     """The graph as it grows; weights are numbered as the Block's parameters are."""
 
-    def __init__(self, block: Block, batch: int) -> None:
+    def __init__(self, block: Block, batch: int, source: wire.Source) -> None:
         self.graph = Graph([Tensor("x", (batch, *_channels_last(block.input_shape)))], [])
+        self._source = source
         self._seed = block.seed
         self._parameters = 0
         self._constants: dict[str, int] = {}
@@ -91,6 +95,14 @@ class _Layers:
         self._parameters += 1
         return SeededValues(seed, parameter.size, parameter.scale)
 
+    def values(self, data: ModelChunk) -> "np.ndarray[Any, Any]":
+        """Written out: where no seed can say what becomes of them."""
+        return np.frombuffer(wire.model_bytes([data], self._source), "<f4")
+
+    def transposed(self, data: ModelChunk, shape: Shape) -> bytes:
+        """[out, c, h, w] to [out, h, w, c]."""
+        return self.values(data).reshape(shape).transpose(0, 2, 3, 1).tobytes()
+
     def constant(self, name: str, values: "np.ndarray[Any, Any]") -> int:
         """The same tensor whenever it is asked for by this name."""
         if name not in self._constants:
@@ -107,7 +119,7 @@ class _Layers:
         """A convolution or a linear layer, and the activation behind it."""
         name = weight.name.rpartition(".")[0]
         if function == "hard_sigmoid":
-            bias = (np.frombuffer(wire.model_bytes([bias]), "<f4") + np.float32(3)).tobytes()
+            bias = (self.values(bias) + np.float32(3)).tobytes()
         inputs = [value, self.graph.add(weight), self.graph.add(Tensor(f"{name}.bias", shape[-1:], bias))]
         options["FusedActivationFunction"] = FUSED["relu6" if function == "hard_sigmoid" else function]
         output = self.node(code, inputs, name, shape, **options)
@@ -147,7 +159,7 @@ def _conv(layers: _Layers, conv: ops.Conv, name: str, values: list[int], functio
     elif conv.groups > 1:
         options["grouped"] = True
     parameters = conv.parameters()
-    weight = _conv_weight(conv, layers.seeded(parameters[0]), parameters[0].shape, f"{name}.weight")
+    weight = _conv_weight(layers, conv, parameters[0], f"{name}.weight")
     bias: ModelChunk = layers.seeded(parameters[1]) if conv.bias else bytes(4 * conv.out_channels)
     return layers.weighted(code, value, weight, bias, shape, function, **options)
 
@@ -159,14 +171,14 @@ def _same_is_centred(windows: ops.Conv | ops.MaxPool, height: int, width: int) -
     return all(max(0, missing) // 2 == kernel_size // 2 for missing in lacking)
 
 
-def _conv_weight(conv: ops.Conv, values: SeededValues, shape: Shape, name: str) -> Tensor:
+def _conv_weight(layers: _Layers, conv: ops.Conv, parameter: ops.Parameter, name: str) -> Tensor:
     """[out, in / groups, k, k] to [out, k, k, in / groups], or to [1, k, k, out] where it is depthwise."""
-    out, each, kernel, _ = shape
+    values, (out, each, kernel, _) = layers.seeded(parameter), parameter.shape
     if conv.groups == conv.in_channels > 1:
         return Tensor(name, (1, kernel, kernel, out), values._replace(rows=out))
     if kernel == 1 or each == 1:
         return Tensor(name, (out, kernel, kernel, each), values)
-    return Tensor(name, (out, kernel, kernel, each), _transposed(values, shape))
+    return Tensor(name, (out, kernel, kernel, each), layers.transposed(values, parameter.shape))
 
 
 def _linear(layers: _Layers, linear: ops.Linear, name: str, values: list[int], function: str) -> int:
@@ -175,7 +187,7 @@ def _linear(layers: _Layers, linear: ops.Linear, name: str, values: list[int], f
     data: ModelChunk = layers.seeded(parameters[0])
     if ops.product(size[:-1]) > 1:  # PyTorch flattens with channels first
         height, width, channels = size
-        data = _transposed(data, (linear.out_features, channels, height, width))
+        data = layers.transposed(data, (linear.out_features, channels, height, width))
     weight = Tensor(f"{name}.weight", parameters[0].shape, data)
     bias: ModelChunk = layers.seeded(parameters[1]) if linear.bias else bytes(4 * linear.out_features)
     return layers.weighted("FULLY_CONNECTED", values[-1], weight, bias, (batch, linear.out_features), function)
@@ -263,11 +275,6 @@ def _halved(graph: Graph) -> Graph:
         halved.nodes.append(Node("DEQUANTIZE", (half,), number))
     halved.nodes += graph.nodes
     return halved
-
-
-def _transposed(data: ModelChunk, shape: Shape) -> bytes:
-    """[out, c, h, w] to [out, h, w, c], written out: no seed can say so."""
-    return np.frombuffer(wire.model_bytes([data]), "<f4").reshape(shape).transpose(0, 2, 3, 1).tobytes()
 
 
 def _channels_last(shape: Shape) -> Shape:

@@ -1,0 +1,221 @@
+"""One network out of a supernet, as a file to deploy: what the profiler measures, with trained weights in it.
+
+The file is lowered as for a measurement, and each random weight tensor is replaced by the trained one; batch norm is
+folded into the convolutions. Before it is written it is run on images and held against the supernet. Needs torch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ofa_agent import operators as ops
+from ofa_agent import wire
+from ofa_agent.operators import Block
+from ofa_nas.spaces import Architecture
+from ofa_nas.spaces.space import network_key
+from ofa_nas.supernet import PlainNetwork, Supernet, estimated
+from ofa_nas.training.data import Data, evaluation_batches, loader
+from ofa_nas.training.evaluation import statistics_batches
+from ofa_nas.training.processes import Processes
+from ofa_profiler.lowering import onnx, tflite
+from ofa_tables.errors import OfaError, UnknownName, UsageError
+from ofa_tables.files import replacing
+
+FORMATS = ("onnx", "tflite", "torch")
+# How far logits may lie from the supernet's, relative to the largest of them.
+BOUNDS = {"fp32": 1e-3, "fp16": 2e-2}
+CHECKED, SEED = 64, 7
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Runner = Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """``largest_difference`` from the supernet's logits is relative to the largest of them; ``same_top1`` is the share
+    of images that both name alike. Accuracies, 0…1, are of held-out images; None without data."""
+
+    file: str
+    format: str
+    space: str
+    architecture: Architecture
+    bytes: int
+    macs: int
+    parameters: int
+    largest_difference: float
+    same_top1: float
+    accuracy: float | None
+    supernet_accuracy: float | None
+
+
+def export(
+    supernet: Supernet,
+    architecture: Architecture,
+    format: str,
+    out: Path,
+    data: Data | None,
+    statistics_images: int,
+    images: int,
+    batch: int,
+    precision: str,
+) -> Exported:
+    """Writes ``out`` where the file computes what the supernet does. Raises OfaError where it does not."""
+    if format not in FORMATS:
+        raise UnknownName("format", format, FORMATS)
+    if precision not in BOUNDS or (precision != "fp32" and format != "tflite"):
+        raise UsageError(
+            f"{format} is not exported in {precision}: fp32 is, and fp16 as tflite; int8 takes a converter and real "
+            "data"
+        )
+    with _evaluated(supernet, architecture, data, statistics_images):
+        network = supernet.extract(architecture)
+        content = _content(network, format, batch, precision)
+        runner = _runner(content, format)
+        found = _compared(supernet, architecture, runner, data, images, batch)
+    if found.largest_difference > BOUNDS[precision]:
+        raise OfaError(
+            f"the {format} file differs from the supernet by {found.largest_difference:.2g} of the largest logit, more "
+            f"than the {BOUNDS[precision]:g} that rounding explains; it is not written"
+        )
+    with replacing(out) as file:
+        file.write(content)
+    block = _block(network)
+    return Exported(
+        str(out),
+        format,
+        supernet.space.name,
+        architecture,
+        len(content),
+        block.macs,
+        block.parameters,
+        found.largest_difference,
+        found.same_top1,
+        found.accuracy,
+        found.supernet_accuracy,
+    )
+
+
+def _evaluated(
+    supernet: Supernet, architecture: Architecture, data: Data | None, images: int
+) -> AbstractContextManager[None]:
+    """With statistics of the sub-network's own where there are images to estimate them on."""
+    supernet.eval()
+    if data is None:
+        return nullcontext()
+    one = Processes(0, 1, torch.device("cpu"))
+    statistics = statistics_batches(data.train, images, architecture.resolution_px, 0, one)
+    return estimated(supernet, lambda x: supernet(x, architecture), statistics)
+
+
+def _content(network: PlainNetwork, format: str, batch: int, precision: str) -> bytes:
+    if format == "torch":
+        return _torchscript(network, batch)
+    block, source = _block(network), _weights(network)
+    chunks = onnx.lower(block, batch) if format == "onnx" else tflite.lower(block, batch, precision, source)
+    return wire.model_bytes(chunks, source)
+
+
+def _weights(network: PlainNetwork) -> wire.Source:
+    """The trained tensors, by the seeds that stand for them."""
+    seed = _block(network).seed
+    tensors = {ops.tensor_seed(seed, index): tensor for index, tensor in enumerate(network.folded())}
+    return lambda seed, length, scale: tensors[seed].ravel().astype("<f4")
+
+
+def _block(network: PlainNetwork) -> Block:
+    return ops.concatenate(network_key(network.blocks), network.blocks)
+
+
+def _torchscript(network: PlainNetwork, batch: int) -> bytes:
+    """Needs nothing but torch where it is loaded."""
+    folded = deepcopy(network).fold()
+    with torch.no_grad():
+        traced = torch.jit.freeze(torch.jit.trace(folded, torch.zeros(batch, *network.blocks[0].input_shape)))
+    content = BytesIO()
+    torch.jit.save(traced, content)
+    return content.getvalue()
+
+
+# Running what was made.
+
+
+def _runner(content: bytes, format: str) -> Runner:
+    """From images (batch, 3, px, px) float32 to logits (batch, classes). Raises UsageError without its runtime."""
+    return {"onnx": _onnx_runner, "tflite": _tflite_runner, "torch": _torch_runner}[format](content)
+
+
+def _onnx_runner(content: bytes) -> Runner:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"x": images})[0]
+
+
+def _tflite_runner(content: bytes) -> Runner:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        raise UsageError("a TFLite file is checked by TFLite itself: pip install 'ofa-profile[tflite]'") from None
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(images: Array) -> Array:
+        interpreter.set_tensor(taken["index"], np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        return interpreter.get_tensor(given["index"]).copy()
+
+    return run
+
+
+def _torch_runner(content: bytes) -> Runner:
+    loaded = torch.jit.load(BytesIO(content))
+    return lambda images: loaded(torch.from_numpy(images)).numpy()
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    largest_difference: float
+    same_top1: float
+    accuracy: float | None
+    supernet_accuracy: float | None
+
+
+@torch.no_grad()
+def _compared(
+    supernet: Supernet, architecture: Architecture, runner: Runner, data: Data | None, images: int, batch: int
+) -> _Comparison:
+    """On held-out images, or on random ones."""
+    expected, found, truth = [], [], []
+    for pixels, labels in _images(architecture.resolution_px, data, images, batch):
+        expected.append(supernet(torch.from_numpy(pixels), architecture).numpy())
+        found.append(runner(pixels))
+        truth.append(labels)
+    ours, theirs, labels = np.concatenate(found), np.concatenate(expected), np.concatenate(truth)
+    accuracies: Sequence[float | None] = (None, None)
+    if data is not None:
+        accuracies = [float((logits.argmax(1) == labels).mean()) for logits in (ours, theirs)]
+    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    same = float((ours.argmax(1) == theirs.argmax(1)).mean())
+    return _Comparison(difference, same, *accuracies)
+
+
+def _images(px: int, data: Data | None, count: int, batch: int) -> Iterator[tuple[Array, Array]]:
+    """(images, labels), whole batches alone: deployed models take no others."""
+    if data is None:
+        rng = np.random.default_rng(SEED)
+        for _ in range(-(-CHECKED // batch)):
+            yield rng.standard_normal((batch, 3, px, px)).astype(np.float32), np.zeros(batch, dtype=np.int64)
+        return
+    held_out = data.held_out.subset(range(min(max(count, batch), len(data.held_out))))
+    for draws in evaluation_batches(held_out, px=px, batch_size=batch):
+        if len(draws) == batch:
+            (found,) = loader(held_out, [draws])
+            yield found.images.contiguous().numpy(), found.labels.numpy()

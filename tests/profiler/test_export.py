@@ -1,0 +1,124 @@
+"""A network out of a supernet, in files that others run."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+torch = pytest.importorskip("torch", reason="supernets need torch")
+
+from ofa_nas.spaces import find_space, parse_architecture  # noqa: E402
+from ofa_nas.supernet import Supernet, save_supernet  # noqa: E402
+from ofa_profiler.commands.export import command  # noqa: E402
+from ofa_tables.errors import FileError, OfaError, UnknownName, UsageError  # noqa: E402
+
+ARCHITECTURES = {
+    "tiny": {"ks": [3, 5, 7] * 3, "e": [2, 3, 4] * 3, "d": [1, 3, 2], "r": 28},
+    "ofa-mbv3-w1.0": {"ks": [3, 5, 7, 3] * 5, "e": [3, 4, 6, 3] * 5, "d": [2, 3, 4, 2, 3], "r": 128},
+    "ofa-proxyless-w1.3": {"ks": [3, 5, 7] * 7, "e": [3, 4, 6] * 7, "d": [2, 3, 4, 2, 3, 1], "r": 128},
+}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Random weights, running statistics and matrices."""
+
+    def make(space="tiny", classes=None):
+        torch.manual_seed(0)
+        supernet = Supernet(find_space(space), classes)
+        with torch.no_grad():
+            for name, tensor in supernet.state_dict().items():
+                if name.endswith(("running_mean", "bn.bias", "matrix")):
+                    tensor += 0.1 * torch.randn_like(tensor)
+                elif name.endswith(("running_var", "bn.weight")):
+                    tensor.uniform_(0.5, 1.5)
+        save_supernet(tmp_path / f"{space}.pth", supernet)
+        return tmp_path / f"{space}.pth"
+
+    return make
+
+
+@pytest.fixture
+def export(tmp_path):
+    def run(path, format="onnx", *more, space="tiny", architecture=None, out=None):
+        if format == "tflite":
+            pytest.importorskip("ai_edge_litert", reason="TFLite is not installed")
+        chosen = json.dumps(architecture or ARCHITECTURES[space])
+        arguments = ["--checkpoint", path, "--architecture", chosen, "--format", format, *more]
+        out = out or tmp_path / f"net.{format}"
+        arguments += ["--out", out, "--json"]
+        result = CliRunner().invoke(command, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False)
+        return json.loads(result.stdout.splitlines()[-1]), out
+
+    return run
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "torch"])
+@pytest.mark.parametrize("space", ARCHITECTURES)
+def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, format):
+    told, path = export(checkpoint(space), format, space=space)
+    assert told["largest_difference"] < 1e-4
+    assert told["same_top1"] == 1
+    assert told["accuracy"] is None
+    assert told["bytes"] == path.stat().st_size > 4 * told["parameters"]
+    network = find_space(space).network_blocks(parse_architecture(ARCHITECTURES[space]))
+    assert told["macs"] == sum(block.macs for block in network)
+
+
+def test_half_precision(checkpoint, export):
+    told, path = export(checkpoint(), "tflite", "--precision", "fp16")
+    assert 1e-6 < told["largest_difference"] < 2e-2
+    assert path.stat().st_size < 0.7 * 4 * told["parameters"]
+
+
+def test_batches_and_other_classes(checkpoint, export):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    _, path = export(checkpoint(classes=3), "onnx", "--batch", "4")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"x": np.zeros((4, 3, 28, 28), np.float32)})
+    assert logits.shape == (4, 3)
+
+
+def test_with_data_its_batch_norm_is_its_own(checkpoint, export):
+    pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
+    told, _ = export(checkpoint(), "onnx", "--data", "digits", "--statistics-images", "200", "--images", "100")
+    assert told["accuracy"] == told["supernet_accuracy"]
+    without, _ = export(checkpoint(), "onnx")
+    assert without["accuracy"] is None
+
+
+def test_a_file_that_computes_something_else_is_not_written(checkpoint, export, tmp_path, monkeypatch):
+    from ofa_profiler import export as module
+
+    monkeypatch.setattr(module, "_weights", lambda network: lambda seed, length, scale: np.full(length, 0.1, "<f4"))
+    with pytest.raises(
+        OfaError, match=r"the onnx file differs from the supernet by .* of the largest logit, more than"
+    ):
+        export(checkpoint())
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_an_unknown_format(checkpoint, export):
+    with pytest.raises(UnknownName, match="no format is called 'onxx'; did you mean onnx"):
+        export(checkpoint(), "onxx")
+
+
+def test_int8(checkpoint, export):
+    with pytest.raises(UsageError, match="tflite is not exported in int8: fp32 is, and fp16 as tflite; int8 takes a"):
+        export(checkpoint(), "tflite", "--precision", "int8")
+
+
+def test_an_architecture_of_another_space(checkpoint, export):
+    with pytest.raises(UsageError, match="an architecture of tiny needs 3 entries in 'd', this one has 5"):
+        export(checkpoint(), architecture=ARCHITECTURES["ofa-mbv3-w1.0"])
+
+
+def test_no_checkpoint(export, tmp_path):
+    with pytest.raises(FileError, match=r"cannot read .*none\.pth: No such file or directory"):
+        export(tmp_path / "none.pth")
+
+
+def test_no_folder(checkpoint, export, tmp_path):
+    with pytest.raises(FileError, match="there is no folder"):
+        export(checkpoint(), out=tmp_path / "none" / "a.onnx")
