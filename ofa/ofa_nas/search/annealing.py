@@ -1,11 +1,12 @@
 """The default method: simulated annealing of many networks side by side, then a climb from where they end.
 
 Each chain proposes to draw one place of its network anew (a block's kernel size and expand ratio, a depth, the
-resolution). What is beyond the limits takes that back, or keeps it and takes other genes from the smallest network, as
-few as bring it within: so chains move along the limits, where the best networks are. A worse network is accepted with
-the probability exp(difference / temperature) (Kirkpatrick et al., Science 1983); the temperature falls from what one
-change usually makes to a small part of it. Now and then the worst chains are given up for copies of the best. The ends
-are polished (``polish.py``) with the rest of the budget, and where that leaves some, it begins anew.
+resolution), or several at once. What is beyond the limits takes that back, or keeps it and takes other genes from the
+smallest network, as few as bring it within: so chains move along the limits, where the best networks are. A worse
+network is accepted with the probability exp(difference / temperature) (Kirkpatrick et al., Science 1983); the
+temperature falls from what one change usually makes to a small part of it. Now and then the worst chains are given up
+for copies of the best. The ends are polished (``polish.py``) with the rest of the budget, and where that leaves some,
+it begins anew.
 
 Several limits are searched at once, each by chains of its own, which take over what others have found.
 """
@@ -20,7 +21,10 @@ from ofa_nas.spaces.space import Population
 
 # Temperatures, in parts of what one change makes in the median.
 HOT, COLD = 1.0, 0.05
-POLISH, MOST_POLISH = 0.15, 10_000  # of the budget, and evaluations
+POLISH, MOST_POLISH = 0.3, 15_000  # of the budget, and evaluations
+# So large a share of the proposals changes each place with this chance: under a tight limit the best networks differ in
+# several depths at once, and what lies between them is worse.
+SEVERAL, CHANCE = 0.6, 0.08
 # So large a share of what is beyond a limit keeps its change, and pays for it elsewhere.
 COMPENSATED = 0.5
 # Every so many steps, so large a share of a limit's chains, the worst, go on from the best of all that fit.
@@ -57,7 +61,8 @@ def _anneal(run: Run) -> Known:
             break
         compensated = run.rng.random(count) < COMPENSATED
         anchors = Population(np.where(compensated, smallest, here.population.genes))
-        proposed = variation.neighbours(here.population)
+        one, several = variation.neighbours(here.population), variation.mutants(here.population, CHANCE, CHANCE)
+        proposed = Population(np.where(run.rng.random(count) < SEVERAL, several.genes, one.genes))
         changed = proposed.genes != here.population.genes
         there = run.look_up(variation.repaired(proposed, anchors, limits, changed))
         gain = there.accuracy - here.accuracy

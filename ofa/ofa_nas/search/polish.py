@@ -13,7 +13,7 @@ from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
-PAIRS = 100
+PAIRS = 400
 
 
 def polish(run: Run, problem: Problem, here: Known) -> Known:
