@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from ofa_nas.training.cost import EnergyMeter, cost_of
+
+
+@pytest.fixture
+def rapl(tmp_path):
+    """Two packages, and a part of one, which counts in it already."""
+
+    def write(**microjoules):
+        for name, value in microjoules.items():
+            folder = tmp_path / name.replace("_", ":").replace("intel:rapl", "intel-rapl")
+            folder.mkdir(exist_ok=True)
+            (folder / "energy_uj").write_text(f"{value}\n")
+            (folder / "max_energy_range_uj").write_text("10000000\n")
+        return tmp_path
+
+    return write
+
+
+def meter(folder):
+    return EnergyMeter(torch.device("cpu"), folder)
+
+
+def test_packages_are_summed_and_their_parts_are_not(rapl):
+    counting = meter(rapl(intel_rapl_0=1_000_000, intel_rapl_1=0, intel_rapl_0_0=0))
+    rapl(intel_rapl_0=3_000_000, intel_rapl_1=500_000, intel_rapl_0_0=9_000_000)
+    assert counting() == pytest.approx(2.5)
+    assert counting() == pytest.approx(2.5)
+
+
+def test_a_counter_that_began_anew(rapl):
+    counting = meter(rapl(intel_rapl_0=9_000_000))
+    rapl(intel_rapl_0=1_000_000)
+    assert counting() == pytest.approx(2.0)
+
+
+def test_no_meter(tmp_path):
+    assert meter(tmp_path)() is None
+
+
+def test_what_a_run_cost():
+    cost = cost_of(seconds=7200, joules=3.6e6, devices=2, networks=10, one_network_s=3600)
+    assert (cost.device_hours, cost.energy_kwh, cost.co2_grams) == (4, 1, 480)
+    assert cost.one_by_one_hours == 20
+    unknown = cost_of(3600, None, 1, 5, None)
+    assert (unknown.energy_kwh, unknown.co2_grams, unknown.one_by_one_hours) == (None, None, None)

@@ -1,0 +1,129 @@
+"""One step of training, and what it is made of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ofa_nas.spaces import Architecture, find_space
+from ofa_nas.supernet import Supernet
+from ofa_nas.supernet.batch_norm import BatchNorm
+from ofa_nas.training.data import Batch
+from ofa_nas.training.learner import Learner
+from ofa_nas.training.options import Options
+from ofa_nas.training.processes import Processes
+
+TINY = find_space("tiny")
+ALONE = Processes(0, 1, torch.device("cpu"))
+ARCHITECTURES = TINY.decode(TINY.sample(4, np.random.default_rng(0), [28]))
+LARGEST = TINY.decode(TINY.sample_spread(400, np.random.default_rng(0), [28]))[0]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def make_learner():
+    def make(dropout=0.0, **options):
+        torch.manual_seed(0)
+        return Learner(Supernet(TINY, dropout=dropout), Options("tiny", "digits", out=Path("."), **options), ALONE)
+
+    return make
+
+
+def batch(count=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, 28, 28, generator=generator)
+    return Batch(images, torch.randint(0, 10, (count,), generator=generator), ())
+
+
+def weights(learner):
+    return torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()])
+
+
+def step(learner, count=1, rate=0.1):
+    return learner.step(batch(), ARCHITECTURES[:count], rate, (0, 0))
+
+
+def test_the_loss_falls(make_learner):
+    learner = make_learner()
+    learner.begin()
+    losses = [step(learner, 2) for _ in range(12)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_loss_that_is_not_finite_updates_nothing(make_learner):
+    learner = make_learner()
+    learner.begin()
+    before = weights(learner)
+    broken = batch()._replace(images=torch.full((16, 3, 28, 28), float("nan")))
+    assert not np.isfinite(learner.step(broken, ARCHITECTURES[:1], 0.1, (0, 0)))
+    assert torch.equal(weights(learner), before)
+
+
+def test_what_no_sub_network_used_does_not_move(make_learner):
+    learner = make_learner()
+    learner.begin()
+    smallest = Architecture({"ks": (3,) * 9, "e": (2,) * 9, "d": (1,) * 3}, 28)
+    unused = learner.model.blocks[3].conv.point_linear.conv.conv.weight  # the third block of the first stage
+    before = unused.detach().clone()
+    learner.step(batch(), [smallest], 0.1, (0, 0))
+    assert torch.equal(unused, before)
+    assert unused.grad is None
+
+
+def test_the_teachers_word_is_learned_from_and_the_teacher_stays_as_it_is(make_learner):
+    learner = make_learner()
+    learner.begin()
+    alone = step(learner)
+    learner.learn_from(LARGEST)
+    before = {name: tensor.clone() for name, tensor in learner.teacher.state_dict().items()}
+    assert step(learner) > alone + 0.5  # two losses are added
+    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.teacher.state_dict().items())
+
+
+def test_the_average_of_weights(make_learner):
+    learner = make_learner(ema=0.5)
+    learner.begin()
+    start = weights(learner)
+    step(learner)
+    moved = weights(learner)
+    learner.take_average()
+    assert torch.allclose(weights(learner), (start + moved) / 2, atol=1e-7)
+
+
+@pytest.mark.parametrize("precision", ["bf16"])
+def test_half_precision_learns_too(make_learner, precision):
+    learner = make_learner(precision=precision)
+    learner.begin()
+    losses = [step(learner, 2) for _ in range(12)]
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_same_seed_drops_the_same_and_another_one_does_not(make_learner):
+    def losses(seed):
+        learner = make_learner(dropout=0.5)
+        learner.begin()
+        return learner.step(batch(), ARCHITECTURES[:1], 0.1, (0, seed))
+
+    assert losses(1) == losses(1) != losses(2)
+
+
+def test_statistics_over_all_processes_are_those_of_one(make_learner):
+    """In double precision: outputs, gradients and running statistics are torch's own."""
+    x = torch.randn(8, 5, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 + 2
+    found = []
+    for moments in (None, lambda v: (*torch.var_mean(v, (0, 2, 3), correction=0)[::-1], v.numel() // v.shape[1])):
+        norm = BatchNorm(7).double().train()
+        norm.moments = moments
+        values = x.clone().requires_grad_()
+        (norm(values) ** 3).sum().backward()
+        found.append((values.grad, norm.weight.grad, norm.running_mean, norm.running_var))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
