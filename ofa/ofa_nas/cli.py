@@ -34,8 +34,12 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value))
 
 
-def run(command: click.Command) -> Callable[[], None]:
-    """The entry point of a command: one clear line and an exit code for every failure, never a traceback."""
+KEPT = "what was measured is kept, the same command goes on from there"
+
+
+def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
+    """The entry point of a command: one clear line and an exit code for every failure, never a traceback. ``kept`` is
+    what an interrupted one says."""
 
     def main() -> None:
         try:
@@ -48,7 +52,7 @@ def run(command: click.Command) -> Callable[[], None]:
             console.print(f"[bold red]error:[/] {escape(str(error))}")
             code = error.exit_code
         except (KeyboardInterrupt, click.Abort):
-            console.print("interrupted; what was measured is kept, the same command goes on from there")
+            console.print(f"interrupted; {kept}")
             code = 130
         except BrokenPipeError:  # the reader of our output went away
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

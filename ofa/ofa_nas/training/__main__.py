@@ -18,7 +18,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     epilog=example(
         "ofa-train --space tiny --data fashion-mnist --recipe progressive --epochs-scale 0.02 --out run",
         "ofa-train --space tiny --data digits --recipe progressive --table laptop.lut --max-latency-ms 0.3 --out run",
-        "torchrun --nproc-per-node 8 -m ofa_nas.training --space ofa-mbv3-w1.0 --data imagenet --recipe compound",
+        "torchrun --nproc-per-node 8 -m ofa_nas.training --space ofa-mbv3-w1.0 --data imagenet --workers 8",
     ),
 )
 @click.option("--space", required=True, help="What to train, e.g. tiny or ofa-mbv3-w1.0.")
@@ -62,7 +62,7 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
     """Train the supernet of SPACE, and tell how accurate its sub-networks are.
 
     OUT holds supernet.pth (as published), state.pth (for --resume), epochs.csv, evaluations.csv and, with --table, the
-    curve of accuracy over milliseconds. Ctrl-C loses what was trained since the last epoch or checkpoint.
+    curve of accuracy over milliseconds. Ctrl-C loses what was trained since the last epoch or checkpoint; --resume goes on.
     """
     try:
         import torch
@@ -108,6 +108,7 @@ def _summary(options: Any, trained: Any) -> dict[str, Any]:
         "images_per_second": round(trained.images_per_second, 1),
         "held_out": listed(trained.held_out),
         "test": listed(trained.test),
+        "broken_images": trained.broken,
         "cost": trained.cost.to_json(),
     }
 
@@ -117,6 +118,8 @@ def _print(trained: Any) -> None:
     for held_out, test in zip(trained.held_out, trained.test, strict=True):
         latency = "" if test.predicted_ms is None else f"{test.predicted_ms:.3f} ms  "
         answer.print(f"  network {test.label}  {latency}{held_out.accuracy:.2%} held out  {test.accuracy:.2%} test")
+    if trained.broken:
+        answer.print(f"{trained.broken} images could not be decoded; others stood in their places")
     cost = trained.cost
     energy = "no energy meter can be read here"
     if cost.energy_kwh is not None:
@@ -130,7 +133,7 @@ def _print(trained: Any) -> None:
         )
 
 
-main = run(command)
+main = run(command, "the last epoch or checkpoint is kept, --resume goes on from there")
 
 if __name__ == "__main__":
     main()

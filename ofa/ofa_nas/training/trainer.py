@@ -30,7 +30,7 @@ STATE, SUPERNET, NETWORK = "state.pth", "supernet.pth", "network.pth"
 @dataclass(frozen=True)
 class Trained:
     """``held_out`` and ``test`` are the followed sub-networks' accuracies at the end, on either set of images; ``loss``
-    is the last epoch's."""
+    is the last epoch's, ``broken`` how many images could not be decoded."""
 
     path: str
     epochs: int
@@ -38,6 +38,7 @@ class Trained:
     images_per_second: float
     held_out: list[Evaluated]
     test: list[Evaluated]
+    broken: int
     cost: Cost
 
 
@@ -160,7 +161,10 @@ class Trainer:
             self.log.evaluations(plan.epochs - 1, "end", held_out)
         one_network_s = progress.first_stage_s or clock.seconds() * plan.work(plan.stages[:1]) / plan.work()
         cost = cost_of(clock.seconds(), clock.joules(), self.processes.world, len(plan.followed), one_network_s)
-        return Trained(self._save(), plan.epochs, progress.loss, progress.images_per_second, held_out, test, cost)
+        broken = len(self.broken.paths)
+        return Trained(
+            self._save(), plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost
+        )
 
     def _save(self) -> str:
         """What was trained, for others to use."""
