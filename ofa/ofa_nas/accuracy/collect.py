@@ -1,5 +1,7 @@
 """Accuracies of many sub-networks of a trained supernet. Needs torch."""
 
+import itertools
+import json
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ofa_nas.accuracy.pairs import Pair, Pairs, add_pair, begin_pairs
+from ofa_nas.accuracy.pairs import Pair, Pairs, add_pair, begin_pairs, read_pairs
 from ofa_nas.spaces import Architecture, Population, Space
 from ofa_nas.supernet import Supernet, estimated
 from ofa_nas.training.data import Data, evaluation_batches, loader
@@ -38,56 +40,67 @@ def networks_to_collect(
 
 
 def collect(
-    supernet: Supernet,
-    data: Data,
+    evaluate: Callable[[Architecture], Pair],
     networks: list[Architecture],
     out: Path,
     about: dict[str, object],
     processes: Processes,
-    images: int | None,
-    statistics_images: int,
     progress: Progress,
 ) -> Pairs:
-    """Evaluates each on ``images`` of the held-out ones (None: all), with batch-norm statistics of its own; adds each
-    pair to ``out`` as it comes, and leaves out those that are there already."""
-    begun = begin_pairs(out, about) if processes.is_first else None
-    known = set(processes.from_first([str(pair.architecture.to_json()) for pair in begun.pairs] if begun else None))
-    waiting = [network for network in networks if str(network.to_json()) not in known]
-    kept = data.held_out.subset(range(min(images or len(data.held_out), len(data.held_out))))
-    alone = Processes(0, 1, processes.device)
-
-    @lru_cache(maxsize=1)
-    def prepared(px: int) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]] | None]:
-        statistics = statistics_batches(data.train, statistics_images, px, 0, alone)
-        small = len(kept) * 3 * px * px * 4 <= KEPT_BYTES
-        return statistics, list(_batches(px)) if small else None
-
-    def _batches(px: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in loader(kept, evaluation_batches(kept, px=px, batch_size=BATCH)):
-            yield batch.images.to(processes.device), batch.labels.to(processes.device)
-
-    def evaluate(network: Architecture) -> Pair:
-        statistics, batches = prepared(network.resolution_px)
-        forward: Callable[[Tensor], Tensor] = lambda x: supernet(x, network)  # noqa: E731
-        with estimated(supernet, forward, statistics):
-            plain = supernet.extract(network).fold().to(processes.device, memory_format=torch.channels_last)
-        with torch.inference_mode():
-            found = batches if batches is not None else _batches(network.resolution_px)
-            hits = torch.cat([plain(x).argmax(1) == labels for x, labels in found]).float().cpu()
-        return Pair(network, float(hits.mean()), (float(hits[::2].mean()), float(hits[1::2].mean())))
-
+    """Evaluates each network, by turns among the processes, and adds its pair to ``out`` as it comes; those that are
+    there already are not evaluated again."""
+    begun = begin_pairs(out, about).pairs if processes.is_first else ()
+    known = set(processes.from_first([_name(pair.architecture) for pair in begun]))
+    waiting = [network for network in networks if _name(network) not in known]
     done = len(networks) - len(waiting)
     progress(done, len(networks))
     for start in range(0, len(waiting), processes.world):
         own = waiting[start : start + processes.world][processes.rank : processes.rank + 1]
-        for pairs in processes.gathered([evaluate(network) for network in own]):
-            for pair in pairs:
-                done += 1
-                if processes.is_first:
-                    add_pair(out, pair)
+        for pair in itertools.chain(*processes.gathered([evaluate(network) for network in own])):
+            if processes.is_first:
+                add_pair(out, pair)
+            done += 1
         progress(done, len(networks))
     processes.wait()
-    return begin_pairs(out, about)
+    return read_pairs(out)
+
+
+class Evaluator:
+    """Top-1 of a supernet's sub-networks on the first ``images`` of the held-out ones, each with batch-norm statistics
+    of its own. Networks of one resolution had better follow each other: their images are decoded once."""
+
+    def __init__(
+        self, supernet: Supernet, data: Data, images: int, statistics_images: int, device: torch.device
+    ) -> None:
+        self._supernet, self._data = supernet, data
+        self._held_out = data.held_out.subset(range(min(images, len(data.held_out))))
+        self._statistics_images = statistics_images
+        self._alone = Processes(0, 1, device)  # each process evaluates networks of its own
+        self._prepared = lru_cache(maxsize=1)(self._prepare)
+
+    def __call__(self, network: Architecture) -> Pair:
+        statistics, batches = self._prepared(network.resolution_px)
+        with estimated(self._supernet, lambda x: self._supernet(x, network), statistics):
+            plain = self._supernet.extract(network).fold()
+        plain = plain.to(self._alone.device, memory_format=torch.channels_last)
+        with torch.inference_mode():
+            found = self._batches(network.resolution_px) if batches is None else batches
+            hits = torch.cat([plain(images).argmax(1) == labels for images, labels in found]).float().cpu()
+        return Pair(network, float(hits.mean()), (float(hits[::2].mean()), float(hits[1::2].mean())))
+
+    def _prepare(self, px: int) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]] | None]:
+        """Batches for the statistics, and those to evaluate on; None where they would not fit into memory."""
+        statistics = statistics_batches(self._data.train, self._statistics_images, px, 0, self._alone)
+        fits = len(self._held_out) * 3 * px * px * 4 <= KEPT_BYTES
+        return statistics, list(self._batches(px)) if fits else None
+
+    def _batches(self, px: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in loader(self._held_out, evaluation_batches(self._held_out, px=px, batch_size=BATCH)):
+            yield batch.images.to(self._alone.device), batch.labels.to(self._alone.device)
+
+
+def _name(network: Architecture) -> str:
+    return json.dumps(network.to_json(), sort_keys=True)
 
 
 def _evenly(latencies_ms: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -62,7 +62,7 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
     """Train the supernet of SPACE, and tell how accurate its sub-networks are.
 
     OUT holds supernet.pth (as published), state.pth (for --resume), epochs.csv, evaluations.csv and, with --table, the
-    curve of accuracy over milliseconds. Ctrl-C loses what was trained since the last epoch or checkpoint; --resume goes on.
+    curve of accuracy over milliseconds. After Ctrl-C --resume goes on from the last epoch or checkpoint.
     """
     try:
         import torch

@@ -70,8 +70,8 @@ def collect(
     Batch norm's statistics are estimated anew for each. Each pair is kept as it comes.
     """
     torch = _torch()
+    from ofa_nas.accuracy.collect import Evaluator, networks_to_collect
     from ofa_nas.accuracy.collect import collect as carry_out
-    from ofa_nas.accuracy.collect import networks_to_collect
     from ofa_nas.supernet import load_supernet
     from ofa_nas.training.data import open_data
     from ofa_nas.training.processes import processes
@@ -93,7 +93,8 @@ def collect(
             "images": min(images, len(data.held_out)),
         }
         with _bar("evaluating networks", found.is_first) as progress:
-            pairs = carry_out(supernet, data, chosen, out, about, found, images, statistics_images, progress)
+            evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
+            pairs = carry_out(evaluate, chosen, out, about, found, progress)
         if not found.is_first:
             return
     accuracies = pairs.accuracies

@@ -1,0 +1,74 @@
+"""Real collections, of a supernet with random weights, on scikit-learn's digits."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="supernets need torch")
+pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
+
+from ofa_nas.accuracy.collect import networks_to_collect  # noqa: E402
+from ofa_nas.accuracy.pairs import read_pairs  # noqa: E402
+from ofa_nas.spaces import find_space  # noqa: E402
+from ofa_nas.supernet import Supernet, save_supernet  # noqa: E402
+
+TINY = find_space("tiny")
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+def collect(tmp_path):
+    torch.manual_seed(0)
+    save_supernet(tmp_path / "supernet.pth", Supernet(TINY))
+
+    def run(*more, out="pairs.jsonl", processes=1):
+        start = [sys.executable, "-m"]
+        if processes > 1:
+            start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+        arguments = ["--checkpoint", tmp_path / "supernet.pth", "--data", "digits", "--images", "60", "--threads", "1"]
+        arguments += ["--statistics-images", "50", "--networks", "6", *more, "--out", tmp_path / out]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [*start, "ofa_profiler.commands.accuracy", "collect", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        return read_pairs(tmp_path / out)
+
+    return run
+
+
+def test_a_collection_goes_on_where_it_stopped_and_processes_share_it(collect, tmp_path):
+    whole = collect()
+    assert len({str(pair.architecture) for pair in whole.pairs}) == 6
+    assert whole.about["images"] == 60
+    for pair in whole.pairs:
+        assert pair.accuracy == pytest.approx(np.mean(pair.halves), abs=1e-6)
+    text = (tmp_path / "pairs.jsonl").read_text()
+    (tmp_path / "pairs.jsonl").write_text("".join(text.splitlines(keepends=True)[:3]) + '{"architecture": {"ks"')
+    assert collect() == whole
+    assert collect(out="shared.jsonl", processes=2) == whole
+
+
+def test_networks_are_different_and_in_the_order_of_their_resolutions():
+    networks = networks_to_collect(TINY, 300, TINY.resolutions_px, None, 0)
+    assert len({str(network) for network in networks}) == 300
+    sizes = [network.resolution_px for network in networks]
+    assert sizes == sorted(sizes)
+    assert set(sizes) == set(TINY.resolutions_px)
+    macs = TINY.macs(TINY.encode(networks))
+    assert macs.max() > 5 * macs.min()
+
+
+def test_with_a_table_they_are_even_over_latency(make_latency):
+    latency = make_latency("tiny", TINY.resolutions_px)
+    networks = networks_to_collect(TINY, 200, TINY.resolutions_px, latency, 0)
+    counts, _ = np.histogram(latency.predict(TINY.encode(networks)), bins=10)
+    assert len(networks) == 200
+    assert counts.min() >= 0.04 * 200
