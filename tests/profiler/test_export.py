@@ -20,6 +20,14 @@ ARCHITECTURES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """Random weights, running statistics and matrices."""

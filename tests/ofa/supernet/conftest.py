@@ -7,6 +7,14 @@ from ofa_nas.spaces import find_space  # noqa: E402
 from ofa_nas.supernet import Supernet  # noqa: E402
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def make_supernet():
     """With running statistics and kernel matrices that are not what they start as."""
