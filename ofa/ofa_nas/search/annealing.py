@@ -21,7 +21,7 @@ from ofa_nas.spaces.space import Population
 
 # Temperatures, in parts of what one change makes in the median.
 HOT, COLD = 1.0, 0.05
-POLISH, MOST_POLISH = 0.3, 15_000  # of the budget, and evaluations
+POLISH, MOST_POLISH = 0.3, 40_000  # of the budget, and evaluations
 # So large a share of the proposals changes each place with this chance: under a tight limit the best networks differ in
 # several depths at once, and what lies between them is worse.
 SEVERAL, CHANCE = 0.6, 0.08
