@@ -1,7 +1,7 @@
 """The default method: simulated annealing of many networks side by side, then a climb from where they end.
 
 Each chain proposes to draw one place of its network anew (a block's kernel size and expand ratio, a depth, the
-resolution), or several at once. What is beyond the limits takes that back, or keeps it and takes other genes from the
+resolution), or several at once, or, the more often the colder it is, to take some from another chain. What is beyond the limits takes that back, or keeps it and takes other genes from the
 smallest network, as few as bring it within: so chains move along the limits, where the best networks are. A worse
 network is accepted with the probability exp(difference / temperature) (Kirkpatrick et al., Science 1983); the
 temperature falls from what one change usually makes to a small part of it. Now and then the worst chains are given up
@@ -24,7 +24,9 @@ HOT, COLD = 1.0, 0.05
 POLISH, MOST_POLISH = 0.3, 40_000  # of the budget, and evaluations
 # So large a share of the proposals changes each place with this chance: under a tight limit the best networks differ in
 # several depths at once, and what lies between them is worse.
-SEVERAL, CHANCE = 0.6, 0.08
+SEVERAL, CHANCE = 0.5, 0.08
+# At the end, so large a share takes places from another chain, at most half of them: sooner, chains would become alike.
+MATED = 0.3
 # So large a share of what is beyond a limit keeps its change, and pays for it elsewhere.
 COMPENSATED = 0.5
 # Every so many steps, so large a share of a limit's chains, the worst, go on from the best of all that fit.
@@ -61,8 +63,7 @@ def _anneal(run: Run) -> Known:
             break
         compensated = run.rng.random(count) < COMPENSATED
         anchors = Population(np.where(compensated, smallest, here.population.genes))
-        one, several = variation.neighbours(here.population), variation.mutants(here.population, CHANCE, CHANCE)
-        proposed = Population(np.where(run.rng.random(count) < SEVERAL, several.genes, one.genes))
+        proposed = _proposed(run, variation, here.population, MATED * step / steps)
         changed = proposed.genes != here.population.genes
         there = run.look_up(variation.repaired(proposed, anchors, limits, changed))
         gain = there.accuracy - here.accuracy
@@ -75,6 +76,17 @@ def _anneal(run: Run) -> Known:
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
     return here
+
+
+def _proposed(run: Run, variation: Variation, here: Population, mated: float) -> Population:
+    """Of each chain's network another; a share ``mated`` of them from two chains' networks."""
+    genes, kind = variation.neighbours(here).genes, run.rng.random(len(here))
+    several = np.flatnonzero(kind < SEVERAL)
+    genes[:, several] = variation.mutants(here[several], CHANCE, CHANCE).genes
+    pairs = np.flatnonzero(kind >= 1 - mated)
+    mates = here[run.rng.integers(len(here), size=len(pairs))]
+    genes[:, pairs] = variation.mixed(here[pairs], mates, run.rng.uniform(0, 0.5, len(pairs))).genes
+    return Population(genes)
 
 
 def _selected(run: Run, here: Known) -> Known:

@@ -56,6 +56,9 @@ class Known:
 
     def best(self, count: int) -> "Known":
         """The ``count`` most accurate, the best first; of equals the one with the smaller price."""
+        if len(self) > count == 1:  # without sorting all
+            equals = np.flatnonzero(self.accuracy == self.accuracy.max())
+            return self[equals[[int(np.argmin(self.prices[0, equals]))]]]
         return self[np.lexsort((self.prices[0], -self.accuracy))[:count]]
 
     @staticmethod
@@ -122,7 +125,8 @@ class Ledger:
 
     def _fresh(self, population: Population, prices: FloatArray, hashes: list[int], most: int | None) -> Candidates:
         """The first ``most`` that were not met before; they are from now on."""
-        first = {number: at for at, number in reversed(list(enumerate(hashes))) if number not in self._where}
+        met = self._where
+        first = {number: at for at, number in reversed(list(enumerate(hashes))) if number not in met}
         fresh = sorted(first.values())[:most]
         self._where.update((hashes[at], -1) for at in fresh)
         if len(fresh) == len(hashes):

@@ -43,6 +43,11 @@ class Variation:
         chances[-1] = resolution_chance
         return self._drawn_anew(parents, (self._rng.random((self._places, len(parents))) < chances)[self._place_of])
 
+    def mixed(self, first: Population, second: Population, chances: FloatArray) -> Population:
+        """Each place from the second of two parents with the pair's chance (N,), else from the first."""
+        where = (self._rng.random((self._places, len(first))) < chances)[self._place_of]
+        return Population(np.where(where, second.genes, first.genes))
+
     def crossovers(self, first: Population, second: Population) -> Population:
         """Each gene from one of two parents."""
         return Population(np.where(self._rng.random(first.genes.shape) < 0.5, first.genes, second.genes))

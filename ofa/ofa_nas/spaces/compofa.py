@@ -1,7 +1,7 @@
 """CompOFA (Sahni et al., ICLR 2021): the MobileNetV3 Space with a stage's expand ratio tied to its depth.
 
 In its fixed form each stage has one kernel size: 3⁵ = 243 networks at a resolution. The Blocks, and so the entries
-of a table, are those of the OFA Spaces.
+of a table, are among those of the OFA Spaces.
 """
 
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace

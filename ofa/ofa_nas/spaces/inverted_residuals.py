@@ -126,11 +126,17 @@ class InvertedResidualSpace(Space):
             for at, stage in enumerate(self.layout.stages)
             for is_first in (True, False)[: stage.blocks]
             for kernel in self._kernels(at)
-            for expand in self.expand_ratios
+            for expand in self._expands(is_first)
         ]
 
     def _kernels(self, stage: int) -> tuple[int, ...]:
         return self.kernel_sizes if self.kernel_by_stage is None else (self.kernel_by_stage[stage],)
+
+    def _expands(self, is_first: bool) -> tuple[int, ...]:
+        """Those that some network has there: where the ratio is tied to the depth, a stage of one block has none else."""
+        if self.expand_by_depth is None:
+            return self.expand_ratios
+        return tuple(self.expand_by_depth[depth] for depth in self.layout.depths if is_first or depth > 1)
 
     def _build_blocks(self, resolution_px: int) -> tuple[Block, ...]:
         """Head, inverted residuals in the order of their labels, tail."""

@@ -1,6 +1,7 @@
 """A network by itself: plain layers, built from the Operators of its Blocks."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ ACTIVATIONS = {
     "swish": functional.silu,
     "sigmoid": torch.sigmoid,
 }
+# Where nothing else reads what comes before: batch norm, which does come before, keeps its input and not its output.
+IN_PLACE = {"relu": functional.relu_, "relu6": partial(functional.hardtanh_, min_val=0.0, max_val=6.0)}
 
 
 class PlainNetwork(nn.Module):
@@ -35,7 +38,7 @@ class PlainNetwork(nn.Module):
         super().__init__()
         self.blocks = tuple(blocks)
         self.dropout = Dropout(dropout)
-        self.layers = nn.ModuleList(nn.ModuleList(_layer(op, eps) for op in block.operators) for block in blocks)
+        self.layers = nn.ModuleList(nn.ModuleList(_layers(block, eps)) for block in blocks)
         self.apply(initialise)
         self.to(memory_format=torch.channels_last)
 
@@ -149,9 +152,9 @@ class _Linear(nn.Linear):
 
 
 class _Activation(nn.Module):
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, in_place: bool) -> None:
         super().__init__()
-        self._function = ACTIVATIONS[function]
+        self._function = IN_PLACE.get(function, ACTIVATIONS[function]) if in_place else ACTIVATIONS[function]
 
     def forward(self, x: Tensor) -> Tensor:
         return self._function(x)
@@ -162,7 +165,13 @@ class _Pool(nn.Module):
         return x.mean((2, 3), keepdim=True)
 
 
-def _layer(operator: ops.Operator, eps: float) -> nn.Module:
+def _layers(block: Block, eps: float) -> list[nn.Module]:
+    kept = {operator.value for operator in block.operators if isinstance(operator, ops.Add | ops.Take)} | {0}
+    return [_layer(operator, eps, value not in kept) for value, operator in enumerate(block.operators)]
+
+
+def _layer(operator: ops.Operator, eps: float, in_place: bool) -> nn.Module:
+    """``in_place``: nothing else reads its input."""
     if isinstance(operator, ops.Conv):
         return _Conv(operator, eps)
     if isinstance(operator, ops.SqueezeExcite):
@@ -170,7 +179,7 @@ def _layer(operator: ops.Operator, eps: float) -> nn.Module:
     if isinstance(operator, ops.Linear):
         return _Linear(operator.in_features, operator.out_features)
     if isinstance(operator, ops.Activation):
-        return _Activation(operator.function)
+        return _Activation(operator.function, in_place)
     if isinstance(operator, ops.Pool):
         return _Pool()
     if isinstance(operator, ops.MaxPool):
