@@ -121,6 +121,22 @@ class MaxPool(NamedTuple):
         return 0
 
 
+class AvgPool(NamedTuple):
+    """Average over windows of ``size`` by ``size`` side by side; those at the end average over what there is."""
+
+    size: int
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _expect(len(shape) == 3 and 1 <= self.size <= MAX_DIMENSION, self, shape)
+        return (shape[0], (shape[1] - 1) // self.size + 1, (shape[2] - 1) // self.size + 1)
+
+    def parameters(self) -> List[Parameter]:
+        return []
+
+    def macs(self, shape: Shape) -> int:
+        return 0
+
+
 class Linear(NamedTuple):
     """Flattens, then a fully connected layer, weights ``[out, in]``."""
 
@@ -204,7 +220,7 @@ class Take(NamedTuple):
         return 0
 
 
-Operator = Union[Conv, Activation, Pool, MaxPool, Linear, SqueezeExcite, Add, Take]
+Operator = Union[Conv, Activation, Pool, MaxPool, AvgPool, Linear, SqueezeExcite, Add, Take]
 
 
 class Block(NamedTuple):
@@ -370,6 +386,24 @@ def expanded_conv_ratio_key(
         stride,
         skip,
     )
+
+
+def residual_conv_key(input_shape: Shape, output_shape: Shape) -> str:
+    return "%s-idskip:1" % first_conv_key(input_shape, output_shape)
+
+
+def bottleneck_key(input_shape: Shape, output_shape: Shape, mid_channels: int, stride: int) -> str:
+    """Of ResNets, for which no table was published: in the manner of ``expanded_conv_key``."""
+    return "bottleneck-input:%s-output:%s-expand:%d-kernel:3-stride:%d" % (
+        _size(input_shape),
+        _size(output_shape),
+        mid_channels,
+        stride,
+    )
+
+
+def max_pool_key(input_shape: Shape, output_shape: Shape) -> str:
+    return "MaxPool2D-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
 
 
 def final_expand_key(input_shape: Shape, output_shape: Shape) -> str:

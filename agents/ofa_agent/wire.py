@@ -73,6 +73,7 @@ _OPERATORS: Dict[str, Any] = {
     "activation": ops.Activation,
     "pool": ops.Pool,
     "max_pool": ops.MaxPool,
+    "avg_pool": ops.AvgPool,
     "linear": ops.Linear,
     "squeeze_excite": ops.SqueezeExcite,
     "add": ops.Add,

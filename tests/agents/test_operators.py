@@ -3,7 +3,19 @@ import hashlib
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent.operators import Activation, Add, Block, Conv, InvalidBlock, Linear, MaxPool, Pool, SqueezeExcite, Take
+from ofa_agent.operators import (
+    Activation,
+    Add,
+    AvgPool,
+    Block,
+    Conv,
+    InvalidBlock,
+    Linear,
+    MaxPool,
+    Pool,
+    SqueezeExcite,
+    Take,
+)
 
 # One Operator on one input: output shape, MACs, weights and biases, each worked out by hand.
 OPERATORS = {
@@ -17,6 +29,8 @@ OPERATORS = {
     "swish": (Activation("swish"), (16, 5, 5), (16, 5, 5), 0, 0),
     "max pool": (MaxPool(3, 2), (64, 112, 112), (64, 56, 56), 0, 0),
     "max pool of odd sizes": (MaxPool(3, 2), (8, 7, 9), (8, 4, 5), 0, 0),
+    "average pool": (AvgPool(2), (64, 56, 56), (64, 28, 28), 0, 0),
+    "average pool of odd sizes": (AvgPool(2), (8, 7, 9), (8, 4, 5), 0, 0),
     "pool": (Pool(), (960, 4, 5), (960, 1, 1), 0, 0),
     "linear": (Linear(1280, 1000), (1280, 1, 1), (1000,), 1280 * 1000, 1280 * 1000 + 1000),
     "linear flattens": (Linear(12, 2, bias=False), (3, 2, 2), (2,), 24, 24),
@@ -84,6 +98,8 @@ MISFITS = {
     "groups that do not divide the input": (IMAGE, (Conv(8, 9, 1, groups=3),)),
     "groups that do not divide the output": (IMAGE, (Conv(8, 6, 1, groups=4),)),
     "unknown activation": (IMAGE, (Activation("gelu"),)),
+    "average pool of nothing": (IMAGE, (AvgPool(0),)),
+    "average pool of features": ((8,), (AvgPool(2),)),
     "even max pool": (IMAGE, (MaxPool(2, 2),)),
     "negative max pool": (IMAGE, (MaxPool(-1, 2),)),
     "max pool without a stride": (IMAGE, (MaxPool(3, 0),)),

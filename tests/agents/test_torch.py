@@ -28,6 +28,7 @@ EVERY_KIND = (
     ops.Activation("swish"),
     ops.Add(6),
     ops.MaxPool(3, 2),
+    ops.AvgPool(2),
     ops.Activation("sigmoid"),
     ops.Activation("hard_sigmoid"),
     ops.Pool(),

@@ -27,6 +27,7 @@ EVERY_KIND = ops.Block(
         ops.Add(7),
         ops.Take(7),
         ops.MaxPool(3, 2),
+        ops.AvgPool(2),
         ops.Pool(),
         ops.Linear(16, 10, bias=False),
         ops.Linear(10, 3),

@@ -10,7 +10,7 @@ import pytest
 
 from ofa_agent import operators as ops
 from ofa_agent import wire
-from ofa_agent.operators import Activation, Add, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
+from ofa_agent.operators import Activation, Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
 from ofa_agent.wire import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
@@ -48,6 +48,8 @@ OF_OTHER_SPACES = [
     Block("with MnasNet's", (8, 6, 6), (Conv(8, 8, 5, 1, 8), RELU, SqueezeExcite(8, 2, "relu", "sigmoid"))),
     Block("with a maximum of even sizes", (4, 8, 8), (Conv(4, 4, 7, 2), RELU, MaxPool(3, 2))),
     Block("with a maximum of what may be negative", (4, 7, 8), (Conv(4, 4, 3), MaxPool(3, 2))),
+    Block("with an average of windows", (4, 8, 8), (Conv(4, 4, 3), RELU, AvgPool(2))),
+    Block("with an average of windows of odd sizes", (4, 7, 9), (Conv(4, 4, 3), AvgPool(2))),
     Block("with a shortcut of its own", (8, 7, 8), (*BOTTLENECK, Take(0), Conv(8, 16, 1, 2), Add(5), RELU)),
 ]
 KINDS = {kind_of(block): block for block in [*SPACE.blocks(128)[::-1], *OF_OTHER_SPACES]}
@@ -110,6 +112,8 @@ class TorchBlock:
             return torch.nn.AdaptiveAvgPool2d(1)(value)
         if isinstance(operator, MaxPool):
             return torch.nn.MaxPool2d(operator.kernel_size, operator.stride, operator.kernel_size // 2)(value)
+        if isinstance(operator, AvgPool):
+            return torch.nn.AvgPool2d(operator.size, ceil_mode=True)(value)
         if isinstance(operator, Take):
             return outputs[operator.value]
         if isinstance(operator, Linear):

@@ -9,7 +9,7 @@ import pytest
 
 from ofa_agent import operators as ops
 from ofa_agent import runtimes, wire
-from ofa_agent.operators import Activation, Add, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
+from ofa_agent.operators import Activation, Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
 from ofa_agent.wire import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import lower
@@ -46,6 +46,8 @@ OF_OTHER_SPACES = [
     Block("a sigmoid for a gate", (8, 6, 6), (Conv(8, 8, 5, 1, 8), RELU, SqueezeExcite(8, 2, "relu", "sigmoid"))),
     Block("a maximum", (4, 8, 8), (Conv(4, 4, 3), RELU, MaxPool(3, 2))),
     Block("a maximum of odd sizes", (4, 7, 9), (Conv(4, 4, 3), MaxPool(3, 2))),
+    Block("an average", (4, 8, 8), (Conv(4, 4, 3), RELU, AvgPool(2))),
+    Block("an average of odd sizes", (4, 7, 9), (Conv(4, 4, 3), AvgPool(2))),
     Block("a shortcut of its own", (8, 8, 8), (*BOTTLENECK, Take(0), Conv(8, 16, 1, 2), Add(5), RELU)),
     Block(
         "a branch before its activation",
@@ -207,6 +209,8 @@ def test_the_operators_that_the_space_lacks_are_those_of_a_deployed_model(precis
         "a sigmoid for a gate": {"DEPTHWISE_CONV_2D": 1, "MEAN": 1, "CONV_2D": 2, "LOGISTIC": 1, "MUL": 1},
         "a maximum": {"CONV_2D": 1, "PAD": 1, "MAX_POOL_2D": 1},
         "a maximum of odd sizes": {"CONV_2D": 1, "MAX_POOL_2D": 1},
+        "an average": {"CONV_2D": 1, "AVERAGE_POOL_2D": 1},
+        "an average of odd sizes": {"CONV_2D": 1, "AVERAGE_POOL_2D": 1},
         "a shortcut of its own": {"CONV_2D": 4, "PAD": 1, "ADD": 1},
         "a branch before its activation": {"CONV_2D": 3, "RELU": 1, "ADD": 1},
     }
@@ -240,6 +244,8 @@ def test_a_converter_makes_the_same_of_the_pytorch_layers(block, tmp_path):
     nodes = Counter(nodes_of(parsed(converted)))
     # It pads maxima with −∞; behind a relu zeros do, as they have it whose layers pad apart.
     nodes += Counter(PAD=nodes.pop("PADV2", 0))
+    if nodes["AVERAGE_POOL_2D"]:  # where the last windows are not full it pads with zeros and makes up for them
+        nodes -= Counter(PAD=nodes["PAD"], MUL=nodes["PAD"])
     if not nodes["TRANSPOSE"] and not nodes["RESHAPE"]:
         assert Counter(nodes_of(parsed(file_of(block)))) == nodes
     else:
@@ -373,6 +379,12 @@ def test_int8_keeps_the_scale_of_a_maximum_and_the_fixed_one_of_a_sigmoid():
 def test_a_padded_maximum_of_what_may_be_negative_is_refused():
     block = Block("refused", (4, 8, 8), (Conv(4, 4, 3), MaxPool(3, 2)))
     with pytest.raises(UsageError, match="TFLite pads with zeros alone"):
+        lower("tflite", block, 1, "fp32")
+
+
+def test_an_average_of_windows_that_would_begin_elsewhere_is_refused():
+    block = Block("refused", (4, 9, 9), (Conv(4, 4, 3), AvgPool(4)))
+    with pytest.raises(UsageError, match="TFLite would begin elsewhere: 9 by 9 px"):
         lower("tflite", block, 1, "fp32")
 
 

@@ -29,6 +29,7 @@ KERNELS = {
     "HARD_SWISH": ("HardSwish",),
     "LOGISTIC": ("Sigmoid",),
     "MAX_POOL_2D": ("Max Pooling",),
+    "AVERAGE_POOL_2D": ("Average Pooling",),
     "MEAN": ("Mean", "Global Average"),
     "MUL": ("Multiply",),
     "ADD": ("Add",),

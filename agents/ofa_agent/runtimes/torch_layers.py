@@ -175,6 +175,8 @@ def _layer(operator: ops.Operator) -> torch.nn.Module:
         return torch.nn.AdaptiveAvgPool2d(1)
     if isinstance(operator, ops.MaxPool):
         return torch.nn.MaxPool2d(operator.kernel_size, stride=operator.stride, padding=operator.kernel_size // 2)
+    if isinstance(operator, ops.AvgPool):
+        return torch.nn.AvgPool2d(operator.size, ceil_mode=True)
     if isinstance(operator, ops.Activation):
         return ACTIVATIONS[operator.function]()
     return torch.nn.Identity()  # an Add or a Take: whose value it is, the Block itself knows

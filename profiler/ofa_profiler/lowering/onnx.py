@@ -131,6 +131,17 @@ def _max_pool(graph: _Graph, pool: ops.MaxPool, name: str, values: list[str]) ->
     )
 
 
+def _avg_pool(graph: _Graph, pool: ops.AvgPool, name: str, values: list[str]) -> str:
+    return graph.node(
+        "AveragePool",
+        [values[-1]],
+        f"operator{name}",
+        kernel_shape=[pool.size] * 2,
+        strides=[pool.size] * 2,
+        ceil_mode=1,
+    )
+
+
 def _linear(graph: _Graph, linear: ops.Linear, name: str, values: list[str]) -> str:
     flat = graph.node("Flatten", [values[-1]], f"operator{name}.flat")
     return graph.node("Gemm", [flat, *graph.weights(linear, name)], f"operator{name}", transB=1)
@@ -150,6 +161,7 @@ _NODES: dict[type, Callable[[_Graph, Any, str, list[str]], str]] = {
     ops.SqueezeExcite: _squeeze_excite,
     ops.Pool: _pool,
     ops.MaxPool: _max_pool,
+    ops.AvgPool: _avg_pool,
     ops.Linear: _linear,
     ops.Add: _add,
     ops.Take: _take,

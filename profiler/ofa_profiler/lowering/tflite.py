@@ -243,6 +243,16 @@ def _max_pool(layers: _Layers, pool: ops.MaxPool, name: str, values: list[int], 
     return layers.node("MAX_POOL_2D", [value], name, shape, **options)
 
 
+def _avg_pool(layers: _Layers, pool: ops.AvgPool, name: str, values: list[int], function: str) -> int:
+    batch, height, width, channels = layers.shape(values[-1])
+    shape = (batch, *_channels_last(pool.output_shape((channels, height, width))))
+    if max(-height % pool.size, -width % pool.size) > 1:  # SAME would begin beyond the edge
+        raise UsageError(f"{name} is an average over windows that TFLite would begin elsewhere: {height} by {width} px")
+    options = {"Padding": SAME, "StrideH": pool.size, "StrideW": pool.size}
+    options |= {"FilterHeight": pool.size, "FilterWidth": pool.size}
+    return layers.node("AVERAGE_POOL_2D", [values[-1]], name, shape, **options)
+
+
 def _fused(layers: _Layers, code: str, inputs: list[int], name: str, function: str) -> int:
     return layers.node(code, inputs, name, layers.shape(inputs[0]), FusedActivationFunction=FUSED[function])
 
@@ -253,6 +263,7 @@ _LAYERS: dict[type, Callable[[_Layers, Any, str, list[int], str], int]] = {
     ops.SqueezeExcite: _squeeze_excite,
     ops.Pool: _pool,
     ops.MaxPool: _max_pool,
+    ops.AvgPool: _avg_pool,
     ops.Linear: _linear,
     ops.Add: _add,
     ops.Take: _take,

@@ -30,6 +30,7 @@ _OPTIONS = {
     "MUL": "MulOptions",
     "MEAN": "ReducerOptions",
     "MAX_POOL_2D": "Pool2DOptions",
+    "AVERAGE_POOL_2D": "Pool2DOptions",
     "PAD": "PadOptions",
     "HARD_SWISH": "HardSwishOptions",
     "DEQUANTIZE": "DequantizeOptions",

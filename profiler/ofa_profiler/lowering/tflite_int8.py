@@ -20,7 +20,7 @@ DESCRIPTION = f"int8, calibrated with {INPUTS} random inputs, seed {SEED}"
 
 # Where the weights of these have their channels; a linear layer has one scale, for all runtimes know that.
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": None}
-_KEEPS_SCALE = ("PAD", "MAX_POOL_2D")
+_KEEPS_SCALE = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
 _LOGISTIC = Quantisation((1 / 256,), -128)  # the only one that its kernels give
 
 Ranges = dict[int, tuple[float, float]]
