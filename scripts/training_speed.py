@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 from ofa_nas.spaces import Architecture, Population, find_space
-from ofa_nas.supernet import Supernet
+from ofa_nas.supernet import build_supernet
 
 SPACE = find_space("ofa-mbv3-w1.0")
 SUPPLIED = (
@@ -59,7 +59,7 @@ def published_networks() -> types.ModuleType:
 class Ours:
     def __init__(self, images: torch.Tensor, labels: torch.Tensor, half: bool) -> None:
         self.images, self.labels, self.half = images.contiguous(memory_format=torch.channels_last), labels, half
-        self.model = Supernet(SPACE).to(images.device, memory_format=torch.channels_last).train()
+        self.model = build_supernet(SPACE).to(images.device, memory_format=torch.channels_last).train()
         largest = SPACE.decode(Population((SPACE.radices - 1).astype(np.uint8)[:, None]))[0]
         self.teacher = self.model.extract(largest).fold().to(images.device, memory_format=torch.channels_last)
         self.optimizer = sgd(self.model.parameters(), fused=True)
@@ -117,7 +117,6 @@ def main() -> None:
     images = torch.randn(options.batch, 3, options.px, options.px, device=options.device)
     labels = torch.randint(0, 1000, (options.batch,), device=options.device)
     published, ours = Published(images, labels), Ours(images, labels, False)
-    rng = np.random.default_rng(0)
     print(
         f"{options.device}, batch {options.batch}, {options.px} px, {options.threads} threads, {options.repeats} turns"
     )

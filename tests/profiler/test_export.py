@@ -9,7 +9,7 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="supernets need torch")
 
 from ofa_nas.spaces import find_space, parse_architecture  # noqa: E402
-from ofa_nas.supernet import Supernet, save_supernet  # noqa: E402
+from ofa_nas.supernet import build_supernet, save_supernet  # noqa: E402
 from ofa_profiler.commands.export import command  # noqa: E402
 from ofa_tables.errors import FileError, OfaError, UnknownName, UsageError  # noqa: E402
 
@@ -34,7 +34,7 @@ def checkpoint(tmp_path):
 
     def make(space="tiny", classes=None):
         torch.manual_seed(0)
-        supernet = Supernet(find_space(space), classes)
+        supernet = build_supernet(find_space(space), classes)
         with torch.no_grad():
             for name, tensor in supernet.state_dict().items():
                 if name.endswith(("running_mean", "bn.bias", "matrix")):

@@ -273,7 +273,7 @@ def _network(value):
         ({"e": "3"}, "needs 20 entries in 'e', this one has none"),
         ({"r": 150}, "has no resolution 150; the nearest are 148 and 152"),
         ({"r": None}, "needs its resolution"),
-        ({"ks": [3.5] * 20}, "not a whole number"),
+        ({"ks": ["3"] * 20}, "not a number"),
     ],
 )
 def test_a_wrong_architecture_is_refused(refused, measured, change, complaint):

@@ -5,6 +5,8 @@ For the MobileNetV3 Spaces, whose published predictor has 128 inputs:
 0…59     kernel size of each block, one-hot (block × 3)    zeros where a block is not in use
 60…119   expand ratio of each block, one-hot (block × 3)   zeros where a block is not in use
 120…     resolution, one-hot: 112, 128, … 224 px as published, or all that the Space has
+
+Spaces with genes beside these (ResNet50D's widths) have them one-hot before the resolution.
 """
 
 from collections.abc import Sequence
@@ -30,7 +32,8 @@ class Encoder:
         for px in self.resolutions_px:
             hot[space.resolutions_px.index(px)] = first + tuple(known_px).index(px)
         resolution = ((len(space.radices) - 1,), (len(hot),), np.array(hot))
-        self._reader = Reader(len(space.radices), [*_hot_inputs(space, blocks, self.inputs), resolution])
+        others = _hot_genes(space, first)
+        self._reader = Reader(len(space.radices), [*_hot_inputs(space, blocks, self.inputs), *others, resolution])
 
     def __call__(self, population: Population) -> FloatArray:
         """(N, inputs) float32 zeros and ones; resolutions that the encoding lacks are all zeros."""
@@ -53,7 +56,23 @@ def find_encoder(space: Space, inputs: int, name: str) -> Encoder:
 
 
 def inputs_of(space: Space, known_px: Sequence[int]) -> int:
-    return len(_blocks(space)) * (len(space.kernel_sizes) + len(space.expand_ratios)) + len(known_px)
+    others = int(space.radices[_other_genes(space)].sum())
+    return len(_blocks(space)) * (len(space.kernel_sizes) + len(space.expand_ratios)) + others + len(known_px)
+
+
+def _other_genes(space: Space) -> list[int]:
+    counts = {group.name: group.count for group in space.groups}
+    return [space.first_gene[name] + at for name in space.others_encoded for at in range(counts[name])]
+
+
+def _hot_genes(space: Space, end: int) -> list[tuple[tuple[int, ...], tuple[int, ...], IntArray]]:
+    """For each gene beside kernels and expands which input is 1; the last of them is the one before ``end``."""
+    genes = _other_genes(space)
+    ends = end - np.cumsum(space.radices[genes][::-1], dtype=int)[::-1]
+    return [
+        ((gene,), (int(space.radices[gene]),), first + np.arange(space.radices[gene]))
+        for gene, first in zip(genes, ends, strict=True)
+    ]
 
 
 def _blocks(space: Space) -> list[Position]:

@@ -1,12 +1,12 @@
 """The default method: simulated annealing of many networks side by side, then a climb from where they end.
 
 Each chain proposes to draw one place of its network anew (a block's kernel size and expand ratio, a depth, the
-resolution), or several at once, or, the more often the colder it is, to take some from another chain. What is beyond the limits takes that back, or keeps it and takes other genes from the
-smallest network, as few as bring it within: so chains move along the limits, where the best networks are. A worse
-network is accepted with the probability exp(difference / temperature) (Kirkpatrick et al., Science 1983); the
-temperature falls from what one change usually makes to a small part of it. Now and then the worst chains are given up
-for copies of the best. The ends are polished (``polish.py``) with the rest of the budget, and where that leaves some,
-it begins anew.
+resolution), or several at once, or, the more often the colder it is, to take some from another chain. What is beyond
+the limits takes that back, or keeps it and takes other genes from the smallest network, as few as bring it within: so
+chains move along the limits, where the best networks are. A worse network is accepted with the probability
+exp(difference / temperature) (Kirkpatrick et al., Science 1983); the temperature falls from what one change usually
+makes to a small part of it. Now and then the worst chains are given up for copies of the best. The ends are polished
+(``polish.py``) with the rest of the budget, and where that leaves some, it begins anew.
 
 Several limits are searched at once, each by chains of its own, which take over what others have found.
 """

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ofa_agent.operators import Add, Block, Conv, Linear, Pool, product
+from ofa_agent.operators import Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, Take, product
 from ofa_nas.spaces.space import ABSENT, FloatArray, Population, Space
 from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel
@@ -116,10 +116,10 @@ def peak_values(block: Block) -> int:
     Activations and additions run in place. A squeeze-excite's own values are a few per channel, and left out.
     """
     sizes = [product(shape) for shape in block.shapes]
-    last_use = {operator.value: at for at, operator in enumerate(block.operators) if isinstance(operator, Add)}
+    last_use = {operator.value: at for at, operator in enumerate(block.operators) if isinstance(operator, Add | Take)}
     most = 0
     for at, operator in enumerate(block.operators):
-        written = sizes[at + 1] if isinstance(operator, Conv | Linear | Pool) else 0
+        written = sizes[at + 1] if isinstance(operator, Conv | Linear | Pool | MaxPool | AvgPool) else 0
         kept = sum(sizes[value] for value, until in last_use.items() if value < at <= until)
         most = max(most, sizes[at] + written + kept)
     return most

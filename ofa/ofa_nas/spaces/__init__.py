@@ -1,6 +1,6 @@
 """Spaces by name. Other distributions add theirs through the entry point group ``ofa_nas.spaces``."""
 
-from ofa_nas.spaces import compofa, mobilenet_v3, proxyless, tiny
+from ofa_nas.spaces import compofa, mobilenet_v3, proxyless, resnet50d, tiny
 from ofa_nas.spaces.architecture import Architecture, parse_architecture, read_architectures
 from ofa_nas.spaces.space import ABSENT, Population, Pricer, Space
 from ofa_tables import plugins
@@ -26,6 +26,7 @@ _BUILT_IN: dict[str, Space] = {
         compofa.ELASTIC_W10,
         compofa.TINY,
         proxyless.OFA_W13,
+        resnet50d.OFA_RESNET50D,
         tiny.TINY,
     )
 }

@@ -16,7 +16,7 @@ _WRAPPERS = ("architecture", "architectures", "networks", "front", "results")
 class Architecture:
     """One member of a Space: gene lists by name (``ks``, ``e``, ``d`` for MobileNetV3) and a resolution in px."""
 
-    genes: Mapping[str, tuple[int, ...]]
+    genes: Mapping[str, tuple[Any, ...]]
     resolution_px: int
 
     def to_json(self) -> dict[str, Any]:
@@ -41,10 +41,8 @@ def parse_architecture(value: Any) -> Architecture:
     for name, entries in value.items():
         if name in ("r", "image_size") or not isinstance(entries, list):
             continue
-        if not all(_is_int(entry) for entry in entries):
-            raise UsageError(
-                f"the architecture's '{name}' holds something that is not a whole number: {_short(entries)}"
-            )
+        if not all(_is_int(entry) or isinstance(entry, float) for entry in entries):
+            raise UsageError(f"the architecture's '{name}' holds something that is not a number: {_short(entries)}")
         genes[name] = tuple(entries)
     return Architecture(genes, resolution)
 

@@ -4,7 +4,7 @@ A ``Layout`` says as data what such networks are made of; MobileNetV3's, Proxyle
 file of each.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,10 +13,9 @@ import numpy as np
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator, Shape
 from ofa_nas.spaces.architecture import Architecture
+from ofa_nas.spaces.parts import IMAGE_CHANNELS, classifier, fixed, keyed, make_divisible
 from ofa_nas.spaces.space import ABSENT, GeneGroup, IntArray, Position, Space
 from ofa_tables.errors import UsageError
-
-IMAGE_CHANNELS = 3
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,8 @@ class InvertedResidualSpace(Space):
         self.expand_ratios = layout.expand_ratios
         self.kernel_by_stage = kernel_by_stage
         self.expand_by_depth = expand_by_depth
+        self.classes = layout.classes
+        self.batch_norm_epsilon = layout.batch_norm_epsilon
         self.stages = (
             "first layers",
             *(f"stage {number}" for number in range(1, len(layout.stages) + 1)),
@@ -133,9 +134,9 @@ class InvertedResidualSpace(Space):
         return self.kernel_sizes if self.kernel_by_stage is None else (self.kernel_by_stage[stage],)
 
     def _expands(self, is_first: bool) -> tuple[int, ...]:
-        """Those that some network has there: where the ratio is tied to the depth, a stage of one block has none else."""
+        """Those that some network has there: a ratio tied to the depth of one block stands in first blocks alone."""
         if self.expand_by_depth is None:
-            return self.expand_ratios
+            return self.layout.expand_ratios
         return tuple(self.expand_by_depth[depth] for depth in self.layout.depths if is_first or depth > 1)
 
     def _build_blocks(self, resolution_px: int) -> tuple[Block, ...]:
@@ -172,10 +173,10 @@ class InvertedResidualSpace(Space):
     def build_positions(self) -> tuple[Position, ...]:
         head, tail = 2, 2 + len(self.layout.last_channels)
         entry_of = {label: head + index for index, label in enumerate(self._labels)}
-        positions = [_fixed(0, index) for index in range(head)]
+        positions = [fixed(0, index) for index in range(head)]
         positions += [self._position(at, entry_of) for at in range(len(self.places))]
         last = len(self.stages) - 1
-        return (*positions, *(_fixed(last, head + len(self._labels) + index) for index in range(tail)))
+        return (*positions, *(fixed(last, head + len(self._labels) + index) for index in range(tail)))
 
     def _position(self, at: int, entry_of: Mapping[Label, int]) -> Position:
         stage, block = self.places[at]
@@ -204,14 +205,14 @@ class InvertedResidualSpace(Space):
         )
 
     def genes_of(self, architecture: Architecture) -> list[int]:
-        depths = self._gene(architecture, "d", len(self.layout.stages))
-        kernels = self._gene(architecture, "ks", len(self.places))
-        expands = self._gene(architecture, "e", len(self.places))
-        self._check(depths, self.layout.depths, "d", self._deep)
+        depths = self.gene_of(architecture, "d", len(self.layout.stages))
+        kernels = self.gene_of(architecture, "ks", len(self.places))
+        expands = self.gene_of(architecture, "e", len(self.places))
+        self.require_choices(depths, self.layout.depths, "d", self._deep)
         depth_of = self.depths_of(architecture)
         used = [at for at, (stage, block) in enumerate(self.places) if block < depth_of[stage]]
-        self._check(kernels, self.kernel_sizes, "ks", used)
-        self._check(expands, self.expand_ratios, "e", used)
+        self.require_choices(kernels, self.kernel_sizes, "ks", used)
+        self.require_choices(expands, self.expand_ratios, "e", used)
         self.require_resolutions([architecture.resolution_px])
         self._check_tied(kernels, expands, depth_of, used)
         indices: list[int] = []
@@ -247,19 +248,6 @@ class InvertedResidualSpace(Space):
         start = self.first_gene[group]
         return [int(index) for index in indices[start : start + count]]
 
-    def _gene(self, architecture: Architecture, name: str, count: int) -> tuple[int, ...]:
-        values = architecture.genes.get(name)
-        if values is None or len(values) != count:
-            found = "none" if values is None else str(len(values))
-            raise UsageError(f"an architecture of {self.name} needs {count} entries in '{name}', this one has {found}")
-        return values
-
-    def _check(self, values: tuple[int, ...], choices: tuple[int, ...], name: str, used: Sequence[int]) -> None:
-        for at in used:
-            if values[at] not in choices:
-                allowed = ", ".join(map(str, choices))
-                raise UsageError(f"'{name}'[{at}] is {values[at]} in the architecture; {self.name} allows {allowed}")
-
     def _check_tied(
         self, kernels: tuple[int, ...], expands: tuple[int, ...], depths: list[int], used: list[int]
     ) -> None:
@@ -274,12 +262,6 @@ class InvertedResidualSpace(Space):
                 raise UsageError(
                     f"'e'[{at}] is {expands[at]}; {self.name} has {tied} in a stage of depth {depths[stage]}"
                 )
-
-
-def make_divisible(value: float, divisor: int = 8) -> int:
-    """Rounded to a multiple of ``divisor``, half up, never below 0.9 of the value (MobileNetV2's rule)."""
-    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def inverted_residual(
@@ -306,38 +288,20 @@ def inverted_residual(
     return operators
 
 
-def _fixed(stage: int, entry: int) -> Position:
-    none = np.array([ABSENT])
-    return Position(stage, (), (), np.array([entry]), none, none)
-
-
 def _first_conv(resolution_px: int, channels: int, activation: str) -> Block:
     operators = (ops.Conv(IMAGE_CHANNELS, channels, 3, stride=2), ops.Activation(activation))
     shape = (IMAGE_CHANNELS, resolution_px, resolution_px)
-    return _block(shape, operators, ops.first_conv_key)
+    return keyed(shape, operators, ops.first_conv_key)
 
 
 def _tail(shape: Shape, layout: Layout) -> list[Block]:
     act = ops.Activation(layout.last_activation)
     expanded, *mixed = layout.last_channels
     blocks = [
-        _block(shape, (ops.Conv(shape[0], expanded, 1), act), ops.final_expand_key),
-        _block((expanded, *shape[1:]), (ops.Pool(),), ops.pool_key),
+        keyed(shape, (ops.Conv(shape[0], expanded, 1), act), ops.final_expand_key),
+        keyed((expanded, *shape[1:]), (ops.Pool(),), ops.pool_key),
     ]
     for channels in mixed:
         operators = (ops.Conv(expanded, channels, 1, bias=False), act)
-        blocks.append(_block((expanded, 1, 1), operators, ops.feature_mix_key))
-    return [*blocks, _classifier(blocks[-1].output_shape, layout.classes)]
-
-
-def with_classes(classifier: Block, classes: int) -> Block:
-    """The last Block of a network for another number of classes."""
-    return _classifier(classifier.input_shape, classes)
-
-
-def _classifier(features: Shape, classes: int) -> Block:
-    return Block(ops.classifier_key(features, classes), features, (ops.Linear(features[0], classes),))
-
-
-def _block(shape: Shape, operators: tuple[Operator, ...], key: Callable[[Shape, Shape], str]) -> Block:
-    return Block(key(shape, ops.shapes(operators, shape)[-1]), shape, operators)
+        blocks.append(keyed((expanded, 1, 1), operators, ops.feature_mix_key))
+    return [*blocks, classifier(blocks[-1].output_shape, layout.classes)]

@@ -1,6 +1,7 @@
 """The MobileNetV3 Spaces of Once-for-All (Cai et al., ICLR 2020): five stages of two to four inverted residuals."""
 
-from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage, make_divisible
+from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage
+from ofa_nas.spaces.parts import make_divisible
 
 
 def layout(width_mult: float) -> Layout:

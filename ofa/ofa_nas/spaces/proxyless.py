@@ -3,7 +3,8 @@
 As published its architectures name six depths, the last of them 1.
 """
 
-from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage, make_divisible
+from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage
+from ofa_nas.spaces.parts import make_divisible
 
 
 def _layout(width_mult: float) -> Layout:

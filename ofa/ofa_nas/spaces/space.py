@@ -6,9 +6,10 @@ parameters), its extremes and its encodings all follow from that.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ class GeneGroup:
     """Genes of one kind: ``count`` places that each hold one of ``choices``."""
 
     name: str
-    choices: tuple[int, ...]
+    choices: tuple[int, ...] | tuple[float, ...]
     count: int
 
 
@@ -74,7 +75,13 @@ class Space:
     stages: tuple[str, ...]
     groups: tuple[GeneGroup, ...]
     kernel_sizes: tuple[int, ...]
-    expand_ratios: tuple[int, ...]
+    expand_ratios: tuple[int, ...] | tuple[float, ...]
+    # Where a stage's expand ratio is tied to its depth.
+    expand_by_depth: Mapping[int, int] | None = None
+    # Groups that no Position's kernels and expands tell of, though the network depends on them.
+    others_encoded: tuple[str, ...] = ()
+    classes: int
+    batch_norm_epsilon: float
 
     def blocks(self, resolution_px: int) -> tuple[Block, ...]:
         """The Space's entries at one resolution, always in the same order."""
@@ -96,9 +103,9 @@ class Space:
     def positions(self) -> tuple[Position, ...]:
         return self.build_positions()
 
-    @property
+    @cached_property
     def resolutions_px(self) -> tuple[int, ...]:
-        return self.groups[-1].choices
+        return tuple(int(px) for px in self.groups[-1].choices)
 
     @cached_property
     def radices(self) -> IntArray:
@@ -121,6 +128,21 @@ class Space:
                 raise UsageError(
                     f"{self.name} has no resolution {resolution}; the nearest are {near[0]} and {near[-1]}"
                 )
+
+    def gene_of(self, architecture: Architecture, name: str, count: int) -> tuple[Any, ...]:
+        """Raises UsageError where there are not so many values of this name."""
+        values = architecture.genes.get(name)
+        if values is None or len(values) != count:
+            found = "none" if values is None else str(len(values))
+            raise UsageError(f"an architecture of {self.name} needs {count} entries in '{name}', this one has {found}")
+        return values
+
+    def require_choices(self, values: Sequence[Any], choices: Sequence[Any], name: str, used: Iterable[int]) -> None:
+        """Of the values that are ``used``."""
+        for at in used:
+            if values[at] not in choices:
+                allowed = ", ".join(map(str, choices))
+                raise UsageError(f"'{name}'[{at}] is {values[at]} in the architecture; {self.name} allows {allowed}")
 
     def encode(self, architectures: Sequence[Architecture]) -> Population:
         """Architectures to a Population; genes of absent blocks become choice 0. Raises UsageError."""
@@ -263,35 +285,16 @@ class Pricer:
         return total
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Population]:
-        """The smallest sum that there is, and a network that has it; exact, without enumerating the Space.
-
-        Genes read at one position only are minimised there; those read at several (a stage's depth) are enumerated
-        over the positions that share them.
-        """
-        return min(
-            (self._cheapest_at(int(index)) for index in self.space.resolution_indices(resolutions_px)),
-            key=lambda found: found[0],
-        )
-
-    def _cheapest_at(self, resolution: int) -> tuple[float, Population]:
+        """The smallest sum that there is, and a network that has it; exact, without enumerating the Space."""
+        grids = [(rows, table.reshape(len(table), *radices)) for rows, radices, table in self._gathers]
+        least, choice = _least(grids)
+        sums = self._base + least
+        at = min(self.space.resolution_indices(resolutions_px), key=lambda index: sums[index])
         genes = np.zeros(len(self.space.radices), dtype=np.uint8)
-        genes[-1] = resolution
-        total = float(self._base[resolution])
-        for component in _components(self._gathers):
-            shared = sorted(
-                {row for rows, _, _ in component for row in rows if sum(row in other for other, _, _ in component) > 1}
-            )
-            cost, choice = min(
-                (
-                    _minimise(component, resolution, dict(zip(shared, values, strict=True)))
-                    for values in np.ndindex(*self.space.radices[shared])
-                ),
-                key=lambda found: found[0],
-            )
-            total += cost
-            for row, value in choice.items():
-                genes[row] = value
-        return total, self.space.canonical(Population(genes[:, None]))
+        genes[-1] = at
+        for row, values in choice.items():
+            genes[row] = values[at]
+        return float(sums[at]), self.space.canonical(Population(genes[:, None]))
 
 
 Gather = tuple[tuple[int, ...], tuple[int, ...], FloatArray]
@@ -339,27 +342,47 @@ def _joint_code(genes: IntArray, rows: Sequence[int], radices: Sequence[int]) ->
     return code
 
 
-def _components(gathers: Sequence[Gather]) -> list[list[Gather]]:
-    """Gathers that share genes, together."""
-    components: list[list[Gather]] = []
-    for gather in gathers:
-        touching = [
-            component for component in components if any(set(gather[0]) & set(rows) for rows, _, _ in component)
-        ]
-        components = [component for component in components if component not in touching]
-        components.append([part for component in touching for part in component] + [gather])
-    return components
+Factor = tuple[tuple[int, ...], FloatArray]
 
 
-def _minimise(component: Sequence[Gather], resolution: int, fixed: Mapping[int, int]) -> tuple[float, dict[int, int]]:
-    total, choice = 0.0, dict(fixed)
-    for rows, radices, table in component:
-        grid = table[resolution].reshape(radices)
-        free = grid[tuple(fixed.get(row, slice(None)) for row in rows)]
-        best = np.unravel_index(int(np.argmin(free)), free.shape)
-        total += float(free[best])
-        choice.update(zip((row for row in rows if row not in fixed), map(int, best), strict=True))
-    return total, choice
+def _least(factors: Sequence[Factor]) -> tuple[FloatArray, dict[int, IntArray]]:
+    """The least sums of ``factors``, each (resolutions, and a grid over the choices of some genes): the sum, and the
+    choice of each gene that gives it, for every resolution.
+
+    Exact, one gene eliminated after the other (nonserial dynamic programming: Bertelè and Brioschi, 1972).
+    """
+    left, eliminated = list(factors), []
+    radix_of = {row: radix for rows, grid in factors for row, radix in zip(rows, grid.shape[1:], strict=True)}
+    for row, beside in _elimination(tuple(rows for rows, _ in factors), tuple(radix_of.items())):
+        rows = (*beside, row)
+        joined: Any = 0.0
+        for own, grid in left:
+            if row in own:
+                order = [1 + own.index(each) for each in rows if each in own]
+                shape = [radix_of[each] if each in own else 1 for each in rows]
+                joined = joined + grid.transpose(0, *order).reshape(len(grid), *shape)
+        left = [(own, grid) for own, grid in left if row not in own]
+        left.append((beside, joined.min(axis=-1)))
+        eliminated.append((row, beside, joined.argmin(axis=-1)))
+    choice: dict[int, IntArray] = {}
+    for row, beside, best in reversed(eliminated):
+        choice[row] = best[(np.arange(len(best)), *(choice[other] for other in beside))]
+    return sum((grid for _, grid in left), np.zeros(1)), choice
+
+
+@lru_cache(maxsize=64)
+def _elimination(
+    factors: tuple[tuple[int, ...], ...], radices: tuple[tuple[int, int], ...]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """In which order genes are eliminated, and what each leaves a grid over: always the smallest that there is."""
+    radix_of, left, order = dict(radices), [frozenset(rows) for rows in factors], []
+    while any(left):
+        beside = {row: frozenset().union(*(rows for rows in left if row in rows)) - {row} for row in radix_of}
+        row = min(radix_of, key=lambda row: (math.prod(radix_of[other] for other in beside[row]), row))
+        left = [rows for rows in left if row not in rows] + [beside[row]]
+        order.append((row, tuple(sorted(beside[row]))))
+        del radix_of[row]
+    return order
 
 
 def network_key(blocks: Sequence[Block]) -> str:

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ofa_nas.spaces import Space, find_space
+from ofa_nas.supernet.build import build_supernet
 from ofa_nas.supernet.network import Supernet
 from ofa_tables.errors import FileError, UsageError
 from ofa_tables.files import replacing
 
 MAX_BYTES = 2 << 30
 OLDER, NEWER = ".mobile_inverted_conv.", ".conv."
-_CLASSIFIER = "classifier.linear.weight"
+_CLASSIFIERS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 
 
 def save_supernet(path: Path, supernet: Supernet, **told: Any) -> None:
@@ -35,8 +36,9 @@ def load_supernet(path: Path, space: Space | None = None) -> Supernet:
         if not isinstance(named, str):
             raise UsageError(f"{path} does not say which space it is of; name it with --space")
         space = find_space(named)
-    classes = state[_CLASSIFIER].shape[0] if isinstance(state, Mapping) and _CLASSIFIER in state else None
-    supernet = Supernet(space, classes)
+    named_classifiers = [name for name in _CLASSIFIERS if isinstance(state, Mapping) and name in state]
+    classes = state[named_classifiers[0]].shape[0] if named_classifiers else None
+    supernet = build_supernet(space, classes)
     load_state(supernet, state, path)
     return supernet
 

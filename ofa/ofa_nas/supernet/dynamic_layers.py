@@ -1,14 +1,16 @@
-"""Layers of a supernet, made of dynamic operators. Modules have the names of the published checkpoints."""
+"""Layers of supernets, made of dynamic operators. Modules have the names of the published checkpoints."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_nas.spaces.inverted_residuals import make_divisible
+from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.supernet.dynamic_ops import DynamicBatchNorm, DynamicConv, DynamicDepthwise, DynamicSqueezeExcite
+from ofa_nas.supernet.sorting import channels_of, falling, permute
 
 # In place where the gradient needs the result alone: what comes before, batch norm, keeps its input and not its output.
 ACTIVATIONS = {
@@ -32,6 +34,10 @@ class Normalised(NamedTuple):
     def of(cls, weight: Tensor, norm: BatchNorm) -> "Normalised":
         channels = len(weight)
         return cls(weight, norm.weight[:channels], norm.bias[:channels], *norm.statistics_of(channels), norm.eps)
+
+
+class DynamicLayer(Protocol):
+    def sort(self, trained_ratios: tuple[float, ...]) -> None: ...
 
 
 class ConvLayer(nn.Module):
@@ -60,8 +66,8 @@ class FirstBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, activation: str, eps: float) -> None:
         super().__init__()
         depthwise = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
-        self.depth_conv = _named(conv=depthwise, bn=BatchNorm(in_channels, eps))
-        self.point_linear = _named(
+        self.depth_conv = named(conv=depthwise, bn=BatchNorm(in_channels, eps))
+        self.point_linear = named(
             conv=nn.Conv2d(in_channels, out_channels, 1, bias=False), bn=BatchNorm(out_channels, eps)
         )
         self._activation = ACTIVATIONS[activation]
@@ -91,14 +97,14 @@ class DynamicInvertedResidual(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.expand_ratios = expand_ratios
         most = self.mid_channels(max(expand_ratios))
-        self.inverted_bottleneck = _named(conv=DynamicConv(in_channels, most), bn=DynamicBatchNorm(most, eps))
-        self.depth_conv = _named(conv=DynamicDepthwise(most, kernel_sizes, stride), bn=DynamicBatchNorm(most, eps))
+        self.inverted_bottleneck = named(conv=DynamicConv(in_channels, most), bn=DynamicBatchNorm(most, eps))
+        self.depth_conv = named(conv=DynamicDepthwise(most, kernel_sizes, stride), bn=DynamicBatchNorm(most, eps))
         if squeezed:
             self.depth_conv.add_module("se", DynamicSqueezeExcite(most))
-        self.point_linear = _named(conv=DynamicConv(most, out_channels), bn=DynamicBatchNorm(out_channels, eps))
+        self.point_linear = named(conv=DynamicConv(most, out_channels), bn=DynamicBatchNorm(out_channels, eps))
         self._activation = ACTIVATIONS[activation]
 
-    def mid_channels(self, expand_ratio: int) -> int:
+    def mid_channels(self, expand_ratio: float) -> int:
         return make_divisible(self.in_channels * expand_ratio)
 
     def forward(self, x: Tensor, kernel_size: int, expand_ratio: int) -> Tensor:
@@ -119,6 +125,23 @@ class DynamicInvertedResidual(nn.Module):
             *([deep.se.active(mid)] if hasattr(deep, "se") else []),
             Normalised.of(narrow.conv.active(mid, self.out_channels), narrow.bn.bn),
         ]
+
+    @torch.no_grad()
+    def sort(self, trained_ratios: tuple[float, ...]) -> None:
+        """Its mid channels, and a squeeze-excite's hidden units likewise: see ``sort_channels``."""
+        wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
+        widths = sorted(self.mid_channels(ratio) for ratio in trained_ratios)
+        order = falling(narrow.conv.conv.weight, widths)
+        permute(order, [narrow.conv.conv.weight], 1)
+        permute(order, [wide.conv.conv.weight, *channels_of(wide.bn.bn)])
+        permute(order, [deep.conv.conv.weight, *channels_of(deep.bn.bn)])
+        if hasattr(deep, "se"):
+            reduce, expand = deep.se.fc.reduce, deep.se.fc.expand
+            permute(order, [reduce.weight], 1)
+            permute(order, [expand.weight, expand.bias])
+            order = falling(expand.weight, [len(deep.se.active(width)[0]) for width in widths])
+            permute(order, [expand.weight], 1)
+            permute(order, [reduce.weight, reduce.bias])
 
 
 class Residual(nn.Module):
@@ -143,7 +166,7 @@ class Classifier(nn.Module):
         return self.linear(x)
 
 
-def _named(**modules: nn.Module) -> nn.Sequential:
+def named(**modules: nn.Module) -> nn.Sequential:
     named = nn.Sequential()
     for name, module in modules.items():
         named.add_module(name, module)

@@ -9,24 +9,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ofa_nas.spaces.inverted_residuals import make_divisible
+from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
 
 SQUEEZE = 4  # mid channels to each hidden unit of a squeeze-excite
 
 
 class DynamicConv(nn.Module):
-    """1×1 convolution, weight [out, in, 1, 1]: the first ``out_channels`` of its outputs."""
+    """Convolution, weight [out, in, k, k]: the first ``out_channels`` of its outputs."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
 
     def active(self, in_channels: int, out_channels: int) -> Tensor:
         return self.conv.weight[:out_channels, :in_channels]
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:
-        return functional.conv2d(x, self.active(x.shape[1], out_channels))
+        conv = self.conv
+        return functional.conv2d(x, self.active(x.shape[1], out_channels), None, conv.stride, conv.padding)
 
 
 class DynamicDepthwise(nn.Module):

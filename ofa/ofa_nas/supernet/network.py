@@ -1,91 +1,42 @@
 """A Space's supernet: the weights of its largest network, of which every sub-network uses a part."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from ofa_agent.operators import Block
 from ofa_nas.spaces import Architecture, Space
-from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, with_classes
+from ofa_nas.spaces.parts import with_classes
 from ofa_nas.supernet.dropout import Dropout
-from ofa_nas.supernet.dynamic_layers import Classifier, ConvLayer, DynamicInvertedResidual, FirstBlock, Residual
-from ofa_nas.supernet.initial import initialise
+from ofa_nas.supernet.dynamic_layers import DynamicLayer
 from ofa_nas.supernet.plain import PlainNetwork
-from ofa_tables.errors import UsageError
 
 
 class Supernet(nn.Module):
     """Called on images (N, 3, px, px) and an Architecture, gives its logits (N, classes).
 
     The images' size is what it is: the Architecture's resolution is not looked at. ``classes`` unless given are the
-    Space's. Weights are drawn from torch's generator (He et al., 2015, by fan-out, as published). Raises UsageError for
-    a Space that has no supernet.
+    Space's. Weights are drawn from torch's generator (He et al., 2015, by fan-out, as published). ``build_supernet``
+    makes the one that a Space has.
     """
 
-    def __init__(self, space: Space, classes: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(self, space: Space, classes: int | None, dropout: float) -> None:
         super().__init__()
-        if not isinstance(space, InvertedResidualSpace):
-            raise UsageError(f"{space.name} has no supernet here; a Space of inverted residuals has")
         self.space = space
-        layout = space.layout
-        self.classes = classes or layout.classes
-        eps = layout.batch_norm_epsilon
-        stem, first = layout.first_channels
-        self.first_conv = ConvLayer(3, stem, 3, 2, layout.first_activations[0], eps)
-        blocks = [Residual(FirstBlock(stem, first, layout.first_activations[1], eps), stem == first)]
-        channels = first
-        for stage_at, block in space.places:
-            stage = layout.stages[stage_at]
-            stride = stage.stride if block == 0 else 1
-            layer = DynamicInvertedResidual(
-                channels,
-                stage.channels,
-                space.kernel_sizes,
-                space.expand_ratios,
-                stride,
-                stage.activation,
-                stage.squeeze_excite,
-                eps,
-            )
-            blocks.append(Residual(layer, stride == 1 and channels == stage.channels))
-            channels = stage.channels
-        self.blocks = nn.ModuleList(blocks)
-        # As published: where one convolution stands before the pool and one behind it, the latter mixes features; where
-        # there is one alone, it does.
-        expanded, *mixed = layout.last_channels
-        last = ConvLayer(channels, expanded, 1, 1, layout.last_activation, eps)
-        if mixed:
-            self.final_expand_layer = last
-            self.feature_mix_layer = ConvLayer(expanded, mixed[0], 1, 1, layout.last_activation, None)
-        else:
-            self.feature_mix_layer = last
+        self.classes = classes or space.classes
         self.dropout = Dropout(dropout)
-        self.classifier = Classifier(layout.last_channels[-1], self.classes)
-        self.apply(initialise)
-        self.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
-        x = self.blocks[0](self.first_conv(images))
-        for at, kernel_size, expand_ratio in self.space.chosen_blocks(architecture):
-            x = self.blocks[1 + at](x, kernel_size, expand_ratio)
-        if hasattr(self, "final_expand_layer"):
-            x = self.feature_mix_layer(self.final_expand_layer(x).mean((2, 3), keepdim=True))
-        else:
-            x = self.feature_mix_layer(x).mean((2, 3), keepdim=True)
-        return self.classifier(self.dropout(x.flatten(1)))
+        raise NotImplementedError
 
     @property
-    def dynamic_layers(self) -> list[DynamicInvertedResidual]:
-        return [block.conv for block in self.blocks[1:]]
+    def dynamic_layers(self) -> Sequence[DynamicLayer]:
+        """Those whose width is elastic, in order."""
+        raise NotImplementedError
 
     def active(self, architecture: Architecture) -> list[tuple[Tensor, ...]]:
         """What the sub-network uses of the weights, in the order of its Blocks' Operators."""
-        used = [*self.first_conv.active(), *self.blocks[0].conv.active()]
-        for at, kernel_size, expand_ratio in self.space.chosen_blocks(architecture):
-            used += self.blocks[1 + at].conv.active(kernel_size, expand_ratio)
-        if hasattr(self, "final_expand_layer"):
-            used += self.final_expand_layer.active()
-        used += self.feature_mix_layer.active()
-        return [*used, (self.classifier.linear.weight, self.classifier.linear.bias)]
+        raise NotImplementedError
 
     def blocks_of(self, architecture: Architecture) -> list[Block]:
         """The Space's, with a classifier for as many classes as there are here."""
@@ -97,6 +48,16 @@ class Supernet(nn.Module):
 
         Its batch norm has the statistics that evaluation uses now: within ``estimated`` the sub-network's own.
         """
-        network = PlainNetwork(self.blocks_of(architecture), self.space.layout.batch_norm_epsilon)
+        network = PlainNetwork(self.blocks_of(architecture), self.space.batch_norm_epsilon)
         network.load(self.active(architecture))
         return network.eval()
+
+    def sort_channels(self, trained_ratios: tuple[float, ...]) -> None:
+        """Sorts the channels within each block by the L1 norm of what the next convolution makes of them, the largest
+        first (Cai et al., ICLR 2020, section 3.3), and a squeeze-excite's hidden units likewise.
+
+        ``trained_ratios`` are the expand ratios that were trained already: no channel moves from beyond one of their
+        widths to below it, for narrow networks rely on theirs. What the largest network computes does not change.
+        """
+        for layer in self.dynamic_layers:
+            layer.sort(trained_ratios)

@@ -184,4 +184,6 @@ def _layer(operator: ops.Operator, eps: float, in_place: bool) -> nn.Module:
         return _Pool()
     if isinstance(operator, ops.MaxPool):
         return nn.MaxPool2d(operator.kernel_size, operator.stride, operator.kernel_size // 2)
+    if isinstance(operator, ops.AvgPool):
+        return nn.AvgPool2d(operator.size, ceil_mode=True)
     return nn.Identity()  # an Add or a Take: the network does it

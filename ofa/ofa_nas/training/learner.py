@@ -26,7 +26,7 @@ class OneNetwork(nn.Module):
     def __init__(self, supernet: Supernet, architecture: Architecture, dropout: float) -> None:
         super().__init__()
         blocks = supernet.blocks_of(architecture)
-        self.network = PlainNetwork(blocks, supernet.space.layout.batch_norm_epsilon, dropout)
+        self.network = PlainNetwork(blocks, supernet.space.batch_norm_epsilon, dropout)
 
     @property
     def dropout(self) -> nn.Module:

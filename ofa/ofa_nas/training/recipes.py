@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, replace
 
 from ofa_nas.spaces import Space
-from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
 from ofa_tables.errors import UnknownName, UsageError
 
 REFERENCE_BATCH = 2048
@@ -48,9 +47,15 @@ class Stage:
         return self.kernels == self.depths == self.expands == 1
 
     def choices(self, group: str) -> int:
-        return {"ks": self.kernels, "d": self.depths, "e": self.expands}.get(group, ALL)
+        return {
+            "ks": self.kernels,
+            "d": self.depths,
+            "stem": self.depths,
+            "e": self.expands,
+            "w": self.expands,
+        }.get(group, ALL)
 
-    def ratios(self, space: InvertedResidualSpace) -> tuple[int, ...]:
+    def ratios(self, space: Space) -> tuple[float, ...]:
         """The expand ratios that it trains."""
         fewest = self.depths if space.expand_by_depth is not None else self.expands
         return tuple(sorted(space.expand_ratios))[-fewest:]
@@ -86,8 +91,7 @@ def stages_of(recipe: str, space: Space, epochs_scale: float) -> list[Stage]:
     """Raises UnknownName; UsageError where the recipe does not suit the Space."""
     if recipe not in RECIPES:
         raise UnknownName("recipe", recipe, RECIPES)
-    tied = isinstance(space, InvertedResidualSpace) and space.expand_by_depth is not None
-    if recipe == "compound" and not tied:
+    if recipe == "compound" and space.expand_by_depth is None:
         raise UsageError(
             f"the compound recipe ties a stage's expand ratio to its depth, and {space.name} does not: train a space "
             "such as compofa-elastic-w1.0 or compofa-tiny"

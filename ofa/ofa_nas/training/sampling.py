@@ -142,5 +142,5 @@ def _fastest_with(latency: LatencyModel, space: Space, fastest: Population) -> d
     return best
 
 
-def _largest(choices: Sequence[int], count: int) -> IntArray:
+def _largest(choices: Sequence[float], count: int) -> IntArray:
     return np.sort(np.argsort(choices, kind="stable")[-count:])

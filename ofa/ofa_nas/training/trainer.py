@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from ofa_nas.supernet import Supernet, save_supernet, sort_channels
+from ofa_nas.supernet import Supernet, build_supernet, save_supernet
 from ofa_nas.supernet.checkpoints import save
 from ofa_nas.training.cost import Cost, EnergyMeter, cost_of
 from ofa_nas.training.data import Batch, Broken, Images, loader, open_data, training_batches
@@ -53,7 +53,7 @@ class Trainer:
         self.log = Log(options.out) if processes.is_first else None
         self.progress = Progress()
         torch.manual_seed(options.seed)
-        supernet = Supernet(self.plan.space, len(self.data.classes), options.dropout)
+        supernet = build_supernet(self.plan.space, len(self.data.classes), options.dropout)
         independent = options.recipe == INDEPENDENT
         model = OneNetwork(supernet, self.plan.followed[0], options.dropout) if independent else supernet
         self.learner = Learner(model, options, processes)
@@ -84,7 +84,7 @@ class Trainer:
         if at == 1 and stage.distilled:
             self.learner.learn_from(self.plan.largest)
         if stage.sorts:
-            sort_channels(self.learner.model, self.plan.stages[at - 1].ratios(self.learner.model.space))
+            self.learner.model.sort_channels(self.plan.stages[at - 1].ratios(self.plan.space))
         self.learner.begin()
         self._say(f"stage {at + 1} of {len(self.plan.stages)}: {stage.name}, {stage.epochs} epochs")
 

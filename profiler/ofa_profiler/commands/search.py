@@ -346,7 +346,7 @@ def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[i
         if not position.genes:
             continue
         code = np.ravel_multi_index([genes[row] for row in position.genes], position.radices)
-        if position.entries[code] != ABSENT:
+        if position.kernels[code] != ABSENT:
             block = space.kernel_sizes[position.kernels[code]], space.expand_ratios[position.expands[code]]
             found.setdefault(space.stages[position.stage], []).append(block)
     return found

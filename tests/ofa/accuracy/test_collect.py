@@ -13,7 +13,7 @@ pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
 from ofa_nas.accuracy.collect import networks_to_collect  # noqa: E402
 from ofa_nas.accuracy.pairs import read_pairs  # noqa: E402
 from ofa_nas.spaces import find_space  # noqa: E402
-from ofa_nas.supernet import Supernet, save_supernet  # noqa: E402
+from ofa_nas.supernet import build_supernet, save_supernet  # noqa: E402
 
 TINY = find_space("tiny")
 pytestmark = pytest.mark.real
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.real
 @pytest.fixture
 def collect(tmp_path):
     torch.manual_seed(0)
-    save_supernet(tmp_path / "supernet.pth", Supernet(TINY))
+    save_supernet(tmp_path / "supernet.pth", build_supernet(TINY))
 
     def run(*more, out="pairs.jsonl", processes=1):
         start = [sys.executable, "-m"]

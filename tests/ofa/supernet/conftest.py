@@ -4,7 +4,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="supernets need torch")
 
 from ofa_nas.spaces import find_space  # noqa: E402
-from ofa_nas.supernet import Supernet  # noqa: E402
+from ofa_nas.supernet import build_supernet  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +21,7 @@ def make_supernet():
 
     def make(space="tiny", seed=0, classes=None):
         torch.manual_seed(seed)
-        supernet = Supernet(find_space(space), classes)
+        supernet = build_supernet(find_space(space), classes)
         with torch.no_grad():
             for name, tensor in supernet.state_dict().items():
                 if name.endswith("_matrix"):

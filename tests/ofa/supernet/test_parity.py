@@ -55,12 +55,15 @@ LISTS = {"ks_list": [3, 5, 7], "expand_ratio_list": [3, 4, 6], "depth_list": [2,
 
 
 def published_network(published, space):
+    if space == "ofa-resnet50d":
+        lists = {"depth_list": [0, 1, 2], "expand_ratio_list": [0.2, 0.25, 0.35], "width_mult_list": [0.65, 0.8, 1.0]}
+        return published.OFAResNets(dropout_rate=0, **lists).eval()
     if space == "ofa-proxyless-w1.3":
         return published.OFAProxylessNASNets(width_mult=1.3, dropout_rate=0, **LISTS).eval()
     return published.OFAMobileNetV3(width_mult=float(space[-3:]), dropout_rate=0, **LISTS).eval()
 
 
-@pytest.mark.parametrize("space", ["ofa-mbv3-w1.0", "ofa-mbv3-w1.2", "ofa-proxyless-w1.3"])
+@pytest.mark.parametrize("space", ["ofa-mbv3-w1.0", "ofa-mbv3-w1.2", "ofa-proxyless-w1.3", "ofa-resnet50d"])
 def test_published_weights_load_and_compute_the_same(published, make_supernet, make_architectures, tmp_path, space):
     theirs = published_network(published, space)
     theirs.load_state_dict(make_supernet(space).state_dict())
@@ -70,7 +73,7 @@ def test_published_weights_load_and_compute_the_same(published, make_supernet, m
     assert_equal(ours, theirs, make_architectures(space, 20))
 
 
-@pytest.mark.parametrize("space", ["ofa-mbv3-w1.0", "ofa-proxyless-w1.3"])
+@pytest.mark.parametrize("space", ["ofa-mbv3-w1.0", "ofa-proxyless-w1.3", "ofa-resnet50d"])
 def test_our_weights_load_there_and_compute_the_same(published, make_supernet, make_architectures, space):
     theirs, ours = published_network(published, space), make_supernet(space, seed=3)
     theirs.load_state_dict(ours.state_dict())
@@ -90,14 +93,13 @@ def test_older_names_are_read(published, make_supernet, make_architectures, tmp_
     assert_equal(load_supernet(path, ours.space).eval(), theirs, make_architectures("ofa-mbv3-w1.2", 3))
 
 
-def test_sorting_channels_agrees_where_all_are_moved(published, make_supernet, make_architectures):
-    from ofa_nas.supernet import sort_channels
-
-    theirs, ours = published_network(published, "ofa-mbv3-w1.0"), make_supernet("ofa-mbv3-w1.0", seed=5)
+@pytest.mark.parametrize("space", ["ofa-mbv3-w1.0", "ofa-resnet50d"])
+def test_sorting_channels_agrees_where_all_are_moved(published, make_supernet, make_architectures, space):
+    theirs, ours = published_network(published, space), make_supernet(space, seed=5)
     theirs.load_state_dict(ours.state_dict())
     theirs.re_organize_middle_weights()
-    sort_channels(ours, (6,))
-    assert_equal(ours, theirs, make_architectures("ofa-mbv3-w1.0", 5))
+    ours.sort_channels(())
+    assert_equal(ours, theirs, make_architectures(space, 5))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from torch import nn
 
 from ofa_agent import operators as ops
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_nas.supernet import Supernet, estimated, load_supernet, save_supernet, sort_channels
+from ofa_nas.supernet import build_supernet, estimated, load_supernet, save_supernet
 from ofa_nas.supernet.checkpoints import save
 from ofa_tables.errors import FileError, UsageError
 
@@ -49,7 +49,7 @@ def test_the_published_checkpoint_has_475_tensors(make_supernet):
 
 def test_a_smaller_kernel_is_the_centre_of_the_larger_one_while_matrices_are_as_they_start():
     torch.manual_seed(0)
-    depthwise = Supernet(find_space("tiny")).dynamic_layers[0].depth_conv.conv
+    depthwise = build_supernet(find_space("tiny")).dynamic_layers[0].depth_conv.conv
     assert torch.equal(depthwise.active(8, 3)[:, 0], depthwise.conv.weight[:8, 0, 2:5, 2:5])
 
 
@@ -60,7 +60,7 @@ def test_sorting_channels_leaves_the_largest_network_as_it_is(make_supernet, mak
     smaller = make_architectures(seed=4)[0]
     with torch.no_grad():
         before, before_smaller = supernet(make_images(), largest), supernet(make_images(), smaller)
-        sort_channels(supernet, (4,))
+        supernet.sort_channels((4,))
         assert (supernet(make_images(), largest) - before).abs().max() < 1e-5 * before.abs().max()
         assert (supernet(make_images(), smaller) - before_smaller).abs().max() > 1e-3 * before.abs().max()
     norms = supernet.dynamic_layers[0].point_linear.conv.conv.weight.abs().sum((0, 2, 3))
@@ -69,7 +69,7 @@ def test_sorting_channels_leaves_the_largest_network_as_it_is(make_supernet, mak
 
 def test_sorting_moves_no_channel_into_a_width_that_was_trained(make_supernet, make_images):
     supernet = make_supernet(seed=2)
-    sort_channels(supernet, (4,))
+    supernet.sort_channels((4,))
     space = supernet.space
     genes = {"ks": (7,) * 9, "e": (3,) * 9, "d": (3,) * 3}
     narrow = type(space.decode(largest_of(space))[0])(genes, 28)
@@ -79,7 +79,7 @@ def test_sorting_moves_no_channel_into_a_width_that_was_trained(make_supernet, m
                 :, None, None
             ]
         before = supernet(make_images(), narrow)
-        sort_channels(supernet, (3, 4))
+        supernet.sort_channels((3, 4))
         assert (supernet(make_images(), narrow) - before).abs().max() < 1e-5 * before.abs().max()
 
 

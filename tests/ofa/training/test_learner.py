@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ofa_nas.spaces import Architecture, find_space
-from ofa_nas.supernet import Supernet
+from ofa_nas.supernet import build_supernet
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.training.data import Batch
 from ofa_nas.training.learner import Learner
@@ -32,7 +32,9 @@ def one_thread():
 def make_learner():
     def make(dropout=0.0, **options):
         torch.manual_seed(0)
-        return Learner(Supernet(TINY, dropout=dropout), Options("tiny", "digits", out=Path("."), **options), ALONE)
+        return Learner(
+            build_supernet(TINY, dropout=dropout), Options("tiny", "digits", out=Path("."), **options), ALONE
+        )
 
     return make
 
