@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
+from ofa_nas.supernet.depthwise import depthwise
 
 SQUEEZE = 4  # mid channels to each hidden unit of a squeeze-excite
 
@@ -57,9 +58,7 @@ class DynamicDepthwise(nn.Module):
         return weight
 
     def forward(self, x: Tensor, kernel_size: int) -> Tensor:
-        channels = x.shape[1]
-        weight = self.active(channels, kernel_size)
-        return functional.conv2d(x, weight, None, self.stride, kernel_size // 2, groups=channels)
+        return depthwise(x, self.active(x.shape[1], kernel_size), self.stride)
 
 
 class DynamicBatchNorm(nn.Module):

@@ -26,6 +26,7 @@ ACTIVATIONS = {
 }
 # Where nothing else reads what comes before: batch norm, which does come before, keeps its input and not its output.
 IN_PLACE = {"relu": functional.relu_, "relu6": partial(functional.hardtanh_, min_val=0.0, max_val=6.0)}
+IN_PLACE_WITHOUT_GRADIENT = {**IN_PLACE, "hard_swish": partial(functional.hardswish, inplace=True)}
 
 
 class PlainNetwork(nn.Module):
@@ -154,10 +155,13 @@ class _Linear(nn.Linear):
 class _Activation(nn.Module):
     def __init__(self, function: str, in_place: bool) -> None:
         super().__init__()
-        self._function = IN_PLACE.get(function, ACTIVATIONS[function]) if in_place else ACTIVATIONS[function]
+        self._function = self._in_inference = ACTIVATIONS[function]
+        if in_place:
+            self._function = IN_PLACE.get(function, self._function)
+            self._in_inference = IN_PLACE_WITHOUT_GRADIENT.get(function, self._function)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._function(x)
+        return (self._function if torch.is_grad_enabled() else self._in_inference)(x)
 
 
 class _Pool(nn.Module):

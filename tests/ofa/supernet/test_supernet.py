@@ -7,6 +7,7 @@ from ofa_agent import operators as ops
 from ofa_nas.spaces import all_spaces, find_space
 from ofa_nas.supernet import build_supernet, estimated, load_supernet, save_supernet
 from ofa_nas.supernet.checkpoints import save
+from ofa_nas.supernet.depthwise import depthwise
 from ofa_tables.errors import FileError, UsageError
 
 SPACES = [space.name for space in all_spaces()]
@@ -51,6 +52,21 @@ def test_a_smaller_kernel_is_the_centre_of_the_larger_one_while_matrices_are_as_
     torch.manual_seed(0)
     depthwise = build_supernet(find_space("tiny")).dynamic_layers[0].depth_conv.conv
     assert torch.equal(depthwise.active(8, 3)[:, 0], depthwise.conv.weight[:8, 0, 2:5, 2:5])
+
+
+@pytest.mark.parametrize("kernel_size", [3, 5, 7])
+@pytest.mark.parametrize("px", [3, 4, 7, 8, 11])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradients_of_depthwise_convolutions_are_those_of_torch(make_images, kernel_size, px, stride):
+    x = make_images(px).repeat(1, 4, 1, 1).double().requires_grad_()
+    weight = torch.randn(12, 1, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
+    expected = nn.functional.conv2d(x, weight, None, stride, kernel_size // 2, groups=12)
+    upstream = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, (x, weight), upstream)
+    found = depthwise(x, weight, stride)
+    assert torch.equal(found, expected)
+    for own, other in zip(torch.autograd.grad(found, (x, weight), upstream), theirs, strict=True):
+        assert torch.allclose(own, other, atol=1e-9)
 
 
 def test_sorting_channels_leaves_the_largest_network_as_it_is(make_supernet, make_architectures, make_images):
