@@ -33,53 +33,20 @@ def main() -> None:
 
     if not Path(supernet).exists():
         resume = ("--resume",) if Path(run, "state.pth").exists() else ()
-        training = (
-            "--train-images",
-            options.train_images,
-            "--epochs-scale",
-            options.epochs_scale,
-            "--batch-size",
-            "64",
-        )
-        command("ofa-train", "--space", SPACE, *data, *training, *threads, "--out", run, *resume)
+        few = ("--train-images", options.train_images, "--epochs-scale", options.epochs_scale, "--batch-size", "64")
+        command("ofa-train", "--space", SPACE, *data, *few, *threads, "--out", run, *resume)
     command(
-        "ofa-accuracy",
-        "collect",
-        "--checkpoint",
-        supernet,
-        *data,
-        "--networks",
-        options.networks,
-        *threads,
-        "--out",
-        pairs,
+        *("ofa-accuracy", "collect", "--checkpoint", supernet, *data, "--networks", options.networks, *threads),
+        *("--images", "2000", "--statistics-images", "500", "--out", pairs),
     )
     fitted = command("ofa-accuracy", "fit", pairs, "--out", accuracy)
     command(
-        "ofa-profile",
-        "--target",
-        "local",
-        "--space",
-        SPACE,
-        "--resolutions",
-        "all",
-        "--runtime",
-        "onnxruntime",
-        "--out",
-        table,
+        *("ofa-profile", "--target", "local", "--space", SPACE, "--resolutions", "all"),
+        *("--runtime", "onnxruntime", "--out", table),
     )
     command(
-        "ofa-compare",
-        "--table",
-        table,
-        "--space",
-        SPACE,
-        "--networks",
-        "10",
-        "--calibrate",
-        "15",
-        "--out",
-        str(options.out / "taught"),
+        *("ofa-compare", "--table", table, "--space", SPACE, "--networks", "10", "--calibrate", "15"),
+        *("--out", str(options.out / "taught")),
     )
     (spaces,) = [s for s in command("ofa-table", "show", table)["spaces"] if s["space"] == SPACE][:1]
     limit_ms = round(spaces["smallest_ms"] + LIMIT_OF_RANGE * (spaces["largest_ms"] - spaces["smallest_ms"]), 4)

@@ -14,13 +14,15 @@ MOST_PX = {1: 8, 2: 10}  # by stride: on larger maps it does not pay
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """x (N, C, h, w) and weight (C, 1, k, k), padded by k // 2."""
+    """x (N, C, h, w) and weight (C, 1, k, k), padded by k // 2. On processors always in single precision."""
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):  # oneDNN is many times slower at these in half precision
+            return depthwise(x.float(), weight.float(), stride)
     if (
         x.device.type == "cpu"
         and weight.shape[-1] > 3
         and max(x.shape[2:]) <= MOST_PX.get(stride, 0)
         and torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
     ):
         result: Tensor = _ByWindows.apply(x, weight, stride)
         return result

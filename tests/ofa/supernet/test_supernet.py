@@ -69,6 +69,14 @@ def test_gradients_of_depthwise_convolutions_are_those_of_torch(make_images, ker
         assert torch.allclose(own, other, atol=1e-9)
 
 
+def test_depthwise_convolutions_are_in_single_precision_though_others_are_in_half(make_images):
+    x = make_images(8).repeat(1, 4, 1, 1)
+    weight = torch.randn(12, 1, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = depthwise(x, weight, 1)
+    assert torch.equal(found, nn.functional.conv2d(x, weight, None, 1, 2, groups=12))
+
+
 def test_sorting_channels_leaves_the_largest_network_as_it_is(make_supernet, make_architectures, make_images):
     supernet = make_supernet(seed=2)
     space = supernet.space
