@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 MIRROR = "http://deb.debian.org/debian"
 PATIENCE_S = 1800
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
 
 
 @pytest.fixture(scope="module")

@@ -42,6 +42,7 @@ class Learner:
     def __init__(self, model: nn.Module, options: Options, processes: Processes) -> None:
         self.model: Any = model.to(processes.device, memory_format=torch.channels_last)
         self.teacher: PlainNetwork | None = None
+        self._ask_teacher: Any = None  # the teacher, or what torch.compile made of it
         self._options, self._processes = options, processes
         self._averaged = _Average(model, options.ema) if options.ema else None
         self._optimizer: Any = None
@@ -117,7 +118,7 @@ class Learner:
         if self.teacher is None:
             return None
         with self._autocast():
-            return functional.softmax(self.teacher(images).float(), 1)
+            return functional.softmax(self._ask_teacher(images).float(), 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         half = HALVES.get(self._options.precision)
@@ -131,6 +132,8 @@ class Learner:
         """From here on the sub-network, as it is now, is the teacher."""
         network = self.model.extract(architecture).fold()
         self.teacher = network.to(self._processes.device, memory_format=torch.channels_last)
+        # It alone: sub-networks are another graph each.
+        self._ask_teacher = torch.compile(self.teacher, dynamic=True) if self._options.compile else self.teacher
 
     def take_average(self) -> None:
         """The weights become their moving average, where there is one."""

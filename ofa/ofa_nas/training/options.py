@@ -40,6 +40,7 @@ class Options:
     # Running.
     device: str = "auto"
     precision: str = "fp32"
+    compile: bool = False
     batch_norm: str = "auto"
     threads: int | None = None
     workers: int = 0

@@ -1,5 +1,6 @@
 """One step of training, and what it is made of."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,9 @@ def make_learner():
     return make
 
 
-def batch(count=16, seed=0):
+def batch(count=16, seed=0, px=28):
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randn(count, 3, 28, 28, generator=generator)
+    images = torch.randn(count, 3, px, px, generator=generator)
     return Batch(images, torch.randint(0, 10, (count,), generator=generator), ())
 
 
@@ -88,6 +89,18 @@ def test_the_teachers_word_is_learned_from_and_the_teacher_stays_as_it_is(make_l
     before = {name: tensor.clone() for name, tensor in learner.teacher.state_dict().items()}
     assert step(learner) > alone + 0.5  # two losses are added
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.teacher.state_dict().items())
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_a_compiled_teacher_says_the_same_for_every_size_and_is_compiled_once(make_learner):
+    losses = []
+    for compiled in (False, True):
+        learner = make_learner(compile=compiled)
+        learner.begin()
+        learner.learn_from(LARGEST)
+        losses += [[learner.step(batch(px=px), ARCHITECTURES[:1], 0.1, (0, px)) for px in (24, 28, 32, 20)]]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 def test_the_average_of_weights(make_learner):
