@@ -23,6 +23,7 @@ class Options:
     table: Path | None = None
     max_latency_ms: float | None = None
     epochs_scale: float = 1.0
+    rate_scale: float = 1.0
     batch_size: int = 256
     resolutions: tuple[int, ...] | None = None
     train_images: int | None = None

@@ -93,7 +93,7 @@ class Trainer:
         number = sum(before.epochs for before in self.plan.stages[:at]) + progress.epoch
         in_epoch = max(1, len(self.data.train) // options.batch_size)
         steps, warmup = stage.epochs * in_epoch, round(stage.warmup_epochs * in_epoch)
-        peak = stage.rate * options.batch_size / REFERENCE_BATCH
+        peak = stage.rate * options.rate_scale * options.batch_size / REFERENCE_BATCH
         started = saved = time.monotonic()
         rate, before = 0.0, len(progress.epoch_losses)
         for batch_at, batch in self._batches(number):
