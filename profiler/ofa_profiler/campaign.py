@@ -68,6 +68,10 @@ class Visit:
     def bursts(self) -> int:
         return 2 if self.task.parts else 1
 
+    def again(self) -> "Visit":
+        """One more attempt, by whichever device is free."""
+        return replace(self, visit_id=uuid.uuid4().hex, attempt=self.attempt + 1, compared=False)
+
 
 class Progress(Protocol):
     """What a campaign tells while it runs."""
@@ -170,7 +174,8 @@ class Campaign:
         self._probe = Visit(uuid.uuid4().hex, self._reference, 0)
         self._probing = False
         self._started = 0.0
-        # While devices are compared: the Visits that each still has to take, and what came meanwhile.
+        # While devices are compared: what all of them take, what each still has to, and what came meanwhile.
+        self._shared: list[Visit] = []
         self._comparing: dict[str, list[Visit]] = {}
         self._held: list[tuple[Hand, Any, Visit]] = []
 
@@ -184,7 +189,8 @@ class Campaign:
         self._started = time.perf_counter()
         crew = Crew(connection, self._lease_id, self._purpose, self._models, self._next_visit, self._progress.say)
         self._hands = crew.hands
-        if len(crew.hands) > 1:
+        self._outcome.set_aside = {hand.name: hand.out for hand in crew.hands if hand.out}
+        if len(crew.working) > 1:
             self._compare(crew)
         with crew:
             for event in crew.events():
@@ -207,7 +213,7 @@ class Campaign:
         """At the end of a run the Visits that a device was disturbed during are taken again."""
         if self._outcome.failures:  # nobody is to wait for a Visit that nobody takes
             self._waiting = [visit for visit in self._waiting if visit.task.block.key not in self._outcome.failures]
-        if self._waiting or self._comparing or any(hand.under_way for hand in crew.hands):
+        if self._waiting or self._shared or any(hand.under_way for hand in crew.hands):
             return False
         for drift in self._drifts.values():
             self._waiting += self._again(drift)
@@ -223,28 +229,36 @@ class Campaign:
             if not crew.working:
                 raise error
             self._progress.say(f"{error}; going on without {hand.name}")
-            self._outcome.set_aside.setdefault(hand.name, str(error))
+            self._set_aside(hand, str(error))
         else:
             self._progress.say(f"{error}; going on with a new connection ({hand.losses} of {RESTARTS})")
 
+    def _set_aside(self, hand: Hand, reason: str) -> None:
+        """For this campaign and those that follow it in the same command."""
+        hand.out = hand.connection.set_aside = self._outcome.set_aside[hand.name] = reason
+
     def _compare(self, crew: Crew) -> None:
         """Some of the Visits are taken by every device, before what any of them brings is kept."""
-        rounds = range(min(COMPARED_ROUNDS, len(self._rounds)))
+        rounds = sorted({visit.round for visit in self._waiting})[:COMPARED_ROUNDS]
         first = [visit for visit in self._waiting if visit.round in rounds]
-        tasks = [visit.task for visit in first if visit.round == 0]
-        keys = {task.block.key for task in spread(tasks, COMPARED_TASKS, lambda task: task.block.macs)}
-        shared = [visit for visit in first if visit.task.block.key in keys]
-        self._waiting = [visit for visit in self._waiting if visit not in shared]
-        for hand in crew.hands:
-            self._comparing[hand.name] = [replace(visit, visit_id=uuid.uuid4().hex, compared=True) for visit in shared]
+        tasks = {visit.task.block.key: visit.task for visit in first}
+        chosen = spread(list(tasks.values()), COMPARED_TASKS, lambda task: task.block.macs)
+        keys = {task.block.key for task in chosen}
+        self._shared = [visit for visit in first if visit.task.block.key in keys]
+        self._waiting = [visit for visit in self._waiting if visit not in self._shared]
+        for hand in crew.working:
+            self._comparing[hand.name] = [
+                replace(visit, visit_id=uuid.uuid4().hex, compared=True) for visit in self._shared
+            ]
 
     def _judge(self, crew: Crew) -> None:
         """Once every device has run the same Jobs: those that are not like the others are set aside."""
-        if not self._held or any(self._comparing.values()):
+        if not self._shared or any(self._comparing.values()):
             return
         if any(visit.compared for hand in crew.working for visit in hand.under_way.values()):
             return
         held, self._held, self._comparing = self._held, [], {}
+        shared, self._shared = self._shared, []
         agreement = Agreement()
         for hand, message, visit in held:
             if visit.compared and message.status == "ok":
@@ -253,22 +267,24 @@ class Campaign:
         for hand in crew.working:
             factor = agreement.off().get(hand.name)
             if factor is not None:
-                hand.out = f"what the others take it takes {factor:.2f} × as long for"
-                self._outcome.set_aside[hand.name] = hand.out
+                self._set_aside(hand, f"what the others take it takes {factor:.2f} × as long for")
                 self._progress.say(f"{hand.name} is set aside: {hand.out}; is it hot, or does it save power?")
                 self._waiting += [visit for visit in hand.under_way.values() if not visit.compared]
                 hand.under_way.clear()
+        kept = {(visit.task.block.key, visit.round) for hand, _, visit in held if not hand.out}
+        # What only devices took that are out now, or that were lost over it, is for the others.
+        self._waiting += [visit for visit in shared if (visit.task.block.key, visit.round) not in kept]
         for hand, message, visit in held:
             if not hand.out:
                 self._keep(hand, message, visit)
             elif not visit.compared:
-                self._waiting.append(visit)  # for another one
+                self._waiting.append(visit)
 
     def _tell_not_set(self, not_set: dict[str, str]) -> None:
         for setting, reason in not_set.items():
             if self._outcome.not_set.get(setting) != reason:
                 self._progress.say(f"{setting} could not be set: {reason}; measuring on without")
-        self._outcome.not_set = not_set
+        self._outcome.not_set |= not_set  # several devices may differ in that
 
     def _tell_no_reference(self, error: str) -> None:
         if error and not self._no_reference:
@@ -310,7 +326,7 @@ class Campaign:
         visit = visit or self._adopt(message, self._waiting)
         if visit is None or hand.out:
             self._acknowledge(hand, message)
-        elif self._comparing:
+        elif self._shared:
             self._held.append((hand, message, visit))
         else:
             self._keep(hand, message, visit)
@@ -318,7 +334,7 @@ class Campaign:
     def _keep(self, hand: Hand, message: Any, visit: Visit) -> None:
         self._outcome.waited_seconds += message.waited_s if self._outcome.shares[hand.name] else 0.0
         self._outcome.shares[hand.name] += 1
-        measurement = measurement_of(message, visit.round, hand.name if self._outcome.factors else "")
+        measurement = measurement_of(message, visit.round, hand.name if len(self._hands) > 1 else "")
         measurements = [measurement, *parts_of(message, measurement)]
         self._table.add(measurements)
         self._acknowledge(hand, message)
@@ -366,7 +382,7 @@ class Campaign:
         """One that failed or was disturbed, again at the end of the run, when what disturbed it may have passed."""
         limit = RETAKES if measurement.ok else RETRIES if measurement.status in RETRIED else 0
         if visit.attempt < limit:
-            waiting.insert(0, replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1))
+            waiting.insert(0, visit.again())
         elif not measurement.ok:
             self._outcome.failures[measurement.key] = f"{measurement.status}: {measurement.error}"
 
@@ -376,11 +392,7 @@ class Campaign:
         if found is None:
             return []
         disturbed, stretch = found
-        again = [
-            replace(visit, visit_id=uuid.uuid4().hex, attempt=visit.attempt + 1)
-            for visit in disturbed
-            if visit.attempt < RETAKES
-        ]
+        again = [visit.again() for visit in disturbed if visit.attempt < RETAKES]
         self._outcome.stretches.append(stretch)
         self._progress.say(f"{stretch}; {'taking them again' if again else 'they are flagged'}")
         return again

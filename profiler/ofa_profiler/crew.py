@@ -14,7 +14,7 @@ import numpy as np
 from ofa_profiler.client import Lease
 from ofa_profiler.connections import Connection
 from ofa_profiler.lowering import Model
-from ofa_tables.errors import AgentLost, OfaError
+from ofa_tables.errors import AgentLost, DeviceError, OfaError
 
 RESTARTS = 3  # of an agent, without a single Measurement in between
 RESTART_PAUSE_S = 1.0
@@ -61,7 +61,7 @@ class Crew:
         next_visit: Callable[[Hand], Any],
         say: Callable[[str], None],
     ) -> None:
-        self.hands = [Hand(member.name, member) for member in connection.members]
+        self.hands = [Hand(member.name, member, out=member.set_aside) for member in connection.members]
         self._lease_id = lease_id
         self._purpose = purpose
         self._models = models
@@ -70,13 +70,15 @@ class Crew:
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._done = False
-        self._threads = [threading.Thread(target=self._work, args=(hand,), daemon=True) for hand in self.hands]
+        self._threads = [threading.Thread(target=self._work, args=(hand,), daemon=True) for hand in self.working]
 
     @property
     def working(self) -> list[Hand]:
         return [hand for hand in self.hands if not hand.out]
 
     def __enter__(self) -> "Crew":
+        for hand in self.hands:
+            hand.connection.given_up.clear()  # by the campaign before
         for thread in self._threads:
             thread.start()
         return self
@@ -85,10 +87,11 @@ class Crew:
         with self._changed:
             self._done = True
             self._changed.notify_all()
-        for hand, thread in zip(self.hands, self._threads, strict=True):
+        for hand in self.hands:
             hand.connection.given_up.set()
             if error is not None and hand.lease is not None:
                 hand.lease.cut()
+        for thread in self._threads:
             thread.join(GIVE_BACK_S)
 
     def events(self) -> Iterator[Event]:
@@ -107,8 +110,16 @@ class Crew:
                 time.sleep(RESTART_PAUSE_S * hand.losses)
                 hand.connection.reopen()
         except OfaError as error:
-            hand.out = str(error)
-            self._tell(Event(hand, lost=error))
+            self._tell_out(hand, error)
+        except Exception as error:  # whatever it is: a thread that ended untold would be waited for
+            said = str(error).strip().splitlines()
+            what = f"{type(error).__name__}{': ' + said[0] if said else ''}"
+            text = f"{hand.name}: the work with it failed ({what}); everything so far is kept"
+            self._tell_out(hand, DeviceError(text))
+
+    def _tell_out(self, hand: Hand, error: OfaError) -> None:
+        hand.out = str(error)
+        self._tell(Event(hand, lost=error))
 
     def _measured(self, hand: Hand) -> bool:
         """Whether there is nothing left for it to do, rather than its agent lost. Raises OfaError."""

@@ -1,12 +1,21 @@
-"""What a campaign takes again, and how long it says that it will take."""
+"""What a campaign takes again, how long it says that it will take, and how devices share one."""
+
+import json
+import threading
+from collections import Counter
 
 import pytest
 
+from ofa_agent import wire
 from ofa_nas.spaces import Population, find_space
+from ofa_profiler import crew
 from ofa_profiler.campaign import RETAKES, Campaign, Visit, lower_tasks, reference_task
+from ofa_profiler.connections import Connection
 from ofa_profiler.drift import Drift
 from ofa_profiler.efforts import NETWORK_BUDGET, Probe
-from ofa_tables.measurement import Measurement, statistics
+from ofa_profiler.targets import Target
+from ofa_tables.errors import AgentLost, DeviceError
+from ofa_tables.measurement import DEVICE, Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")
@@ -93,3 +102,155 @@ def ends():
     """The smallest network and the largest."""
     macs = SPACE.figures(lambda block: block.macs)
     return Population.concatenate([SPACE.pricer(macs).cheapest()[1], SPACE.pricer(-macs).cheapest()[1]])
+
+
+# Devices that share a campaign, each a connection whose agent makes its figures up.
+
+
+class MadeUp(Connection):
+    """``pace`` is how long it takes a Job; ``trouble`` is raised instead of its Measurements of these numbers."""
+
+    def __init__(self, name, pace=1.0, trouble=None, not_set=None):
+        super().__init__(Target(name, "made up"))
+        self.pace, self.trouble, self.not_set = pace, trouble or {}, not_set or {}
+        self.asked = 0
+
+    @property
+    def agent(self):
+        return self
+
+    def lease(self, lease_id, purpose, conditions):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def cut(self):
+        pass
+
+    def acknowledge(self, visit_ids):
+        pass
+
+    def reopen(self):
+        pass
+
+    def measure(self, next_visit, models):
+        while (visit := next_visit()) is not None:
+            self.asked += 1
+            if self.asked in self.trouble:
+                raise self.trouble[self.asked]
+            took_ns = round(1e6 * self.pace)
+            yield wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", samples_ns=[took_ns] * 3)
+
+
+class Several(Connection):
+    def __init__(self, *members):
+        super().__init__(Target("several", "made up"))
+        self._several = members
+
+    @property
+    def members(self):
+        return self._several
+
+
+@pytest.fixture
+def table(tmp_path):
+    with LatencyTable.create(tmp_path / "t.lut", Identity("here", "f", "onnxruntime", "1"), {}) as table:
+        yield table
+
+
+@pytest.fixture
+def run(table, tasks, progress, monkeypatch):
+    """A campaign of so many rounds on these devices."""
+    monkeypatch.setattr(crew, "RESTART_PAUSE_S", 0.0)
+
+    def run(rounds, *members):
+        return Campaign(table, [tasks] * rounds, NETWORK_BUDGET, progress, "a test").run(Several(*members))
+
+    return run
+
+
+@pytest.fixture
+def taken_by(table):
+    """How many Measurements of each device are kept."""
+    return lambda: Counter(json.loads(measurement.condition).get(DEVICE) for measurement in table.measurements)
+
+
+@pytest.fixture
+def complete(table, tasks):
+    def complete(rounds):
+        done = table.rounds_of()
+        return all(done[task.block.key] >= set(range(rounds)) for task in tasks)
+
+    return complete
+
+
+def test_devices_are_compared_in_whichever_rounds_are_left(run, taken_by, complete):
+    run(2, MadeUp("first"))
+    slow = MadeUp("slow", pace=1.5)
+    outcome = run(4, MadeUp("usual"), slow)
+    assert outcome.factors == pytest.approx({"usual": 0.8, "slow": 1.2})
+    assert outcome.set_aside == {"slow": "what the others take it takes 1.50 × as long for"}
+    assert complete(4)
+    assert taken_by()["slow"] == 0
+
+
+def test_a_device_that_was_set_aside_stays_so_in_the_next_campaign_of_a_command(run, taken_by, complete):
+    usual, slow = MadeUp("usual"), MadeUp("slow", pace=1.5)
+    run(2, usual, slow)
+    asked = slow.asked
+    outcome = run(4, usual, slow)
+    assert complete(4)
+    assert slow.asked == asked
+    assert taken_by()["slow"] == 0
+    assert list(outcome.set_aside) == ["slow"]
+
+
+def test_what_devices_that_were_lost_over_it_should_both_have_taken_is_taken(run, complete):
+    lost = {2: AgentLost("the link is cut")}
+    outcome = run(3, MadeUp("one", trouble=lost), MadeUp("two", trouble=lost))
+    assert complete(3)
+    assert outcome.set_aside == {}
+
+
+def test_what_only_a_device_that_is_set_aside_took_is_taken_by_the_other(run, taken_by, complete):
+    outcome = run(3, MadeUp("usual", trouble={2: AgentLost("the link is cut")}), MadeUp("slow", pace=1.5))
+    assert list(outcome.set_aside) == ["slow"]
+    assert complete(3)
+    assert taken_by()["slow"] == 0
+
+
+def test_another_attempt_is_for_any_device(tasks):
+    assert not Visit("v", tasks[0], 0, compared=True).again().compared
+
+
+def test_a_device_that_fails_in_a_way_that_nobody_foresaw_does_not_stop_the_others(run, complete, progress):
+    outcome = run(3, MadeUp("one", trouble={2: ValueError("no such thing\nas that")}), MadeUp("two"))
+    said = "one: the work with it failed (ValueError: no such thing); everything so far is kept"
+    assert outcome.set_aside == {"one": said}
+    assert f"{said}; going on without one" in progress.said
+    assert complete(3)
+
+
+def test_the_last_device_that_fails_so_ends_the_campaign(run):
+    with pytest.raises(DeviceError, match=r"one: the work with it failed \(KeyError: 'x'\)"):
+        run(3, MadeUp("one", trouble={2: KeyError("x")}))
+
+
+def test_what_could_not_be_set_on_one_device_is_told_beside_what_could_not_on_another(run):
+    outcome = run(3, MadeUp("one", not_set={"governor": "no root"}), MadeUp("two", not_set={"screen": "no screen"}))
+    assert outcome.not_set == {"governor": "no root", "screen": "no screen"}
+
+
+def test_a_link_is_mended_in_the_second_campaign_of_a_command_too(run):
+    waited = threading.Event()
+
+    class Patient(MadeUp):
+        def reopen(self):
+            if not self.given_up.is_set():
+                waited.set()
+
+    device = Patient("one", trouble={4: AgentLost("the link is cut")})
+    run(1, device)
+    run(2, device)
+    assert waited.is_set()

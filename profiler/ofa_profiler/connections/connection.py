@@ -23,6 +23,7 @@ class Connection:
         self.name = target.name  # of the device, for people
         self.say: Callable[[str], None] = lambda text: None  # what happens to the link, for the user
         self.given_up = threading.Event()  # nobody waits any more for a lost link to be mended
+        self.set_aside = ""  # why, of several devices, this one takes no part any more
         self._agent: Agent | None = None
 
     @property
