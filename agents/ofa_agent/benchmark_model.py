@@ -6,7 +6,7 @@ six digits. Versions differ in their words, and none tells its own:
     2019        ``Average inference timings in us: Warmup: …, Init: …, Inference: …`` closes the output
     2020 on     ``Inference timings in us: Init: …, First inference: …, Warmup (avg): …, Inference (avg): …``
     2023 on     each line begins with its severity: ``INFO: ``
-    2025 on     percentiles, ``p5= median= p95=`` behind ``std=``; ``--result_file_path`` keeps all this in protobuf
+    2025 on     percentiles, ``p5= median= p95=`` behind ``std=``
 
 A flag that a version does not know is not an error to it, only «Unconsumed»: it goes on and measures something else. So
 does a delegate that could not be created. Both are failures here.
@@ -108,7 +108,7 @@ _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple
 # What it goes on after, and then measures something else than it was asked to.
 _WITHOUT = "the model ran without the delegate"
 _DEVIATIONS = (
-    (re.compile(r"^Unconsumed cmdline flags: (?!--result_file_path=\S*$)"), "this benchmark_model does not know flags"),
+    (re.compile(r"^Unconsumed cmdline flags: "), "this benchmark_model does not know flags"),
     (re.compile(r"^Could not create \w+ delegate"), _WITHOUT),
     (re.compile(r"acceleration is unsupported on this platform"), _WITHOUT),
     (re.compile(r"^Though \w+ delegate is explicitly applied, .* will not be"), _WITHOUT),
@@ -121,8 +121,6 @@ class Options(NamedTuple):
     """``min_runs`` runs at least, and ``min_s`` seconds, but no run is begun after ``max_s``; so for the warm-up.
 
     ``threads`` 0 leaves their number to the tool. ``fp16`` lets what is stored in 32 bits be computed in 16.
-    ``nnapi_accelerator`` and ``hexagon_libraries`` are for their delegates alone. ``result_path`` needs a version of
-    2025; ``profile_path`` is where a CSV file of operators is left, and the tool is slower then.
     """
 
     graph: str
@@ -133,10 +131,6 @@ class Options(NamedTuple):
     min_s: float = 1.0
     max_s: float = 150.0
     min_runs: int = 50
-    nnapi_accelerator: str = ""
-    hexagon_libraries: str = ""
-    result_path: str = ""
-    profile_path: str = ""
 
 
 class Report(NamedTuple):
@@ -157,12 +151,6 @@ class Report(NamedTuple):
     warmup_mean_ns: int = 0
     init_ns: int = 0
     samples_ns: Tuple[int, ...] = ()
-
-
-class OperatorTime(NamedTuple):
-    name: str
-    type: str
-    avg_ms: float
 
 
 class _Statistics(NamedTuple):
@@ -190,10 +178,6 @@ def command(binary: str, options: Options) -> List[str]:
         "max_secs": "%g" % options.max_s,
     }
     flags.update(_delegate_flags(options))
-    if options.profile_path:
-        flags.update(enable_op_profiling="true", profiling_output_csv_file=options.profile_path)
-    if options.result_path:
-        flags["result_file_path"] = options.result_path
     return [binary] + ["--%s=%s" % flag for flag in flags.items()]
 
 
@@ -207,10 +191,6 @@ def _delegate_flags(options: Options) -> Dict[str, str]:
         flags["gpu_precision_loss_allowed"] = fp16
     if options.delegate == "nnapi":
         flags["allow_fp16"] = fp16
-        if options.nnapi_accelerator:
-            flags["nnapi_accelerator_name"] = options.nnapi_accelerator
-    if options.delegate == "hexagon" and options.hexagon_libraries:
-        flags["hexagon_lib_path"] = options.hexagon_libraries
     return flags
 
 
@@ -327,96 +307,6 @@ def _statistics(line: str) -> _Statistics:
         std_us=int(told["std"] or 0),
         median_us=median or int(same or 0),
     )
-
-
-def read_result(data: bytes) -> Report:
-    """What ``--result_file_path`` left: a BenchmarkResult, whose figures are ms in single precision.
-
-    Of the warm-up and of the initialisation it tells as the text does; of the delegate nothing, so parse that too.
-    Raises Malformed.
-    """
-    try:
-        _, parts = _message(data)
-        _, latency = _message(parts[2])
-        misc, _ = _message(parts[4])
-        names = ("mean", "min", "max", "std", "median", "p5", "p95", "init", "first", "warmup")
-        told = {name: round(struct.unpack("<f", latency[i])[0] * 1e6) for i, name in enumerate(names, 1)}
-        count, warmup_count = misc[2], misc[3]
-    except (KeyError, IndexError, ValueError, OverflowError, struct.error):
-        raise Malformed("benchmark_model's result file of %d bytes is damaged or cut off" % len(data)) from None
-    middle = (told["mean"], told["median"])
-    if count < 1 or not told["mean"] or not 0 <= told["min"] <= min(middle) or max(middle) > told["max"]:
-        raise Malformed("benchmark_model's result file contradicts itself: %d runs, in ns %s" % (count, told))
-    return Report(
-        count=count,
-        first_ns=told["first"],
-        min_ns=told["min"],
-        max_ns=told["max"],
-        mean_ns=told["mean"],
-        std_ns=told["std"],
-        median_ns=told["median"],
-        warmup_count=warmup_count,
-        warmup_mean_ns=told["warmup"],
-        init_ns=told["init"],
-    )
-
-
-def operator_times(csv_text: str) -> List[OperatorTime]:
-    """What ``--profiling_output_csv_file`` left: the operators in the order in which they ran.
-
-    A delegate that takes a whole graph is one operator, unless it tells of its own. Raises Malformed.
-    """
-    lines = [line.strip() for line in csv_text.splitlines()]
-    try:
-        start = lines.index("Operator-wise Profiling Info for Regular Benchmark Runs:") + 1
-        heads = next(i for i in range(start, len(lines)) if lines[i].startswith("node type, "))
-        columns = lines[heads].split(", ")
-        average, last = columns.index("avg_ms"), columns.index("name")
-    except (ValueError, StopIteration):
-        raise Malformed("benchmark_model's profile has no table of operators") from None
-    times = []
-    for line in lines[heads + 1 :]:
-        if not line or line.startswith("="):
-            break
-        cells = line.split(", ", last)
-        try:
-            times.append(OperatorTime(cells[last], cells[0], float(cells[average])))
-        except (ValueError, IndexError):
-            raise Malformed(_quoted("benchmark_model's profile is cut off", line)) from None
-    if not times:
-        raise Malformed("benchmark_model's profile tells of no operator")
-    return times
-
-
-def _message(data: bytes) -> Tuple[Dict[int, int], Dict[int, bytes]]:
-    """The fields of one protobuf message: its varints, and all others as bytes. Raises IndexError, ValueError."""
-    numbers = {}  # type: Dict[int, int]
-    others = {}  # type: Dict[int, bytes]
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
-        if kind == 0:
-            numbers[key >> 3], at = _varint(data, at)
-            continue
-        if kind == 2:
-            size, at = _varint(data, at)
-        if kind not in (1, 2, 5) or at + size > len(data):
-            raise ValueError("no message of protobuf")
-        others[key >> 3] = data[at : at + size]
-        at += size
-    return numbers, others
-
-
-def _varint(data: bytes, at: int) -> Tuple[int, int]:
-    value, shift = 0, 0
-    while True:
-        byte = data[at]
-        value, at, shift = value | (byte & 0x7F) << shift, at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-        if shift > 63:
-            raise ValueError("no message of protobuf")
 
 
 def _closing(line: str) -> "Optional[re.Match[str]]":

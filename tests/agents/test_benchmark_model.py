@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ofa_agent import benchmark_model
-from ofa_agent.benchmark_model import Options, Report, abi, command, operator_times, parse, read_result
+from ofa_agent.benchmark_model import Options, Report, abi, command, parse
 from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
 OUTPUTS = Path(__file__).parent / "benchmark_model_outputs"
@@ -56,7 +56,7 @@ def test_a_real_output_gives_the_figures_in_it(name):
 
 
 def test_every_real_output_is_tested_and_has_a_source():
-    tested = {*FIGURES, *(name for name, *_ in FAILURES), "profile"}
+    tested = {*FIGURES, *(name for name, *_ in FAILURES)}
     assert {path.stem for path in OUTPUTS.iterdir()} - {"README"} == tested
     sources = re.findall(r"^\| `([\w-]+)\.\w+` \| .+ \| .+ \|$", (OUTPUTS / "README.md").read_text(), re.MULTILINE)
     assert set(sources) == tested
@@ -129,7 +129,7 @@ def test_figures_beside_its_own_word_that_it_failed_do_not_count():
     "line",
     [
         "WARN: Unconsumed cmdline flags: --use_xnnpack=true",
-        "WARN: Unconsumed cmdline flags: --result_file_path=/a --xnnpack_force_fp16=true",
+        "WARN: Unconsumed cmdline flags: --max_secs=2 --xnnpack_force_fp16=true",
         "Could not create Hexagon delegate: platform may not support delegate or required libraries are missing",
         "WARN: GPU acceleration is unsupported on this platform.",
         "INFO: Though NNAPI delegate is explicitly applied, the model graph will not be executed by the delegate.",
@@ -138,11 +138,6 @@ def test_figures_beside_its_own_word_that_it_failed_do_not_count():
 def test_what_it_silently_did_otherwise_is_unsupported(line):
     with pytest.raises(Unsupported, match=re.escape(line.split(": ", 1)[-1])):
         parse("\n".join([line, *GOOD]), "", 0)
-
-
-def test_a_version_without_result_files_measures_all_the_same():
-    line = "WARN: Unconsumed cmdline flags: --result_file_path=/data/local/tmp/result.pb"
-    assert parse("\n".join([line, *GOOD]), "", 0).count == 50
 
 
 def test_an_accelerator_that_took_a_part_is_unsupported():
@@ -206,14 +201,10 @@ def test_a_summary_told_twice_is_one():
             "--use_gpu=true --require_full_delegation=true --gpu_precision_loss_allowed=false",
         ),
         (
-            Options("m", delegate="nnapi", fp16=True, nnapi_accelerator="google-edgetpu"),
-            "--use_nnapi=true --require_full_delegation=true --allow_fp16=true --nnapi_accelerator_name=google-edgetpu",
+            Options("m", delegate="nnapi", fp16=True),
+            "--use_nnapi=true --require_full_delegation=true --allow_fp16=true",
         ),
-        (
-            Options("m", delegate="hexagon", hexagon_libraries="/lib/dsp"),
-            "--use_hexagon=true --require_full_delegation=true --hexagon_lib_path=/lib/dsp",
-        ),
-        (Options("m", delegate="none", result_path="r.pb"), "--use_xnnpack=false --result_file_path=r.pb"),
+        (Options("m", delegate="hexagon"), "--use_hexagon=true --require_full_delegation=true"),
     ],
 )
 def test_a_command_line_says_what_is_measured(options, expected):
@@ -240,19 +231,6 @@ def test_an_executable_says_its_abi(machine, expected):
 def test_this_machines_executables_have_an_abi():
     with open(sys.executable, "rb") as file:
         assert abi(file.read(20)) in benchmark_model.MACHINES.values()
-
-
-def test_a_profile_tells_of_operators_in_their_order():
-    times = operator_times((OUTPUTS / "profile.csv").read_text())
-    assert len(times) == 12
-    assert times[0] == ("[sequential_11/conv2d_33/Conv2D]:0", "CONV_2D", 0.0930388)
-    assert times[-1] == ("[Identity]:11", "SOFTMAX", 0.000342312)
-
-
-@pytest.mark.parametrize("end", [0, 300, 540, 600])
-def test_a_damaged_profile_is_malformed(end):
-    with pytest.raises(Malformed, match="profile"):
-        operator_times((OUTPUTS / "profile.csv").read_text()[:end])
 
 
 # The stand-in.
@@ -348,30 +326,6 @@ def test_a_larger_model_takes_the_stand_in_longer(model, tmp_path):
 
 
 @pytest.mark.real
-def test_the_stand_ins_files_agree_with_what_it_prints(model, tmp_path):
-    options = brief(model, result_path=str(tmp_path / "result.pb"), profile_path=str(tmp_path / "profile.csv"))
-    printed, kept = measured(options), read_result((tmp_path / "result.pb").read_bytes())
-    assert kept[:-1] == pytest.approx(printed[:-1], rel=1e-4, abs=US)
-    (operator,) = operator_times((tmp_path / "profile.csv").read_text())
-    assert operator.avg_ms * 1e6 == pytest.approx(printed.mean_ns, rel=1e-4)
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("cut", [0, 1, 5, 30, 60, -1])
-def test_a_damaged_result_file_is_malformed(model, tmp_path, cut):
-    measured(brief(model, result_path=str(tmp_path / "result.pb")))
-    whole = (tmp_path / "result.pb").read_bytes()
-    with pytest.raises(Malformed, match="result file"):
-        read_result(whole[:cut])
-
-
-@pytest.mark.parametrize("data", [b"", b"\x12\xff\xff\xff\xff\x7f", b"\xff" * 40, b"\x10\x05\x20\x05", os.urandom(200)])
-def test_no_result_file_is_malformed(data):
-    with pytest.raises(Malformed, match="result file"):
-        read_result(data)
-
-
-@pytest.mark.real
 @pytest.mark.parametrize(
     ("deviations", "failure", "text"),
     [
@@ -417,10 +371,9 @@ def test_a_file_beside_the_stand_in_tells_how_it_deviates(model, tmp_path, monke
 
 
 @pytest.mark.real
-def test_an_old_stand_in_tells_no_median_and_knows_fewer_flags(model, tmp_path):
-    report = measured(brief(model, result_path=str(tmp_path / "none.pb")), "old")
+def test_an_old_stand_in_tells_no_median_and_knows_fewer_flags(model):
+    report = measured(brief(model), "old")
     assert report.median_ns == 0 < report.mean_ns
-    assert not (tmp_path / "none.pb").exists()
     with pytest.raises(Unsupported, match=r"does not know flags: .*--xnnpack_force_fp16=true"):
         measured(brief(model, fp16=True), "old")
 

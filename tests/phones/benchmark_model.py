@@ -23,7 +23,6 @@ import importlib.util
 import math
 import os
 import signal
-import struct
 import sys
 import time
 import types
@@ -41,9 +40,6 @@ FLAGS = {
     "signature_to_run_for": ("Signature to run", str),
     "allow_fp16": ("Allow fp16", bool),
     "require_full_delegation": ("Require full delegation", bool),
-    "enable_op_profiling": ("Enable op profiling", bool),
-    "profiling_output_csv_file": ("CSV File to export profiling data to", str),
-    "result_file_path": ("File path to save the benchmark result in binary proto format", str),
     "use_gpu": ("Use gpu", bool),
     "gpu_precision_loss_allowed": ("Allow lower precision in gpu", bool),
     "use_hexagon": ("Use Hexagon", bool),
@@ -55,7 +51,7 @@ FLAGS = {
 }
 DEFAULTS = {"num_runs": 50, "min_secs": 1.0, "max_secs": 150.0, "warmup_runs": 1, "warmup_min_secs": 0.5}
 ALWAYS_LOGGED = ("graph", "signature_to_run_for")
-YOUNGER_THAN_OLD = ("signature_to_run_for", "result_file_path", "xnnpack_force_fp16")
+YOUNGER_THAN_OLD = ("signature_to_run_for", "xnnpack_force_fp16")
 DELEGATES = {"use_gpu": "GPU", "use_hexagon": "Hexagon", "use_nnapi": "NNAPI", "use_xnnpack": "XNNPACK"}
 BOOLS = {"true": True, "1": True, "false": False, "0": False}
 SEGMENTATION_FAULT = signal.SIGSEGV
@@ -173,12 +169,6 @@ def benchmark(flags, model, deviations, log):
     footprint = "Peak memory footprint" if "old" in deviations else "Memory footprint delta from the start of the tool"
     memory = (init_memory - start_memory, resident_mb() - start_memory)
     log.info(f"{footprint} (MB): init={memory[0]:g} overall={memory[1]:g}")
-    if flags.get("enable_op_profiling") and flags.get("profiling_output_csv_file"):
-        write(flags["profiling_output_csv_file"], profile(timed).encode(), log)
-    if flags.get("result_file_path"):
-        log.info("Saving benchmark result to: " + flags["result_file_path"])
-        write(flags["result_file_path"], result(init_us, warmup, timed, len(model.content), memory), log)
-        log.info("Saved benchmark result to: " + flags["result_file_path"])
 
 
 def log_flags(flags, log, old):
@@ -310,42 +300,6 @@ def deviation(taken):
 
 def percentile(taken, percent):
     return sorted(taken)[len(taken) * percent // 100]
-
-
-def profile(taken):
-    """A delegate that tells nothing of its insides, as CSV."""
-    return (
-        "Operator-wise Profiling Info for Regular Benchmark Runs:\n"
-        "============================== Run Order ==============================\n"
-        "node type, first, avg_ms, %, cdf%, mem KB, times called, name\n"
-        f"TfLiteXNNPackDelegate, {taken[0] / 1e3:g}, {mean(taken) / 1e3:g}, 100%, 100%, 0, 1, []:0\n\n"
-    )
-
-
-def result(init_us, warmup, timed, size, memory):
-    """A BenchmarkResult, as protobuf writes it."""
-    figures = [mean(timed), min(timed), max(timed), deviation(timed), *(percentile(timed, p) for p in (50, 5, 95))]
-    figures += [init_us, warmup[0], mean(warmup)]
-    latency = b"".join(struct.pack("<Bf", i << 3 | 5, each / 1e3) for i, each in enumerate(figures, 1))
-    footprints = b"".join(bytes([i << 3]) + varint(int(each * 1024)) for i, each in enumerate(memory, 1))
-    misc = struct.pack("<Bf", 1 << 3 | 5, size / 1e6) + b"\x10" + varint(len(timed)) + b"\x18" + varint(len(warmup))
-    return b"".join(bytes([i << 3 | 2]) + varint(len(m)) + m for i, m in enumerate((latency, footprints, misc), 2))
-
-
-def varint(value):
-    value, parts = value & (1 << 64) - 1, bytearray()
-    while value > 0x7F:
-        parts.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*parts, value])
-
-
-def write(path, content, log):
-    try:
-        with open(path, "wb") as file:
-            file.write(content)
-    except OSError:
-        log.error("Failed to save benchmark result to: " + path)
 
 
 def resident_mb():
