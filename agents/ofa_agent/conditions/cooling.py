@@ -1,13 +1,16 @@
 """Waiting for a hot device to cool, where it tells its temperature."""
 
-from typing import Any, Callable
+from typing import Any, Callable, List
 
 POLL_S = 2.0
 # Cool is so far below the temperature at which the kernel begins to slow the device down, in °C.
 COOL_HEADROOM_C = 8.0
-# A device that has not become cooler for so long will not.
+# A device that has not become so much cooler for so long will not.
 PATIENCE_S = 20.0
 LEAST_C = 0.5
+# A battery cools slowly, and is told to a tenth of a degree.
+BATTERY_PATIENCE_S = 60.0
+BATTERY_LEAST_C = 0.1
 
 
 def wait_until_cool(
@@ -20,14 +23,22 @@ def wait_until_cool(
     condition = read()
     if not condition.hot or cap_s <= 0:
         return 0.0
+    slow = "battery" in condition.temperatures_c
+    patience_s, least_c = (BATTERY_PATIENCE_S, BATTERY_LEAST_C) if slow else (PATIENCE_S, LEAST_C)
     start = better_at = clock_s()
-    best_c = condition.headroom_c
-    while condition.headroom_c < COOL_HEADROOM_C:
+    best_c = _coolness_c(condition)
+    while condition.hot or 0 < condition.headroom_c < COOL_HEADROOM_C:
         now = clock_s()
-        if now - start >= cap_s or now - better_at >= PATIENCE_S:
+        if now - start >= cap_s or now - better_at >= patience_s:
             break
         sleep(POLL_S)
         condition = read()
-        if condition.headroom_c >= best_c + LEAST_C:
-            best_c, better_at = condition.headroom_c, clock_s()
+        now_c = _coolness_c(condition)
+        if any(this >= best + least_c for this, best in zip(now_c, best_c)):
+            best_c, better_at = [max(pair) for pair in zip(now_c, best_c)], clock_s()
     return clock_s() - start
+
+
+def _coolness_c(condition: Any) -> List[float]:
+    """Of what is nearest to its limit, and of what is hottest: a device may be hot by its own word alone."""
+    return [condition.headroom_c, -max(condition.temperatures_c.values(), default=0.0)]
