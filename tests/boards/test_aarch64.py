@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-MIRROR = "http://deb.debian.org/debian"
 PATIENCE_S = 1800
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(0)]
@@ -25,7 +24,7 @@ def user_land():
         if shutil.which("debootstrap") is None:
             pytest.skip("debootstrap is not installed")
         shutil.rmtree(folder, ignore_errors=True)
-        words = ("debootstrap", "--arch=arm64", "--variant=minbase", "--include=python3", "bookworm", folder, MIRROR)
+        words = ("debootstrap", "--arch=arm64", "--variant=minbase", "--include=python3", "bookworm", folder)
         done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"no aarch64 user land can be made here: {done.stdout.strip().splitlines()[-1]}")
