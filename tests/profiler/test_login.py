@@ -1,7 +1,12 @@
-"""What ``~/.ssh/config`` makes of an address."""
+"""What ``~/.ssh/config`` makes of an address, and what a device is told to install."""
+
+import json
 
 import pytest
 
+from ofa_agent.shell import Ran
+from ofa_profiler.connections.adb.phone import ADVICE
+from ofa_profiler.connections.deploy import Deployment
 from ofa_profiler.connections.provision import platform_tags
 from ofa_profiler.connections.ssh.login import login_of
 from ofa_tables.errors import DeviceError, FileError, UsageError
@@ -64,3 +69,55 @@ def test_wheels_for_a_tx2():
 def test_a_board_without_glibc():
     with pytest.raises(DeviceError, match="wheels exist for glibc"):
         platform_tags("aarch64", "musl-1.2")
+
+
+class Told:
+    """A Link to a device that is asked for little; ``pythons`` is what its Pythons say of themselves."""
+
+    def __init__(self, *pythons):
+        self.pythons = pythons
+        self.removed = 0
+
+    def run(self, script, *lines, payload=b"", timeout_s=0.0):
+        if "uname" in script:
+            return Ran(0, "/home/me\n1000\naarch64")
+        if " probe " in script:
+            return Ran(0, "\n".join(self.pythons))
+        self.removed += "rm -rf" in script
+        return Ran(0, "")
+
+
+def python(version, *runtimes):
+    facts = {"python": f"{version}.1", "executable": f"/usr/bin/python{version}", "tag": "cp", "machine": "aarch64"}
+    return json.dumps({**facts, "libc": "glibc-2.31", "missing": [], "runtimes": runtimes})
+
+
+@pytest.mark.parametrize(("version", "package"), [("3.12", "ai-edge-litert"), ("3.8", "tflite-runtime")])
+def test_a_runtime_is_installed_by_the_name_that_pip_knows_for_that_python(version, package):
+    board = Deployment(Told(python(version)), "pi")
+    (found,) = board.pythons()
+    assert found.requirements(["tflite"]) == found.requirements(["tflite-gpu"]) == [package]
+    with pytest.raises(DeviceError, match=rf"lacks tflite; install there with .* --user {package}, or from here with"):
+        board.choose(["tflite"])
+
+
+def test_a_way_to_use_a_runtime_needs_the_runtime():
+    board = Deployment(Told(python("3.12", "tflite")), "pi")
+    assert board.choose(["tflite-gpu"]).runtimes == ("tflite",)
+    with pytest.raises(DeviceError, match=r"lacks torch; .*--user torch,"):
+        board.choose(["torch-script"])
+
+
+def test_what_a_phone_lacks_is_not_installed_from_here():
+    with pytest.raises(DeviceError, match=r"lacks tflite; .* --user ai-edge-litert$"):
+        Deployment(Told(python("3.12")), "pixel-1", advice=ADVICE).choose(["tflite"])
+    with pytest.raises(DeviceError, match="such as pkg install python in Termux"):
+        Deployment(Told(), "pixel-1", advice=ADVICE).choose(["tflite"])
+
+
+def test_a_device_without_a_python_is_cleaned_all_the_same():
+    link = Told()
+    phone = Deployment(link, "pixel-1", advice=ADVICE)
+    assert not phone.end()
+    assert phone.remove()
+    assert link.removed

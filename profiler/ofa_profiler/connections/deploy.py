@@ -11,7 +11,7 @@ import platformdirs
 
 from ofa_agent import bundle
 from ofa_agent.lock import LINK_LOST
-from ofa_agent.probe import NEEDED
+from ofa_agent.probe import NEEDED, OF_RUNTIMES
 from ofa_agent.shell import Ran
 from ofa_tables.errors import DeviceError, DeviceHeld
 
@@ -57,6 +57,8 @@ PINS: Mapping[str, Mapping[str, str]] = {
     "3.9": {"grpcio": "1.80.0", "protobuf": "6.33.0", "numpy": "2.0.2", "onnxruntime": "1.19.2", "torch": "2.8.0"},
     "3.10": {"numpy": "2.2.6", "onnxruntime": "1.23.2"},
 }
+# TFLite goes by two names: ai-edge-litert, which has wheels for Python 3.9 and later, and the older tflite-runtime.
+LITERT_SINCE = (3, 9)
 
 
 class Link(Protocol):
@@ -90,12 +92,32 @@ class Python:
     def requirements(self, names: Sequence[str]) -> list[str]:
         """As pip takes them, with versions that exist for this Python."""
         pins = PINS.get(self.series, {})
-        return [f"{name}=={pins[name]}" if name in pins else name for name in names]
+        tflite = "ai-edge-litert" if self.number >= LITERT_SINCE else "tflite-runtime"
+        of_pip = [tflite if name == "tflite" else name for name in map(package_of, names)]
+        return [f"{name}=={pins[name]}" if name in pins else name for name in of_pip]
 
     def lacks(self, runtimes: Sequence[str]) -> list[str]:
         """What is to be installed so that the agent runs there, with the first of ``runtimes`` where there is none."""
-        none_there = not set(runtimes) & set(self.runtimes)
-        return [*self.missing, *(runtimes[:1] if none_there else ())]
+        packages = [package_of(runtime) for runtime in runtimes]
+        none_there = not set(packages) & set(self.runtimes)
+        return [*self.missing, *(packages[:1] if none_there else ())]
+
+
+def package_of(runtime: str) -> str:
+    """Of ``tflite-gpu`` and its likes the runtime that they are a way to use, which is what a Python has or lacks."""
+    base = runtime.partition("-")[0]
+    return base if base in OF_RUNTIMES else runtime
+
+
+@dataclass(frozen=True)
+class Advice:
+    """How a Python comes to a device of some kind, and whether ``ofa-targets provision`` installs what it lacks."""
+
+    python: str
+    provision: bool
+
+
+BOARD = Advice("sudo apt install python3", provision=True)
 
 
 @dataclass(frozen=True)
@@ -108,10 +130,11 @@ class Started:
 
 class Deployment:
     """The agent's zip application on one device. ``name`` is the target's, for messages; ``places`` are folders where
-    it may be put, before the usual ones."""
+    it may be put, before the usual ones; ``advice`` is for where something is missing."""
 
-    def __init__(self, link: Link, name: str, places: Sequence[str] = ()) -> None:
+    def __init__(self, link: Link, name: str, places: Sequence[str] = (), advice: Advice = BOARD) -> None:
         self._link = link
+        self._advice = advice
         self.name = name
         self._content = bundle.build()
         self._zip = bundle.file_name(self._content)
@@ -138,23 +161,15 @@ class Deployment:
 
     def pythons(self, named: str = "") -> list[Python]:
         """Those there that the agent could run on, the newest first. Raises DeviceError where there is none."""
-        ran = self._link.run(PROBE, f"{self.folder}/{self._zip}", self.packages, named)
-        found: dict[str, Python] = {}
-        others = []
-        for line in ran.output.splitlines():
-            python = _parsed(line)
-            if python is None:
-                others.append(line.removeprefix("error: "))
-            else:
-                found.setdefault(python.executable, python)
+        found, others = self._pythons(named)
         if not found:
             what = f"no Python called {named}" if named else "no Python"
             raise DeviceError(
                 f"{self.name} has {what} that the agent runs on{': ' + others[0] if others else ''}; "
-                "it needs 3.6 or later: install one there, such as sudo apt install python3, or name one with "
+                f"it needs 3.6 or later: install one there, such as {self._advice.python}, or name one with "
                 "--set python=/path/to/python3"
             )
-        return sorted(found.values(), key=lambda python: python.number, reverse=True)
+        return found
 
     def choose(self, runtimes: Sequence[str], named: str = "") -> Python:
         """The newest that has what the agent needs and one of the runtimes. Raises DeviceError, which says what to
@@ -165,10 +180,10 @@ class Deployment:
                 return python
         nearest = min(pythons, key=lambda python: len(python.lacks(runtimes)))
         lacking = nearest.lacks(runtimes)
+        from_here = f", or from here with ofa-targets provision {self.name}" if self._advice.provision else ""
         raise DeviceError(
             f"{self.name}: Python {nearest.version} ({nearest.executable}) lacks {_listed(lacking)}; install there "
-            f"with {nearest.executable} -m pip install --user {' '.join(nearest.requirements(lacking))}, or from here "
-            f"with ofa-targets provision {self.name}"
+            f"with {nearest.executable} -m pip install --user {' '.join(nearest.requirements(lacking))}{from_here}"
         )
 
     def start(self, python: Python, token: str) -> Started:
@@ -185,12 +200,15 @@ class Deployment:
         except (ValueError, KeyError, TypeError, IndexError):
             raise DeviceError(f"{self.name}: the agent said {said[-200:]!r} where an address was expected") from None
 
-    def end(self) -> bool:
-        """Ends whatever agent serves there; False where none does. Raises DeviceError."""
+    def end(self, named: str = "") -> bool:
+        """Ends whatever agent serves there; False where none does, or there is no Python that one could run on. Raises
+        DeviceError."""
         if not any(self._is_in(folder) for folder in self._folders):
             return False
-        python = self.pythons()[0]
-        ran = self._link.run(END, python.executable, f"{self.folder}/{self._zip}")
+        pythons, _ = self._pythons(named)
+        if not pythons:
+            return False
+        ran = self._link.run(END, pythons[0].executable, f"{self.folder}/{self._zip}")
         return self._require(ran, "the agent there cannot be ended").endswith("ended")
 
     def remove(self) -> list[str]:
@@ -211,6 +229,19 @@ class Deployment:
     def require(self, script: str, *lines: str, timeout_s: float) -> str:
         """What a script of ours printed. Raises DeviceError where it failed."""
         return self._require(self._link.run(script, *lines, timeout_s=timeout_s), "it did not work")
+
+    def _pythons(self, named: str) -> tuple[list[Python], list[str]]:
+        """The newest first, and what those said that the agent does not run on."""
+        ran = self._link.run(PROBE, f"{self.folder}/{self._zip}", self.packages, named)
+        found: dict[str, Python] = {}
+        others = []
+        for line in ran.output.splitlines():
+            python = _parsed(line)
+            if python is None:
+                others.append(line.removeprefix("error: "))
+            else:
+                found.setdefault(python.executable, python)
+        return sorted(found.values(), key=lambda python: python.number, reverse=True), others
 
     def _is_in(self, folder: str) -> bool:
         return self._link.run(IS_THERE, folder, self._zip).ok
