@@ -28,7 +28,12 @@ class Ran(NamedTuple):
 
 
 class Shell:
-    """Reads that fail give None: what a device does not tell is unknown, not an error. A write that fails raises."""
+    """Reads that fail give None: what a device does not tell is unknown, not an error. A write that fails raises.
+
+    ``here``: whether this process runs on the device that it reaches.
+    """
+
+    here = True
 
     def read(self, path: str) -> Optional[str]:
         raise NotImplementedError

@@ -24,7 +24,7 @@ from ofa_agent.shell import Ran
 from ofa_agent.timing import Budget
 from ofa_agent.worker import answer
 from ofa_profiler.connections.adb.server import AdbServer, Phone
-from ofa_profiler.connections.adb.shell import FOLDER, ONLINE, AdbShell, Request, Snapshot
+from ofa_profiler.connections.adb.shell import EVERY_CORE, FOLDER, AdbShell, Request, Snapshot
 from ofa_tables.errors import DeviceError, OfaError, Unreachable
 
 # How each Runtime runs a model.
@@ -40,6 +40,7 @@ MODELS = f"{FOLDER}/models"
 MOST_MODELS_BYTES = 512 << 20
 # The tool has no rule of its own for when a phone is warm: clocks take about so long to rise.
 WARMUP_S = 0.1
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "Quota exceeded")  # as the phone says it
 FINE_NS = 50_000
 BURST_S = 0.15  # short beside what it takes to start the tool
 MOST_S = 2.0  # for the runs that a slow network is to have
@@ -122,11 +123,13 @@ class PhoneBench:
         """The runtimes, as the worker's first message; the binary is on the phone by then, if it fits there."""
         ready = wire.WorkerReady()
         try:
-            self._shell.end_running()
+            self._shell.end_running()  # of an agent that is gone, for who starts one has the phone
             self._push_binary()
             ready.runtimes.update(dict.fromkeys(DELEGATES, self.version))
         except DeviceError as error:
             ready.missing_runtimes.update(dict.fromkeys(DELEGATES, str(error)))
+        except Exception as error:
+            ready.missing_runtimes.update(dict.fromkeys(DELEGATES, f"{type(error).__name__}: {error}"))
         return ready
 
     def take(self, request: Any) -> Any:
@@ -144,6 +147,8 @@ class PhoneBench:
             measurement.status, measurement.error = "crashed", str(error)
         except DeviceError as error:  # no room for the model
             measurement.status, measurement.error = "out-of-memory", str(error)
+        except Exception as error:
+            measurement.status, measurement.error = "crashed", f"{type(error).__name__}: {error}"
         return measurement
 
     def _measure(self, request: Any, measurement: Any) -> None:
@@ -156,7 +161,7 @@ class PhoneBench:
             raise Malformed(f"runtime {job.settings.runtime} reads a model, and the Job names none")
         measurement.runtime_version = self.version
         model = self._there(request.model_path)
-        reference = self._there(request.reference_path) if request.reference_path else ""
+        reference = self._reference_there(request.reference_path, model, measurement)
         measurement.condition_before.CopyFrom(self._condition())
         budget = wire.budget_of(visit.budget)
         own = self._command(job, model, budget)
@@ -171,6 +176,16 @@ class PhoneBench:
         _fill(measurement, report)
         if of_reference:
             self._tell_reference(measurement, answers, bool(before), visit)
+
+    def _reference_there(self, path: str, model: str, measurement: Any) -> str:
+        """Empty where there is none, or no room for it beside the model: what it would have said stays unknown."""
+        try:
+            return self._there(path, model) if path else ""
+        except Unreachable:
+            raise
+        except DeviceError as error:
+            measurement.reference_error = str(error)
+            return ""
 
     def _tell_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, visit: Any) -> None:
         """What the reference took before and after: the run after the last Visit is the one before this, if fresh."""
@@ -209,7 +224,7 @@ class PhoneBench:
     def _mask(self) -> tuple[str, ...]:
         """What puts the command on the cores that were asked for; Android's taskset takes a mask, and no list."""
         pinned = self._snapshot.pinned()
-        if not pinned or pinned == self._snapshot.read(ONLINE):
+        if pinned == EVERY_CORE:
             return ()
         return ("taskset", f"{sum(1 << cpu for cpu in cpus(pinned)):x}")
 
@@ -232,32 +247,36 @@ class PhoneBench:
         if self._listed(self._run_by).get(self._run_by) != len(content):
             self._shell.phone.push(self._run_by, content, 0o755)
 
-    def _there(self, model_path: str) -> str:
-        """The model on the phone, by its content hash; pushed if it is not there yet. Raises DeviceError."""
+    def _there(self, model_path: str, beside: str = "") -> str:
+        """The model on the phone, by its content hash; pushed if it is not there yet, and ``beside`` stays. Raises
+        DeviceError."""
         path, size = f"{MODELS}/{os.path.basename(model_path)}.tflite", os.path.getsize(model_path)
         if self._models.pop(path, 0) != size:  # files appear whole, by being renamed
-            while self._models and sum(self._models.values()) + size > MOST_MODELS_BYTES:
-                self._remove_oldest()
-            self._push(path, Path(model_path).read_bytes())
+            while sum(self._models.values()) + size > MOST_MODELS_BYTES and self._remove_oldest(beside):
+                pass
+            self._push(path, Path(model_path).read_bytes(), beside)
         self._models[path] = size  # the longest unused goes first
         return path
 
-    def _push(self, path: str, content: bytes) -> None:
+    def _push(self, path: str, content: bytes, beside: str) -> None:
         """Where there is no room, older models go first. Raises DeviceError where none is left."""
         while True:
             try:
                 return self._shell.phone.push(path, content)
             except Unreachable:
                 raise
-            except DeviceError:
-                if not self._models:
+            except DeviceError as error:
+                if not any(words in str(error) for words in NO_ROOM) or not self._remove_oldest(beside):
                     raise
-                self._remove_oldest()
 
-    def _remove_oldest(self) -> None:
-        oldest = next(iter(self._models))
+    def _remove_oldest(self, beside: str) -> bool:
+        """Of the models but one; False where there is no other."""
+        oldest = next((path for path in self._models if path != beside), None)
+        if oldest is None:
+            return False
         self._shell.run("rm", "-f", oldest)
         del self._models[oldest]
+        return True
 
     def _listed(self, pattern: str) -> dict[str, int]:
         """Sizes by path."""

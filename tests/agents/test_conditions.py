@@ -248,12 +248,15 @@ def test_a_file_that_really_cannot_be_written(tmp_path):
 class Warm:
     """A device that cools by some degrees a second, and a clock that only its sleeps move."""
 
-    def __init__(self, headroom_c, cools_c):
+    def __init__(self, headroom_c, cools_c, severe_s=0.0, **temperatures_c):
         self.now_s, self._headroom_c, self._cools_c = 0.0, headroom_c, cools_c
+        self._severe_s, self._temperatures_c = severe_s, temperatures_c
 
     def read(self):
         headroom_c = self._headroom_c + self._cools_c * self.now_s
-        return wire.Condition(headroom_c=headroom_c, hot=headroom_c < 3)
+        hot = headroom_c < 3 or self.now_s < self._severe_s
+        cooler = {name: at_c - self._cools_c * self.now_s for name, at_c in self._temperatures_c.items()}
+        return wire.Condition(headroom_c=headroom_c, hot=hot, temperatures_c=cooler)
 
     def sleep(self, seconds):
         self.now_s += seconds
@@ -276,6 +279,27 @@ def test_no_longer_than_the_cap():
 
 def test_one_that_does_not_cool_is_not_waited_for_in_vain():
     assert Warm(1.0, 0.0).wait(120) == pytest.approx(20, abs=2)
+
+
+def test_a_phone_whose_thermal_service_calls_it_hot_is_waited_for_whatever_its_battery_says():
+    assert Warm(15.0, 0.0, severe_s=30.0, battery=30.0).wait(120) == pytest.approx(30)
+
+
+def test_one_that_is_called_hot_for_ever_is_waited_for_as_long_as_anything_of_it_cools():
+    assert Warm(15.0, 0.0, severe_s=1e9, battery=30.0).wait(120) == pytest.approx(60, abs=2)
+    assert Warm(15.0, 0.02, severe_s=1e9, battery=30.0).wait(120) == pytest.approx(120, abs=2)
+
+
+def test_a_battery_cools_slowly_and_is_waited_for_all_the_same():
+    assert Warm(1.0, 0.01, battery=44.0).wait(120) == pytest.approx(120, abs=2)  # 0.6 degrees a minute
+    assert Warm(1.0, 0.0, battery=44.0).wait(120) == pytest.approx(60, abs=2)
+
+
+def test_of_a_device_that_is_elsewhere_this_process_switches_are_not_asked(device):
+    shell = device("xeon")
+    shell.here = False
+    assert read(shell)["involuntary_switches"] == 0
+    assert read(shell)["load"] == 1.5
 
 
 def test_what_a_recording_says_can_be_read_by_anyone():

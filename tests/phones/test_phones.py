@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import socket
 import subprocess
@@ -16,15 +15,16 @@ import numpy as np
 import pytest
 
 from ofa_agent import wire
+from ofa_agent.shell import Ran
 from ofa_agent.timing import Budget
 from ofa_nas.spaces import find_space
 from ofa_profiler.beside import PhoneBench
 from ofa_profiler.campaign import Campaign, lower_tasks
 from ofa_profiler.connections import connect
 from ofa_profiler.connections.adb.server import AdbServer, Phone
-from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
+from ofa_profiler.connections.adb.shell import FOLDER, HOLD, AdbShell
 from ofa_profiler.targets import find_target
-from ofa_tables.errors import Unreachable
+from ofa_tables.errors import DeviceHeld, Unreachable
 from ofa_tables.table import Identity, LatencyTable
 
 STAND_IN = Path(__file__).parent / "benchmark_model.py"
@@ -134,6 +134,17 @@ def test_what_was_put_there_is_removed(command, phone, tool):
     assert there.shell(f"ls {FOLDER}").returncode == 0
     assert FOLDER in command("ofa-targets", "clean", "pixel-1").stdout
     assert there.shell(f"ls {FOLDER}").returncode != 0
+    assert "nothing of ours was there" in command("ofa-targets", "clean", "pixel-1").stdout
+
+
+def test_a_phone_without_a_python_is_cleaned_too(command, phone):
+    there = phone()
+    nowhere = ("--set", "python=/nowhere/python3")
+    assert "no Python called /nowhere/python3" in command("ofa-targets", "check", "pixel-1", *nowhere).stderr
+    assert there.shell("ls /data/local/tmp/ofa-profile-0/*.pyz").returncode == 0
+    ran = command("ofa-targets", "clean", "pixel-1", *nowhere)
+    assert ran.returncode == 0, ran.stderr
+    assert "removed /data/local/tmp/ofa-profile-0" in ran.stdout
 
 
 def test_conditions_are_set_on_the_phone_and_put_back(phone, tool, adb_server, monkeypatch, tmp_path):
@@ -193,6 +204,9 @@ class Said:
 
     def say(self, text):
         self.texts.append(text)
+
+    def has(self, words):
+        return any(words in text for text in self.texts)
 
 
 @pytest.fixture
@@ -254,12 +268,15 @@ def test_a_phone_that_is_plugged_in_again_goes_on(share, phone, deviate):
 
     def pull():
         there.unplug()
-        time.sleep(2.0)
+        deadline = time.monotonic() + PATIENCE_S
+        while not said.has("is unplugged; plug it in again") and time.monotonic() < deadline:
+            time.sleep(0.05)
         there.plug_in_again()
 
     said = Said(at=6, call=pull)
     share([there], said)
-    assert any("is unplugged; plug it in again" in text or "is there again" in text for text in said.texts), said.texts
+    assert said.has("is unplugged; plug it in again"), said.texts
+    assert said.has("is there again"), said.texts
 
 
 def test_phones_of_one_name_with_two_chips_do_not_share_a_table(command, phone, tool):
@@ -270,6 +287,48 @@ def test_phones_of_one_name_with_two_chips_do_not_share_a_table(command, phone, 
     assert "msm8996" in ran.stderr
     assert "exynos9" in ran.stderr
     assert "are two devices, and would be two tables" in ran.stderr
+
+
+# One command has a phone.
+
+
+@pytest.fixture
+def connection(adb_server, tool, monkeypatch, tmp_path):
+    """A way to the phone, as another user of the adb server would have it."""
+    lead(monkeypatch, adb_server, tmp_path)
+    monkeypatch.setattr("ofa_profiler.connections.adb.phone.LOCK_WAIT_S", 1.0)
+
+    def make(name):
+        monkeypatch.setenv("OFA_AGENT_HOME", str(tmp_path / name))
+        return connect(find_target("pixel-1", {"benchmark_model": str(tool)}))
+
+    return make
+
+
+def test_a_phone_has_one_agent_whoever_starts_it(connection, phone):
+    there = phone()
+    with connection("one") as one:
+        running = one.agent.describe()["runtimes"]
+        with connection("other") as other, pytest.raises(DeviceHeld) as refused:
+            _ = other.agent
+        says = r"pixel-1 \(.*\) already has an agent, held by \S+@\S+ \(process \d+\) since "
+        assert re.match(says, str(refused.value))
+        with connection("other") as other, pytest.raises(DeviceHeld):
+            other.clean()
+        assert one.agent.describe()["runtimes"] == running
+    with connection("other") as other:
+        assert other.agent.describe()["runtimes"] == running
+    assert there.shell("ls /data/local/tmp").output.split() == ["ofa-profile", "ofa-profile.lock"]
+
+
+def test_a_phone_whose_host_is_gone_is_free_again(connection, phone, adb_server):
+    there = phone()
+    gone = Phone(AdbServer(f"127.0.0.1:{adb_server.port}"), there.serial, "pixel-1")
+    ran, stream = gone.start(HOLD, "somebody")
+    assert (ran.output, gone.start(HOLD, "another")) == ("held", (Ran(3, "", "somebody"), None))
+    stream.close()  # as the end of a process closes it
+    with connection("one") as one:
+        assert one.agent.describe()["runtimes"]
 
 
 # What goes wrong.
@@ -396,10 +455,14 @@ def test_a_phone_without_tool_and_without_python_says_both(command, phone, tmp_p
     assert "tflite: " in ran.stderr
 
 
-def test_a_binary_for_another_abi_is_not_even_pushed(command, phone):
-    phone()
-    ran = command("ofa-targets", "check", "pixel-1", "--set", "benchmark_model=/bin/true")
-    assert "/bin/true is built for x86_64, pixel-1 is arm64-v8a" in ran.stderr or os.uname().machine != "x86_64"
+def test_a_binary_for_another_abi_is_not_even_pushed(command, phone, tmp_path):
+    there = phone()
+    tool = tmp_path / "for-x86"
+    tool.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\x3e\x00" + bytes(44))
+    ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
+    assert ran.returncode == 1
+    assert "for-x86 is built for x86_64, pixel-1 is arm64-v8a" in ran.stderr
+    assert there.shell(f"ls {FOLDER}/benchmark_model-*").returncode != 0
 
 
 def test_no_phone_at_all(command, adb_server):

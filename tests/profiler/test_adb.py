@@ -1,12 +1,21 @@
-"""Which phone is meant, which binary fits it, and how its Shell asks; without a phone."""
+"""Which phone is meant, which binary fits it, how its Shell asks, and what is measured with it; without a phone."""
+
+import os
+from pathlib import Path
 
 import pytest
 
+from ofa_agent import wire
+from ofa_agent.conditions.affinity import Affinity
+from ofa_agent.operators import Activation, Block
 from ofa_agent.shell import Ran
-from ofa_profiler.connections.adb import chosen
+from ofa_agent.timing import Budget
+from ofa_profiler import beside
+from ofa_profiler.beside import PhoneBench
+from ofa_profiler.connections.adb import AdbConnection, chosen, left_out
 from ofa_profiler.connections.adb.binary import find
 from ofa_profiler.connections.adb.server import Listed, _host_and_port
-from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, OF_LATE_S, Snapshot
+from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, FREE, OF_LATE_S, AdbShell, Snapshot
 from ofa_profiler.targets import find_target
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
 
@@ -46,6 +55,54 @@ def test_a_serial_names_one_of_them():
 def test_a_phone_that_cannot_be_used_is_never_replaced_by_another(name, listed, says):
     with pytest.raises(Unreachable, match=says):
         chosen(find_target(name), listed)
+
+
+def test_phones_that_may_be_meant_too_but_cannot_be_used_are_told_of():
+    silent, off = Listed("FA6C", "unauthorized"), Listed("FA6D", "offline", "Pixel")
+    assert left_out(find_target("pixel-1"), [PIXEL, silent, off, Listed("R1", "offline", "SM_1")]) == [silent, off]
+    assert left_out(find_target("adb:FA6A"), [PIXEL, silent]) == []
+
+
+class Member:
+    """A phone whose agent cannot always be had."""
+
+    def __init__(self, name, trouble=None):
+        self.name, self.trouble, self.set_aside = name, trouble, ""
+
+    @property
+    def agent(self):
+        if self.trouble:
+            raise self.trouble
+        return self
+
+    def describe(self):
+        return {"fingerprint": "f"}
+
+    def close(self):
+        pass
+
+
+def phones(*members):
+    connection = AdbConnection(find_target("pixel-1"))
+    connection._members = members
+    connection.said = []
+    connection.say = connection.said.append
+    return connection
+
+
+def test_a_phone_that_cannot_be_measured_does_not_keep_the_others_from_it():
+    empty, full = Member("one", DeviceError("one: the battery is at 5%")), Member("two")
+    connection = phones(empty, full)
+    assert connection.agent is full
+    assert empty.set_aside == "one: the battery is at 5%"
+    assert connection.said == ["one: the battery is at 5%; going on without it"]
+
+
+def test_where_no_phone_can_be_measured_each_says_why():
+    with pytest.raises(DeviceError, match="one is held; two is empty"):
+        _ = phones(Member("one", DeviceError("one is held")), Member("two", DeviceError("two is empty"))).agent
+    with pytest.raises(Unreachable, match="unplugged"):
+        _ = phones(Member("one", Unreachable("unplugged"))).agent
 
 
 def test_two_phones_of_one_serial_are_told_apart_by_nobody():
@@ -191,3 +248,110 @@ def test_a_phone_that_is_gone_answers_nothing(snapshot, shell):
     assert snapshot.read("/a") is None
     assert snapshot.list("/c/*") == []
     assert not snapshot.run("dumpsys", "battery").ok
+
+
+class MadeUpPhone:
+    """Has room for so many bytes; what runs there runs as well as TFLite's tool once did."""
+
+    name = label = "pixel-1"
+    printed = (Path(__file__).parents[1] / "agents" / "benchmark_model_outputs" / "default-2025.txt").read_text()
+
+    def __init__(self, room=1 << 20):
+        self.room, self.files, self.scripts = room, {}, []
+
+    def run(self, script, *lines, payload=b"", timeout_s=0.0):
+        self.scripts.append(script)
+        return Ran(0, "")
+
+    def push(self, path, content, mode=0o644):
+        if len(content) + sum(self.files.values()) > self.room:
+            raise DeviceError(f"pixel-1 does not take {path}: write failed: No space left on device")
+        self.files[path] = len(content)
+
+
+class MadeUpShell(AdbShell):
+    def ask(self, requests, timeout_s=10.0):
+        return tuple(map(self._ran, requests))
+
+    def _ran(self, request):
+        if request.words[0] == "rm":
+            del self.phone.files[request.words[-1]]
+        if request.kind != "hold":
+            return Ran(1, "")
+        (graph,) = (word.partition("=")[2] for word in request.words if word.startswith("--graph="))
+        return Ran(0, self.phone.printed) if graph in self.phone.files else Ran(1, "", f"Could not open '{graph}'.")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    (tmp_path / "tool").write_bytes(bytes(20))
+
+    def make(room):
+        made = PhoneBench(MadeUpShell(MadeUpPhone(room)), tmp_path / "tool")
+        assert made.probe().runtimes
+        return made
+
+    return make
+
+
+@pytest.fixture
+def visit(tmp_path):
+    """A Visit whose model and reference have so many bytes."""
+
+    def make(bytes_of_model, bytes_of_reference=0):
+        paths = []
+        for name, size in (("model", bytes_of_model), ("reference", bytes_of_reference)):
+            path = tmp_path / f"{name}{size}"
+            path.write_bytes(bytes(size))
+            paths.append(str(path) if size else "")
+        settings = wire.Settings(runtime="benchmark_model-none", precision="fp32", threads=1, batch=1)
+        jobs = [wire.job_message(Block("a", (1, 1, 1), (Activation("relu"),)), settings, path) for path in paths]
+        taken = wire.Visit(visit_id="v", job=jobs[0], reference=jobs[1])
+        wire.set_budget(taken.budget, Budget(), 30.0)
+        return wire.WorkerVisit(visit=taken, model_path=paths[0], reference_path=paths[1])
+
+    return make
+
+
+def test_a_reference_that_has_no_room_beside_the_model_is_done_without(bench, visit):
+    made = bench(room=1000)
+    assert made.take(visit(100)).status == "ok"
+    measurement = made.take(visit(700, 400))
+    assert measurement.status == "ok", measurement.error
+    assert "No space left on device" in measurement.reference_error
+    assert sorted(map(os.path.basename, made._models)) == ["model700.tflite"]
+
+
+def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_there(bench, visit, monkeypatch):
+    made = bench(room=1000)
+    assert made.take(visit(600)).status == made.take(visit(700)).status == "ok"
+    assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
+
+    def refuse(path, content, mode=0o644):
+        raise DeviceError("pixel-1 does not take it: couldn't create file: Read-only file system")
+
+    monkeypatch.setattr(made._shell.phone, "push", refuse)
+    assert "Read-only" in made.take(visit(50)).error
+    assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
+
+
+def test_whatever_goes_wrong_is_a_measurement(bench, visit, monkeypatch, tmp_path):
+    made = bench(room=1000)
+    monkeypatch.setattr(made._shell.phone, "push", lambda *_: 1 / 0)
+    measurement = made.take(visit(100))
+    assert (measurement.status, measurement.error) == ("crashed", "ZeroDivisionError: division by zero")
+    missing = PhoneBench(made._shell, tmp_path / "none").probe().missing_runtimes
+    assert missing["benchmark_model"].startswith("FileNotFoundError: ")
+
+
+def test_every_core_is_put_back_as_every_core_whichever_were_on_when_it_was_asked():
+    phone = MadeUpPhone()
+    shell = MadeUpShell(phone)
+    state = Affinity().state(shell, "affinity")
+    Affinity().put_back(shell, "affinity", state)
+    assert phone.scripts == [FREE]
+
+
+def test_a_phone_is_not_where_this_process_runs():
+    assert not AdbShell(MadeUpPhone()).here
+    assert not Snapshot(AdbShell(MadeUpPhone())).here

@@ -19,6 +19,6 @@ class Load(Knob):
         words = (shell.read("/proc/stat") or "").split("\n")[0].split()
         if len(words) > STOLEN and words[0] == "cpu":
             condition.stolen_s = (number(words[STOLEN], 0, 1e15) or 0.0) / TICKS_A_SECOND
-        for path in shell.list("/proc/self/task/*/status"):
+        for path in shell.list("/proc/self/task/*/status") if shell.here else ():
             found = re.search(r"^nonvoluntary_ctxt_switches:\s*(\d{1,15})$", shell.read(path) or "", re.MULTILINE)
             condition.involuntary_switches += int(found.group(1)) if found else 0

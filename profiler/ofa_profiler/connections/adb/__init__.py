@@ -29,9 +29,19 @@ class AdbConnection(Connection):
         self._members: tuple[PhoneConnection, ...] = ()
 
     @property
+    def agent(self) -> Agent:
+        """That of the first phone that takes part; whichever it has just now."""
+        if self._agent is None:
+            self._agent = self.open()
+        return self._working()[0].agent
+
+    @property
     def members(self) -> Sequence[Connection]:
         if not self._members:
-            serials = chosen(self.target, self._server.devices())
+            listed = self._server.devices()
+            serials = chosen(self.target, listed)
+            for phone in left_out(self.target, listed):
+                self.say(f"{phone} may be a {self.target.name} too, and takes no part: {phone.advice}")
             if len(serials) > 1:
                 self.say(f"{len(serials)} phones share the work: {', '.join(serials)}")
             self._members = tuple(
@@ -43,10 +53,27 @@ class AdbConnection(Connection):
         return self._members
 
     def open(self) -> Agent:
-        first, *others = self.members
+        """Those that cannot be measured just now are set aside. Raises DeviceError where that is all of them."""
+        failures = []
+        for member in self.members:
+            try:
+                _ = member.agent
+            except DeviceError as error:
+                member.set_aside = str(error)
+                failures.append(error)
+        if not self._working():
+            for member in self.members:
+                member.set_aside = ""
+            raise failures[0] if len(failures) == 1 else DeviceError("; ".join(map(str, failures)))
+        for failure in failures:
+            self.say(f"{failure}; going on without it")
+        first, *others = self._working()
         for other in others:
             self._require_alike(first, other)
         return first.agent
+
+    def _working(self) -> list[Connection]:
+        return [member for member in self.members if not member.set_aside]
 
     def _require_alike(self, first: Connection, other: Connection) -> None:
         """One table is of one device: a model may be sold with two chips. Raises DeviceError."""
@@ -57,10 +84,6 @@ class AdbConnection(Connection):
                 f"{first.name} ({one['chip']}, {one['os']}) and {other.name} ({two['chip']}, {two['os']}) are two "
                 "devices, and would be two tables: name one with --target adb:SERIAL, or unplug the other"
             )
-
-    def reopen(self) -> None:
-        self.members[0].reopen()
-        self._agent = self.members[0].agent
 
     def steps(self) -> Iterator[tuple[str, str]]:
         for member in self.members:
@@ -85,6 +108,13 @@ def chosen(target: Target, listed: Sequence[Listed]) -> list[str]:
             "switch USB debugging on, or name another phone with --target adb:SERIAL"
         )
     return [_by_serial(target.name, phone.serial, listed) for phone in fitting]
+
+
+def left_out(target: Target, listed: Sequence[Listed]) -> list[Listed]:
+    """Phones that a target may mean, too, but that cannot be used; one that trusts nobody does not tell its model."""
+    if target.address:
+        return []
+    return [p for p in listed if not p.usable and (not p.model or _is_one(p.model, target.models))]
 
 
 def _by_serial(name: str, serial: str, listed: Sequence[Listed]) -> str:

@@ -1,7 +1,12 @@
 """One phone: its agent on it, where it has a Python, or beside it."""
 
+import contextlib
+import getpass
+import os
 import re
+import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +17,19 @@ from ofa_agent.conditions.android import Heat, is_android
 from ofa_profiler.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.adb import binary
 from ofa_profiler.connections.adb.server import Phone
-from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
+from ofa_profiler.connections.adb.shell import FOLDER, HELD, HOLD, LOCK, AdbShell
 from ofa_profiler.connections.adb.termux import Termux
 from ofa_profiler.connections.connection import Connection
-from ofa_profiler.connections.deploy import Deployment, Link, Python, Remembered, Started, start_when_free
-from ofa_profiler.connections.process import AgentProcess
+from ofa_profiler.connections.deploy import Advice, Deployment, Link, Python, Remembered, Started, start_when_free
+from ofa_profiler.connections.process import LOCK_WAIT_S, AgentProcess
 from ofa_profiler.connections.tunnel import Tunnel
 from ofa_profiler.targets import Target
 from ofa_tables.errors import DeviceError, DeviceHeld, Unreachable, UsageError
 
 BESIDE = "benchmark_model"  # Runtimes whose names begin so run beside the phone
 PLACES = ("/data/local/tmp",)
+ADVICE = Advice("pkg install python in Termux", provision=False)
+REMOVE = 'IFS= read -r folder; IFS= read -r lock; rm -f "$lock"; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
 RECONNECT_S = 300.0
 # Below this most phones begin to save power.
 LEAST_BATTERY = 0.2
@@ -37,12 +44,21 @@ class PhoneConnection(Connection):
         self._process: AgentProcess | None = None
         self._tunnel: Tunnel | None = None
         self._channel: grpc.Channel | None = None
+        self._held: socket.socket | None = None
 
     def open(self) -> Agent:
         """By the first of the target's runtimes that the phone can be measured with. Raises DeviceError, which says
         what each of them lacks."""
         self._require_there()
         self._require_charge()
+        self._hold()
+        try:
+            return self._by_a_runtime()
+        except BaseException:
+            self.close()
+            raise
+
+    def _by_a_runtime(self) -> Agent:
         reasons = []
         for runtime in dict.fromkeys(BESIDE if name.startswith(BESIDE) else name for name in self.target.runtimes):
             try:
@@ -53,7 +69,7 @@ class PhoneConnection(Connection):
                 if runtime == BESIDE and binary.SETTING in self.target.settings:
                     raise  # which was asked for by name
                 reasons.append(f"{runtime}: {reason}")
-        raise DeviceError(f"{self.target.name} ({self.phone.serial}) has none of its runtimes: {'; '.join(reasons)}")
+        raise DeviceError(f"{self.phone.label} has none of its runtimes: {'; '.join(reasons)}")
 
     def steps(self) -> Iterator[tuple[str, str]]:
         self._require_there()
@@ -63,45 +79,62 @@ class PhoneConnection(Connection):
 
     def clean(self) -> str:
         removed = []
+        self._hold()
         Remembered(f"adb-{_plain(self.phone.serial)}").forget()
         for link in self._links():
-            deployment = Deployment(link, self.phone.name, PLACES)
-            deployment.end()
+            deployment = self._deployment(link)
+            deployment.end(self._python)
             removed += deployment.remove()
-        ran = self.phone.run('IFS= read -r folder; [ -d "$folder" ] || exit 3; rm -rf "$folder"', FOLDER)
+        ran = self.phone.run(REMOVE, FOLDER, LOCK)
         removed += [FOLDER] if ran.ok else []
         return f"{self.phone.serial}: removed {', '.join(removed) or 'nothing: nothing of ours was there'}"
 
     def close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
-        if self._tunnel is not None:
-            self._tunnel.close()
-            self._tunnel = None
+        self._leave()
         if self._process is not None:
             self._process.end()
             self._process = None
+        if self._held is not None:  # the last, for then the phone is another's
+            with contextlib.suppress(OSError):
+                self._held.shutdown(socket.SHUT_RDWR)
+            self._held.close()
+            self._held = None
+
+    def _hold(self) -> None:
+        """Has the phone for this process alone, until it is closed or the link is cut: there is one agent, on it or
+        beside it. Raises DeviceHeld."""
+        since = lock.clock(time.time())
+        holder = f"held by {getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}) since {since}"
+        deadline = time.monotonic() + LOCK_WAIT_S
+        while True:
+            ran, self._held = self.phone.start(HOLD, holder)
+            if self._held is not None:
+                return
+            if ran.code != HELD:
+                raise DeviceError(f"{self.phone.label}: {LOCK} cannot be written: {ran.error or ran.output}")
+            if time.monotonic() >= deadline:
+                raise DeviceHeld(f"{self.phone.label} already has an agent, {ran.error or 'of somebody else'}")
+            time.sleep(0.5)
 
     def _beside(self) -> Agent:
         """An agent of this machine that has the phone run TFLite's tool."""
         abi = AdbShell(self.phone).run("getprop", "ro.product.cpu.abi").output
-        tool = binary.find(self.target.settings, abi, self.target.name)
+        tool = binary.find(self.target.settings, abi, self.name)
         home = Path(lock.home()) / "phones" / _plain(self.phone.serial)
         command = [
             *(sys.executable, "-m", "ofa_profiler.beside", "serve", f"--server={self.phone.server}"),
-            *(f"--serial={self.phone.serial}", f"--name={self.target.name}", f"--binary={tool.absolute()}"),
+            *(f"--serial={self.phone.serial}", f"--name={self.name}", f"--binary={tool.absolute()}"),
         ]
         self._process = AgentProcess(command, home, {"OFA_AGENT_HOME": str(home)})
         try:
-            agent = self._process.start(self.target.name)
+            agent = self._process.start(self.name)
             missing = agent.describe()["missing_runtimes"]
+            if BESIDE in missing:
+                raise DeviceError(missing[BESIDE])
         except DeviceError:
-            self.close()
+            self._process.end()
+            self._process = None
             raise
-        if BESIDE in missing:
-            self.close()
-            raise DeviceError(missing[BESIDE])
         return agent
 
     def _on_it(self, runtime: str) -> Agent:
@@ -109,9 +142,9 @@ class PhoneConnection(Connection):
         remembered = Remembered(f"adb-{_plain(self.phone.serial)}")
         reasons = []
         for link in self._links():
-            deployment = Deployment(link, self.target.name, PLACES)
+            deployment = self._deployment(link)
             try:
-                python = deployment.choose((runtime,), self.target.settings.get("python", ""))
+                python = deployment.choose((runtime,), self._python)
             except Unreachable:
                 raise
             except DeviceError as reason:
@@ -119,6 +152,15 @@ class PhoneConnection(Connection):
                 continue
             return self._again(remembered) or self._new(remembered, deployment, python)
         raise DeviceError(reasons[-1])
+
+    def _leave(self) -> None:
+        """The agent on the phone, which serves on."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if self._tunnel is not None:
+            self._tunnel.close()
+            self._tunnel = None
 
     def _again(self, remembered: Remembered) -> Agent | None:
         """The agent that an earlier command of ours has left there, if it still serves."""
@@ -129,7 +171,7 @@ class PhoneConnection(Connection):
         try:
             agent.describe()
         except DeviceError:
-            self.close()
+            self._leave()
             remembered.forget()
             return None
         return agent
@@ -142,7 +184,14 @@ class PhoneConnection(Connection):
     def _through(self, started: Started) -> Agent:
         self._tunnel = self.phone.tunnel(started.port)
         self._channel = grpc.insecure_channel(self._tunnel.address, CHANNEL_OPTIONS)
-        return Agent(self._channel, self.target.name, started.token)
+        return Agent(self._channel, self.name, started.token)
+
+    def _deployment(self, link: Link) -> Deployment:
+        return Deployment(link, self.name, PLACES, ADVICE)
+
+    @property
+    def _python(self) -> str:
+        return self.target.settings.get("python", "")
 
     def _links(self) -> list[Link]:
         """Those that may have a Python: adb's own user, and Termux's where it lets adb in."""
@@ -159,7 +208,7 @@ class PhoneConnection(Connection):
         condition = self._heat()
         if condition is not None and 0 < condition.battery < least:
             raise DeviceError(
-                f"{self.target.name} ({self.phone.serial}): the battery is at {condition.battery:.0%}, and phones slow "
+                f"{self.phone.label}: the battery is at {condition.battery:.0%}, and phones slow "
                 f"down to save it; charge it to {least:.0%}, or measure on with --set min-battery=0"
             )
 

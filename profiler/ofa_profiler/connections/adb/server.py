@@ -162,6 +162,11 @@ class Phone:
         self.serial = serial
         self.name = name
 
+    @property
+    def label(self) -> str:
+        """The name, with the serial where that does not say it."""
+        return self.name if self.serial in self.name else f"{self.name} ({self.serial})"
+
     def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
         """Runs a script of ours by the phone's ``sh``. ``lines`` is what it reads, one each, then the payload: data
         never becomes part of a script. Raises Unreachable."""
@@ -181,6 +186,27 @@ class Phone:
                 return Ran(124, "", f"no answer within {timeout_s:g} s")
             except (OSError, EOFError) as error:
                 raise self.lost(error) from None
+
+    def start(self, script: str, *lines: str, timeout_s: float = COMMAND_S) -> tuple[Ran, socket.socket | None]:
+        """Runs a script that says a line, and then goes on until the stream to it is closed, by this process or by its
+        end. No stream where the script ended instead. Raises Unreachable."""
+        deadline = time.monotonic() + timeout_s
+        stream = self._open(f"shell,v2,raw:{script.strip()}")
+        said: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
+        try:
+            told = "".join(f"{line}\n" for line in lines).encode()
+            stream.sendall(PACKET.pack(STDIN, len(told)) + told)
+            while True:
+                kind, content = _packet(stream, deadline)
+                if kind == EXIT:
+                    stream.close()
+                    return Ran(content[0], *(_text(said[of]) for of in (STDOUT, STDERR))), None
+                said.setdefault(kind, []).append(content)
+                if kind == STDOUT and b"\n" in content:
+                    return Ran(0, _text(said[STDOUT])), stream
+        except (OSError, EOFError) as error:
+            stream.close()
+            raise self.lost(error) from None
 
     def push(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """A file, whole or not at all. Raises DeviceError with the phone's own words where it takes none."""
@@ -210,19 +236,16 @@ class Phone:
         except DeviceError as gone:
             return Unreachable(f"{self.name}: {gone}")
         if listed is None:
-            return Unreachable(f"{self.name} ({self.serial}) is unplugged; plug it in again")
+            return Unreachable(f"{self.label} is unplugged; plug it in again")
         if not listed.usable:
-            return Unreachable(f"{self.name} ({self.serial}): {listed.advice}")
-        return Unreachable(f"{self.name} ({self.serial}) does not answer adb ({error or 'closed'})")
+            return Unreachable(f"{self.label}: {listed.advice}")
+        return Unreachable(f"{self.label} does not answer adb ({error or 'closed'})")
 
-    @contextlib.contextmanager
-    def _open(self, service: str) -> Iterator[socket.socket]:
+    def _open(self, service: str) -> socket.socket:
         try:
-            stream = self.server.open(self.serial, service, CONNECT_S)
+            return self.server.open(self.serial, service, CONNECT_S)
         except (AdbError, AdbTimeout, AdbConnectionError, OSError) as error:
             raise self.lost(error) from None
-        with stream:
-            yield stream
 
     def _plain(self, service: str) -> socket.socket:
         stream = self.server.open(self.serial, service, CONNECT_S)

@@ -12,7 +12,7 @@ from ofa_tables.errors import Unreachable
 
 FOLDER = "/data/local/tmp/ofa-profile"
 CORES = f"{FOLDER}/cores"  # what the next command may run on, as a list; absent: whatever Android allows
-ONLINE = "/sys/devices/system/cpu/online"
+EVERY_CORE = "all"  # not as a list of those that are on just now: phones switch cores off and on
 
 # Reads a mark, then requests: a kind and its words, one a line, an empty line behind the last. What it holds can be
 # ended by END, where its host is gone.
@@ -42,6 +42,20 @@ read -r pid < $running
 kill -9 "$pid" 2>/dev/null
 rm -f $running
 """
+# Held for as long as the stream to it is open, so that nothing is left where a host or a phone is gone. Not by exec,
+# whose descriptors mksh keeps from what it starts. flock came with Android 7.
+LOCK = "/data/local/tmp/ofa-profile.lock"
+HOLD = r"""
+IFS= read -r holder
+lock=/data/local/tmp/ofa-profile.lock
+(
+  if command -v flock >/dev/null && ! flock -n 9; then cat $lock >&2; exit 3; fi
+  echo "$holder" > $lock
+  echo held
+  cat > /dev/null
+) 9>> $lock
+"""
+HELD = 3
 NOT_THERE = 2
 NO_ANSWER = Ran(126, "", "the phone does not answer")
 # Commands that conditions ask tell of things that change slowly.
@@ -57,7 +71,16 @@ class Request(NamedTuple):
     words: tuple[str, ...]
 
 
-class AdbShell(Shell):
+class PhoneShell(Shell):
+    """What all of a phone's Shells know."""
+
+    here = False
+
+    def pinned(self) -> str | None:
+        return self.read(CORES) or EVERY_CORE
+
+
+class AdbShell(PhoneShell):
     """Raises Unreachable, beside what a Shell raises, where the phone is gone."""
 
     def __init__(self, phone: Phone) -> None:
@@ -82,15 +105,11 @@ class AdbShell(Shell):
         (ran,) = self.ask([Request("run", command)], timeout_s)
         return ran
 
-    def pinned(self) -> str | None:
-        return self.read(CORES) or self.read(ONLINE)
-
     def pin(self, cpus: str) -> Ran:
-        everything = cpus == self.read(ONLINE)
-        return self.phone.run(FREE) if everything else self.phone.run(KEEP, payload=cpus.encode())
+        return self.phone.run(FREE) if cpus == EVERY_CORE else self.phone.run(KEEP, payload=cpus.encode())
 
     def ask(self, requests: Sequence[Request], timeout_s: float = 10.0) -> tuple[Ran, ...]:
-        """The answers to all, in one call; where it took too long, the last answers say so."""
+        """The answers to all, in one call; where that took too long, each of them says so."""
         mark = f"ofa-profile:{secrets.token_hex(8)}"
         lines = [mark]
         for request in requests:
@@ -115,7 +134,7 @@ class AdbShell(Shell):
         self.phone.run(END)
 
 
-class Snapshot(Shell):
+class Snapshot(PhoneShell):
     """A phone's Shell for who asks the same things again and again: what has grown old is fetched in one call, with
     all else that is asked as often. A phone that is gone answers nothing."""
 
@@ -142,9 +161,6 @@ class Snapshot(Shell):
             return self._answer(Request("run", command))
         self._forget()
         return self._shell.run(*command, timeout_s=timeout_s)
-
-    def pinned(self) -> str | None:
-        return self.read(CORES) or self.read(ONLINE)
 
     def pin(self, cpus: str) -> Ran:
         self._forget()
