@@ -71,12 +71,23 @@ class PlainNetwork(nn.Module):
             for own, given in zip(layer.tensors(), tensors, strict=False):
                 own.copy_(given.reshape(own.shape))
 
+    @property
+    def normalised(self) -> "list[_Conv]":
+        """The convolutions that have batch norm."""
+        return [layer for layer in self._weighted if isinstance(layer, _Conv) and layer.bn is not None]
+
+    @torch.no_grad()
+    def norms(self) -> list[tuple[Tensor, Tensor]]:
+        """What batch norm comes to in evaluation, for each of the ``normalised``: a factor (channels, 1, 1, 1) of its
+        weights, and a shift (channels,)."""
+        found = [layer.norm() for layer in self.normalised]
+        return [(scale.view(-1, 1, 1, 1).float(), shift.float()) for scale, shift in found]
+
     @torch.no_grad()
     def fold(self) -> "PlainNetwork":
         """Batch norm becomes part of the convolutions, for good: for inference, in less time."""
-        for layer in self._weighted:
-            if isinstance(layer, _Conv):
-                layer.fold()
+        for layer in self.normalised:
+            layer.fold()
         return self
 
     @torch.no_grad()
@@ -116,19 +127,23 @@ class _Conv(nn.Module):
         )
 
     def fold(self) -> None:
-        if self.bn is not None:
-            weight, bias = self.folded()
-            self.conv.weight.copy_(weight)
-            self.conv.bias = nn.Parameter(bias.to(weight.device, self.conv.weight.dtype))
-            self.bn = None
+        weight, bias = self.folded()
+        self.conv.weight.copy_(weight)
+        self.conv.bias = nn.Parameter(bias.to(weight.device, self.conv.weight.dtype))
+        self.bn = None
+
+    def norm(self) -> tuple[Tensor, Tensor]:
+        """(factor, shift) of each channel, in double precision: what is folded once is used for ever."""
+        assert self.bn is not None
+        mean, variance = self.bn.statistics_of(self.bn.num_features)
+        scale = self.bn.weight.double() / torch.sqrt(variance.double() + self.bn.eps)
+        return scale, self.bn.bias.double() - mean.double() * scale
 
     def folded(self) -> list[Tensor]:
         if self.bn is None:
             return [tensor for tensor in (self.conv.weight, self.conv.bias) if tensor is not None]
-        mean, variance = self.bn.statistics_of(self.bn.num_features)
-        # In double precision: what is folded once is used for ever.
-        scale = self.bn.weight.double() / torch.sqrt(variance.double() + self.bn.eps)
-        return [self.conv.weight.double() * scale.view(-1, 1, 1, 1), self.bn.bias.double() - mean.double() * scale]
+        scale, shift = self.norm()
+        return [self.conv.weight.double() * scale.view(-1, 1, 1, 1), shift]
 
 
 class _SqueezeExcite(nn.Module):

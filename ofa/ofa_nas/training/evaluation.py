@@ -42,12 +42,18 @@ def correct(
 
 
 def statistics_batches(
-    images: Images, count: int, resolution_px: int, seed: int, processes: Processes, workers: int = 0
+    images: Images,
+    count: int,
+    resolution_px: int,
+    seed: int,
+    processes: Processes,
+    workers: int = 0,
+    augmented: bool = False,
 ) -> list[Tensor]:
-    """Some ``count`` training images for batch norm's statistics, not augmented; the same on every process."""
+    """Some ``count`` training images for batch norm's statistics; the same on every process."""
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].tolist()
     draws = [
-        [Draw(index, resolution_px, None) for index in chosen[start : start + BATCH]]
+        [Draw(index, resolution_px, index if augmented else None) for index in chosen[start : start + BATCH]]
         for start in range(0, len(chosen), BATCH)
     ]
     return [batch.images.to(processes.device) for batch in loader(images, draws, workers)]

@@ -1,6 +1,6 @@
 """The weights that are trained, what they are trained with, and one step of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any
@@ -16,6 +16,7 @@ from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.training.data import Batch
 from ofa_nas.training.options import Options
 from ofa_nas.training.processes import Processes
+from ofa_nas.training.teacher import Teacher
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,10 +42,9 @@ class Learner:
 
     def __init__(self, model: nn.Module, options: Options, processes: Processes) -> None:
         self.model: Any = model.to(processes.device, memory_format=torch.channels_last)
-        self.teacher: PlainNetwork | None = None
-        self._ask_teacher: Any = None  # the teacher, or what torch.compile made of it
+        self.teacher: Teacher | None = None
         self._options, self._processes = options, processes
-        self._averaged = _Average(model, options.ema) if options.ema else None
+        self._averaged: _Average | None = None
         self._optimizer: Any = None
         self._scaler: Any = None
         if options.batch_norm == "shared" or (options.batch_norm == "auto" and processes.world > 1):
@@ -53,7 +53,8 @@ class Learner:
                     layer.moments = processes.moments
 
     def begin(self) -> None:
-        """With a new optimizer: SGD with Nesterov's momentum; batch norm and biases do not decay."""
+        """With a new optimizer: SGD with Nesterov's momentum; batch norm and biases do not decay. With a new average of
+        the weights, too: where channels were sorted, the old one is of others."""
         named = list(self.model.named_parameters())
         decays = [not (".bn." in f".{name}" or name.endswith("bias")) for name, _ in named]
         groups = [
@@ -71,6 +72,7 @@ class Learner:
         for _, parameter in named:  # the fused step wants a momentum for each, used so far or not
             self._optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self._scaler = torch.amp.GradScaler(self._processes.device.type, enabled=options.precision == "fp16")
+        self._averaged = _Average(self.model, options.ema) if options.ema else None
 
     def step(self, batch: Batch, chosen: Sequence[Architecture], rate: float, seed: tuple[int, ...]) -> float:
         """One update; the gradients of the ``chosen`` sub-networks are summed. ``seed`` is for dropout.
@@ -114,11 +116,10 @@ class Learner:
 
     @torch.no_grad()
     def _soft_labels(self, images: Tensor) -> Tensor | None:
-        """Of a teacher in evaluation mode: its statistics do not drift."""
         if self.teacher is None:
             return None
         with self._autocast():
-            return functional.softmax(self._ask_teacher(images).float(), 1)
+            return functional.softmax(self.teacher(images).float(), 1)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         half = HALVES.get(self._options.precision)
@@ -128,12 +129,11 @@ class Learner:
         drawn = int(np.random.SeedSequence((self._options.seed, *seed)).generate_state(1)[0])
         self.model.dropout.draw_from(drawn, self._processes.rank * rows + start, self._processes.world * rows)
 
-    def learn_from(self, architecture: Architecture) -> None:
-        """From here on the sub-network, as it is now, is the teacher."""
-        network = self.model.extract(architecture).fold()
-        self.teacher = network.to(self._processes.device, memory_format=torch.channels_last)
-        # It alone: sub-networks are another graph each.
-        self._ask_teacher = torch.compile(self.teacher, dynamic=True) if self._options.compile else self.teacher
+    def learn_from(self, architecture: Architecture, statistics: Iterable[tuple[int, Iterable[Tensor]]]) -> None:
+        """From here on the sub-network, as it is now, is the teacher; ``statistics`` are batches of images for each px,
+        to estimate batch norm's on. It alone is compiled: sub-networks are another graph each."""
+        device, compiled = self._processes.device, self._options.compile
+        self.teacher = Teacher.of(self.model, architecture, statistics, device, compiled)
 
     def take_average(self) -> None:
         """The weights become their moving average, where there is one."""
@@ -141,14 +141,14 @@ class Learner:
             self._averaged.put_into(self.model)
 
     def tensors(self) -> dict[str, Any]:
-        """State dicts by name."""
+        """What it takes to go on, by name."""
         found = {"model": self.model.state_dict()}
         if self._optimizer is not None:
             found |= {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}
         if self.teacher is not None:
-            found["teacher"] = self.teacher.state_dict()
+            found["teacher"] = self.teacher.state()
         if self._averaged is not None:
-            found["averaged"] = self._averaged.weights
+            found["averaged"] = self._averaged.state()
         return found
 
     def load(self, tensors: Mapping[str, Any], largest: Architecture) -> None:
@@ -159,31 +159,41 @@ class Learner:
             self._optimizer.load_state_dict(tensors["optimizer"])
             self._scaler.load_state_dict(tensors["scaler"])
         if "teacher" in tensors:
-            self.learn_from(largest)
-            assert self.teacher is not None
-            self.teacher.load_state_dict(tensors["teacher"])
+            network, compiled = self.model.extract(largest), self._options.compile
+            self.teacher = Teacher.from_state(tensors["teacher"], network, self._processes.device, compiled)
         if self._averaged is not None:
-            self._averaged.weights = {
-                name: tensor.to(self._processes.device) for name, tensor in tensors["averaged"].items()
-            }
+            self._averaged.load(tensors["averaged"])
 
 
 class _Average:
-    """The weights' exponential moving average."""
+    """The weights' exponential moving average. While it is young it forgets faster, or it would long be of the first
+    weights."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self.weights = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
+        self._updates = 0
+        self._weights = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        self._updates += 1
         for name, parameter in model.named_parameters():
-            self.weights[name].lerp_(parameter, 1 - self._decay)
+            self._weights[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def put_into(self, model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
-            parameter.copy_(self.weights[name])
+            parameter.copy_(self._weights[name])
+
+    def state(self) -> dict[str, Any]:
+        return {"updates": self._updates, "weights": self._weights}
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._updates = state["updates"]
+        for name, weight in self._weights.items():
+            weight.copy_(state["weights"][name])
 
 
 def _parts(rows: int, count: int) -> list[slice]:

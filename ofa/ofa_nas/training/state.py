@@ -8,7 +8,7 @@ from typing import Any
 from ofa_nas.supernet.checkpoints import load, save
 from ofa_tables.errors import FileError, UsageError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Progress:
 
 
 def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, tensors: Mapping[str, Any]) -> None:
-    """``tensors`` are state dicts by name. Raises FileError."""
+    """``tensors`` are what the learner goes on from, by name. Raises FileError."""
     save(path, {"format": FORMAT, "settings": dict(settings), "progress": vars(progress), **tensors})
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ofa_nas.supernet import Supernet, build_supernet, save_supernet
 from ofa_nas.supernet.checkpoints import save
@@ -25,6 +26,7 @@ from ofa_nas.training.state import Progress, read_state, write_state
 from ofa_tables.errors import FileError, OfaError
 
 STATE, SUPERNET, NETWORK = "state.pth", "supernet.pth", "network.pth"
+GENES = 0x6E65  # sub-networks are drawn by chances of their own, apart from those of the images
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Trainer:
     def _enter(self, at: int, stage: Stage) -> None:
         """What changes between two stages; weights are moved here alone."""
         if at == 1 and stage.distilled:
-            self.learner.learn_from(self.plan.largest)
+            self.learner.learn_from(self.plan.largest, self._seen_at_each_size())
         if stage.sorts:
             self.learner.model.sort_channels(self.plan.stages[at - 1].ratios(self.plan.space))
         self.learner.begin()
@@ -99,7 +101,7 @@ class Trainer:
         for batch_at, batch in self._batches(number):
             step = progress.epoch * in_epoch + batch_at
             rate = learning_rate(step, steps, warmup, peak)
-            rng = np.random.default_rng((options.seed, at, step))
+            rng = np.random.default_rng((options.seed, at, step, GENES))
             chosen = sampler.draw(stage.sub_networks, batch.images.shape[-1], rng)
             loss = self.learner.step(batch, chosen, rate, (at, step))
             if not math.isfinite(loss):
@@ -135,6 +137,13 @@ class Trainer:
             first=self.progress.batch,
         )
         return enumerate(loader(self.data.train, draws, self.options.workers), start=self.progress.batch)
+
+    def _seen_at_each_size(self) -> Iterator[tuple[int, list[Tensor]]]:
+        """Training images as the teacher is asked about them: augmented."""
+        options = self.options
+        for px in self.plan.resolutions_px:
+            count, workers = options.statistics_images, options.workers
+            yield px, statistics_batches(self.data.train, count, px, 0, self.processes, workers, augmented=True)
 
     def _evaluate(self, images: Images, limit: int | None = None) -> list[Evaluated]:
         options, followed = self.options, self.plan.followed

@@ -1,5 +1,6 @@
 """One step of training, and what it is made of."""
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from ofa_nas.training.processes import Processes
 TINY = find_space("tiny")
 ALONE = Processes(0, 1, torch.device("cpu"))
 ARCHITECTURES = TINY.decode(TINY.sample(4, np.random.default_rng(0), [28]))
-LARGEST = TINY.decode(TINY.sample_spread(400, np.random.default_rng(0), [28]))[0]
+LARGEST = Architecture({"ks": (7,) * 9, "e": (4,) * 9, "d": (3,) * 3}, 28)
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,10 @@ def batch(count=16, seed=0, px=28):
 
 def weights(learner):
     return torch.cat([parameter.detach().flatten() for parameter in learner.model.parameters()])
+
+
+def learn_from(learner):
+    learner.learn_from(LARGEST, [(px, [batch(px=px).images]) for px in (20, 24, 28, 32)])
 
 
 def step(learner, count=1, rate=0.1):
@@ -85,10 +90,34 @@ def test_the_teachers_word_is_learned_from_and_the_teacher_stays_as_it_is(make_l
     learner = make_learner()
     learner.begin()
     alone = step(learner)
-    learner.learn_from(LARGEST)
-    before = {name: tensor.clone() for name, tensor in learner.teacher.state_dict().items()}
+    learn_from(learner)
+    before = learner.teacher(batch().images).clone()
     assert step(learner) > alone + 0.5  # two losses are added
-    assert all(torch.equal(tensor, before[name]) for name, tensor in learner.teacher.state_dict().items())
+    assert torch.equal(learner.teacher(batch().images), before)
+
+
+def test_the_teacher_has_statistics_of_its_own_for_each_size(make_learner):
+    learner = make_learner()
+    learner.begin()
+    for _ in range(5):
+        step(learner)
+    learn_from(learner)
+    for px in (20, 32, 20):
+        images = batch(px=px).images
+        learner.model.train()
+        with torch.no_grad():
+            in_training = learner.model(images, LARGEST)
+        assert torch.allclose(learner.teacher(images), in_training, atol=1e-3)
+
+
+def test_the_teacher_comes_back_from_a_checkpoint_exactly(make_learner):
+    one, other = make_learner(), make_learner()
+    one.begin()
+    learn_from(one)
+    step(one)
+    other.load(copy.deepcopy(one.tensors()), LARGEST)
+    for px in (20, 32):
+        assert torch.equal(one.teacher(batch(px=px).images), other.teacher(batch(px=px).images))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
@@ -98,7 +127,7 @@ def test_a_compiled_teacher_says_the_same_for_every_size_and_is_compiled_once(ma
         before = graphs["unique_graphs"]  # of the whole process
         learner = make_learner(compile=compiled)
         learner.begin()
-        learner.learn_from(LARGEST)
+        learn_from(learner)
         losses += [[learner.step(batch(px=px), ARCHITECTURES[:1], 0.1, (0, px)) for px in (24, 28, 32, 20)]]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert graphs["unique_graphs"] - before == 1
@@ -107,11 +136,47 @@ def test_a_compiled_teacher_says_the_same_for_every_size_and_is_compiled_once(ma
 def test_the_average_of_weights(make_learner):
     learner = make_learner(ema=0.5)
     learner.begin()
-    start = weights(learner)
-    step(learner)
-    moved = weights(learner)
+    expected = weights(learner)
+    for decay in (1 / 10, 2 / 11, 3 / 12, 4 / 13, 5 / 14, 6 / 15, 7 / 16, 8 / 17, 1 / 2, 1 / 2):
+        step(learner)
+        expected = decay * expected + (1 - decay) * weights(learner)
     learner.take_average()
-    assert torch.allclose(weights(learner), (start + moved) / 2, atol=1e-7)
+    assert torch.allclose(weights(learner), expected, atol=1e-6)
+
+
+def test_a_long_average_is_soon_of_what_was_learned(make_learner):
+    learner = make_learner(ema=0.9999)
+    learner.begin()
+    start = weights(learner)
+    for _ in range(30):
+        step(learner)
+    learned = weights(learner)
+    learner.take_average()
+    assert (weights(learner) - learned).norm() < 0.3 * (learned - start).norm()
+
+
+def test_the_average_of_weights_is_of_the_channels_as_they_are_sorted(make_learner):
+    learner = make_learner(ema=0.9999)
+    learner.begin()
+    for _ in range(12):
+        step(learner)
+    learner.model.sort_channels((4,))
+    learner.begin()
+    sorted_now = weights(learner)
+    learner.take_average()
+    assert torch.equal(weights(learner), sorted_now)
+
+
+def test_an_average_that_is_gone_on_with_is_as_young_as_it_was(make_learner):
+    one, other = make_learner(ema=0.9), make_learner(ema=0.9)
+    one.begin()
+    for _ in range(3):
+        step(one)
+    other.load(copy.deepcopy(one.tensors()), LARGEST)
+    for learner in (one, other):
+        step(learner)
+        learner.take_average()
+    assert torch.equal(weights(one), weights(other))
 
 
 @pytest.mark.parametrize("precision", ["bf16"])

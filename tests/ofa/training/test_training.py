@@ -14,6 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from ofa_nas.training.options import Options
+from ofa_nas.training.processes import Processes
+from ofa_nas.training.trainer import Trainer
+from ofa_tables.errors import OfaError
+
 pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
 pytestmark = pytest.mark.real
 
@@ -47,6 +52,11 @@ def command(processes):
 
 def environment():
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def make_trainer(out, recipe, **options):
+    options = Options("tiny", "digits", recipe, out, **options)
+    return Trainer(options, Processes(0, 1, torch.device("cpu")))
 
 
 def weights(path):
@@ -176,13 +186,7 @@ def test_other_settings_are_refused_when_it_goes_on(train):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
-    from ofa_nas.training.options import Options
-    from ofa_nas.training.processes import Processes
-    from ofa_nas.training.trainer import Trainer
-    from ofa_tables.errors import OfaError
-
-    options = Options("tiny", "digits", "largest", tmp_path, epochs_scale=0.01, batch_size=32, train_images=64)
-    trainer = Trainer(options, Processes(0, 1, torch.device("cpu")))
+    trainer = make_trainer(tmp_path, "largest", epochs_scale=0.01, batch_size=32, train_images=64)
     steps, step = [], trainer.learner.step
 
     def poisoned(batch, *others):
@@ -199,6 +203,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert kept["progress"]["epoch"] == 1
     assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
     assert all(torch.isfinite(tensor).all() for tensor in trainer.learner.model.parameters())
+
+
+def test_what_a_step_trains_does_not_follow_from_the_size_of_its_images(tmp_path):
+    """Of three kernels and four sizes each goes with each."""
+    trainer = make_trainer(tmp_path, "none", batch_size=16, evaluations=0)
+    drawn = []
+
+    def recorded(batch, chosen, *others):
+        drawn.append((batch.images.shape[-1], chosen[0].genes["ks"][0]))
+        if len(drawn) == 80:
+            raise InterruptedError
+        return 1.0
+
+    trainer.learner.step = recorded
+    with pytest.raises(InterruptedError):
+        trainer.run(resume=False)
+    assert len(set(drawn)) == 12
 
 
 def test_one_network_alone_at_its_own_resolution(train, tmp_path):

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 from ofa_nas.training.data.images import Batch, Draw, Images, mixed
 from ofa_tables.errors import UsageError
 
+SIZES = 0x7078  # (seed, epoch) and (seed, epoch, 0) are one stream: sizes have chances of their own
+
 
 def training_batches(
     images: Images,
@@ -36,7 +38,7 @@ def training_batches(
     part = size // world
     batches = []
     for number in range(first, len(images) // size):
-        px = int(np.random.default_rng((seed, epoch, number)).choice(np.asarray(resolutions_px)))
+        px = int(np.random.default_rng((seed, epoch, number, SIZES)).choice(np.asarray(resolutions_px)))
         start = number * size + rank * part
         chosen = order[start : start + part]
         seeds = mixed(np.uint64(_seed_of(seed, epoch)) + chosen.astype(np.uint64))
