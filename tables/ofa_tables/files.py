@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import secrets
 import tempfile
@@ -9,6 +10,17 @@ from pathlib import Path
 from typing import IO
 
 from ofa_tables.errors import FileError
+
+
+def require_writable(path: Path) -> None:
+    """Before the work whose outcome is to be written there. Raises FileError."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from None
 
 
 @contextlib.contextmanager
@@ -28,7 +40,11 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror or error}; is its folder there and writable?") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    return FileError(f"cannot write {path}: {error.strerror or error}; is its folder there and writable?")
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

@@ -1,6 +1,7 @@
 """What a published key says of its Block: kind, sizes, and place in the network."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 _MAPS = re.compile(r"-input:(\d+)x\1x(\d+)-output:(\d+)x\3x(\d+)")
@@ -32,3 +33,9 @@ def place(key: str) -> str:
     rest = kind[0] if kind else key
     narrowed = width_and_kernel(rest)
     return narrowed[0] if narrowed else rest
+
+
+def some(keys: Sequence[str], listed: int = 3) -> str:
+    """The first keys, and how many more there are."""
+    more = len(keys) - listed
+    return ", ".join(keys[:listed]) + (f" and {more} more" if more > 0 else "")

@@ -11,6 +11,7 @@ from ofa_tables.calibration import Calibration
 from ofa_tables.entry import Entry, students_t
 from ofa_tables.errors import EntriesMissing, TableMismatch
 from ofa_tables.interpolation import INTERPOLATED
+from ofa_tables.keys import some
 from ofa_tables.table import IMPORTED, LatencyTable
 
 CALIBRATIONS = "calibration/"  # names in the store begin so
@@ -45,6 +46,9 @@ class Space(Protocol):
     @property
     def resolutions_px(self) -> tuple[int, ...]: ...
 
+    @property
+    def positions(self) -> Sequence[Any]: ...
+
     def keys(self, resolution_px: int) -> list[str]: ...
 
     def entry_indices(self, population: Any) -> np.ndarray: ...
@@ -62,6 +66,7 @@ class LatencyModel:
         self.table = table
         self.space = space
         self.calibration = calibration
+        self._interpolates = table.interpolates  # asked now: by and by the table's file is closed
         self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
         self._pricer = space.pricer(self.figures_ms)
 
@@ -78,7 +83,7 @@ class LatencyModel:
 
     def interpolated(self) -> list[Entry]:
         """The entries of those resolutions that the table has from others of their kind, each once."""
-        if not self.table.interpolates:
+        if not self._interpolates:
             return []
         keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
         entries = (self.table.entry(key) for key in keys)
@@ -102,9 +107,7 @@ class LatencyModel:
         else:
             wanted = list(resolutions_px)
         for px in wanted:
-            keys = self.space.keys(px)
-            row = self.figures_ms[self.space.resolutions_px.index(px)]
-            missing = [key for key, figure in zip(keys, row, strict=True) if np.isnan(figure)]
+            keys, missing = self.space.keys(px), self.missing(px)
             if len(missing) == len(keys) and not self.resolutions_px:
                 raise EntriesMissing(
                     f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px: "
@@ -113,11 +116,17 @@ class LatencyModel:
             if missing:
                 raise EntriesMissing(
                     f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px "
-                    f"(the first is {missing[0]}); {self._mend(px)}"
+                    f"({some(missing)}); {self.mend(px)}"
                 )
         return wanted
 
-    def _mend(self, resolution_px: int) -> str:
+    def missing(self, resolution_px: int) -> list[str]:
+        """The keys of the entries that the table lacks at a resolution."""
+        row = self.figures_ms[self.space.resolutions_px.index(resolution_px)]
+        return [key for key, figure in zip(self.space.keys(resolution_px), row, strict=True) if np.isnan(figure)]
+
+    def mend(self, resolution_px: int) -> str:
+        """How to come by the entries that it lacks there."""
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose another resolution than {resolution_px}"
         return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
@@ -180,26 +189,39 @@ class LatencyModel:
 
     def upper(self, population: Population, confidence: float) -> np.ndarray:
         """(N,) the upper ends in ms of the intervals that hold so large a share; NaN where there are none."""
-        half_widths = self.half_widths(population, confidence)
-        return self.predict(population) * (1 + (np.nan if half_widths is None else half_widths))
+        return self.predict(population) * (1 + self.half_widths(population, confidence))
 
-    def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray | None:
-        """(N,) half the interval of each prediction, relative to it; None where the table has no intervals.
+    def least_upper(self, confidence: float) -> tuple[float, np.ndarray]:
+        """(ms, (resolutions, entries) in ms) as ``linear``: what no network's upper end is below."""
+        base_ms, figures_ms = self.linear
+        if self.calibration is None:
+            # No sum of squares is smaller than that of as many equal errors (Cauchy-Schwarz).
+            least = students_t(FIGURES_FREEDOM, confidence) / np.sqrt(len(self.space.positions))
+            return base_ms, figures_ms + least * self.errors_ms
+        wider = 1 + (self.calibration.half_width_at(confidence) or 0.0)
+        return base_ms * wider, figures_ms * wider
+
+    def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray:
+        """(N,) half the interval of each prediction, relative to it; NaN where an entry of the network has none.
 
         What the Visits leave open of each figure adds up over a network's entries (of an entry that stands there
         several times, as often); what the networks that taught were off by is wider, where there is a Calibration.
         """
         errors_ms = self._standard_errors_ms(population)
-        if errors_ms is None:
-            return None
-        from_figures = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
+        from_figures: np.ndarray = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
         if self.calibration is None or (of_networks := self.calibration.half_width_at(confidence)) is None:
             return from_figures
         return np.maximum(from_figures, of_networks)
 
+    def without_interval(self, resolutions_px: Iterable[int]) -> list[str]:
+        """The keys of the entries at these resolutions of which no Visits tell how sure they are, each once."""
+        rows = [(self.space.keys(px), self.errors_ms[self.space.resolutions_px.index(px)]) for px in resolutions_px]
+        lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
+        return list(dict.fromkeys(lacking))
+
     @cached_property
-    def _entry_errors_ms(self) -> np.ndarray:
-        """(resolutions, entries); NaN where nothing tells of it."""
+    def errors_ms(self) -> np.ndarray:
+        """(resolutions, entries) standard errors of the figures; NaN where nothing tells of it."""
         return np.array(
             [
                 [np.nan if (entry := self.table.entry(key, px)) is None else _error_ms(entry) for key in keys]
@@ -207,11 +229,9 @@ class LatencyModel:
             ]
         )
 
-    def _standard_errors_ms(self, population: Population) -> np.ndarray | None:
+    def _standard_errors_ms(self, population: Population) -> np.ndarray:
         indices = self.space.entry_indices(population)  # (positions, N), negative where nothing stands
-        errors = np.where(indices < 0, 0.0, self._entry_errors_ms[population.genes[-1][None, :], indices])
-        if np.isnan(errors).any():
-            return None
+        errors = np.where(indices < 0, 0.0, self.errors_ms[population.genes[-1][None, :], indices])
         same = indices[:, None, :] == indices[None, :, :]
         return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from ofa_nas.spaces import Architecture, find_space
+from ofa_nas.spaces import Architecture, find_space, parse_architecture
 from ofa_profiler.commands import table as command
 from ofa_tables.calibration import Calibration
 from ofa_tables.measurement import Measurement
@@ -245,6 +245,22 @@ def test_a_list_of_architectures_gives_predictions(run_json, measured, tmp_path)
     alone = [run_json(*predict_arguments(path, network)) for network in (SMALLEST, LARGEST)]
     assert found == {"predictions": alone}
     assert len(run_json(*predict_arguments(path, [SMALLEST]))["predictions"]) == 1
+
+
+def test_a_network_without_an_interval_leaves_the_others_theirs(run_json, measured, tmp_path):
+    smallest, largest = (
+        {block.key for block in SPACE.network_blocks(parse_architecture(a))} for a in (SMALLEST, LARGEST)
+    )
+    key = min(largest - smallest)
+    path = measured(without=(key,))
+    with LatencyTable.open(path) as table:
+        table.add([Measurement("once", key, count=10, median_ms=0.7, mean_ms=0.7, std_ms=0.0)])
+    (tmp_path / "nets.json").write_text(json.dumps([SMALLEST, LARGEST]))
+    with_interval, without = run_json("predict", path, "--space", SPACE.name, "--architecture", tmp_path / "nets.json")[
+        "predictions"
+    ]
+    assert with_interval["low_ms"] <= with_interval["latency_ms"] <= with_interval["high_ms"]
+    assert (without["low_ms"], without["high_ms"]) == (None, None)
 
 
 def test_a_prediction_is_shown_block_by_block(run, measured):

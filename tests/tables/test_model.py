@@ -42,7 +42,7 @@ def test_a_table_says_how_many_entries_it_lacks(make_table):
     assert model.resolutions_px == []
     with pytest.raises(EntriesMissing, match=r"lacks 12 of 96 entries of ofa-mbv3-w1\.0 at 160 px") as caught:
         model.require([160])
-    assert missing[0] in str(caught.value)
+    assert f"({missing[0]}, {missing[1]}, {missing[2]} and 9 more)" in str(caught.value)
     assert "ofa-profile --target " in str(caught.value)
     assert "--space ofa-mbv3-w1.0 --resolutions 160 --runtime onnxruntime --blocks alone --out " in str(caught.value)
 
@@ -52,6 +52,16 @@ def test_a_prediction_where_entries_are_missing_is_nan(make_table):
     with LatencyTable.read(make_table()) as table:
         priced = LatencyModel(table, space).raw(space.sample(20, np.random.default_rng(0), (224,)))
     assert np.isnan(priced).all()
+
+
+def test_what_was_interpolated_is_known_though_the_file_is_closed(make_table):
+    space = find_space("ofa-mbv3-w1.0")
+    with LatencyTable.open(make_table(resolutions=space.resolutions_px)) as table:
+        table.interpolate()
+    with LatencyTable.read(table.path) as table:
+        model = LatencyModel(table, space)
+    assert model.resolutions_px == list(space.resolutions_px)
+    assert model.interpolated() == []
 
 
 def test_a_calibration_is_a_line():
@@ -111,7 +121,34 @@ def test_a_table_without_visits_of_its_own_has_no_intervals(make_table, visit):
     keys = space.keys(160)
     with LatencyTable.open(make_table(without=keys)) as table:
         table.add([visit(key, 1.0) for key in keys])
-        assert LatencyModel(table, space).half_widths(space.sample(3, np.random.default_rng(0), (160,))) is None
+        model = LatencyModel(table, space)
+        assert np.isnan(model.half_widths(space.sample(3, np.random.default_rng(0), (160,)))).all()
+        assert model.without_interval([160]) == keys
+
+
+def test_an_entry_without_an_interval_leaves_only_its_own_networks_without(make_table, visit):
+    space = find_space("ofa-mbv3-w1.0")
+    key = space.keys(160)[7]
+    with LatencyTable.open(make_table(without=(key,))) as table:
+        table.add([visit(key, 1.0)])
+        model = LatencyModel(table, space)
+        population = space.sample(200, np.random.default_rng(0), (160,))
+        has = np.array([key in {b.key for b in space.network_blocks(a)} for a in space.decode(population)])
+        assert 0 < has.sum() < 200
+        assert (np.isnan(model.half_widths(population)) == has).all()
+        assert (np.isnan(model.upper(population, 0.9)) == has).all()
+        assert model.without_interval([160]) == [key]
+
+
+@pytest.mark.parametrize("calibration", [None, Calibration(1.2, 20, -0.05, error=0.001), Calibration(1.2, 3, 0.05)])
+def test_no_upper_end_is_below_the_least_there_can_be(make_table, calibration):
+    space = find_space("ofa-mbv3-w1.0")
+    with LatencyTable.read(make_table()) as table:
+        model = LatencyModel(table, space, calibration)
+        population = space.sample_spread(500, np.random.default_rng(0), (160,))
+        base_ms, figures_ms = model.least_upper(0.95)
+        upper = model.upper(population, 0.95)
+        assert (base_ms + space.pricer(figures_ms)(population) <= upper * (1 + 1e-12)).all()
 
 
 def test_a_calibration_never_makes_the_larger_sum_the_faster_network():

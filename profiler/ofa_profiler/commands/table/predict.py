@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.markup import escape
 
 from ofa_nas.cli import example, json_option, print_json
@@ -49,8 +50,7 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
     resolutions = sorted({architecture.resolution_px for architecture in architectures})
     model.require(resolutions)
     entries = {px: {key: model.table.entry(key, px) for key in space.keys(px)} for px in resolutions}
-    half_widths = model.half_widths(population)
-    halves = [None] * len(architectures) if half_widths is None else half_widths
+    halves = [None if np.isnan(half) else float(half) for half in model.half_widths(population)]
     return [
         {
             "latency_ms": float(latency_ms),
