@@ -5,7 +5,7 @@
 #   make lint      formatting, style, types, import rules, and the agent's Python 3.6 syntax
 #   make matrix    the agent's tests with agents on every Python that is found
 #   make test-slow what takes many minutes: a board with another processor, emulated
-#   make bench     how fast pricing and search are here
+#   make bench     how fast pricing, search and lowering are here
 #   make protocol  compile the protocol, after a change to agent.proto
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -41,6 +41,7 @@ lint: $(EXTRAS_INSTALLED)
 
 bench: $(BASE_INSTALLED)
 	$(BIN)/python scripts/bench.py
+	$(BIN)/python scripts/lowering.py
 
 protocol: $(EXTRAS_INSTALLED)
 	$(BIN)/python -m grpc_tools.protoc --proto_path=agents/ofa_agent --include_imports \

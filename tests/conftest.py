@@ -1,7 +1,8 @@
-"""The Pythons of this machine, for agents on devices that have others than the host."""
+"""The Pythons of this machine, for agents on devices that have others than the host, and environments of their own."""
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ OLD_PACKAGES = (
     *("typing-extensions==4.1.1", "six", "flatbuffers<3"),
 )
 IMPORTS = "import google.protobuf, grpc, numpy, onnxruntime"
+# The converter wants an older one than our own tools.
+CONVERTER_PACKAGES = ("litert-torch", "grpcio", "protobuf")
+CONVERTER_LACKS = "typing_extensions"
 
 
 @pytest.fixture(scope="session")
@@ -37,21 +41,30 @@ def python36(pythons):
     """Python 3.6 with what the agent needs; made once, then kept under build/."""
     if "3.6" not in pythons:
         pytest.skip("no Python 3.6 was found")
-    folder = REPOSITORY / "build" / "py36"
+    return _environment("py36", pythons["3.6"], IMPORTS, (OLD_PIP,), OLD_PACKAGES)
+
+
+@pytest.fixture(scope="session")
+def converter():
+    """A Python with litert-torch, of the versions in constraints.txt; made once, then kept under build/."""
+    kept = REPOSITORY / "build" / "converter-constraints.txt"
+    kept.parent.mkdir(exist_ok=True)
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    kept.write_text("".join(f"{line}\n" for line in lines if not line.startswith(CONVERTER_LACKS)))
+    packages = ("--constraint", str(kept), *CONVERTER_PACKAGES)
+    return _environment("converter", sys.executable, "import litert_torch, grpc, google.protobuf", packages)
+
+
+def _environment(name, base, imports, *installs):
+    """The Python of an environment in which ``imports`` work, each of ``installs`` given to pip if they don't yet."""
+    folder = REPOSITORY / "build" / name
     python = folder / "bin" / "python"
-    if not _complete(python):
+    if not (python.exists() and subprocess.run([python, "-c", imports], capture_output=True).returncode == 0):
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([pythons["3.6"], "-m", "venv", str(folder)], check=True)
-        for packages in ((OLD_PIP,), OLD_PACKAGES):
-            done = subprocess.run(
-                [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages],
-                capture_output=True,
-                text=True,
-            )
+        subprocess.run([base, "-m", "venv", str(folder)], check=True)
+        for packages in installs:
+            pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+            done = subprocess.run(pip, capture_output=True, text=True)
             if done.returncode != 0:
-                pytest.skip(f"the packages for Python 3.6 cannot be installed: {done.stderr.strip()[-300:]}")
+                pytest.skip(f"{' '.join(packages)} cannot be installed: {done.stderr.strip()[-300:]}")
     return str(python)
-
-
-def _complete(python):
-    return python.exists() and subprocess.run([python, "-c", IMPORTS], capture_output=True).returncode == 0

@@ -1,8 +1,12 @@
 """What a TFLite file holds: the numbers of the PyTorch layer, and the operators that a converter makes of it."""
 
+import os
+import pickle
 import re
+import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,22 +220,25 @@ def test_the_operators_that_the_space_lacks_are_those_of_a_deployed_model(precis
     }
 
 
+@pytest.fixture(scope="module")
+def converted_kinds(converter, tmp_path_factory):
+    """The converter's file of each kind of Block."""
+    out = tmp_path_factory.mktemp("converted")
+    (out / "blocks").write_bytes(pickle.dumps(list(KINDS.values())))
+    environment = os.environ | {"PYTHONPATH": str(Path(ops.__file__).parents[1])}
+    command = [converter, str(Path(__file__).with_name("converting.py")), str(out / "blocks"), str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return {block.key: (out / f"{number}.tflite").read_bytes() for number, block in enumerate(KINDS.values())}
+
+
 @every_kind
-def test_a_converter_makes_the_same_of_the_pytorch_layers(block, tmp_path):
-    litert_torch = pytest.importorskip("litert_torch", reason="litert-torch is not installed")
-    import torch
+def test_a_converter_makes_the_same_of_the_pytorch_layers(block, converted_kinds, tmp_path):
     from ai_edge_litert.interpreter import Interpreter
 
-    from ofa_agent.runtimes.torch_layers import TorchBlock
-
-    channels, height, width = block.input_shape
-    outputs = [0] if len(block.output_shape) == 3 else []
-    module = litert_torch.to_channel_last_io(TorchBlock(block, block.seed).eval(), args=[0], outputs=outputs)
+    converted = converted_kinds[block.key]
     values = ops.seeded(1, ops.product(block.input_shape), 1.0).reshape(1, *block.input_shape).transpose(0, 2, 3, 1)
     values = np.ascontiguousarray(values)
-    litert_torch.convert(module, (torch.zeros(1, height, width, channels),)).export(str(tmp_path / "converted"))
-    converted = (tmp_path / "converted").read_bytes()
-
     interpreter = Interpreter(model_content=converted)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)

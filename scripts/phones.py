@@ -1,0 +1,118 @@
+"""Phones, without a phone: the real adb server and the tests' device daemons, measured as a user would.
+
+    python scripts/phones.py ways OUT [--python PYTHON] [--networks 20]
+    python scripts/phones.py shared OUT
+
+``ways``: ofa-profile --target pixel-1 and ofa-compare, by the tests' benchmark_model beside the phone, and by an agent
+on it, whose PYTHON has grpcio, protobuf, numpy and ai-edge-litert. ``shared``: the same profile by one phone, by two,
+and by two of which one is unplugged in the middle; they sleep instead of computing. Takes root and ai-edge-litert.
+"""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1] / "tests" / "phones"
+COMMANDS = Path(sys.executable).parent
+SPACE, PX = "compofa-fixed-w1.0", "128"
+SLEEP = "sleep=30"  # ns for each byte of a model
+PULLED_AT = 0.4  # of the time that two phones take
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("ways", "shared"))
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--python", default=sys.executable)
+    parser.add_argument("--networks", default="20")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True)
+    lab = Lab(options.out)
+    try:
+        both_ways(lab, options) if options.what == "ways" else shared(lab)
+    finally:
+        lab.end()
+
+
+class Lab:
+    """An adb server, phones, and a tool for them."""
+
+    def __init__(self, out: Path) -> None:
+        spec = importlib.util.spec_from_file_location("phones", TESTS / "conftest.py")
+        assert spec
+        assert spec.loader
+        self._parts = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self._parts)
+        self.out = out.absolute()
+        self.tool = self.out / "benchmark_model"
+        self.tool.write_text(f"#!{sys.executable}\n{(TESTS / 'benchmark_model.py').read_text()}")
+        self.tool.chmod(0o755)
+        self._server = self._parts.AdbServer(self.out)
+        self.phones: list = []
+
+    def plug_in(self, serial: str) -> "object":
+        phone = self._parts.Phone(self._server, self.out / serial, serial)
+        self.phones.append(phone)
+        return phone
+
+    def command(self, *words: str, **environment: str) -> dict:
+        print(f"$ {' '.join(words)}", flush=True)
+        home = {"OFA_AGENT_HOME": str(self.out / "agent")}
+        done = subprocess.run(
+            [COMMANDS / words[0], *words[1:], "--json"],
+            cwd=self.out,
+            env={**self._server.environment, **home, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(done.returncode)
+        print(done.stdout, flush=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def end(self) -> None:
+        for phone in self.phones:
+            phone.end()
+        self._server.end()
+
+
+def both_ways(lab: Lab, options: argparse.Namespace) -> None:
+    lab.plug_in("FA6A")
+    beside = ("--runtime", "benchmark_model", "--set", f"benchmark_model={lab.tool}")
+    on_it = ("--runtime", "tflite", "--set", f"python={options.python}")
+    for name, way in (("beside", beside), ("on-it", on_it)):
+        table = f"{name}.lut"
+        lab.command("ofa-profile", "--target", "pixel-1", "--resolutions", "160", *way, "--out", table)
+        networks = ("--networks", options.networks, "--calibrate", options.networks)
+        lab.command("ofa-compare", "--table", table, *networks, "--out", f"{name}-compared")
+
+
+def shared(lab: Lab) -> None:
+    first = lab.plug_in("FA6A")
+    alone_s = profiled(lab, "one.lut")
+    second = lab.plug_in("FA6B")
+    both_s = profiled(lab, "two.lut")
+    threading.Timer(PULLED_AT * both_s, second.unplug).start()
+    profiled(lab, "unplugged.lut")
+    print(f"one phone {alone_s:.1f} s, two {both_s:.1f} s: {both_s / alone_s:.2f} × the time; {first.serial} ended it")
+
+
+def profiled(lab: Lab, table: str) -> float:
+    """Seconds that it took; the table is complete."""
+    started = time.monotonic()
+    how = ("--runtime", "benchmark_model", "--set", f"benchmark_model={lab.tool}", "--effort", "thorough")
+    summary = lab.command(
+        *("ofa-profile", "--target", "pixel-1", "--space", SPACE, "--resolutions", PX, *how, "--out", table),
+        OFA_STAND_IN=SLEEP,
+    )
+    assert summary["measured"] == summary["entries"]
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    main()
