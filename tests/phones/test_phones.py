@@ -249,7 +249,7 @@ def test_a_phone_that_is_off_is_set_aside(share, phone, deviate):
     outcome = share(phones, said)
     (name,) = outcome.set_aside
     assert phones[1].serial in name.split()[-1]
-    assert any("is set aside" in text for text in said.texts)
+    assert said.has("is set aside")
     assert outcome.shares[name] == 0
 
 
@@ -259,7 +259,8 @@ def test_what_an_unplugged_phone_had_is_done_by_the_other(share, phone, deviate)
         deviate(each, "sleep=5")
     said = Said(at=9, call=phones[0].unplug)
     share(phones, said)
-    assert any("new connection" in text for text in said.texts), said.texts
+    assert said.has("new connection"), said.texts
+    assert said.has(f"the agent on {phones[0].serial} "), said.texts
 
 
 def test_a_phone_that_is_plugged_in_again_goes_on(share, phone, deviate):

@@ -14,7 +14,7 @@ from ofa_profiler import beside
 from ofa_profiler.beside import PhoneBench
 from ofa_profiler.connections.adb import AdbConnection, chosen, left_out
 from ofa_profiler.connections.adb.binary import find
-from ofa_profiler.connections.adb.server import Listed, _host_and_port
+from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone, _host_and_port
 from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, FREE, OF_LATE_S, AdbShell, Snapshot
 from ofa_profiler.targets import find_target
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
@@ -61,6 +61,12 @@ def test_phones_that_may_be_meant_too_but_cannot_be_used_are_told_of():
     silent, off = Listed("FA6C", "unauthorized"), Listed("FA6D", "offline", "Pixel")
     assert left_out(find_target("pixel-1"), [PIXEL, silent, off, Listed("R1", "offline", "SM_1")]) == [silent, off]
     assert left_out(find_target("adb:FA6A"), [PIXEL, silent]) == []
+
+
+def test_a_message_names_a_phone_by_its_serial_once():
+    server = AdbServer("127.0.0.1")
+    assert Phone(server, "FA6A", "pixel-1").label == "pixel-1 (FA6A)"
+    assert Phone(server, "FA6A", "pixel-1 FA6A").label == "pixel-1 FA6A"
 
 
 class Member:
