@@ -1,5 +1,6 @@
 """An accuracy model's file gives the weights that were written, or one line that says what is wrong with it."""
 
+import contextlib
 import io
 import re
 import sys
@@ -119,6 +120,29 @@ def test_a_flipped_byte(file, make_layers):
     content[2000] ^= 0xFF
     file.write_bytes(content)
     assert "damaged" in refusal(file)
+
+
+@pytest.mark.parametrize("bit", range(8))
+def test_a_flipped_bit_anywhere_in_a_header_or_the_directory(file, make_layers, bit):
+    write_members(file, [make_layers(1, inputs=128)])
+    content = file.read_bytes()
+    places = [*range(200), *range(len(content) - 400, len(content))]
+    for at in places:
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << bit
+        file.write_bytes(flipped)
+        with contextlib.suppress(FileError):  # some bits mean nothing
+            open_accuracy(str(file), SPACE)
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f4', (", "{'descr': '<f4'; }", "{'descr': '<f4', 'shape': ((1, 128), }"]
+)
+def test_a_header_that_is_no_python_literal(file, header):
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("0.weight.npy", content)
+    assert "no accuracy model, or a damaged one" in refusal(file)
 
 
 def test_pickles_are_not_opened(file):

@@ -10,6 +10,7 @@ The published file is such a state dict itself, saved by torch. Reading that tak
 
 import math
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,10 @@ MAX_BYTES = 256 << 20
 MAX_ARRAYS = 1024
 _PARAMETER = re.compile(r"(?:(\d{1,3})\.)?(\d{1,6})\.(weight|bias)")
 # What a foreign or damaged zip or array raises.
-_DAMAGED = (ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    *(ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, tokenize.TokenError),  # a header is a Python literal
+)
 
 
 def read_members(path: Path) -> list[list[Linear]]:
