@@ -14,16 +14,43 @@ from ofa_tables.table import Identity, LatencyTable
 
 @pytest.fixture
 def make_table(tmp_path):
-    """A closed table file of every entry at some resolutions: latencies follow MACs, give or take a third."""
+    """A closed table file of every entry at some resolutions: latencies follow MACs, give or take a third.
 
-    def make(space="compofa-fixed-w1.0", resolutions=(160, 192), seed=0, name="t.lut", without=0):
+    The first ``without`` entries are left out, and those that are ``lacking``. Of several ``visits`` each entry's lie
+    apart by a share of its own; those ``once`` have one.
+    """
+
+    def make(
+        space="compofa-fixed-w1.0",
+        resolutions=(160, 192),
+        seed=0,
+        name="t.lut",
+        without=0,
+        lacking=(),
+        visits=1,
+        once=(),
+        condition="",
+    ):
         blocks = {block.key: block for px in resolutions for block in find_space(space).blocks(px)}
         rng = np.random.default_rng(seed)
         latency_ns = {key: round(2e4 + block.macs / 30 * rng.uniform(0.75, 1.33)) for key, block in blocks.items()}
         path = tmp_path / name
         with LatencyTable.create(path, Identity("bench", "f00d", "onnxruntime", "1.18.0"), {}) as table:
-            kept = list(latency_ns.items())[without:]
-            table.add([Measurement(key, key, **statistics([value])) for key, value in kept])
+            kept = {key: value for key, value in list(latency_ns.items())[without:] if key not in lacking}
+            apart = {key: rng.choice([0.001, 0.3]) if visits > 1 else 0.0 for key in kept}
+            table.add(
+                [
+                    Measurement(
+                        f"{key}-{number}",
+                        key,
+                        round=number,
+                        condition=condition,
+                        **statistics([round(value * np.exp(apart[key] * rng.standard_normal()))]),
+                    )
+                    for key, value in kept.items()
+                    for number in range(1 if key in once else visits)
+                ]
+            )
         return path
 
     return make
@@ -31,9 +58,9 @@ def make_table(tmp_path):
 
 @pytest.fixture
 def make_latency(make_table, tmp_path):
-    def make(space="compofa-fixed-w1.0", resolutions=(160, 192), seed=0):
+    def make(space="compofa-fixed-w1.0", resolutions=(160, 192), seed=0, **others):
         name = f"{space}-{seed}-{'-'.join(map(str, resolutions))}.lut"
-        path = tmp_path / name if (tmp_path / name).exists() else make_table(space, resolutions, seed, name)
+        path = tmp_path / name if (tmp_path / name).exists() else make_table(space, resolutions, seed, name, **others)
         with LatencyTable.read(path) as table:
             return LatencyModel(table, find_space(space))
 

@@ -1,5 +1,6 @@
 """Limits on several devices at once, and on other things than latency; each is kept, and the optimum is still found."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,9 @@ from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.errors import LimitUnreachable
 from ofa_nas.search import (
     Budget,
+    Meter,
+    NoneFound,
+    Problem,
     Question,
     find_method,
     macs_meter,
@@ -17,15 +21,20 @@ from ofa_nas.search import (
     parameters_meter,
     search,
     search_front,
+    upper_meter,
 )
 from ofa_nas.search.front import undominated
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces import Population, find_space
 from ofa_tables.calibration import Calibration
 from ofa_tables.errors import UsageError
+from ofa_tables.measurement import Measurement, statistics
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import LatencyTable
 
 FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"
 PX = (160, 192)
+SHORT = Budget(10, 1)
 
 
 def between(latency, share):
@@ -66,6 +75,72 @@ def test_limits_that_only_clash_together_are_said(pose):
     problem = pose(0.0, 0.0, space=OFA)
     with pytest.raises(LimitUnreachable, match="together, though each alone can be met"):
         problem.smallest()
+
+
+def everything(space, resolutions_px=PX):
+    """Every network of a small Space."""
+    indices = space.resolution_indices(resolutions_px)
+    shape = (*map(int, space.radices[:-1]), len(indices))
+    genes = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape))
+    genes[-1] = indices[genes[-1]]
+    return Population(genes.astype(np.uint8))
+
+
+@pytest.fixture
+def clashing(make_mlp):
+    """A Problem with two limits on figures that have nothing to do with each other, and the prices (2, N) of the
+    networks that no other is below in both, the cheapest in the first one first."""
+
+    def make(seed):
+        space = find_space(FIXED)
+        rng = np.random.default_rng(seed)
+        figures = rng.uniform(0.1, 2.0, size=(2, len(space.resolutions_px), len(space.keys(PX[0]))))
+        meters = tuple(Meter("made up", "ms", "--max-latency-ms", space.pricer(each), each) for each in figures)
+        problem = Problem(space, make_mlp(), meters, (100.0, 100.0), PX)
+        prices = problem.prices(everything(space))
+        return problem, prices[:, undominated(prices[0], -prices[1])]
+
+    return make
+
+
+def between_neighbours(problem, front):
+    """Problems within limits that no network meets together."""
+    for one, two in zip(front.T[:-1], front.T[1:], strict=True):
+        yield problem.within(two[0] * (1 - 1e-9), one[1] * (1 - 1e-9))
+
+
+def test_a_network_off_the_convex_hull_is_found_under_limits_that_it_alone_meets(clashing):
+    free, front = clashing(0)
+    by_descent = 0
+    for prices in front.T:
+        problem = free.within(*prices)
+        assert problem.prices(problem.smallest())[:, 0] == pytest.approx(prices)
+        by_descent += not problem.fits(problem.prices(problem._weighed[-1]))[0]
+        for method in ("exhaustive", "annealing"):
+            assert search(problem, find_method(method), SHORT).best[0].prices[:, 0] == pytest.approx(prices)
+    assert by_descent  # no weights lead to some of them
+
+
+def test_that_there_is_none_is_only_said_where_it_is_proven(clashing):
+    free, front = clashing(1)
+    for problem in between_neighbours(free, front):
+        for method in ("annealing", "ofa", "random"):
+            with pytest.raises(NoneFound, match=r"was found within .* There may be one all the same"):
+                search(problem, find_method(method), SHORT)
+        with pytest.raises(LimitUnreachable, match="all were tried"):
+            search(problem, find_method("exhaustive"))
+    for method in ("annealing", "exhaustive"):
+        with pytest.raises(LimitUnreachable, match="together, though each alone can be met"):
+            search(free.within(*front.min(axis=1)), find_method(method), SHORT)
+
+
+def test_a_front_under_limits_that_clash_is_left_to_the_method(clashing):
+    free, front = clashing(2)
+    problem = next(between_neighbours(free, front))
+    with pytest.raises(NoneFound):
+        search_front(problem, find_method("annealing"), SHORT)
+    with pytest.raises(LimitUnreachable, match="all were tried"):
+        search_front(problem, find_method("exhaustive"))
 
 
 @pytest.mark.parametrize("kind", ["macs", "parameters", "memory"])
@@ -112,12 +187,11 @@ def simulated_peak(network):
 
 
 def test_with_confidence_the_upper_end_is_within(make_latency):
-    latency = make_latency(OFA, PX)
+    latency = make_latency(OFA, PX, visits=4)
     latency.calibration = Calibration(1.1, 20, 0.05, error=0.03)
     limit = 1.1 * between(latency, 0.4)
     question = Question(latency.space, MacsStandIn(latency.space), (limit,), resolutions_px=PX)
     plain = search(question.pose([latency]), find_method("annealing"), Budget(50, 20)).best[0]
-    latency._standard_errors_ms = lambda population: 0.001 * np.ones(len(population))
     posed = replace(question, confidence=0.95).pose([latency])
     careful = search(posed, find_method("annealing"), Budget(50, 20)).best[0]
     half = latency.half_widths(careful.population)[0]
@@ -127,6 +201,50 @@ def test_with_confidence_the_upper_end_is_within(make_latency):
     assert wider > half
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("confidence", [0.6, 0.95])
+def test_with_measured_visits_the_best_whose_upper_end_is_within_is_found(make_latency, make_mlp, seed, confidence):
+    latency = make_latency(FIXED, PX, seed, visits=4)
+    every = everything(latency.space)
+    upper = latency.upper(every, confidence)
+    limit = float(np.quantile(upper, 0.3))
+    problem = Question(latency.space, make_mlp(), (limit,), resolutions_px=PX, confidence=confidence).pose([latency])
+    best = problem.accuracy(every[upper <= limit]).max()
+    for method in ("exhaustive", "annealing"):
+        found = search(problem, find_method(method), Budget(50, 40)).best[0]
+        assert found.prices[0, 0] == latency.upper(found.population, confidence)[0] <= limit
+        assert found.accuracy == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_smallest_and_the_largest_upper_end_are_found(make_latency, seed):
+    latency = make_latency(FIXED, PX, seed, visits=4)
+    upper = latency.upper(everything(latency.space), 0.95)
+    meter = upper_meter(latency, 0.95, PX)
+    assert meter.bound(latency.space, PX) <= upper.min() == pytest.approx(meter.smallest(latency.space, PX))
+    assert upper.max() == pytest.approx(meter.largest(latency.space, PX))
+
+
+def test_a_limit_below_the_upper_end_of_the_smallest_prediction_can_be_met(make_latency, make_mlp):
+    latency = make_latency(OFA, PX, visits=4)
+    smallest = upper_meter(latency, 0.95, PX).smallest(latency.space, PX)
+    assert smallest < 0.9995 * latency.upper(latency.cheapest(PX)[1], 0.95)[0]
+    question = Question(latency.space, make_mlp(OFA), (smallest,), resolutions_px=PX, confidence=0.95)
+    assert search(question.pose([latency]), find_method("annealing"), SHORT).best[0].prices <= smallest
+
+
+def test_with_confidence_too_none_is_only_said_to_be_there_where_that_is_proven(make_latency, make_mlp):
+    latency = make_latency(FIXED, PX, 0, visits=4)
+    upper = latency.upper(everything(latency.space), 0.95)
+    question = Question(latency.space, make_mlp(), (float(upper.min()) * 0.9999,), resolutions_px=PX, confidence=0.95)
+    with pytest.raises(NoneFound, match=r"was found within .* 1\.000 × over"):
+        search(question.pose([latency]), find_method("annealing"))
+    with pytest.raises(LimitUnreachable, match="all were tried"):
+        search(question.pose([latency]), find_method("exhaustive"))
+    with pytest.raises(LimitUnreachable, match=r"smallest latency, upper end at 95\.0% there is"):
+        search(replace(question, latency_ms=(0.01,)).pose([latency]), find_method("annealing"))
+
+
 def test_confidence_needs_intervals(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     question = Question(latency.space, make_mlp(), (5.0,), resolutions_px=PX, confidence=0.9)
@@ -134,9 +252,42 @@ def test_confidence_needs_intervals(make_latency, make_mlp):
         question.pose([latency])
 
 
+def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_are_searched(make_latency, make_mlp):
+    space = find_space(FIXED)
+    once = [key for key in space.keys(192) if key not in space.keys(160)][3:8]
+    latency = make_latency(FIXED, PX, visits=4, once=once)
+    question = Question(space, make_mlp(), (50.0,), confidence=0.9)
+    named = ", ".join(once[:3])
+    with pytest.raises(UsageError, match=rf"no interval of 5 of \d+ entries \({named} and 2 more\)") as refused:
+        question.pose([latency])
+    assert "--resolutions 192" in str(refused.value)
+    assert "--effort thorough" in str(refused.value)
+    problem = replace(question, resolutions_px=(160,)).pose([latency])
+    assert np.isfinite(search(problem, find_method("exhaustive")).best[0].prices).all()
+
+
 def test_energy_needs_a_table_that_knows_it(pose):
     with pytest.raises(UsageError, match=r"has no energy of \d+ of \d+ entries"):
         pose(0.5, caps={"energy": 3.0})
+
+
+def test_energy_is_asked_for_at_the_resolutions_that_are_searched(make_table, make_mlp):
+    space = find_space(FIXED)
+    path = make_table(FIXED, (160,), condition=json.dumps({"power_w": 2.0}))
+    with LatencyTable.open(path) as table:
+        others = [key for key in space.keys(192) if key not in space.keys(160)]
+        table.add([Measurement(key, key, **statistics([100_000])) for key in others])
+        latency = LatencyModel(table, space)
+    question = Question(space, make_mlp(), (50.0,), {"energy": 100.0}, resolutions_px=(160,))
+    found = search(question.pose([latency]), find_method("exhaustive")).best[0]
+    assert found.prices[1] == pytest.approx(2 * found.prices[0])
+    with pytest.raises(UsageError, match="has no energy of"):
+        replace(question, resolutions_px=None).pose([latency])
+
+
+def test_of_several_tables_it_is_said_whose_memory_is_limited(pose):
+    names = [meter.name for meter in pose(0.5, 0.5, caps={"memory": 50.0, "macs": 500.0}).meters]
+    assert names[2:] == ["peak memory of activations on compofa-fixed-w1.0-0-160-192.lut", "MACs"]
 
 
 def test_as_many_limits_as_tables(make_latency, make_mlp):
@@ -157,6 +308,12 @@ def test_several_limits_are_searched_in_one_call(pose, method):
         alone = search(problem.within(limit), find_method("exhaustive")).best[0]
         assert best.prices[0, 0] <= limit
         assert best.accuracy == pytest.approx(alone.accuracy, abs=1e-6)
+
+
+def test_several_limits_are_not_more_than_can_be_remembered(pose):
+    problem = pose(0.5)
+    with pytest.raises(UsageError, match=r"for each of 3 limits, are more than the 10,000,000 networks"):
+        search(problem, find_method("random"), Budget(1000, 4999), limits=[problem.limits[0]] * 3)
 
 
 def test_what_is_found_for_one_limit_counts_for_the_others(pose):

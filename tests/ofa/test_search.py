@@ -8,6 +8,7 @@ import pytest
 from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.errors import LimitUnreachable
 from ofa_nas.search import METHODS, Budget, Question, find_method, search, usable_resolutions
+from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import Architecture, find_space
 from ofa_tables.errors import EntriesMissing, UnknownName, UsageError
 
@@ -185,6 +186,76 @@ def test_an_interrupted_search_gives_the_best_so_far(pose, make_mlp):
     assert bytes(find_space(OFA).canonical(found.best[0].population).genes[:, 0]) in watched.asked
 
 
+@pytest.mark.parametrize("method", ["annealing", "ofa", "random", "exhaustive"])
+def test_interrupted_before_anything_was_tried_the_smallest_is_the_best_so_far(pose, make_mlp, method):
+    watched = Watched(make_mlp(FIXED), find_space(FIXED), interrupted_after=0)
+    problem = pose(0.5, accuracy=watched)
+    found = search(problem, find_method(method))
+    assert (found.interrupted, found.proven, found.evaluated) == (True, False, 1)
+    assert (found.best[0].population.genes == problem.smallest().genes).all()
+
+
+class Ticking:
+    """An accuracy model for which each network takes a millisecond of ``now``, in seconds."""
+
+    is_accuracy = True
+
+    def __init__(self, model):
+        self.model, self.now = model, 0.0
+        self.name, self.resolutions_px = model.name, model.resolutions_px
+
+    def __call__(self, population):
+        self.now += len(population) / 1000
+        return self.model(population)
+
+
+@pytest.fixture
+def ticking(monkeypatch, make_mlp):
+    """Searches are timed by what it is asked."""
+
+    def make(space=OFA):
+        model = Ticking(make_mlp(space))
+        monkeypatch.setattr("ofa_nas.search.run.monotonic", lambda: model.now)
+        return model
+
+    return make
+
+
+def test_a_search_that_time_ends_is_as_good_as_one_of_as_many_evaluations(pose, ticking):
+    model = ticking()
+    problem = pose(0.3, OFA, accuracy=model)
+
+    def median(method, budget):
+        found = [search(problem, find_method(method), budget, seed) for seed in range(5)]
+        assert all(9000 < each.evaluated < 11_500 for each in found)
+        return float(np.median([each.best[0].accuracy for each in found]))
+
+    timed = median("annealing", Budget(100, 90_000, seconds=10.0))
+    counted, drawn = (median(method, Budget(100, 99)) for method in ("annealing", "random"))
+    assert counted - timed < 0.1 * (counted - drawn)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_however_little_time_there_is_a_network_within_the_limit_is_found(pose, monkeypatch, method):
+    monkeypatch.setattr("ofa_nas.search.run.monotonic", itertools.count().__next__)
+    problem = pose(0.5)
+    found = search(problem, find_method(method), Budget(seconds=1e-6))
+    assert not found.interrupted
+    assert found.evaluated >= 1
+    assert found.best[0].prices[0, 0] <= problem.limits[0]
+
+
+def test_exhaustive_ends_in_time_and_then_proves_nothing(pose, ticking, monkeypatch):
+    monkeypatch.setitem(find_method("exhaustive").__globals__, "CHUNK", 50)
+    problem = pose(1.01, accuracy=ticking(FIXED))
+    part = search(problem, find_method("exhaustive"), Budget(seconds=0.12))
+    assert 100 < part.evaluated < 486
+    assert not part.proven
+    whole = search(problem, find_method("exhaustive"), Budget(seconds=10.0))
+    assert whole.evaluated == 486
+    assert whole.proven
+
+
 def test_progress_ends_at_its_total(pose):
     told = []
     search(pose(0.5), find_method("exhaustive"), SHORT, progress=lambda done, total: told.append((done, total)))
@@ -210,6 +281,36 @@ def test_all_that_the_table_has_whole_and_the_model_knows(make_latency, make_mlp
     latency = make_latency(resolutions=(160, 164, 192))
     assert usable_resolutions([latency], make_mlp()) == (160, 192)
     assert usable_resolutions([latency], MacsStandIn(latency.space)) == (160, 164, 192)
+
+
+def test_what_is_left_out_is_told_and_why(make_latency, make_mlp):
+    space = find_space(FIXED)
+    lacking = [key for key in space.keys(192) if key not in space.keys(160)][:5]
+    latency = make_latency(FIXED, (160, 164, 192), lacking=lacking)
+    problem = Question(space, make_mlp(), (50.0,)).pose([latency])
+    assert problem.resolutions_px == (160,)
+    odd, partial = problem.left_out
+    assert (odd.resolution_px, odd.missing) == (164, ())
+    assert odd.reason == "random.npz does not know it"
+    assert (partial.resolution_px, partial.missing) == (192, tuple(lacking))
+    first = ", ".join(lacking[:3])
+    assert f"lacks 5 of its 36 entries ({first} and 2 more); measure them with" in partial.reason
+    assert next(iter(in_words(problem.left_out))) == "164 px is left out: random.npz does not know it"
+
+
+@pytest.mark.parametrize("name", [FIXED, OFA])
+@pytest.mark.parametrize("resolutions", [(160,), (128, 160, 224)])
+def test_what_was_never_begun_is_not_left_out(make_latency, name, resolutions):
+    latency = make_latency(name, resolutions)
+    assert Question(latency.space, MacsStandIn(latency.space), (50.0,)).pose([latency]).left_out == ()
+
+
+def test_what_another_table_lacks_altogether_is_told_in_a_line(make_latency):
+    one, two = make_latency(FIXED, (160, 176, 192)), make_latency(FIXED, (160,), 1)
+    problem = Question(one.space, MacsStandIn(one.space), (50.0, 50.0)).pose([one, two])
+    (line,) = in_words(problem.left_out)
+    assert line.startswith("176, 192 px are left out: ")
+    assert line.endswith("160.lut has no figures there")
 
 
 def test_a_resolution_that_the_table_lacks_is_said(make_latency, make_mlp):

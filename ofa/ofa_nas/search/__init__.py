@@ -10,11 +10,13 @@ from ofa_nas.search.meters import (
     macs_meter,
     memory_meter,
     parameters_meter,
+    upper_meter,
 )
 from ofa_nas.search.once_for_all import once_for_all
 from ofa_nas.search.pose import Question
-from ofa_nas.search.problem import Budget, Problem, usable_resolutions
+from ofa_nas.search.problem import Budget, NoneFound, Problem
 from ofa_nas.search.random_search import random_search
+from ofa_nas.search.resolutions import LeftOut, usable_resolutions
 from ofa_nas.search.run import Method, Progress, Run
 from ofa_nas.search.search import Found, search, search_front
 from ofa_tables import plugins
@@ -25,8 +27,10 @@ __all__ = [
     "Found",
     "Known",
     "Ledger",
+    "LeftOut",
     "Meter",
     "Method",
+    "NoneFound",
     "Problem",
     "Progress",
     "Question",
@@ -39,6 +43,7 @@ __all__ = [
     "parameters_meter",
     "search",
     "search_front",
+    "upper_meter",
     "usable_resolutions",
 ]
 

@@ -11,6 +11,8 @@ makes to a small part of it. Now and then the worst chains are given up for copi
 Several limits are searched at once, each by chains of its own, which take over what others have found.
 """
 
+import math
+
 import numpy as np
 
 from ofa_nas.search.ledger import Known
@@ -57,25 +59,33 @@ def _anneal(run: Run) -> Known:
         smallest[:, chains] = each.smallest().genes
     here = run.look_up(variation.repaired(variation.newcomers(count), Population(smallest), limits))
     steps = int(run.left - min(POLISH * run.left, MOST_POLISH)) // count
+    seconds = run.seconds_left
     scale = 0.0
     for step in range(steps):
-        if run.over:
+        # As far as either of evaluations and time, both of which leave a part to polish.
+        progress = max(step / steps, _share_of_time(run, seconds))
+        if run.over or progress >= 1:
             break
         compensated = run.rng.random(count) < COMPENSATED
         anchors = Population(np.where(compensated, smallest, here.population.genes))
-        proposed = _proposed(run, variation, here.population, MATED * step / steps)
+        proposed = _proposed(run, variation, here.population, MATED * progress)
         changed = proposed.genes != here.population.genes
         there = run.look_up(variation.repaired(proposed, anchors, limits, changed))
         gain = there.accuracy - here.accuracy
         if not scale:
             changes = np.abs(gain[np.isfinite(gain) & (gain != 0)])
             scale = float(np.median(changes)) if len(changes) else 0.0
-        temperature = scale * HOT * (COLD / HOT) ** (step / steps)
+        temperature = scale * HOT * (COLD / HOT) ** progress
         accepted = gain >= temperature * np.log(run.rng.random(count))
         here = here.where(accepted, there)
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
     return here
+
+
+def _share_of_time(run: Run, seconds: float) -> float:
+    """Of the time that is there to anneal in; ``seconds`` were left when it began."""
+    return (1 - run.seconds_left / seconds) / (1 - POLISH) if 0 < seconds < math.inf else 0.0
 
 
 def _proposed(run: Run, variation: Variation, here: Population, mated: float) -> Population:

@@ -100,6 +100,10 @@ class Ledger:
             self._keep(candidates, accuracy)
         return Known(candidates.population, accuracy, candidates.prices)
 
+    def enter(self, population: Population) -> Known:
+        """Evaluated whatever was before: of networks that are not known, though a search may have met them."""
+        return self.evaluate(Candidates(population, self._problem.prices(population), self._hashes(population)))
+
     def look_up(self, population: Population, most: int) -> Known:
         """Networks of any price; at most so many are evaluated that were not before, the others' accuracy is −∞."""
         prices, hashes = self._problem.prices(population), self._hashes(population)

@@ -7,10 +7,14 @@ from functools import partial
 import numpy as np
 
 from ofa_agent.operators import Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, Take, product
+from ofa_nas.search.neighbours import descend
 from ofa_nas.spaces.space import ABSENT, FloatArray, Population, Space
 from ofa_tables.errors import UsageError
+from ofa_tables.keys import some
 from ofa_tables.model import LatencyModel
 
+MEMORY = "peak memory of activations"
+ROUNDING = 1e-9
 BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
@@ -19,7 +23,8 @@ class Meter:
     """Called on a Population, gives (N,) figures in ``unit``; ``flag`` is what a user limits it with.
 
     ``figures`` (resolutions, entries) are what they are made of: added to ``constant``, or, where it ``is_peak``, the
-    largest of them. ``model`` is what a latency comes from.
+    largest of them; where it is not ``exact``, the sum is never more than the figure. ``model`` is what a latency
+    comes from.
     """
 
     name: str
@@ -29,21 +34,35 @@ class Meter:
     figures: FloatArray
     constant: float = 0.0
     is_peak: bool = False
+    exact: bool = True
     model: LatencyModel | None = None
 
     def __call__(self, population: Population) -> FloatArray:
         return self.price(population)
 
+    def bound(self, space: Space, resolutions_px: Iterable[int]) -> float:
+        """What no network's figure is below; the smallest one where it is exact."""
+        if self.exact:
+            return self.smallest(space, resolutions_px)
+        return (1 - ROUNDING) * (self.constant + space.pricer(self.figures).cheapest(resolutions_px)[0])
+
     def smallest(self, space: Space, resolutions_px: Iterable[int]) -> float:
-        """The smallest figure that any network has."""
+        """The smallest figure that any network has; where it is not exact, that any has that was found."""
         resolutions_px = tuple(resolutions_px)
-        if not self.is_peak:
-            return float(self(space.pricer(self.figures).cheapest(resolutions_px)[1])[0])
-        return self._smallest_peak(space, resolutions_px)
+        if self.is_peak:
+            return self._smallest_peak(space, resolutions_px)
+        network = space.pricer(self.figures).cheapest(resolutions_px)[1]
+        if not self.exact:
+            network = descend(space, resolutions_px, network, self.price)
+        return float(self(network)[0])
 
     def largest(self, space: Space, resolutions_px: Iterable[int]) -> float:
-        """The largest figure of a sum that any network has."""
-        return float(self(space.pricer(-self.figures).cheapest(resolutions_px)[1])[0])
+        """The largest figure of a sum that any network has; where it is not exact, that any has that was found."""
+        resolutions_px = tuple(resolutions_px)
+        network = space.pricer(-self.figures).cheapest(resolutions_px)[1]
+        if not self.exact:
+            network = descend(space, resolutions_px, network, lambda population: -self(population))
+        return float(self(network)[0])
 
     def _smallest_peak(self, space: Space, resolutions_px: Sequence[int]) -> float:
         peaks = np.unique(self.figures[space.resolution_indices(resolutions_px)])
@@ -58,31 +77,36 @@ class Meter:
         return float(peaks[low])
 
 
-def latency_meter(model: LatencyModel, confidence: float | None = None, name: str = "latency") -> Meter:
-    """Latency by a table; with ``confidence``, the upper end of its interval. Raises UsageError where it has none."""
+def latency_meter(model: LatencyModel, name: str = "latency") -> Meter:
+    """Latency by a table."""
     base_ms, figures_ms = model.linear
-    price: Callable[[Population], FloatArray] = model.predict
-    if confidence is not None:
-        _require_intervals(model)
-        price, name = partial(model.upper, confidence=confidence), f"{name}, upper end at {confidence:.1%}"
-    return Meter(name, "ms", "--max-latency-ms", price, figures_ms, base_ms, model=model)
+    return Meter(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
 
 
-def energy_meter(model: LatencyModel) -> Meter:
+def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency") -> Meter:
+    """The upper end of a latency's interval. Raises UsageError where an entry at these resolutions has no interval."""
+    _require_intervals(model, resolutions_px)
+    base_ms, figures_ms = model.least_upper(confidence)
+    price = partial(model.upper, confidence=confidence)
+    name = f"{name}, upper end at {confidence:.1%}"
+    return Meter(name, "ms", "--max-latency-ms", price, figures_ms, base_ms, exact=False, model=model)
+
+
+def energy_meter(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Meter:
     """Energy of an inference, where the table's board tells of its power. Raises UsageError where it does not."""
     table, space = model.table, model.space
     entries = [[table.entry(key, px) for key in space.keys(px)] for px in space.resolutions_px]
     figures_mj = np.array(
         [[np.nan if e is None or e.energy_mj is None else e.energy_mj for e in row] for row in entries]
     )
-    at = [space.resolutions_px.index(px) for px in model.resolutions_px]
-    lacking = int(np.isnan(figures_mj[at]).sum())
+    asked = figures_mj[[space.resolutions_px.index(px) for px in resolutions_px]]
+    lacking = int(np.isnan(asked).sum())
     if lacking:
         raise UsageError(
-            f"{table.path} has no energy of {lacking} of {figures_mj[at].size} entries; it is measured on boards that "
+            f"{table.path} has no energy of {lacking} of {asked.size} entries; it is measured on boards that "
             "tell of their power: leave --max-energy-mj out"
         )
-    return Meter("energy", "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
+    return Meter(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
 
 
 def macs_meter(space: Space) -> Meter:
@@ -95,7 +119,7 @@ def parameters_meter(space: Space) -> Meter:
     return Meter("parameters", "M", "--max-parameters-m", space.pricer(figures), figures)
 
 
-def memory_meter(space: Space, precision: str = "fp32", batch: int = 1) -> Meter:
+def memory_meter(space: Space, precision: str = "fp32", batch: int = 1, name: str = MEMORY) -> Meter:
     """The most bytes of activations that live at once while a network runs operator by operator, in MB."""
     scale = BYTES[precision] * batch / 1e6
     figures = space.figures(lambda block: peak_values(block) * scale)
@@ -107,7 +131,7 @@ def memory_meter(space: Space, precision: str = "fp32", batch: int = 1) -> Meter
         peaks: FloatArray = padded[population.genes[-1][None, :], indices].max(axis=0)
         return peaks
 
-    return Meter("peak memory of activations", "MB", "--max-memory-mb", price, figures, is_peak=True)
+    return Meter(name, "MB", "--max-memory-mb", price, figures, is_peak=True)
 
 
 def peak_values(block: Block) -> int:
@@ -125,9 +149,19 @@ def peak_values(block: Block) -> int:
     return most
 
 
-def _require_intervals(model: LatencyModel) -> None:
-    if model.half_widths(model.cheapest()[1]) is None:
+def _require_intervals(model: LatencyModel, resolutions_px: Sequence[int]) -> None:
+    lacking = model.without_interval(resolutions_px)
+    if not lacking:
+        return
+    table, count = model.table, len({key for px in resolutions_px for key in model.space.keys(px)})
+    if len(lacking) == count:
         raise UsageError(
-            f"{model.table.path} has no intervals, which --confidence needs; an imported table knows none: measure the "
+            f"{table.path} has no intervals, which --confidence needs; an imported table knows none: measure the "
             "device with ofa-profile, or leave --confidence out"
         )
+    px = next(px for px in resolutions_px if model.without_interval([px]))
+    raise UsageError(
+        f"{table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}), which --confidence "
+        f"needs; visit them more often with {table.profile_command(model.space.name, px)} --effort thorough, or leave "
+        "--confidence out"
+    )

@@ -4,8 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ofa_nas.accuracy.model import AccuracyModel
-from ofa_nas.search.meters import Meter, energy_meter, latency_meter, macs_meter, memory_meter, parameters_meter
-from ofa_nas.search.problem import Problem, usable_resolutions
+from ofa_nas.search.meters import (
+    MEMORY,
+    Meter,
+    energy_meter,
+    latency_meter,
+    macs_meter,
+    memory_meter,
+    parameters_meter,
+    upper_meter,
+)
+from ofa_nas.search.problem import Problem
+from ofa_nas.search.resolutions import left_out, usable_resolutions
 from ofa_nas.spaces.space import Space
 from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel
@@ -35,33 +45,39 @@ class Question:
                 f"{len(self.latency_ms)}; give --max-latency-ms {' '.join(['X'] * len(models))}"
             )
         resolutions_px = usable_resolutions(models, self.accuracy, self.resolutions_px)
-        latencies = [
-            latency_meter(model, self.confidence, name) for model, name in zip(models, _names(models), strict=True)
-        ]
-        others = {kind: self._meter(kind, models[0]) for kind in self.caps}
+        names = _names(models)
+        latencies = [self._latency(*each, resolutions_px) for each in zip(models, names, strict=True)]
+        others = [self._meter(kind, models[0], resolutions_px, names[0]) for kind in self.caps]
         limits = self.latency_ms[: len(models)] or (latencies[0].largest(self.space, resolutions_px),)
         return Problem(
             self.space,
             self.accuracy,
-            (*latencies, *others.values()),
+            (*latencies, *others),
             (*limits, *self.caps.values()),
             resolutions_px,
+            left_out(models, self.accuracy) if self.resolutions_px is None else (),
         )
 
-    def _meter(self, kind: str, model: LatencyModel) -> Meter:
+    def _latency(self, model: LatencyModel, of: str, resolutions_px: Sequence[int]) -> Meter:
+        if self.confidence is None:
+            return latency_meter(model, f"latency{of}")
+        return upper_meter(model, self.confidence, resolutions_px, f"latency{of}")
+
+    def _meter(self, kind: str, model: LatencyModel, resolutions_px: Sequence[int], of: str) -> Meter:
+        """``model`` is the first table's, and its energy, precision and batch count where there are several."""
         if kind == "energy":
-            return energy_meter(model)
+            return energy_meter(model, resolutions_px, f"energy{of}")
         if kind == "memory":
             settings = model.table.identity.settings
-            return memory_meter(self.space, settings.precision, settings.batch)
+            return memory_meter(self.space, settings.precision, settings.batch, f"{MEMORY}{of}")
         return {"macs": macs_meter, "parameters": parameters_meter}[kind](self.space)
 
 
 def _names(models: Sequence[LatencyModel]) -> list[str]:
-    """What each table's latency is called: of several by the target, or where that is no difference, by the file."""
+    """What each table's figures are called: of several by the target, or where that is no difference, by the file."""
     if len(models) == 1:
-        return ["latency"]
+        return [""]
     targets = [model.table.identity.target for model in models]
     if len(set(targets)) < len(targets):
         targets = [model.table.path.name for model in models]
-    return [f"latency on {target}" for target in targets]
+    return [f" on {target}" for target in targets]

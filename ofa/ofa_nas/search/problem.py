@@ -1,31 +1,39 @@
 """What is asked: the most accurate network within limits; and how much may be tried to find it."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from ofa_nas.accuracy.model import AccuracyModel, require_resolutions
+from ofa_nas.accuracy.model import AccuracyModel
 from ofa_nas.errors import LimitUnreachable
 from ofa_nas.search.meters import Meter
+from ofa_nas.search.neighbours import descend
+from ofa_nas.search.resolutions import LeftOut
 from ofa_nas.spaces.space import FloatArray, Population, Space
-from ofa_tables.errors import UsageError
-from ofa_tables.model import LatencyModel
+from ofa_tables.errors import OfaError, UsageError
 
 # The ledger keeps about 250 bytes for each network.
 MOST_EVALUATIONS = 10_000_000
 
-# So often are the limits weighed anew before it is said that no network meets all of them.
+# So often are the limits weighed anew, and from so many of the networks that come nearest goes a way down, before it is
+# said that none was found that meets all of them.
 WEIGHINGS = 200
+DESCENTS = 8
+ROUNDING = 1e-9
+
+
+class NoneFound(OfaError):
+    """No network within the limits was found; that there is none is not proven."""
 
 
 @dataclass(frozen=True)
 class Problem:
     """The most accurate network of ``space`` within all limits, at one of ``resolutions_px``.
 
-    ``meters`` say what the limits are on, ``limits`` how high each may be. Raises UsageError for a limit that is no
-    positive number.
+    ``meters`` say what the limits are on, ``limits`` how high each may be. ``left_out`` are resolutions that are not
+    among them though a table has or has begun them. Raises UsageError for a limit that is no positive number.
     """
 
     space: Space
@@ -33,6 +41,7 @@ class Problem:
     meters: tuple[Meter, ...]
     limits: tuple[float, ...]
     resolutions_px: tuple[int, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     def __post_init__(self) -> None:
         for meter, limit in zip(self.meters, self.limits, strict=True):
@@ -57,47 +66,96 @@ class Problem:
         """(N,): whether ``prices`` (meters, N) are within all limits."""
         return within(prices, np.array(self.limits)[:, None])
 
+    def require_reachable(self) -> None:
+        """Raises LimitUnreachable where it is proven that no network is within the limits."""
+        _ = self._weighed
+
     def smallest(self) -> Population:
         """A network within all limits; of one limit, the one with the smallest figure there is.
 
-        Of several, their sum, each in parts of its limit, is minimised exactly; a limit that is not met weighs more
-        the next time. Where even the smallest sum is above the weights', no network meets all of them. Raises
+        Raises LimitUnreachable where it is proven that there is none, NoneFound where none was found.
+        """
+        return self._smallest
+
+    @cached_property
+    def _smallest(self) -> Population:
+        *_, last = self._weighed
+        if not self._beyond(last)[0]:
+            return last
+        nearest = sorted(self._weighed, key=lambda network: float(self._beyond(network)[0]))[:DESCENTS]
+        ends = []
+        for network in nearest:
+            ends.append(descend(self.space, self.resolutions_px, network, self._beyond, enough=0.0))
+            if not self._beyond(ends[-1])[0]:
+                return ends[-1]
+        over = min(float((self.prices(end)[:, 0] / self.limits).max()) for end in ends)
+        raise NoneFound(
+            f"no network of {self.where} was found within {self.limits_said}; the one that comes nearest is "
+            f"{over:.3f} × over. There may be one all the same: raise a limit, allow smaller --resolutions, or, of a "
+            "small space, try all with --method exhaustive"
+        )
+
+    def _beyond(self, population: Population) -> FloatArray:
+        """(N,) by how much all limits are missed together, each in parts of the limit; 0 within."""
+        limits = np.array(self.limits)[:, None]
+        beyond: FloatArray = (np.maximum(self.prices(population) - limits, 0) / limits).sum(axis=0)
+        return beyond
+
+    @cached_property
+    def _weighed(self) -> list[Population]:
+        """Networks that minimise the sum of the figures, each in parts of its limit, a limit that is not met weighing
+        more the next time; no two are equal, and the last one is within all limits where any is.
+
+        The minimum is exact. Where even that is above the weights' sum, no network meets all limits: raises
         LimitUnreachable.
         """
-        for meter, limit in zip(self.meters, self.limits, strict=True):
-            smallest = meter.smallest(self.space, self.resolutions_px)
-            if not smallest <= limit:
-                raise LimitUnreachable.alone(meter.name, meter.unit, meter.flag, limit, smallest, self._where)
+        self._require_each()
         sums = [at for at, meter in enumerate(self.meters) if not meter.is_peak]
+        constants = np.array([self.meters[at].constant for at in sums])
+        limits = np.array([self.limits[at] for at in sums]) - constants
+        weights = np.ones(len(sums))
+        met: dict[bytes, Population] = {}
+        for _ in range(WEIGHINGS if len(sums) > 1 else 1):
+            shares = [self.meters[at].figures * each for at, each in zip(sums, weights / limits, strict=True)]
+            least, network = self.space.pricer(np.sum(shares, axis=0) + self._barred).cheapest(self.resolutions_px)
+            prices = self.prices(network)
+            met.pop(network.genes.tobytes(), None)
+            met[network.genes.tobytes()] = network
+            if self.fits(prices).all():
+                break
+            if least > (1 + ROUNDING) * weights.sum():
+                raise LimitUnreachable.together(self._limits, float((prices[:, 0] / self.limits).max()), self.where)
+            weights = weights * ((prices[sums, 0] - constants) / limits) ** 2
+            weights /= weights.max()
+        return list(met.values())
+
+    def _require_each(self) -> None:
+        for meter, limit in zip(self.meters, self.limits, strict=True):
+            if not meter.bound(self.space, self.resolutions_px) <= limit:
+                smallest = meter.smallest(self.space, self.resolutions_px)
+                raise LimitUnreachable.alone(meter.name, meter.unit, meter.flag, limit, smallest, self.where)
+
+    @property
+    def _barred(self) -> FloatArray:
+        """(resolutions, entries): infinite where an entry alone is beyond a limit."""
         barred = np.zeros_like(self.meters[0].figures)
         for meter, limit in zip(self.meters, self.limits, strict=True):
             if meter.is_peak:
                 barred[meter.figures > limit] = np.inf
-        limits = np.array([self.limits[at] - self.meters[at].constant for at in sums])
-        weights = np.ones(len(sums))
-        network = self.space.pricer(barred).cheapest(self.resolutions_px)[1]
-        for _ in range(WEIGHINGS if sums else 0):
-            shares = [
-                self.meters[at].figures * (weight / limit)
-                for at, weight, limit in zip(sums, weights, limits, strict=True)
-            ]
-            least, network = self.space.pricer(np.sum(shares, axis=0) + barred).cheapest(self.resolutions_px)
-            prices = self.prices(network)
-            if self.fits(prices).all() or least > weights.sum():
-                break
-            weights = weights * ((prices[sums, 0] - [self.meters[at].constant for at in sums]) / limits) ** 2
-            weights /= weights.max()
-        prices = self.prices(network)
-        if not self.fits(prices).all():
-            raise LimitUnreachable.together(
-                [f"{limit:g} {meter.unit}" for meter, limit in zip(self.meters, self.limits, strict=True)],
-                float((prices[:, 0] / self.limits).max()),
-                self._where,
-            )
-        return network
+        return barred
 
     @property
-    def _where(self) -> str:
+    def _limits(self) -> list[str]:
+        return [f"{limit:g} {meter.unit}" for meter, limit in zip(self.meters, self.limits, strict=True)]
+
+    @property
+    def limits_said(self) -> str:
+        """In words."""
+        return " and ".join(self._limits) + (" together" if len(self._limits) > 1 else "")
+
+    @property
+    def where(self) -> str:
+        """In words: of which Space, at which resolutions."""
         return f"{self.space.name} at {', '.join(map(str, self.resolutions_px))} px"
 
 
@@ -105,33 +163,6 @@ def within(prices: FloatArray, limits: FloatArray) -> FloatArray:
     """(N,): whether ``prices`` (meters, N) are within ``limits`` (meters, N or 1)."""
     fits: FloatArray = np.all(prices <= limits, axis=0)
     return fits
-
-
-def usable_resolutions(
-    models: Iterable[LatencyModel], accuracy: AccuracyModel, wanted_px: Iterable[int] | None = None
-) -> tuple[int, ...]:
-    """The wanted resolutions, or all that the tables have whole and the accuracy model knows.
-
-    Raises EntriesMissing where a table lacks entries, UsageError where the accuracy model does not know one.
-    """
-    models = list(models)
-    if wanted_px is not None:
-        resolutions_px = tuple(wanted_px)
-        for model in models:
-            model.require(resolutions_px)
-        require_resolutions(accuracy, resolutions_px)
-        return resolutions_px
-    of_each = [model.require(None) for model in models]
-    measured = [px for px in of_each[0] if all(px in others for others in of_each)]
-    if not measured:
-        raise UsageError(
-            "the tables have no resolution in common; "
-            + ", ".join(f"{m.table.path} has {', '.join(map(str, px))}" for m, px in zip(models, of_each, strict=True))
-        )
-    common = tuple(px for px in measured if px in accuracy.resolutions_px)
-    if not common:
-        require_resolutions(accuracy, measured)
-    return common
 
 
 @dataclass(frozen=True)
@@ -146,12 +177,19 @@ class Budget:
     seconds: float = math.inf
 
     def __post_init__(self) -> None:
-        if self.evaluations > MOST_EVALUATIONS:
-            raise UsageError(
-                f"{self.generations:,} generations of {self.population:,} are more than the {MOST_EVALUATIONS:,} "
-                "networks that a search can remember; choose smaller --generations or --population"
-            )
+        self.of(1)
 
     @property
     def evaluations(self) -> int:
         return self.population * (self.generations + 1)
+
+    def of(self, limits: int) -> int:
+        """The evaluations of searches for so many limits. Raises UsageError where they are too many to remember."""
+        if limits * self.evaluations > MOST_EVALUATIONS:
+            searches = f", for each of {limits} limits," if limits > 1 else ""
+            raise UsageError(
+                f"{self.generations:,} generations of {self.population:,}{searches} are more than the "
+                f"{MOST_EVALUATIONS:,} networks that a search can remember; choose smaller --generations or "
+                "--population"
+            )
+        return limits * self.evaluations

@@ -1,8 +1,8 @@
 """One search under way: what is asked, what was tried, and what is left of the budget."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class Run:
     """What a method works with: it offers networks until the budget is ``over`` or there is nothing left to try.
 
     ``problems`` differ in their first limit alone, the tightest comes first. ``population`` is how many networks are
-    to be worked on at a time. ``seconds`` may be infinite.
+    to be worked on at a time. ``seconds`` may be infinite. ``proven``: a method that has tried all there is says so.
     """
 
     def __init__(
@@ -38,7 +38,8 @@ class Run:
         self.rng = rng
         self._progress = progress
         self._last = ledger.evaluated + evaluations
-        self._deadline = time.monotonic() + seconds
+        self._deadline = monotonic() + seconds
+        self.proven = False
 
     @property
     def left(self) -> int:
@@ -46,14 +47,23 @@ class Run:
         return max(0, self._last - self.ledger.evaluated)
 
     @property
+    def seconds_left(self) -> float:
+        return max(0.0, self._deadline - monotonic())
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return monotonic() > self._deadline
+
+    @property
     def over(self) -> bool:
-        return not self.left or time.monotonic() > self._deadline
+        return not self.left or self.late
 
     def parts(self) -> Iterator[tuple[Problem, "Run"]]:
         """Each problem with a Run of its own, which has an equal share of what is left then."""
         for at, problem in enumerate(self.problems):
             others = len(self.problems) - at
-            seconds = (self._deadline - time.monotonic()) / others
+            seconds = self.seconds_left / others
             told: Progress = lambda done, total: self._tell()  # noqa: E731
             evaluations = math.ceil(self.left / others)
             yield problem, Run([problem], self.ledger, self.population, evaluations, self.rng, told, seconds)

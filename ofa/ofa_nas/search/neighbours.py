@@ -1,0 +1,62 @@
+"""Networks that differ from one in one or two genes, and the way down among them."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ofa_nas.spaces.space import FloatArray, IntArray, Population, Space
+
+
+def changes(space: Space, resolutions_px: Sequence[int], genes: IntArray) -> tuple[IntArray, IntArray]:
+    """(changes,) rows of genes and the values that each can take instead."""
+    rows = np.repeat(np.arange(len(space.radices)), space.radices)
+    values = np.concatenate([np.arange(radix) for radix in space.radices])
+    allowed = np.isin(values, space.resolution_indices(resolutions_px)) | (rows < len(space.radices) - 1)
+    other = allowed & (values != genes[rows])
+    return rows[other], values[other]
+
+
+@lru_cache(maxsize=8)
+def pairs(count: int) -> tuple[IntArray, IntArray]:
+    """(pairs,) the first and the second of any two of so many changes."""
+    first, second = np.triu_indices(count, 1)
+    return first, second
+
+
+def changed(network: Population, rows: IntArray, values: IntArray) -> Population:
+    """The network with each row of changes, (networks, genes changed)."""
+    genes = np.repeat(network.genes, len(rows), axis=1)
+    genes[rows, np.arange(len(rows))[:, None]] = values
+    return Population(genes)
+
+
+def descend(
+    space: Space,
+    resolutions_px: Sequence[int],
+    network: Population,
+    cost: Callable[[Population], FloatArray],
+    enough: float = -np.inf,
+) -> Population:
+    """The network from which no change of one or two genes leads to a smaller cost, or the first that costs no more
+    than ``enough``."""
+    least = float(cost(network)[0])
+    while least > enough:
+        rows, values = changes(space, resolutions_px, network.genes[:, 0])
+        there, costs = _least(changed(network, rows[:, None], values[:, None]), cost)
+        if not costs < least:
+            both = np.stack(pairs(len(rows)), axis=1)
+            both = both[rows[both[:, 0]] != rows[both[:, 1]]]
+            there, costs = _least(changed(network, rows[both], values[both]), cost)
+        if not costs < least:
+            break
+        network, least = there, costs
+    return network
+
+
+def _least(networks: Population, cost: Callable[[Population], FloatArray]) -> tuple[Population, float]:
+    if not len(networks):
+        return networks, np.inf
+    costs = cost(networks)
+    at = int(np.argmin(costs))
+    return networks[[at]], float(costs[at])
