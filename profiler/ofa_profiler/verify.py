@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa_nas.search import Found, Problem, Question
+from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import Population, Space, parse_architecture
 from ofa_profiler.campaign import Progress
 from ofa_profiler.compare import Comparer, Drawn
@@ -45,7 +46,8 @@ def verify(
     progress: Callable[[], AbstractContextManager[Progress]],
     say: Callable[[str], None],
 ) -> Verified:
-    """Searches and measures until a network is found whose two passes are both within the limit.
+    """Searches and measures until a network is found whose two passes are both within the limit. Ctrl-C ends it, also
+    during a search: what that has found by then is not measured.
 
     Each that is not teaches the table's Calibration before the next search. Raises NotFastEnough after ATTEMPTS,
     LimitUnreachable where the taught table knows of no network any more.
@@ -57,7 +59,12 @@ def verify(
     for _ in range(ATTEMPTS):
         model = LatencyModel.calibrated(table, space)
         problem = _aimed(question.pose([model]), limit_ms, [network for _, network in misses])
+        if not misses:
+            for line in in_words(problem.left_out):
+                say(line)
         found = find(problem)
+        if found.interrupted:
+            raise KeyboardInterrupt
         network = found.best[0].population
         predicted_ms = float(model.predict(network)[0])
         with progress() as shown:

@@ -8,7 +8,9 @@ import pytest
 from ofa_nas.accuracy import MacsStandIn, write_members
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
+from ofa_profiler.report import format as as_text
 from ofa_tables.calibration import Calibration
+from ofa_tables.errors import FileError
 from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.table import LatencyTable
@@ -166,6 +168,90 @@ def test_people_see_the_network_by_stages(ofa_search, model):
         assert words in out
 
 
+def test_a_table_that_is_whole_at_every_resolution_is_described(call, make_table):
+    path = make_table("tiny", find_space("tiny").resolutions_px)
+    words = ("--table", path, "--space", "tiny", "--max-latency-ms", 100, "--generations", 2)
+    code, out, err = call(search, *words)
+    assert (code, err) == (0, "")
+    assert "of 100 ms, the raw sum of its blocks" in out
+
+
+def test_that_an_answer_is_proven_is_said(ofa_search):
+    assert "the best there is, proven" in ofa_search("--method", "exhaustive")[1]
+    assert "the best there is, proven" in ofa_search("9", "--method", "exhaustive")[1]
+    assert "there is, proven" not in ofa_search()[1]
+
+
+def test_what_is_left_out_is_said_before_the_search(call, make_table, tmp_path, monkeypatch):
+    space = find_space(FIXED)
+    lacking = [key for key in space.keys(192) if key not in space.keys(160)][:1]
+    path = make_table(FIXED, (160, 192), name="holes.lut", lacking=lacking)
+    words = ("--table", path, "--space", FIXED, "--max-latency-ms", 8)
+    code, out, err = call(search, *words, "--json")
+    assert code == 0
+    assert "192 px is left out: " in err
+    assert f"lacks 1 of its 36 entries ({lacking[0]}); measure them with" in err
+    (left,) = json.loads(out)["left_out"]
+    assert (left["resolution_px"], left["missing"]) == (192, lacking)
+    assert "left_out" not in answer_of(call(search, *words, "--resolutions", 160, "--json"))
+    monkeypatch.setattr(search, "search", interrupt)
+    assert "192 px is left out: " in call(search, *words)[2]
+
+
+def interrupt(*anything):
+    raise KeyboardInterrupt
+
+
+def test_interrupted_with_nothing_found_it_does_not_speak_of_measurements(ofa_search, monkeypatch):
+    monkeypatch.setattr(search, "search", interrupt)
+    code, out, err = ofa_search()
+    assert (code, out) == (130, "")
+    assert err.strip().startswith("interrupted; there is no answer yet")
+
+
+@pytest.mark.parametrize(
+    "words", [["--out", "/nowhere/found.json"], ["--out", "."], ["--pareto", "--out", "/nowhere/f"]]
+)
+def test_where_it_cannot_be_written_nothing_is_searched(ofa_search, monkeypatch, words):
+    monkeypatch.setattr(search.Search, "__call__", interrupt)
+    code, out, err = ofa_search(*words)
+    assert (code, out) == (1, "")
+    assert "cannot write" in err
+
+
+def test_a_page_in_place_of_the_json_is_refused(ofa_search, tmp_path):
+    code, out, err = ofa_search("--pareto", "--out", tmp_path / "front.html")
+    assert (code, out) == (2, "")
+    assert "front.json" in err
+    assert not (tmp_path / "front.html").exists()
+
+
+@pytest.mark.parametrize("words", [["--json"], []])
+def test_what_cannot_be_written_in_the_end_is_printed_all_the_same(ofa_search, tmp_path, monkeypatch, words):
+    def full(path):
+        raise FileError(f"cannot write {path}: the disk is full")
+
+    monkeypatch.setattr(search, "replacing", full)
+    code, out, err = ofa_search("--out", tmp_path / "found.json", *words)
+    assert code == 1
+    assert "the disk is full" in err
+    assert "architecture" in out if words else "kernel sizes" in out
+    assert "written to" not in out
+
+
+def test_the_front_under_a_confidence_tells_prediction_and_upper_end_apart(call, make_table, tmp_path):
+    path = make_table(FIXED, (160,), name="visited.lut", visits=4)
+    out = tmp_path / "front.json"
+    words = ("--table", path, "--space", FIXED, "--pareto", "--confidence", 0.9, "--method", "exhaustive", "--out", out)
+    front = answer_of(call(search, *words, "--json"))["front"]
+    page = out.with_suffix(".html").read_text()
+    assert "<th>predicted</th><th>latency, upper end at 90.0%</th>" in page
+    row = page.split("<tbody>")[1].split("</tr>")[0]
+    predicted, upper = front[0]["predicted_latency_ms"], front[0]["limited"][0]["figure"]
+    assert upper > 1.001 * predicted
+    assert f"<th>{as_text.latency(predicted)}</th><td>{as_text.latency(upper)}</td>" in row
+
+
 def test_resolutions_can_be_chosen(ofa_search):
     assert answer_of(ofa_search("--resolutions", "160", "--json"))["architecture"]["r"] == 160
 
@@ -180,6 +266,8 @@ def test_resolutions_can_be_chosen(ofa_search):
         (["--confidence", "0.9"], {}, 2, "has no intervals"),
         (["--pareto", "--verify"], {}, 2, "--pareto takes one table"),
         (["--method", "evolve"], {}, 2, "evolution"),
+        (["--target", "local"], {}, 2, "add --verify"),
+        (["--set", "affinity=big"], {}, 2, "add --verify"),
         (["--generations", "1000000"], {}, 2, "smaller --generations"),
         (["--accuracy", "none.npz"], {}, 1, "there is no accuracy model none.npz"),
         (["--resolutions", "161"], {}, 2, "nearest"),

@@ -1,24 +1,20 @@
 """``ofa-accuracy``: accuracy models, from pairs to files."""
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ofa_nas.accuracy import Mlp, read_members, write_members
 from ofa_nas.accuracy.evaluation import Quality, quality
 from ofa_nas.accuracy.pairs import Pairs, read_pairs
-from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run
+from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
 from ofa_nas.spaces import Space, find_space
+from ofa_profiler.commands.display import bar, read_model
 from ofa_tables.errors import UsageError
-from ofa_tables.model import LatencyModel
-from ofa_tables.table import LatencyTable
 
 PATH = click.Path(path_type=Path)
 
@@ -81,7 +77,7 @@ def collect(
     with processes(device) as found:
         supernet = load_supernet(checkpoint, find_space(space_name) if space_name else None)
         supernet = supernet.to(found.device, memory_format=torch.channels_last).eval()
-        latency = _latency(table, supernet.space) if table else None
+        latency = read_model(table, supernet.space) if table else None
         wanted = resolutions or (latency.require() if latency else supernet.space.resolutions_px)
         supernet.space.require_resolutions(wanted)
         chosen = networks_to_collect(supernet.space, networks, tuple(wanted), latency, seed)
@@ -92,7 +88,7 @@ def collect(
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
             "images": min(images, len(data.held_out)),
         }
-        with _bar("evaluating networks", found.is_first) as progress:
+        with bar("evaluating networks", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
             pairs = carry_out(evaluate, chosen, out, about, found, progress)
         if not found.is_first:
@@ -123,7 +119,7 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
 
     pairs = read_pairs(source)
     space = find_space(str(pairs.about["space"]))
-    with _bar("fitting members") as progress:
+    with bar("fitting members") as progress:
         found = carry_out(pairs, space, members, seed, progress)
     write_members(out, found)
     _tell(out, Mlp(space, found, str(out)), pairs, space, as_json)
@@ -202,20 +198,6 @@ def _torch() -> Any:
     except ImportError:
         raise UsageError("this needs torch: pip install 'ofa-profile[train]'") from None
     return torch
-
-
-def _latency(path: Path, space: Space) -> LatencyModel:
-    with LatencyTable.read(path) as table:
-        return LatencyModel.calibrated(table, space)
-
-
-@contextlib.contextmanager
-def _bar(text: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """On a terminal; elsewhere nothing."""
-    columns = (TextColumn(text), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as bar:
-        task = bar.add_task(text, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 main = run(command)

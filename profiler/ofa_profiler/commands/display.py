@@ -1,15 +1,36 @@
-"""What the commands share in looks: tables that are printed whole."""
+"""What the commands share: how tables are opened, listings printed whole, and progress shown."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 from rich import box
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ofa_nas.cli import answer
+from ofa_nas.cli import answer, console
+from ofa_nas.spaces import Space
+from ofa_tables.model import LatencyModel
+from ofa_tables.table import LatencyTable
 
 TABLE = click.Path(path_type=Path)
+
+
+def read_model(path: Path, space: Space) -> LatencyModel:
+    """Of a table that is closed again. Raises TableError."""
+    with LatencyTable.read(path) as table:
+        return LatencyModel.calibrated(table, space)
+
+
+@contextlib.contextmanager
+def bar(text: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """How much is done, and how much there is to do: on a terminal; elsewhere nothing."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
+        task = drawn.add_task(text, total=None)
+        yield lambda done, total: drawn.update(task, completed=done, total=total)
 
 
 def columns(first: str, *others: str) -> Table:

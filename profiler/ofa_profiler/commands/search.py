@@ -1,10 +1,9 @@
 """``ofa-search``: the best networks of a Space under limits."""
 
-import contextlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,21 @@ from typing import Any
 import click
 import numpy as np
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from ofa_nas.accuracy import MACS, open_accuracy
-from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run
+from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
 from ofa_nas.references import measured_references
 from ofa_nas.search import Budget, Found, Known, Problem, Question, find_method, search, search_front
+from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import ABSENT, Population, Space, find_space
-from ofa_profiler.commands.display import TABLE, columns, print_wide
+from ofa_profiler.commands.display import TABLE, bar, columns, print_wide, read_model
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
-from ofa_tables.files import replacing
+from ofa_tables.files import replacing, require_writable
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 
+KEPT = "there is no answer yet; networks that --verify has measured are kept in the table"
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -126,6 +126,11 @@ def command(
     Ctrl-C ends the search with the best network so far.
     """
     _check(paths, limits_ms, pareto, verifies)
+    if not verifies and (target is not None or pairs):
+        raise UsageError("--target and --set say where --verify measures; add --verify, or leave them out")
+    page = _page(paths[0], out) if pareto else None
+    for path in filter(None, (out, page)):
+        require_writable(path)
     space = find_space(space_name)
     find_method(method)
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto)
@@ -138,18 +143,25 @@ def command(
         problem, found, measured = _verify(paths[0], question, carry_out, target, pairs)
     else:
         problem = question.pose([read_model(path, space) for path in paths])
+        for line in in_words(problem.left_out):
+            say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
     summary = summarise(problem, found, carry_out) | measured
-    if out is not None:
-        with replacing(out) as file:
-            file.write(json.dumps(summary).encode() + b"\n")
-    plot = _plot(problem, found, paths[0], out) if pareto else None
+    # First the answer, so that it is there though the disk may be full.
     if as_json:
         print_json(summary)
     else:
-        print_answer(problem, found, carry_out, [path for path in (out, plot) if path])
+        print_answer(problem, found, carry_out)
         if measured:
             print_measured(question.latency_ms[0], measured)
+    if out is not None:
+        with replacing(out) as file:
+            file.write(json.dumps(summary).encode() + b"\n")
+    if page is not None:
+        _plot(problem, found, paths[0], page)
+    if not as_json:
+        for path in filter(None, (out, page)):
+            answer.print(f"written to {escape(str(path))}")
     if found.interrupted:
         console.print(f"interrupted; this is the best of the {found.evaluated:,} networks tried until then")
         raise SystemExit(130)
@@ -164,27 +176,12 @@ def _check(paths: Sequence[Path], limits_ms: Sequence[float], pareto: bool, veri
         raise UsageError("--verify takes one table and one --max-latency-ms")
 
 
-def read_model(path: Path, space: Space) -> LatencyModel:
-    with LatencyTable.read(path) as table:
-        return LatencyModel.calibrated(table, space)
-
-
-@contextlib.contextmanager
-def bar(noun: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar, where somebody watches."""
-    columns = TextColumn("{task.description}"), BarColumn(bar_width=28), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as drawn:
-        task = drawn.add_task(noun, total=None)
-        yield lambda done, total: drawn.update(task, completed=done, total=total)
-
-
 # With a device.
 
 
 def _verify(
     path: Path, question: Question, carry_out: Search, target: str | None, pairs: tuple[str, ...]
 ) -> tuple[Problem, Found, dict[str, Any]]:
-    from ofa_nas.cli import say
     from ofa_profiler.again import find_again, require_same  # the way to a device takes half a second to import
     from ofa_profiler.commands.progress import CampaignProgress
     from ofa_profiler.connections import connect
@@ -213,12 +210,14 @@ def _verify(
 
 def summarise(problem: Problem, found: Found, carry_out: Search) -> dict[str, Any]:
     """What ``--json`` prints."""
-    how = {
+    how: dict[str, Any] = {
         "evaluated": found.evaluated,
         "seconds": round(found.seconds, 3),
         "method": carry_out.method,
         "seed": carry_out.seed,
     }
+    if problem.left_out:
+        how["left_out"] = [asdict(each) for each in problem.left_out]
     networks = [_network(problem, network) for network in found.best]
     if carry_out.pareto:
         return {"front": networks, **how}
@@ -244,21 +243,24 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
     return described
 
 
-def print_answer(problem: Problem, found: Found, carry_out: Search, written: Sequence[Path]) -> None:
+def print_answer(problem: Problem, found: Found, carry_out: Search) -> None:
     if len(found.best) == 1 and not carry_out.pareto:
         print_found(problem, found, carry_out)
     else:
         print_several(problem, found, carry_out)
-    for path in written:
-        answer.print(f"written to {escape(str(path))}")
+
+
+def _effort(found: Found, carry_out: Search) -> str:
+    """What the answer rests on."""
+    tried = f"{found.evaluated:,} networks that {escape(carry_out.method)} tried in {found.seconds:.1f} s"
+    if found.proven:
+        return f"the best there is, proven: the limits allow no other than the {tried}"
+    return f"the best of {tried}"
 
 
 def print_several(problem: Problem, found: Found, carry_out: Search) -> None:
     """A line for each network."""
-    answer.print(
-        f"[bold]{problem.space.name}[/]: the best of {found.evaluated:,} networks that {escape(carry_out.method)} "
-        f"tried in {found.seconds:.1f} s\n"
-    )
+    answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, carry_out)}\n")
     space, scores = problem.space, problem.accuracy.is_accuracy
     figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
     limits = [f"{limit:g}" for limit in found.limits] or [""] * len(found.best)
@@ -291,22 +293,27 @@ def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
     answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
 
 
-def _plot(problem: Problem, found: Found, path: Path, out: Path | None) -> Path:
+def _page(table: Path, out: Path | None) -> Path:
+    """Where the front is drawn. Raises UsageError where what was found is to be written to the same file."""
+    if out is None:
+        return table.with_name(f"{table.stem}-front.html")
+    if out.suffix == ".html":
+        raise UsageError(f"--out takes the JSON, the plot is written beside it: give {out.with_suffix('.json')}")
+    return out.with_suffix(".html")
+
+
+def _plot(problem: Problem, found: Found, path: Path, page: Path) -> None:
     from ofa_profiler.report import write_front  # plots are slow to import
 
     with LatencyTable.read(path) as table:
         references = measured_references(table)
-    page = out.with_suffix(".html") if out is not None else path.with_name(f"{path.stem}-front.html")
-    return write_front(problem, found, path, references, page)
+    write_front(problem, found, path, references, page)
 
 
 def print_found(problem: Problem, found: Found, carry_out: Search) -> None:
     space, network = problem.space, found.best[0].population
     px = space.resolutions_px[network.genes[-1, 0]]
-    answer.print(
-        f"[bold]{space.name} at {px} px[/]: the best of {found.evaluated:,} networks "
-        f"that {escape(carry_out.method)} tried in {found.seconds:.1f} s\n"
-    )
+    answer.print(f"[bold]{space.name} at {px} px[/]: {_effort(found, carry_out)}\n")
     listing = columns("stage", "blocks", "kernel sizes", "expand ratios")
     for column in listing.columns[2:]:
         column.justify = "left"
@@ -361,4 +368,4 @@ def _basis(latency: LatencyModel) -> str:
     return f"calibrated with {latency.calibration.networks} networks"
 
 
-main = run(command)
+main = run(command, KEPT)

@@ -35,8 +35,11 @@ def write_front(
         references=[
             (one.name, latency(one.latency_ms), percent(one.top1), f"{one.macs / 1e6:,.0f} M") for one in references
         ],
+        limited=problem.meters[0].name,
+        exact=problem.meters[0].exact,
         rows=[
             (
+                latency(problem.predicted_ms(network.population)[0]),
                 latency(network.prices[0, 0]),
                 _text(problem, network.accuracy[0]),
                 architecture_by_stage(of_one.to_json()),
