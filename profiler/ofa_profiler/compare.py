@@ -45,12 +45,14 @@ def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture]
     from which the table's figures come, is neither.
     """
     roles = {key: role for key, _, _, role in model.table.store.networks()}
-    rng = np.random.default_rng(seed)
-    candidates = _Candidates(model, space, rng)
+    chosen = {}
+    if not isinstance(tested, int):
+        chosen = {space.network(architecture).key: architecture for architecture in tested}
+        if not teachers:  # nothing is to be drawn, and no resolution need be whole
+            return Drawn(list(chosen.values()), [])
+    candidates = _Candidates(model, space, np.random.default_rng(seed))
     if isinstance(tested, int):
         chosen = candidates.take(tested, barred={key for key, role in roles.items() if role != TEST})
-    else:
-        chosen = {space.network(architecture).key: architecture for architecture in tested}
     barred = set(chosen) | {key for key, role in roles.items() if role != CALIBRATION}
     return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()))
 

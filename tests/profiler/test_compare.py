@@ -1,12 +1,19 @@
 """How networks are drawn for a comparison, and what the rounds of two passes give."""
 
+import sys
+from dataclasses import replace
+
 import pytest
 
+from ofa_nas.accuracy import MacsStandIn
+from ofa_nas.search import Question, find_method, search
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign import OTHERS_BYTES, Campaign, lower_tasks
-from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, draw
+from ofa_profiler.commands import compare
+from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
 from ofa_profiler.efforts import EFFORTS
-from ofa_tables.errors import UsageError
+from ofa_profiler.verify import verify
+from ofa_tables.errors import EntriesMissing, UsageError
 from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.model import LatencyModel, read_calibration
 from ofa_tables.passes import FEWEST_VISITS, passes_ms
@@ -55,6 +62,80 @@ def test_roles_hold_whatever_the_seed(model):
 def test_more_networks_than_there_are_is_said(model):
     with pytest.raises(UsageError, match="too few networks at 160 px"):
         draw(model, SPACE, 240, 10, seed=0)
+
+
+def test_networks_that_are_given_need_no_whole_resolution(tmp_path):
+    with LatencyTable.create(tmp_path / "holes.lut", Identity("here", "f", "onnxruntime", "1"), {}) as table:
+        table.add([Measurement(b.key, b.key, **statistics([b.macs])) for b in SPACE.blocks(160)[1:]])
+        holes = LatencyModel(table, SPACE)
+        assert draw(holes, SPACE, [], 0, seed=0) == Drawn([], [])
+        with pytest.raises(EntriesMissing, match="lacks 1 of 36"):
+            draw(holes, SPACE, [], 1, seed=0)
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Runs ofa-compare until it looks for the device: its exit code and standard error."""
+
+    def run(*words):
+        def stop(*anything):
+            raise UsageError("this far")
+
+        monkeypatch.setattr(compare, "find_again", stop)
+        monkeypatch.setattr(sys, "argv", ["ofa-compare", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            compare.main()
+        return ended.value.code, capfd.readouterr().err
+
+    return run
+
+
+def test_published_networks_need_no_whole_resolution(call, tmp_path):
+    with LatencyTable.create(tmp_path / "holes.lut", Identity("here", "f", "onnxruntime", "1"), {}) as table:
+        table.add([Measurement(b.key, b.key, **statistics([b.macs])) for b in SPACE.blocks(160)[1:]])
+    words = ("--table", table.path, "--space", SPACE.name)
+    assert "this far" in call(*words, "--networks", "references")[1]
+    assert "lacks 1 of 36" in call(*words, "--networks", "references", "--calibrate", 3)[1]
+    assert "lacks 1 of 36" in call(*words)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"), [(["--seed", "-1"], 2, "--seed"), (["--networks", "²"], 1, "cannot read ²")]
+)
+def test_what_is_no_number_is_said(call, model, words, code, said):
+    model.table.close()
+    ended, err = call("--table", model.table.path, *words)
+    assert ended == code
+    assert said in err
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def question():
+    return Question(SPACE, MacsStandIn(SPACE), (1e3,))
+
+
+def verified(model, question, find, said):
+    return verify(model.table, question, find, None, None, said.append)
+
+
+def test_ctrl_c_during_the_search_ends_the_verification(model, question):
+    def find(problem):
+        return replace(search(problem, find_method("exhaustive")), interrupted=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        verified(model, question, find, [])
+
+
+def test_what_is_left_out_is_said_before_the_search(model, question):
+    def find(problem):
+        raise UsageError("the search begins")
+
+    model.table.add([Measurement(b.key, b.key, **statistics([b.macs])) for b in SPACE.blocks(192)[1:]])
+    said = []
+    with pytest.raises(UsageError, match="begins"):
+        verified(model, question, find, said)
+    assert ["192 px is left out" in line for line in said] == [True]
 
 
 def test_rounds_alternate_between_the_passes():

@@ -46,7 +46,7 @@ LABELS = {
     "ResNet50, which nothing predicts.",
 )
 @click.option("--calibrate", type=click.IntRange(min=0), help="How many further ones teach the Calibration.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of report.html; default: <table>-comparison")
 @json_option
@@ -68,15 +68,18 @@ def compare(
     """
     started = time.perf_counter()
     references = REFERENCES if networks == FAMILY else ()
-    tested = [] if references else int(networks) if networks.isdigit() else read_architectures(networks)[0]
+    tested = [] if references else int(networks) if networks.isdecimal() else read_architectures(networks)[0]
     if tested == 0:
         raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
     with LatencyTable.open(path) as table:
         space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
         model = LatencyModel(table, space)
-        model.require(None if isinstance(tested, int) else {network.resolution_px for network in tested})
         if calibrate is None:
             calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
+        if isinstance(tested, int) or calibrate:
+            model.require()
+        if not isinstance(tested, int):
+            model.require({network.resolution_px for network in tested})
         drawn = replace(draw(model, space, tested, calibrate, seed), references=references)
         device = find_again(table, target, pairs)
         with connect(device) as connection:
