@@ -2,6 +2,9 @@
 
     python scripts/fronts.py TABLE --space ofa-mbv3-w1.2 [--evaluations 50100] [--seeds 5]
 
+Both begin with the smallest network and others from the smallest to the largest, and to both networks that differ in
+genes that nothing reads are one.
+
 Prints each one's hypervolume (below the largest latency, above the smallest network's accuracy; in parts of the larger
 of the two medians) and time.
 """
@@ -17,13 +20,14 @@ from pymoo.core.problem import Problem as PymooProblem
 from pymoo.operators.crossover.ux import UniformCrossover
 from pymoo.operators.mutation.pm import PolynomialMutation
 from pymoo.operators.repair.rounding import RoundingRepair
-from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.optimize import minimize
 
 from ofa_nas.search import Budget, Problem, Question, find_method, search_front
 from ofa_nas.spaces import Population, find_space
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
+
+POPULATION = 100
 
 
 def main() -> None:
@@ -52,7 +56,7 @@ def main() -> None:
 
 
 def ours(problem: Problem, evaluations: int, seed: int) -> np.ndarray:
-    found = search_front(problem, find_method("annealing"), Budget(100, evaluations // 100 - 1), seed)
+    found = search_front(problem, find_method("annealing"), Budget(POPULATION, evaluations // POPULATION - 1), seed)
     return np.array([(best.prices[0, 0], best.accuracy[0]) for best in found.best])
 
 
@@ -61,21 +65,38 @@ def nsga2(problem: Problem, evaluations: int, seed: int) -> np.ndarray:
     resolutions = space.resolution_indices(problem.resolutions_px)
     highest = np.array([*(space.radices[:-1] - 1), len(resolutions) - 1])
 
+    def as_population(x: np.ndarray) -> Population:
+        genes = x.T.astype(np.uint8)
+        genes[-1] = resolutions[genes[-1]]
+        return Population(genes)
+
+    def as_variables(population: Population) -> np.ndarray:
+        x = space.canonical(population).genes.T.astype(int)
+        x[:, -1] = np.argmax(x[:, -1:] == resolutions, axis=1)
+        return x
+
+    class Canonical(RoundingRepair):
+        def _do(self, problem: PymooProblem, X: np.ndarray, **kwargs: object) -> np.ndarray:
+            return as_variables(as_population(super()._do(problem, X, **kwargs)))
+
+    rng = np.random.default_rng(seed)
+    others = space.sample_spread(POPULATION - 1, rng, problem.resolutions_px)
+    start = as_variables(Population.concatenate([problem.smallest(), others]))
+
     class OfSpace(PymooProblem):
         def __init__(self) -> None:
             super().__init__(n_var=len(highest), n_obj=2, xl=0, xu=highest, vtype=int)
 
         def _evaluate(self, x: np.ndarray, out: dict, *args: object, **kwargs: object) -> None:
-            genes = x.T.astype(np.uint8)
-            genes[-1] = resolutions[genes[-1]]
-            population = Population(genes)
+            population = as_population(x)
             out["F"] = np.stack([problem.prices(population)[0], -problem.accuracy(population)], axis=1)
 
     method = NSGA2(
-        pop_size=100,
-        sampling=IntegerRandomSampling(),
+        pop_size=POPULATION,
+        sampling=start,
         crossover=UniformCrossover(prob=0.9),
         mutation=PolynomialMutation(prob=0.9, prob_var=1 / len(highest), eta=3.0, vtype=float, repair=RoundingRepair()),
+        repair=Canonical(),
         eliminate_duplicates=True,
     )
     result = minimize(OfSpace(), method, ("n_eval", evaluations), seed=seed)
