@@ -4,10 +4,20 @@
 those. A sub-network is named by its Architecture with each call; nothing remembers which one was last. Needs torch.
 """
 
+from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.batch_norm import estimated
 from ofa_nas.supernet.build import build_supernet
-from ofa_nas.supernet.checkpoints import load_supernet, save_supernet
+from ofa_nas.supernet.checkpoints import load_network, load_supernet, save_supernet
 from ofa_nas.supernet.network import Supernet
 from ofa_nas.supernet.plain import PlainNetwork
 
-__all__ = ["PlainNetwork", "Supernet", "build_supernet", "estimated", "load_supernet", "save_supernet"]
+__all__ = [
+    "OneNetwork",
+    "PlainNetwork",
+    "Supernet",
+    "build_supernet",
+    "estimated",
+    "load_network",
+    "load_supernet",
+    "save_supernet",
+]

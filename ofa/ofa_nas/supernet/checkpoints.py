@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ofa_nas.spaces import Space, find_space
+from ofa_nas.spaces import Space, find_space, parse_architecture
+from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.build import build_supernet
 from ofa_nas.supernet.network import Supernet
 from ofa_tables.errors import FileError, UsageError
@@ -15,39 +16,65 @@ from ofa_tables.files import replacing
 
 MAX_BYTES = 2 << 30
 OLDER, NEWER = ".mobile_inverted_conv.", ".conv."
+ALONE = "architecture"  # of a network that was trained alone
 _CLASSIFIERS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 
 
 def save_supernet(path: Path, supernet: Supernet, **told: Any) -> None:
     """The published form, with the Space's name and whatever plain values are ``told``. Raises FileError."""
-    save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **told})
+    alone = {ALONE: supernet.architecture.to_json()} if isinstance(supernet, OneNetwork) else {}
+    save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **alone, **told})
 
 
 def load_supernet(path: Path, space: Space | None = None) -> Supernet:
     """Reads a published checkpoint, which takes ``space``, or one of ours, which names its own.
 
     Raises FileError where it is damaged, holds anything but tensors, or fits another Space; UsageError where the Space
-    is neither given nor named.
+    is neither given nor named, or where it is of one network that was trained alone.
     """
+    found = load_network(path, space)
+    if isinstance(found, OneNetwork):
+        raise UsageError(f"{path} holds one network that was trained alone; this takes a supernet's checkpoint")
+    return found
+
+
+def load_network(path: Path, space: Space | None = None) -> Supernet:
+    """A supernet, or the one network that was trained alone. Raises as ``load_supernet`` does."""
     found = load(path)
-    state = found.get("state_dict", found)
+    state = _state_of(found, path)
     named = found.get("space")
     if space is None:
         if not isinstance(named, str):
             raise UsageError(f"{path} does not say which space it is of; name it with --space")
         space = find_space(named)
-    named_classifiers = [name for name in _CLASSIFIERS if isinstance(state, Mapping) and name in state]
-    classes = state[named_classifiers[0]].shape[0] if named_classifiers else None
-    supernet = build_supernet(space, classes)
-    load_state(supernet, state, path)
-    return supernet
+    names = found.get("classes")
+    names = tuple(map(str, names)) if isinstance(names, list) else None
+    if "state_dict" in found and ALONE in found:
+        architecture = parse_architecture(found[ALONE])
+        space.encode([architecture])  # says what is wrong with it
+        network: Supernet = OneNetwork(space, architecture, None if names is None else len(names))
+    else:
+        network = build_supernet(space, _classes_of(state))
+    load_state(network, state, path)
+    network.class_names = names if names is not None and len(names) == network.classes else None
+    return network
 
 
-def load_state(supernet: Supernet, state: Any, path: Path) -> None:
-    """Raises FileError where names or shapes are not the supernet's."""
+def _state_of(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    state = found.get("state_dict", found)
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise FileError(f"{path} holds no state dict of tensors; a supernet's checkpoint does")
-    given = {str(name).replace(OLDER, NEWER): tensor for name, tensor in state.items()}
+    return {str(name).replace(OLDER, NEWER): tensor for name, tensor in state.items()}
+
+
+def _classes_of(state: Mapping[str, Tensor]) -> int | None:
+    """None where no classifier tells."""
+    weights = [state[name] for name in _CLASSIFIERS if name in state]
+    return weights[0].shape[0] if weights and weights[0].ndim == 2 else None
+
+
+def load_state(supernet: Supernet, given: Mapping[str, Tensor], path: Path) -> None:
+    """Raises FileError where names or shapes are not the supernet's."""
     own = supernet.state_dict()
     lacking = sorted(own.keys() - given.keys())
     foreign = sorted(given.keys() - own.keys())

@@ -24,6 +24,7 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.classes = classes or space.classes
+        self.class_names: tuple[str, ...] | None = None  # where a checkpoint tells them
         self.dropout = Dropout(dropout)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:

@@ -121,8 +121,10 @@ class DynamicBottleneck(nn.Module):
 
     @torch.no_grad()
     def sort(self, trained_ratios: tuple[float, ...]) -> None:
-        """The outputs of its first two convolutions, each by the convolution behind it: see ``sort_channels``."""
-        widths = sorted({self._space.mid_channels(out, ratio) for out in self._widths for ratio in trained_ratios})
+        """The outputs of its first two convolutions, each by the convolution behind it: see ``sort_channels``. Widths
+        become elastic together with ratios: as many of them, the largest, were trained."""
+        outs = sorted(self._widths, reverse=True)[: len(trained_ratios)]
+        widths = sorted({self._space.mid_channels(out, ratio) for out in outs for ratio in trained_ratios})
         for part, following in ((self.conv2, self.conv3), (self.conv1, self.conv2)):
             order = falling(following.conv.conv.weight, widths)
             permute(order, [following.conv.conv.weight], 1)

@@ -5,7 +5,7 @@ from torch import nn
 
 from ofa_agent import operators as ops
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_nas.supernet import build_supernet, estimated, load_supernet, save_supernet
+from ofa_nas.supernet import OneNetwork, build_supernet, estimated, load_network, load_supernet, save_supernet
 from ofa_nas.supernet.checkpoints import save
 from ofa_nas.supernet.depthwise import depthwise
 from ofa_tables.errors import FileError, UsageError
@@ -188,6 +188,50 @@ def test_a_checkpoint_that_would_run_code(tmp_path):
     torch.save({"state_dict": {}, "surprise": FileError}, tmp_path / "c.pth")
     with pytest.raises(FileError, match="holds something else than tensors and plain values; it is not opened"):
         load_supernet(tmp_path / "c.pth")
+
+
+def test_a_checkpoint_with_the_older_names(make_supernet, make_architectures, make_images, tmp_path):
+    supernet = make_supernet()
+    older = {
+        name.replace(".conv.", ".mobile_inverted_conv.", 1) if name.startswith("blocks.") else name: tensor
+        for name, tensor in supernet.state_dict().items()
+    }
+    assert any("mobile_inverted_conv" in name for name in older)
+    save(tmp_path / "older.pth", {"state_dict": older})
+    again = load_supernet(tmp_path / "older.pth", supernet.space).eval()
+    architecture = make_architectures()[0]
+    with torch.no_grad():
+        assert torch.equal(again(make_images(), architecture), supernet(make_images(), architecture))
+
+
+@pytest.mark.parametrize("weight", [3, torch.tensor(3.0), torch.zeros(5)])
+def test_a_checkpoint_whose_classifier_is_none(tmp_path, weight):
+    save(tmp_path / "c.pth", {"state_dict": {"classifier.linear.weight": weight}})
+    with pytest.raises(FileError, match=r"c\.pth (holds no state dict of tensors|is no checkpoint of tiny)"):
+        load_supernet(tmp_path / "c.pth", find_space("tiny"))
+
+
+def test_one_network_comes_back_and_is_no_supernet(make_architectures, make_images, tmp_path):
+    torch.manual_seed(0)
+    architecture = make_architectures()[0]
+    alone = OneNetwork(find_space("tiny"), architecture, 7).eval()
+    save_supernet(tmp_path / "network.pth", alone, classes=list("abcdefg"))
+    again = load_network(tmp_path / "network.pth").eval()
+    assert (again.architecture, again.class_names) == (architecture, tuple("abcdefg"))
+    with torch.no_grad():
+        assert torch.equal(again(make_images(), architecture), alone(make_images(), architecture))
+    with pytest.raises(UsageError, match="holds one network that was trained alone; this takes a supernet's"):
+        load_supernet(tmp_path / "network.pth")
+
+
+def test_widths_that_were_not_trained_keep_no_channel_where_it_is():
+    """ResNet50D, whose widths become elastic together with its ratios."""
+    torch.manual_seed(0)
+    supernet = build_supernet(find_space("ofa-resnet50d"), classes=3)
+    block = supernet.blocks[0]
+    block.sort((0.35,))
+    norms = block.conv3.conv.conv.weight.abs().sum((0, 2, 3))
+    assert (norms.diff() <= 0).all()
 
 
 def test_a_missing_checkpoint(tmp_path):

@@ -1,0 +1,33 @@
+"""One network that is trained alone, with a supernet's interface."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+from torch import Tensor
+
+from ofa_nas.spaces import Architecture, Space
+from ofa_nas.supernet.dynamic_layers import DynamicLayer
+from ofa_nas.supernet.network import Supernet
+from ofa_nas.supernet.plain import PlainNetwork
+
+
+class OneNetwork(Supernet):
+    """Of ``architecture``, whichever one is asked for."""
+
+    def __init__(
+        self, space: Space, architecture: Architecture, classes: int | None = None, dropout: float = 0.0
+    ) -> None:
+        super().__init__(space, classes, dropout)
+        self.architecture = architecture
+        self.network = PlainNetwork(self.blocks_of(architecture), space.batch_norm_epsilon, dropout)
+        self.dropout = self.network.dropout
+
+    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
+        return self.network(images)
+
+    @property
+    def dynamic_layers(self) -> Sequence[DynamicLayer]:
+        return ()
+
+    def extract(self, architecture: Architecture) -> PlainNetwork:
+        return deepcopy(self.network).eval()
