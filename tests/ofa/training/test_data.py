@@ -1,4 +1,5 @@
 import gzip
+import multiprocessing
 import struct
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from ofa_nas.errors import DataError
 from ofa_nas.training.data import Broken, Draw, evaluation_batches, loader, open_data, training_batches
 from ofa_nas.training.data.sources import DEBIAN
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import OfaError, UsageError
 
 pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
 Image = pytest.importorskip("PIL.Image", reason="Pillow decodes images")
@@ -54,6 +55,11 @@ def test_what_is_held_out_is_not_learned(digits):
     assert not (everything[0] | everything[1]) & everything[2]
     for part in parts:
         assert set(part.labels) == set(range(10))
+
+
+def test_the_first_images_that_are_held_out_are_of_all_classes(digits):
+    for part in (digits.held_out, digits.test):
+        assert set(part.labels[:80]) == set(range(10))
 
 
 def test_fewer_images_are_the_same_ones_each_time(digits):
@@ -144,7 +150,7 @@ def test_fashion_mnist():
 def test_a_tree_of_folders(make_tree):
     data = open_data(str(make_tree()))
     assert data.classes == ("cat", "dog")
-    assert (len(data.train), len(data.held_out), len(data.test)) == (22, 2, 24)
+    assert (len(data.train), len(data.held_out), len(data.test)) == (20, 4, 24)
     for images, drawn in ((data.train, draws(data.train, batch_size=4)), (data.test, evaluation_of(data.test))):
         for batch in loader(images, drawn):
             assert batch.images.shape[1:] in {(3, px, px) for px in SIZES}
@@ -167,12 +173,40 @@ def test_class_folders_alone_are_split(make_tree):
     folder = make_tree(parts=("train",))
     data = open_data(str(folder / "train"))
     assert len(data.train) + len(data.held_out) + len(data.test) == 24
-    assert len(data.test) == 2
+    for part in (data.train, data.held_out, data.test):
+        assert set(part.labels) == {0, 1}
+
+
+def test_what_is_held_out_stays_so_where_images_come_or_go(make_tree):
+    folder = make_tree(parts=("train",), count=100) / "train"
+    before = open_data(str(folder))
+    for number in range(0, 100, 9):
+        (folder / "cat" / f"{number:03}.jpg").unlink()
+    after = open_data(str(folder))
+    for part in ("train", "held_out", "test"):
+        assert set(getattr(after, part).names) <= set(getattr(before, part).names)
+    assert 10 <= len(before.held_out) <= 30
+
+
+def test_which_images_they_are_is_told_by_a_digest(make_tree, digits):
+    folder = make_tree()
+    before = open_data(str(folder)).train.digest()
+    assert open_data(str(folder)).train.digest() == before
+    data = open_data(str(folder))
+    (folder / "train" / data.train.names[3]).unlink()
+    assert open_data(str(folder)).train.digest() != before
+    assert digits.train.digest() == open_data("digits").train.digest() != digits.test.digest()
+
+
+def test_one_image_of_each_class_leaves_none_to_hold_out(make_tree):
+    with pytest.raises(UsageError, match="has so few images of each class that none is left to hold out"):
+        open_data(str(make_tree(count=1)))
 
 
 def test_a_broken_image_is_told_and_another_stands_in_its_place(make_tree):
     data = open_data(str(make_tree(broken=["val/cat/003.jpg"])))
-    (batch,) = loader(data.test, [[Draw(3, 24, None), Draw(4, 24, None)]])
+    at = data.test.names.index("cat/003.jpg")
+    (batch,) = loader(data.test, [[Draw(at, 24, None), Draw((at + 1) % 24, 24, None)]])
     assert [path.split("/")[-3:] for path in batch.broken] == [["val", "cat", "003.jpg"]]
     assert torch.equal(batch.images[0], batch.images[1])
 
@@ -185,11 +219,28 @@ def test_too_many_broken_images():
         broken.add(["b.jpg"])
 
 
-def test_every_image_broken(make_tree):
+def test_an_image_that_would_fill_the_memory_is_a_broken_one(make_tree, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    data = open_data(str(make_tree()))
+    with pytest.raises(DataError, match="20 images in a row cannot be decoded"):
+        data.test.__getitems__([Draw(0, 24, None)])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_image_broken(make_tree, workers):
     names = [f"val/{name}/{number:03}.jpg" for name in ("cat", "dog") for number in range(12)]
     data = open_data(str(make_tree(broken=names)))
-    with pytest.raises(DataError, match=r"20 images in a row cannot be decoded, the first is .*/val/"):
-        data.test.__getitems__([Draw(0, 24, None)])
+    with pytest.raises(DataError, match=r"^20 images in a row cannot be decoded, the first is .*/val/.*; mend them$"):
+        list(loader(data.test, [[Draw(0, 24, None)]], workers))
+
+
+def test_a_worker_that_is_killed(digits):
+    batches = loader(digits.train, draws(digits.train) * 20, 1)
+    next(batches)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(OfaError, match=r"^a process that loads images was ended .*: go on with fewer --workers$"):
+        list(batches)
 
 
 def test_no_folder(tmp_path):

@@ -1,5 +1,6 @@
 """Small grey images that are in memory: digits, Fashion-MNIST and their likes."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,6 +27,11 @@ class ArrayImages(Images):
     def subset(self, indices: Sequence[int]) -> "ArrayImages":
         chosen = np.asarray(indices, dtype=np.intp)
         return ArrayImages(self._pixels[chosen], self.labels[chosen], self._mean, self._std, self._flips)
+
+    def digest(self) -> str:
+        found = hashlib.sha256(self._pixels.tobytes())
+        found.update(self.labels.tobytes())
+        return found.hexdigest()
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """All at one size, all augmented or none."""

@@ -7,10 +7,10 @@ A batch's size is drawn from (seed, epoch, batch), so it is the same on every pr
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ofa_nas.training.data.images import Batch, Draw, Images, mixed
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import OfaError, UsageError
 
 SIZES = 0x7078  # (seed, epoch) and (seed, epoch, 0) are one stream: sizes have chances of their own
 
@@ -53,18 +53,42 @@ def evaluation_batches(images: Images, *, px: int, batch_size: int, rank: int = 
 
 
 def loader(images: Images, batches: Sequence[Sequence[Draw]], workers: int = 0) -> Iterator[Batch]:
-    """``workers`` processes decode ahead; 0: this one does."""
-    if not workers:
-        return map(images.__getitems__, batches)
-    return iter(
-        DataLoader(
-            images,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            multiprocessing_context="forkserver",
-        )
+    """``workers`` processes decode ahead; 0: this one does. Raises what ``images`` do; OfaError where a worker dies."""
+    return _from_workers(images, batches, workers) if workers else map(images.__getitems__, batches)
+
+
+def _from_workers(images: Images, batches: Sequence[Sequence[Draw]], workers: int) -> Iterator[Batch]:
+    loading = DataLoader(
+        _Telling(images),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        multiprocessing_context="forkserver",
     )
+    try:
+        for found in loading:
+            if isinstance(found, OfaError):
+                raise found
+            yield found
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OfaError(
+            "a process that loads images was ended from outside, for want of memory perhaps: go on with fewer --workers"
+        ) from None
+
+
+class _Telling(Dataset[Batch]):
+    """In a worker: gives an error back, where torch would raise it anew with the worker's traceback in its message."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Batch | OfaError:
+        try:
+            return self._images.__getitems__(draws)
+        except OfaError as error:
+            return error
 
 
 def _as_it_is(batch: Batch) -> Batch:

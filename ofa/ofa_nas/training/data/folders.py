@@ -1,5 +1,6 @@
 """Images in folders, a folder for each class (ImageNet's layout), decoded by Pillow."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,13 +25,20 @@ TRIES = 20  # neighbours of a broken image
 
 
 class FolderImages(Images):
-    def __init__(self, paths: Sequence[Path], labels: Array) -> None:
+    """``names`` are paths below ``folder``."""
+
+    def __init__(self, folder: Path, names: Sequence[str], labels: Array) -> None:
         self.labels = labels.astype(np.int64)
-        self._paths = list(paths)
+        self.names = list(names)
+        self._folder = folder
 
     def subset(self, indices: Sequence[int]) -> "FolderImages":
         chosen = list(indices)
-        return FolderImages([self._paths[index] for index in chosen], self.labels[chosen])
+        return FolderImages(self._folder, [self.names[index] for index in chosen], self.labels[chosen])
+
+    def digest(self) -> str:
+        listed = "\n".join(f"{label} {name}" for label, name in zip(self.labels, self.names, strict=True))
+        return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """Raises DataError where neither an image nor any of those behind it can be decoded."""
@@ -39,10 +47,11 @@ class FolderImages(Images):
         for row, draw in enumerate(draws):
             for tried in range(TRIES):
                 index = (draw.image + tried) % len(self)
+                path = self._folder / self.names[index]
                 try:
-                    images[row] = _normalised(_decoded(self._paths[index], draw))
-                except (OSError, SyntaxError, ValueError, EOFError):  # what Pillow raises for damaged files
-                    broken.append(str(self._paths[index]))
+                    images[row] = _normalised(_decoded(path, draw))
+                except Exception:  # whatever a damaged or a huge file makes Pillow raise
+                    broken.append(str(path))
                     continue
                 labels.append(int(self.labels[index]))
                 break

@@ -41,6 +41,10 @@ class Images(ABC):
     def subset(self, indices: Sequence[int]) -> "Images": ...
 
     @abstractmethod
+    def digest(self) -> str:
+        """Of which images they are, in their order, and of their labels."""
+
+    @abstractmethod
     def __getitems__(self, draws: Sequence[Draw]) -> Batch: ...
 
     def __getitem__(self, draw: Draw) -> Batch:
@@ -63,7 +67,7 @@ class Broken:
             examples = ", ".join(sorted(self.paths)[:3])
             raise DataError(
                 f"{len(self.paths)} images cannot be decoded, more than the {self._bound} that are borne (e.g. "
-                f"{examples}): mend or remove them, and go on with --resume"
+                f"{examples}): mend or replace them, and go on with --resume; without them begin anew"
             )
 
 

@@ -1,6 +1,7 @@
 """Where images come from: by name, or from a folder."""
 
 import gzip
+import hashlib
 import math
 import zlib
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ MAX_BYTES = 1 << 30
 @dataclass(frozen=True)
 class Data:
     """``held_out`` was cut from the training images, for the curve while training and for accuracy models; nothing
-    learns from it. ``test`` is for the end."""
+    learns from it. ``test`` is for the end. The first of either are of all classes."""
 
     name: str
     classes: tuple[str, ...]
@@ -40,6 +41,21 @@ class Data:
             return self
         chosen = np.random.default_rng(SPLIT_SEED).permutation(len(self.train))[:train_images]
         return replace(self, train=self.train.subset(sorted(int(index) for index in chosen)))
+
+    def require_classes(self, count: int, names: Sequence[str] | None) -> None:
+        """Raises UsageError where these are not what a network of ``count`` classes tells apart; ``names`` of theirs
+        where they are known."""
+        if count != len(self.classes):
+            raise UsageError(
+                f"the checkpoint tells {count} classes apart and --data {self.name} has {len(self.classes)}: give the "
+                "data that it was trained on"
+            )
+        if names is not None and tuple(names) != self.classes:
+            ours, theirs = next(pair for pair in zip(self.classes, names, strict=True) if pair[0] != pair[1])
+            raise UsageError(
+                f"--data {self.name} has a class {ours!r} where the checkpoint's is {theirs!r}: give the data that it "
+                "was trained on"
+            )
 
 
 def open_data(source: str) -> Data:
@@ -55,9 +71,19 @@ def open_data(source: str) -> Data:
     return _idx(source, folder) if _idx_file(folder, "train", "images") else _folders(source, folder)
 
 
-def _data(name: str, classes: Sequence[str], learned: Images, test: Images) -> Data:
-    train, held_out = _cut(learned.labels, HELD_OUT)
-    return Data(name, tuple(classes), learned.subset(train), learned.subset(held_out), test)
+def _data(name: str, classes: Sequence[str], train: Images, held_out: Images, test: Images) -> Data:
+    if not len(held_out) or not len(test):
+        raise UsageError(
+            f"{name} has so few images of each class that none is left to hold out; it takes two of a class to learn "
+            "from, and one to test on"
+        )
+    return Data(name, tuple(classes), train, _mixed_up(held_out), _mixed_up(test))
+
+
+def _mixed_up(images: Images) -> Images:
+    """As they are read they are in the order of their classes."""
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
+    return images.subset([int(index) for index in order])
 
 
 def _cut(labels: Array, share: float) -> tuple[list[int], list[int]]:
@@ -70,6 +96,27 @@ def _cut(labels: Array, share: float) -> tuple[list[int], list[int]]:
         count = min(len(members) - 1, max(1, round(share * len(members))))
         out.update(int(index) for index in rng.choice(members, size=count, replace=False))
     return [index for index in range(len(labels)) if index not in out], sorted(out)
+
+
+def _cut_by_name(images: FolderImages, part: str) -> tuple[FolderImages, FolderImages]:
+    """(the rest, about a tenth of each class). An image is told by its own name: where others come or go, it stays."""
+    share, labels = HELD_OUT, images.labels
+    while share * len(labels) > MOST_HELD_OUT:
+        share /= 2  # in steps: some images more or less change nothing
+    draws = np.array([_draw(f"{part}/{name}") for name in images.names])
+    is_out = draws < share
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        in_order = members[np.argsort(draws[members])]
+        is_out[in_order[-1]] = False
+        is_out[in_order[0]] = len(members) > 1
+    kept, out = ([int(index) for index in np.flatnonzero(side)] for side in (~is_out, is_out))
+    return images.subset(kept), images.subset(out)
+
+
+def _draw(name: str) -> float:
+    """0…1, of the name alone."""
+    return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=6).digest()) / (1 << 48)
 
 
 # In memory.
@@ -95,7 +142,9 @@ def _arrays(
 ) -> Data:
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
     learned = ArrayImages(pixels, labels, mean, std, flips)
-    return _data(name, classes, learned, ArrayImages(test, test_labels, mean, std, flips))
+    train, held_out = _cut(labels, HELD_OUT)
+    tested = ArrayImages(test, test_labels, mean, std, flips)
+    return _data(name, classes, learned.subset(train), learned.subset(held_out), tested)
 
 
 def _fashion_folder() -> Path:
@@ -156,24 +205,27 @@ def _read_idx(path: Path) -> Array:
 
 
 def _folders(name: str, folder: Path) -> Data:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError:
+        raise UsageError("images in folders are decoded by Pillow: pip install 'ofa-profile[train]'") from None
     tests = next((folder / test for test in TESTS if (folder / test).is_dir()), None)
     if not (folder / "train").is_dir():
-        classes, paths, labels = _read_folder(folder)
-        train, test = _cut(labels, HELD_OUT)
-        images = FolderImages(paths, labels)
-        return _data(name, classes, images.subset(train), images.subset(test))
+        classes, everything = _read_folder(folder)
+        learned, test = _cut_by_name(everything, "test")
+        return _data(name, classes, *_cut_by_name(learned, "held out"), test)
     if tests is None:
         raise DataError(f"{folder} has train/ but no val/; what is learned is tested on images that were not learned")
-    classes, paths, labels = _read_folder(folder / "train")
-    test_classes, test_paths, test_labels = _read_folder(tests)
+    classes, learned = _read_folder(folder / "train")
+    test_classes, test = _read_folder(tests)
     if classes != test_classes:
         others = sorted(set(classes) ^ set(test_classes))
         raise DataError(f"{folder / 'train'} and {tests} differ in their classes: {', '.join(others[:5])}")
-    return _data(name, classes, FolderImages(paths, labels), FolderImages(test_paths, test_labels))
+    return _data(name, classes, *_cut_by_name(learned, "held out"), test)
 
 
-def _read_folder(folder: Path) -> tuple[list[str], list[Path], Array]:
-    """(classes, paths, labels), in the order of their names."""
+def _read_folder(folder: Path) -> tuple[list[str], FolderImages]:
+    """(classes, images), in the order of their names."""
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     paths: list[Path] = []
     labels: list[int] = []
@@ -187,4 +239,4 @@ def _read_folder(folder: Path) -> tuple[list[str], list[Path], Array]:
         raise DataError(f"{folder} holds no images; it takes a folder for each class with images in it")
     if len(classes) < 2:
         raise DataError(f"{folder} holds one class alone, {classes[0]}; there is nothing to tell apart")
-    return classes, paths, np.array(labels)
+    return classes, FolderImages(folder, [path.relative_to(folder).as_posix() for path in paths], np.array(labels))
