@@ -1,6 +1,8 @@
 """``ofa-train``, and under torchrun ``-m ofa_nas.training``."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,9 @@ import click
 from rich.markup import escape
 
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import OfaError, UsageError
 
+NO_MEMORY = ("out of memory", "allocate memory")  # as torch says it, of a GPU and of a processor
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -80,7 +83,7 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
     options.out.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
-    with processes(options.device) as found:
+    with _memory_told(), processes(options.device) as found:
         trained = Trainer(options, found).run(resume)
         if not found.is_first:
             return
@@ -90,6 +93,19 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
         print_json(summary)
     else:
         _print(trained)
+
+
+@contextlib.contextmanager
+def _memory_told() -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
+            raise
+        raise OfaError(
+            "the device's memory does not suffice: begin anew with batches in parts, by --accumulate, or with a "
+            "smaller --batch-size"
+        ) from None
 
 
 def _summary(options: Any, trained: Any) -> dict[str, Any]:

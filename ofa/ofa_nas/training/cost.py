@@ -39,10 +39,12 @@ def cost_of(seconds: float, joules: float | None, devices: int, networks: int, o
 
 
 class EnergyMeter:
-    """Joules since it was made: of the processor's packages (RAPL), and of an NVIDIA GPU where that is computed on."""
+    """Joules since it was made: of the processor's packages (RAPL) unless ``rapl`` is None, and of an NVIDIA GPU where
+    that is computed on."""
 
-    def __init__(self, device: torch.device, rapl: Path = RAPL) -> None:
-        self._packages = [path for path in sorted(rapl.glob("intel-rapl:*")) if path.name.count(":") == 1]
+    def __init__(self, device: torch.device, rapl: Path | None = RAPL) -> None:
+        found = [] if rapl is None else sorted(rapl.glob("intel-rapl:*"))
+        self._packages = [path for path in found if path.name.count(":") == 1]
         self._gpu = _nvml_handle(device) if device.type == "cuda" else None
         self._last = self._read()
         self._joules = 0.0

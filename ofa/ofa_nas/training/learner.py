@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ofa_nas.spaces import Architecture
-from ofa_nas.supernet import PlainNetwork, Supernet
+from ofa_nas.supernet import Supernet
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.training.data import Batch
 from ofa_nas.training.options import Options
@@ -21,26 +21,10 @@ from ofa_nas.training.teacher import Teacher
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class OneNetwork(nn.Module):
-    """A network of its own with a supernet's interface: what the recipe ``independent`` trains."""
-
-    def __init__(self, supernet: Supernet, architecture: Architecture, dropout: float) -> None:
-        super().__init__()
-        blocks = supernet.blocks_of(architecture)
-        self.network = PlainNetwork(blocks, supernet.space.batch_norm_epsilon, dropout)
-
-    @property
-    def dropout(self) -> nn.Module:
-        return self.network.dropout
-
-    def forward(self, images: Tensor, architecture: Architecture) -> Tensor:
-        return self.network(images)
-
-
 class Learner:
     """``model`` is called on images and an Architecture. ``begin`` before the first step."""
 
-    def __init__(self, model: nn.Module, options: Options, processes: Processes) -> None:
+    def __init__(self, model: Supernet, options: Options, processes: Processes) -> None:
         self.model: Any = model.to(processes.device, memory_format=torch.channels_last)
         self.teacher: Teacher | None = None
         self._options, self._processes = options, processes
@@ -134,6 +118,10 @@ class Learner:
         to estimate batch norm's on. It alone is compiled: sub-networks are another graph each."""
         device, compiled = self._processes.device, self._options.compile
         self.teacher = Teacher.of(self.model, architecture, statistics, device, compiled)
+
+    def is_finite(self) -> bool:
+        """Whether the weights are: a last update may have been too large though the loss before it was well."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
     def take_average(self) -> None:
         """The weights become their moving average, where there is one."""

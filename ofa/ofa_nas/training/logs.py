@@ -13,6 +13,7 @@ from ofa_nas.spaces import Architecture
 
 SECONDS_BETWEEN_LINES = 10.0
 EPOCHS, EVALUATIONS, CURVE = "epochs.csv", "evaluations.csv", "accuracy-latency.png"
+END = "end"  # the stage that the last evaluation is of
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,15 @@ class Evaluated:
 
 
 class Log:
-    """In the folder ``out``; a run that is gone on with goes on in the same files. One process of several has it."""
+    """In the folder ``out``; a run that is gone on with goes on in the same files, from the epoch ``first`` on: what
+    they tell of later ones will be told again. One process of several has it."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, first: int = 0) -> None:
         self._out = out
         self._last_line = 0.0
-        self._board = _board(out / "tensorboard")
+        self._board = _board(out / "tensorboard", first)
+        for name in (EPOCHS, EVALUATIONS):
+            _cut_off(out / name, first)
 
     def say(self, text: str) -> None:
         say(text)
@@ -69,6 +73,8 @@ class Log:
                     "architecture": json.dumps(each.architecture.to_json()),
                 },
             )
+        told = ", ".join(_in_words(each) for each in found)
+        say(f"accuracy of the {len(found)} followed sub-networks on held-out images: {told}")
         self._scalars(number, {f"accuracy/{each.label}": each.accuracy for each in found})
         if any(each.predicted_ms is not None for each in found):
             draw_curve(self._out / EVALUATIONS, self._out / CURVE)
@@ -87,6 +93,23 @@ class Log:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
             self._board.flush()
+
+
+def _in_words(each: Evaluated) -> str:
+    return f"{each.accuracy:.1%}" + ("" if each.predicted_ms is None else f" at {each.predicted_ms:.3f} ms")
+
+
+def _cut_off(path: Path, first: int) -> None:
+    """Rows of epochs from ``first`` on, of an end that was not the end, and one that is not whole."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    kept = [row for row in rows if len(row) == len(head) and int(row[0]) < first and row[1] != END]
+    path.unlink()
+    if kept:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([head, *kept])
 
 
 def draw_curve(evaluations: Path, picture: Path) -> None:
@@ -110,10 +133,10 @@ def draw_curve(evaluations: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
-def _board(folder: Path) -> Any:
+def _board(folder: Path, first: int) -> Any:
     """None where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=first)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 # What may differ when a run is gone on with: it changes no weight.
-FREE = frozenset({"out", "workers", "threads", "checkpoint_minutes", "evaluations", "evaluate_images"})
+FREE = frozenset({"out", "workers", "threads", "checkpoint_minutes", "evaluate", "evaluations", "evaluate_images"})
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What a run will do: read from its options, before anything is trained."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Plan:
             unused = tuple(unused_choices(latency, space, limit_ms, wanted))
             wanted = [px for px in wanted if space.resolutions_px.index(px) not in unused[-1]]
         followed = _followed(options, space, tuple(wanted), latency, limit_ms)
+        if latency is not None:
+            latency.require(sorted({each.resolution_px for each in followed}))
         return cls(space, stages, tuple(wanted), tuple(followed), latency, limit_ms, unused)
 
     @property
@@ -73,13 +76,22 @@ class Plan:
         """In epochs of one sub-network."""
         return sum(work_of_epoch(stage) * stage.epochs for stage in (self.stages if stages is None else stages))
 
-    def sampler(self, stage: Stage) -> Sampler:
-        """Evenly over latency where there is a table and the stage has networks within the limit at each resolution."""
+    def sampler(self, stage: Stage, seed: tuple[int, ...]) -> Sampler:
+        """Evenly over latency where there is a table and the stage has networks within the limit at each resolution:
+        over those that ``seed`` makes it know."""
         choices = Choices.of_stage(self.space, stage)
         if self.latency is None or stage.trains_one:
             return Uniform(choices)
-        even = EvenlyOverLatency(choices.without(self.unused), self.latency, self.limit_ms)
+        choices = choices.without(self.unused)
+        even = EvenlyOverLatency(choices, self.latency, self.limit_ms, seed)
         return even if all(even.reaches(px) for px in self.resolutions_px) else Uniform(choices)
+
+    def table_digest(self) -> str | None:
+        """Of the latencies, to the nanosecond, of many networks."""
+        if self.latency is None:
+            return None
+        networks = self.space.sample_spread(1000, np.random.default_rng(0), self.resolutions_px)
+        return hashlib.sha256(self.latency.predict(networks).round(6).tobytes()).hexdigest()
 
     def left_out(self) -> str | None:
         """What the limit leaves out, in words."""

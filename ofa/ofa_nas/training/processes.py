@@ -13,20 +13,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from ofa_tables.errors import OfaError, UsageError
 
 # A process that hangs ends the others after so long; one that dies ends them at once.
 SILENCE = timedelta(minutes=10)
+MEETING = timedelta(minutes=2)  # until all have started
 
 
 class Processes:
-    """``rank`` of ``world``, and the device that this one computes on."""
+    """``rank`` of ``world``, ``local_rank`` of this host's, and the device that this one computes on."""
 
-    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+    def __init__(self, rank: int, world: int, device: torch.device, local_rank: int = 0) -> None:
         self.rank = rank
         self.world = world
         self.device = device
+        self.is_first_of_host = local_rank == 0
 
     @property
     def is_first(self) -> bool:
@@ -57,6 +60,10 @@ class Processes:
         summed = torch.tensor(counts, dtype=torch.int64, device=self.device)
         dist.all_reduce(summed)
         return [int(count) for count in summed]
+
+    def any(self, is_so: bool) -> bool:
+        """Whether it is so for one process at least."""
+        return bool(self.total(int(is_so))[0])
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
         """(mean, biased variance, how many values) of each channel of (N, C, H, W) over all processes, whose parts are
@@ -114,13 +121,13 @@ def processes(device: str) -> Iterator[Processes]:
     if world == 1:
         yield Processes(0, 1, found)
         return
-    rank = int(os.environ["RANK"])
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if found.type == "cuda":
-        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        found = torch.device("cuda", local_rank)
         torch.cuda.set_device(found)
-    dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=SILENCE)
+    _meet(found, rank, world)
     try:
-        yield Processes(rank, world, found)
+        yield Processes(rank, world, found, local_rank)
         dist.barrier()
     except RuntimeError as error:
         if not _lost(error):
@@ -134,12 +141,25 @@ def processes(device: str) -> Iterator[Processes]:
             dist.destroy_process_group()
 
 
+def _meet(device: torch.device, rank: int, world: int) -> None:
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    try:
+        store, *_ = next(rendezvous("env://", rank, world, timeout=MEETING))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=SILENCE)
+        store.set_timeout(SILENCE)
+    except (RuntimeError, ValueError) as error:
+        raise OfaError(
+            f"rank {rank} did not meet all of the {world} processes within {MEETING.total_seconds():.0f} s "
+            f"({_first_line(error)}): see the others' own messages, and MASTER_ADDR and MASTER_PORT"
+        ) from None
+
+
 def _lost(error: RuntimeError) -> bool:
     words = ("Connection closed", "Connection reset", "gloo", "NCCL", "Timed out", "Broken pipe", "peer")
     return any(word in str(error) for word in words)
 
 
-def _first_line(error: RuntimeError) -> str:
+def _first_line(error: Exception) -> str:
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)[:160]
 
 

@@ -18,6 +18,8 @@ from ofa_nas.training.recipes import Stage
 from ofa_tables.model import LatencyModel
 
 POOL = 4096  # candidates of each resolution, half of them uniform, half from small to large
+ENOUGH = 300  # so many within the limit, or more are drawn that lean towards the small ones
+LEANS = (1.0, 0.5, 0.25, 0.125)
 
 
 class Sampler(Protocol):
@@ -45,9 +47,10 @@ class Choices:
     def uniform(self, count: int, resolution_px: int, rng: np.random.Generator) -> Population:
         return self._at([rng.integers(len(allowed), size=count) for allowed in self.allowed], resolution_px)
 
-    def spread(self, count: int, resolution_px: int, rng: np.random.Generator) -> Population:
-        """From the smallest to the largest: each network leans to one side by its own chance."""
-        lean = rng.uniform(size=count)
+    def spread(self, count: int, resolution_px: int, rng: np.random.Generator, most: float = 1.0) -> Population:
+        """From the smallest to the largest: each network leans to one side by its own chance, to the larger one by
+        ``most`` at most."""
+        lean = rng.uniform(0, most, size=count)
         return self._at([rng.binomial(len(allowed) - 1, lean) for allowed in self.allowed], resolution_px)
 
     def _at(self, drawn: Sequence[IntArray], resolution_px: int) -> Population:
@@ -67,12 +70,16 @@ class Uniform:
 
 
 class EvenlyOverLatency:
-    """Up to ``limit_ms``; a resolution at which nothing is that fast has its fastest alone."""
+    """Up to ``limit_ms``; a resolution at which nothing is that fast has its fastest alone.
 
-    def __init__(self, choices: Choices, latency: LatencyModel, limit_ms: float) -> None:
+    A pool of candidates stands for all networks, so another ``seed`` had better come every now and then.
+    """
+
+    def __init__(self, choices: Choices, latency: LatencyModel, limit_ms: float, seed: tuple[int, ...]) -> None:
         self._choices = choices
         self._latency = latency
         self._limit_ms = limit_ms
+        self._seed = seed
         self._pool = lru_cache(maxsize=None)(self._make_pool)
 
     def draw(self, count: int, resolution_px: int, rng: np.random.Generator) -> list[Architecture]:
@@ -89,13 +96,19 @@ class EvenlyOverLatency:
         return bool(self._pool(resolution_px)[1][0] <= self._limit_ms)
 
     def _make_pool(self, resolution_px: int) -> tuple[Population, FloatArray]:
-        rng = np.random.default_rng(resolution_px)
-        parts = [draw(POOL // 2, resolution_px, rng) for draw in (self._choices.uniform, self._choices.spread)]
-        pool = Population(np.unique(Population.concatenate(parts).genes, axis=1))
-        latencies_ms = self._latency.predict(pool)
-        order = np.argsort(latencies_ms, kind="stable")
-        within = max(1, int((latencies_ms <= self._limit_ms).sum()))
-        return pool[order[:within]], latencies_ms[order[:within]]
+        """Those within the limit, in the order of their latencies."""
+        rng = np.random.default_rng((*self._seed, resolution_px))
+        parts = [self._choices.uniform(POOL // 2, resolution_px, rng)]
+        for lean in LEANS:
+            parts.append(self._choices.spread(POOL // 2, resolution_px, rng, lean))
+            pool = Population(np.unique(Population.concatenate(parts).genes, axis=1))
+            latencies_ms = self._latency.predict(pool)
+            within = max(1, int((latencies_ms <= self._limit_ms).sum()))
+            fastest = np.argsort(latencies_ms, kind="stable")[:within]
+            parts = [pool[fastest]]
+            if within >= ENOUGH:
+                break
+        return pool[fastest], latencies_ms[fastest]
 
 
 def unused_choices(

@@ -8,13 +8,15 @@ from typing import Any
 from ofa_nas.supernet.checkpoints import load, save
 from ofa_tables.errors import FileError, UsageError
 
-FORMAT = 2
+FORMAT = 3
+CONTENTS = frozenset({"data", "table", "architecture"})  # are compared, not where they lie
 
 
 @dataclass
 class Progress:
     """``stage``, ``epoch`` and ``batch`` are the next ones to be trained; ``loss`` is the last whole epoch's.
-    ``seconds`` and ``joules`` are of all sessions, ``first_stage_s`` what the first stage took."""
+    ``seconds`` and ``joules`` are of all sessions, ``first_stage_s`` what the first stage took; ``broken`` are paths of
+    images that could not be decoded."""
 
     stage: int = 0
     epoch: int = 0
@@ -26,6 +28,7 @@ class Progress:
     loss: float = float("nan")
     images_per_second: float = 0.0
     first_stage_s: float | None = None
+    broken: list[str] = field(default_factory=list)
 
 
 def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, tensors: Mapping[str, Any]) -> None:
@@ -41,8 +44,13 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
     before = found.pop("settings")
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
-        listed = ", ".join(f"--{name.replace('_', '-')} {before.get(name)}" for name in changed)
+        listed = ", ".join(_told(name, before.get(name)) for name in changed)
         raise UsageError(
             f"{path} was begun with {listed}; go on with the same, or begin anew with another --out and no --resume"
         )
     return Progress(**found.pop("progress")), found
+
+
+def _told(name: str, value: Any) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return f"another {flag} (or other contents of it)" if name in CONTENTS else f"{flag} {value}"

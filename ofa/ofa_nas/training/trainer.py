@@ -4,23 +4,23 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ofa_nas.supernet import Supernet, build_supernet, save_supernet
-from ofa_nas.supernet.checkpoints import save
-from ofa_nas.training.cost import Cost, EnergyMeter, cost_of
+from ofa_nas.supernet import OneNetwork, Supernet, build_supernet, save_supernet
+from ofa_nas.training.cost import RAPL, Cost, EnergyMeter, cost_of
 from ofa_nas.training.data import Batch, Broken, Images, loader, open_data, training_batches
 from ofa_nas.training.evaluation import accuracy, statistics_batches
-from ofa_nas.training.learner import Learner, OneNetwork
-from ofa_nas.training.logs import Evaluated, Log
+from ofa_nas.training.learner import Learner
+from ofa_nas.training.logs import END, Evaluated, Log
 from ofa_nas.training.options import Options
 from ofa_nas.training.plan import INDEPENDENT, Plan, work_of_epoch
 from ofa_nas.training.processes import Processes
 from ofa_nas.training.recipes import REFERENCE_BATCH, Stage
-from ofa_nas.training.sampling import Sampler
 from ofa_nas.training.schedule import learning_rate
 from ofa_nas.training.state import Progress, read_state, write_state
 from ofa_tables.errors import FileError, OfaError
@@ -32,7 +32,7 @@ GENES = 0x6E65  # sub-networks are drawn by chances of their own, apart from tho
 @dataclass(frozen=True)
 class Trained:
     """``held_out`` and ``test`` are the followed sub-networks' accuracies at the end, on either set of images; ``loss``
-    is the last epoch's, ``broken`` how many images could not be decoded."""
+    is the last epoch's, ``broken`` how many training images could not be decoded."""
 
     path: str
     epochs: int
@@ -52,29 +52,33 @@ class Trainer:
         self.plan = Plan.of(options)
         self.data = open_data(options.data).with_fewer(options.train_images)
         self.broken = Broken(len(self.data.train))
-        self.log = Log(options.out) if processes.is_first else None
+        self.log: Log | None = None
         self.progress = Progress()
         torch.manual_seed(options.seed)
-        supernet = build_supernet(self.plan.space, len(self.data.classes), options.dropout)
-        independent = options.recipe == INDEPENDENT
-        model = OneNetwork(supernet, self.plan.followed[0], options.dropout) if independent else supernet
+        space, classes = self.plan.space, len(self.data.classes)
+        if options.recipe == INDEPENDENT:
+            model: Supernet = OneNetwork(space, self.plan.followed[0], classes, options.dropout)
+        else:
+            model = build_supernet(space, classes, options.dropout)
         self.learner = Learner(model, options, processes)
 
     def run(self, resume: bool) -> Trained:
         if resume:
             self._go_on()
+        if self.processes.is_first:
+            self.log = Log(self.options.out, self._number(self.progress.stage))
         self._say(self.plan.left_out())
-        self._clock = _Clock(self.progress, EnergyMeter(self.processes.device))
+        self._clock = _Clock(self.progress, self.processes)
         for at in range(self.progress.stage, len(self.plan.stages)):
             self._train_stage(at)
         return self._finish()
 
     def _train_stage(self, at: int) -> None:
-        stage, sampler = self.plan.stages[at], self.plan.sampler(self.plan.stages[at])
+        stage = self.plan.stages[at]
         if self.progress.epoch == self.progress.batch == 0:
             self._enter(at, stage)
         while self.progress.epoch < stage.epochs:
-            self._train_epoch(at, stage, sampler)
+            self._train_epoch(at, stage)
             self.progress = replace(self.progress, epoch=self.progress.epoch + 1, batch=0, epoch_losses=[])
             self._write()
         if at + 1 < len(self.plan.stages):
@@ -90,12 +94,13 @@ class Trainer:
         self.learner.begin()
         self._say(f"stage {at + 1} of {len(self.plan.stages)}: {stage.name}, {stage.epochs} epochs")
 
-    def _train_epoch(self, at: int, stage: Stage, sampler: Sampler) -> None:
+    def _train_epoch(self, at: int, stage: Stage) -> None:
         options, progress = self.options, self.progress
-        number = sum(before.epochs for before in self.plan.stages[:at]) + progress.epoch
+        number = self._number(at)
         in_epoch = max(1, len(self.data.train) // options.batch_size)
         steps, warmup = stage.epochs * in_epoch, round(stage.warmup_epochs * in_epoch)
         peak = stage.rate * options.rate_scale * options.batch_size / REFERENCE_BATCH
+        sampler = self.plan.sampler(stage, (options.seed, at, progress.epoch))
         started = saved = time.monotonic()
         rate, before = 0.0, len(progress.epoch_losses)
         for batch_at, batch in self._batches(number):
@@ -105,7 +110,8 @@ class Trainer:
             chosen = sampler.draw(stage.sub_networks, batch.images.shape[-1], rng)
             loss = self.learner.step(batch, chosen, rate, (at, step))
             if not math.isfinite(loss):
-                raise self._diverged(loss, stage, step, rate)
+                where = f"in step {step} of stage {stage.name!r}, at a learning rate of {rate:.4g}"
+                raise self._diverged(f"the loss became {loss} {where}")
             self.broken.add(batch.broken)
             progress.epoch_losses.append(loss)
             progress.batch = batch_at + 1
@@ -113,7 +119,7 @@ class Trainer:
             trained = (len(progress.epoch_losses) - before) * options.batch_size
             progress.images_per_second = trained / max(1e-9, time.monotonic() - started)
             self._tell(at, stage, (step + 1) / steps)
-            if time.monotonic() - saved > 60 * options.checkpoint_minutes:
+            if self.processes.any(time.monotonic() - saved > 60 * options.checkpoint_minutes):
                 saved = time.monotonic()
                 self._write()
         progress.loss = float(np.mean(progress.epoch_losses))
@@ -124,6 +130,10 @@ class Trainer:
             found = self._evaluate(self.data.held_out, options.evaluate_images)
             if self.log is not None:
                 self.log.evaluations(number, stage.name, found)
+
+    def _number(self, at: int) -> int:
+        """Of the epoch that is next, among those of all stages."""
+        return sum(before.epochs for before in self.plan.stages[:at]) + self.progress.epoch
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
         draws = training_batches(
@@ -165,56 +175,61 @@ class Trainer:
     def _finish(self) -> Trained:
         plan, progress, clock = self.plan, self.progress, self._clock
         self.learner.take_average()
+        path = self._save()
         held_out, test = self._evaluate(self.data.held_out), self._evaluate(self.data.test)
         if self.log is not None:
-            self.log.evaluations(plan.epochs - 1, "end", held_out)
+            self.log.evaluations(plan.epochs - 1, END, held_out)
         one_network_s = progress.first_stage_s or clock.seconds() * plan.work(plan.stages[:1]) / plan.work()
         cost = cost_of(clock.seconds(), clock.joules(), self.processes.world, len(plan.followed), one_network_s)
-        broken = len(self.broken.paths)
-        return Trained(
-            self._save(), plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost
-        )
+        broken = len(self._all_broken())
+        return Trained(path, plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost)
 
     def _save(self) -> str:
         """What was trained, for others to use."""
         model = self.learner.model
-        path = self.options.out / (SUPERNET if isinstance(model, Supernet) else NETWORK)
-        told = {"classes": list(self.data.classes), "data": self.options.data}
-        if not self.processes.is_first:
-            pass
-        elif isinstance(model, Supernet):
-            save_supernet(path, model, **told)
-        else:
-            architecture = self.plan.followed[0].to_json()
-            state = model.network.state_dict()
-            save(path, {"state_dict": state, "space": self.plan.space.name, "architecture": architecture, **told})
+        path = self.options.out / (NETWORK if isinstance(model, OneNetwork) else SUPERNET)
+        if self.processes.is_first:
+            save_supernet(path, model, classes=list(self.data.classes), data=self.options.data)
         return str(path)
 
     def _write(self) -> None:
         """Where it stands; every process is there then."""
-        self.processes.wait()
+        if not self.learner.is_finite():
+            raise self._diverged(f"weights became infinite in stage {self.plan.stages[self.progress.stage].name!r}")
+        progress = self.progress
+        progress.seconds, progress.joules = self._clock.seconds(), self._clock.joules()
+        progress.broken = self._all_broken()
         if self.processes.is_first:
-            self.progress.seconds, self.progress.joules = self._clock.seconds(), self._clock.joules()
-            path = self.options.out / STATE
-            write_state(path, self.options.settings(), self.progress, self.learner.tensors())
+            write_state(self.options.out / STATE, self._settings(), progress, self.learner.tensors())
         self.processes.wait()
+
+    def _settings(self) -> dict[str, Any]:
+        """What makes the weights what they become: of files what is in them."""
+        alone = self.plan.followed[0].to_json() if self.options.recipe == INDEPENDENT else None
+        contents = {"data": self.data.train.digest(), "table": self.plan.table_digest(), "architecture": alone}
+        return self.options.settings() | contents
+
+    def _all_broken(self) -> list[str]:
+        """Paths, of all processes."""
+        self.broken.add(chain(*self.processes.gathered(sorted(self.broken.paths))))
+        return sorted(self.broken.paths)
 
     def _go_on(self) -> None:
         path = self.options.out / STATE
         if not path.exists():
             raise FileError(f"there is no run to go on with in {self.options.out}; begin one without --resume")
-        self.progress, tensors = read_state(path, self.options.settings())
+        self.progress, tensors = read_state(path, self._settings())
+        self.broken.add(self.progress.broken)
         self.learner.load(tensors, self.plan.largest)
         stage = self.plan.stages[self.progress.stage]
         if self.progress.epoch == stage.epochs and self.progress.stage + 1 < len(self.plan.stages):
             seconds = self.progress.seconds if self.progress.stage == 0 else self.progress.first_stage_s
             self.progress = replace(self.progress, stage=self.progress.stage + 1, epoch=0, first_stage_s=seconds)
 
-    def _diverged(self, loss: float, stage: Stage, step: int, rate: float) -> OfaError:
+    def _diverged(self, what: str) -> OfaError:
         return OfaError(
-            f"the loss became {loss} in step {step} of stage {stage.name!r}, at a learning rate of {rate:.4g}; the "
-            f"last good checkpoint, {self.options.out / STATE}, is kept: begin anew with a smaller --batch-size, "
-            "which lowers the rate, or in --precision fp32"
+            f"{what}; the last good checkpoint, {self.options.out / STATE}, is kept: begin anew with a smaller "
+            "--rate-scale, or in --precision fp32"
         )
 
     def _tell(self, at: int, stage: Stage, share: float) -> None:
@@ -235,19 +250,22 @@ class Trainer:
 
 
 class _Clock:
-    """Time and energy of all sessions."""
+    """Time of all sessions, and energy of all sessions and processes."""
 
-    def __init__(self, before: Progress, meter: EnergyMeter) -> None:
+    def __init__(self, before: Progress, processes: Processes) -> None:
         self._started = time.monotonic()
         self._seconds, self._joules = before.seconds, before.joules or 0.0
-        self._meter = meter
+        self._processes = processes
+        # The processor's packages are a host's, whichever of its processes asks.
+        self._meter = EnergyMeter(processes.device, RAPL if processes.is_first_of_host else None)
 
     def seconds(self) -> float:
         return self._seconds + time.monotonic() - self._started
 
     def joules(self) -> float | None:
-        joules = self._meter()
-        return None if joules is None else self._joules + joules
+        """Every process is there then."""
+        found = [joules for joules in self._processes.gathered(self._meter()) if joules is not None]
+        return self._joules + sum(found) if found else None
 
 
 def _duration(seconds: float) -> str:

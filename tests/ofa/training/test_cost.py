@@ -1,7 +1,10 @@
 import pytest
 import torch
 
+from ofa_nas.training import trainer
 from ofa_nas.training.cost import EnergyMeter, cost_of
+from ofa_nas.training.processes import Processes
+from ofa_nas.training.state import Progress
 
 
 @pytest.fixture
@@ -34,6 +37,23 @@ def test_a_counter_that_began_anew(rapl):
     counting = meter(rapl(intel_rapl_0=9_000_000))
     rapl(intel_rapl_0=1_000_000)
     assert counting() == pytest.approx(2.0)
+
+
+def test_the_packages_of_a_host_are_one_process_s(rapl):
+    rapl(intel_rapl_0=1_000_000)
+    assert meter(None)() is None
+
+
+def test_energy_is_that_of_all_processes(monkeypatch):
+    """Two of one host: one asks the packages, too."""
+    at = iter([50.0, 50.0])
+    monkeypatch.setattr(trainer, "EnergyMeter", lambda device, rapl: lambda: next(at) if rapl else None)
+    found = []
+    for local_rank in (0, 1):
+        one = Processes(local_rank, 2, torch.device("cpu"), local_rank)
+        one.gathered = lambda own: [own, 7.0]
+        found.append(trainer._Clock(Progress(joules=100.0), one).joules())
+    assert found == [157, 107]
 
 
 def test_no_meter(tmp_path):

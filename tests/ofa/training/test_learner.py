@@ -12,7 +12,7 @@ from ofa_nas.spaces import Architecture, find_space
 from ofa_nas.supernet import build_supernet
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.training.data import Batch
-from ofa_nas.training.learner import Learner
+from ofa_nas.training.learner import Learner, _parts
 from ofa_nas.training.options import Options
 from ofa_nas.training.processes import Processes
 
@@ -185,6 +185,24 @@ def test_half_precision_learns_too(make_learner, precision):
     learner.begin()
     losses = [step(learner, 2) for _ in range(12)]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_images_in_parts_have_the_gradients_of_the_whole_but_for_batch_norm(make_learner):
+    """In evaluation, where an image does not depend on the others of its part."""
+    found = []
+    for parts in (1, 3):
+        learner = make_learner(accumulate=parts)
+        learner.begin()
+        learner.model.eval().train = lambda: None
+        losses = step(learner), step(learner)
+        found.append((losses, weights(learner)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_a_batch_is_parted_as_evenly_as_it_can_be():
+    assert [(part.start, part.stop) for part in _parts(10, 3)] == [(0, 3), (3, 6), (6, 10)]
+    assert [(part.start, part.stop) for part in _parts(2, 3)] == [(0, 1), (1, 2)]
 
 
 def test_the_same_seed_drops_the_same_and_another_one_does_not(make_learner):

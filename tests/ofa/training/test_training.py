@@ -3,21 +3,27 @@
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from ofa_nas.spaces import find_space
+from ofa_nas.training import processes
+from ofa_nas.training.__main__ import command as train_command
 from ofa_nas.training.options import Options
 from ofa_nas.training.processes import Processes
 from ofa_nas.training.trainer import Trainer
-from ofa_tables.errors import OfaError
+from ofa_tables.errors import EntriesMissing, OfaError, UsageError
 
 pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
 pytestmark = pytest.mark.real
@@ -25,6 +31,7 @@ pytestmark = pytest.mark.real
 SMALL = ["--space", "tiny", "--data", "digits", "--batch-size", "32", "--train-images", "160", "--threads", "1"]
 SHORT = [*SMALL, "--epochs-scale", "0.001", "--evaluations", "0"]
 DEADLINE_S = 240
+TINY = find_space("tiny")
 
 
 @pytest.fixture
@@ -102,7 +109,7 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(train, tmp_path,
     assert not (out / "supernet.pth").exists()
     train(*arguments, "--resume", out="killed")
     assert equal(weights(out / "supernet.pth"), weights(tmp_path / "whole" / "supernet.pth"))
-    assert len(losses(out)) >= len(losses(tmp_path / "whole"))
+    np.testing.assert_array_equal(losses(out), losses(tmp_path / "whole"))
 
 
 def test_two_processes_have_the_losses_of_one(train, tmp_path):
@@ -112,6 +119,41 @@ def test_two_processes_have_the_losses_of_one(train, tmp_path):
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert len(one) == 1
     np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
+def test_two_processes_have_the_losses_of_one_with_sub_networks_a_teacher_and_sorted_channels(train, tmp_path):
+    """Of each stage; the sub-networks leave out what others use."""
+    arguments = [*SHORT, "--recipe", "progressive", "--batch-norm", "shared", "--dropout", "0.1"]
+    train(*arguments, out="one")
+    train(*arguments, out="two", processes=2)
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert len(one) == 6
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+
+
+def test_the_compound_recipe_from_its_images_to_its_networks(train, tmp_path):
+    arguments = ["--space", "compofa-tiny", "--data", "digits", "--recipe", "compound", "--epochs-scale", "0.02"]
+    arguments += ["--batch-size", "16", "--train-images", "700", "--rate-scale", "5", "--ema", "0.999"]
+    done = train(*arguments, "--evaluations", "0", "--threads", "1", "--json")
+    summary = json.loads(done.stdout.splitlines()[-1])
+    assert (summary["epochs"], len(losses(tmp_path / "run"))) == (8, 8)
+    accuracies = [each["accuracy"] for each in summary["test"]]
+    assert max(accuracies) > 0.9  # a tenth by chance
+    assert min(accuracies) > 0.5
+    genes = [each["architecture"] for each in summary["test"]]
+    assert genes[0]["d"] == [1, 1, 1]
+    assert genes[-1]["d"] == [3, 3, 3]
+
+
+def test_where_not_all_processes_start_the_others_end_with_an_error(monkeypatch):
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(processes, "MEETING", timedelta(seconds=2))
+    with (
+        pytest.raises(OfaError, match="rank 0 did not meet all of the 2 processes within 2 s"),
+        processes.processes("cpu"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -176,6 +218,20 @@ def children(pid):
     return sorted(found)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_memory_that_does_not_suffice(tmp_path, monkeypatch, error):
+    def run(trainer, resume):
+        raise error
+
+    monkeypatch.setattr(Trainer, "run", run)
+    arguments = [*SMALL, "--recipe", "largest", "--out", str(tmp_path)]
+    with pytest.raises(OfaError, match="the device's memory does not suffice: begin anew with batches in parts"):
+        CliRunner().invoke(train_command, arguments, catch_exceptions=False, standalone_mode=False)
+
+
 def test_other_settings_are_refused_when_it_goes_on(train):
     train(*SHORT, "--recipe", "largest")
     done = train(*SHORT, "--recipe", "largest", "--batch-size", "16", "--resume", check=False)
@@ -183,6 +239,61 @@ def test_other_settings_are_refused_when_it_goes_on(train):
     assert "state.pth was begun with --batch-size 32; go on with the same, or begin anew" in done.stderr
     done = train(*SHORT, "--recipe", "largest", check=False)
     assert "holds a run already; go on with it by --resume, or name another --out" in done.stderr
+
+
+def test_a_run_that_ended_ends_again_with_what_it_told(tmp_path, make_table, capsys):
+    """With other networks to follow, for they change no weight."""
+    options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 1}
+    options |= {"table": make_table("tiny", TINY.resolutions_px), "evaluate_images": 50, "statistics_images": 50}
+    make_trainer(tmp_path, "largest", **options).run(resume=False)
+    told = capsys.readouterr().err
+    assert re.search(r"accuracy of the 5 followed sub-networks on held-out images: \d+\.\d% at 0\.\d{3} ms, ", told)
+    networks = json.dumps(
+        [architecture.to_json() for architecture in TINY.decode(TINY.sample(2, np.random.default_rng(0)))]
+    )
+    make_trainer(tmp_path, "largest", **options, evaluate=networks).run(resume=True)
+    assert len(losses(tmp_path)) == 1
+    with (tmp_path / "evaluations.csv").open() as file:
+        assert [(row["epoch"], row["stage"]) for row in csv.DictReader(file)] == [("0", "end")] * 2
+
+
+def test_a_table_of_other_latencies_is_refused_and_the_same_at_another_place_is_not(tmp_path, make_table):
+    options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
+    one, same, other = (
+        make_table("tiny", (20, 24), seed, name) for seed, name in ((0, "a.lut"), (0, "b.lut"), (1, "c.lut"))
+    )
+    out = tmp_path / "run"
+    out.mkdir()
+    with pytest.raises(InterruptedError):
+        interrupted_at_its_end(make_trainer(out, "largest", table=one, **options)).run(resume=False)
+    with pytest.raises(UsageError, match=r"was begun with another --table \(or other contents of it\); go on"):
+        make_trainer(out, "largest", table=other, **options).run(resume=True)
+    with pytest.raises(InterruptedError):
+        interrupted_at_its_end(make_trainer(out, "largest", table=same, **options)).run(resume=True)
+
+
+def interrupted_at_its_end(trainer):
+    def interrupted(*images):
+        raise InterruptedError
+
+    trainer._evaluate = interrupted
+    return trainer
+
+
+def test_broken_images_are_counted_once_however_often_it_goes_on(tmp_path):
+    options = {"epochs_scale": 0.01, "batch_size": 32, "train_images": 64, "evaluations": 0}
+    trainer = interrupted_at_its_end(make_trainer(tmp_path, "largest", **options))
+    step = trainer.learner.step
+    trainer.learner.step = lambda batch, *others: trainer.broken.add(["a.jpg", "b.jpg"]) or step(batch, *others)
+    with pytest.raises(InterruptedError):
+        trainer.run(resume=False)
+    assert make_trainer(tmp_path, "largest", **options).run(resume=True).broken == 2
+
+
+def test_sub_networks_to_follow_at_a_size_that_the_table_lacks(tmp_path, make_table):
+    network = json.dumps({"ks": [3] * 9, "e": [2] * 9, "d": [1] * 3, "r": 32})
+    with pytest.raises(EntriesMissing, match="at 32 px"):
+        make_trainer(tmp_path, "none", table=make_table("tiny", (20, 24)), evaluate=network)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -203,6 +314,38 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert kept["progress"]["epoch"] == 1
     assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
     assert all(torch.isfinite(tensor).all() for tensor in trainer.learner.model.parameters())
+
+
+def test_weights_that_the_last_update_of_an_epoch_broke_do_not_replace_the_good_ones(tmp_path):
+    trainer = make_trainer(tmp_path, "largest", epochs_scale=0.01, batch_size=32, train_images=64)
+    steps, step = [], trainer.learner.step
+
+    def breaking(batch, *others):
+        steps.append(batch)
+        loss = step(batch, *others)
+        if len(steps) == 4:
+            with torch.no_grad():
+                trainer.learner.model.classifier.linear.bias[0] = float("inf")
+        return loss
+
+    trainer.learner.step = breaking
+    with pytest.raises(OfaError, match="weights became infinite in stage 'largest network'; the last good checkpoint"):
+        trainer.run(resume=False)
+    kept = torch.load(tmp_path / "state.pth", weights_only=True)
+    assert kept["progress"]["epoch"] == 1
+    assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
+
+
+def test_what_was_trained_is_there_before_it_is_evaluated(tmp_path):
+    trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64, evaluations=0)
+
+    def interrupted(*images):
+        assert (tmp_path / "supernet.pth").exists()
+        raise InterruptedError
+
+    trainer._evaluate = interrupted
+    with pytest.raises(InterruptedError):
+        trainer.run(resume=False)
 
 
 def test_what_a_step_trains_does_not_follow_from_the_size_of_its_images(tmp_path):
@@ -259,11 +402,3 @@ def test_an_impossible_limit(train, make_table):
     assert done.returncode == 1
     assert "the smallest latency there is" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_images_in_parts_have_the_gradients_of_the_whole_but_for_batch_norm(tmp_path):
-    """With statistics of their own; so the loss differs a little and stays near."""
-    from ofa_nas.training.learner import _parts
-
-    assert [(part.start, part.stop) for part in _parts(10, 3)] == [(0, 3), (3, 6), (6, 10)]
-    assert [(part.start, part.stop) for part in _parts(2, 3)] == [(0, 1), (1, 2)]
