@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,8 @@ from ofa_nas.training.evaluation import BATCH, statistics_batches
 from ofa_nas.training.processes import Processes
 from ofa_tables.model import LatencyModel
 
-CANDIDATES = 64  # to each network, where they are stratified by latency
+CANDIDATES = 1 << 16  # where they are stratified by latency
+DRAWN = 1024  # at once, where they are not
 KEPT_BYTES = 2 << 30  # so much of decoded images is kept while the networks of one resolution are evaluated
 
 Progress = Callable[[int, int], None]
@@ -28,14 +29,18 @@ def networks_to_collect(
     space: Space, count: int, resolutions_px: tuple[int, ...], latency: LatencyModel | None, seed: int
 ) -> list[Architecture]:
     """Different ones, half of them uniform over the genes and half from small to large; with a table evenly over
-    latency instead. In the order of their resolutions; the first of a longer list are not those of a shorter one."""
+    latency instead. More of them hold all of fewer. In the order of their resolutions."""
     rng = np.random.default_rng(seed)
-    found = space.sample_spread(count * (CANDIDATES if latency else 2), rng, resolutions_px)
+    draw = partial(_spread_and_uniform, space, rng, resolutions_px)
     if latency is None:
-        found = Population.concatenate([found, space.sample(2 * count, rng, resolutions_px)])
-    found = Population(np.unique(space.canonical(found).genes, axis=1))
-    chosen = rng.permutation(len(found))[:count] if latency is None else _evenly(latency.predict(found), count, rng)
-    networks = found[np.sort(chosen)]
+        found, drawn = draw(DRAWN), DRAWN
+        while len(found) < count and drawn < 8 * count:  # beyond that there are hardly any more
+            found = _different(Population.concatenate([found, draw(drawn)]))
+            drawn *= 2
+        networks = found[np.arange(min(count, len(found)))]
+    else:
+        found = draw(CANDIDATES)
+        networks = found[_evenly(latency.predict(found), min(count, len(found)))]
     return space.decode(networks[np.argsort(networks.genes[-1], kind="stable")])
 
 
@@ -103,11 +108,31 @@ def _name(network: Architecture) -> str:
     return json.dumps(network.to_json(), sort_keys=True)
 
 
-def _evenly(latencies_ms: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Indices: in each of ``count`` equal stretches of latency one, as far as there are; the rest at random."""
-    strata = ((latencies_ms - latencies_ms.min()) / max(np.ptp(latencies_ms), 1e-12) * count).astype(int)
-    order = rng.permutation(len(latencies_ms))
-    _, first = np.unique(strata[order], return_index=True)
-    chosen = order[first][:count]
-    rest = np.setdiff1d(order, chosen)
-    return np.concatenate([chosen, rng.permutation(rest)[: count - len(chosen)]])
+def _spread_and_uniform(
+    space: Space, rng: np.random.Generator, resolutions_px: tuple[int, ...], count: int
+) -> Population:
+    """By turns, each once."""
+    spread, uniform = (draw(count // 2, rng, resolutions_px).genes for draw in (space.sample_spread, space.sample))
+    by_turns = np.stack([spread, uniform], axis=2).reshape(len(spread), -1)
+    return _different(space.canonical(Population(by_turns)))
+
+
+def _different(networks: Population) -> Population:
+    """Each once, where it comes first."""
+    _, first = np.unique(networks.genes, axis=1, return_index=True)
+    return networks[np.sort(first)]
+
+
+def _evenly(latencies_ms: np.ndarray, count: int) -> np.ndarray:
+    """Indices: the nearest ones to latencies that fall between each other (van der Corput's), each once."""
+    order = np.argsort(latencies_ms, kind="stable")
+    ascending, is_free = latencies_ms[order], np.ones(len(order), dtype=bool)
+    chosen = []
+    for number in range(count):
+        share = int(f"{number:032b}"[::-1], 2) / (1 << 32)
+        wanted_ms = ascending[0] + share * (ascending[-1] - ascending[0])
+        free = np.flatnonzero(is_free)
+        nearest = free[np.abs(ascending[free] - wanted_ms).argmin()]
+        is_free[nearest] = False
+        chosen.append(order[nearest])
+    return np.array(chosen)

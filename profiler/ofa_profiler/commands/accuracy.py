@@ -82,11 +82,13 @@ def collect(
         supernet.space.require_resolutions(wanted)
         chosen = networks_to_collect(supernet.space, networks, tuple(wanted), latency, seed)
         data = open_data(source)
+        data.require_classes(supernet.classes, supernet.class_names)
         about = {
             "space": supernet.space.name,
             "data": source,
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
             "images": min(images, len(data.held_out)),
+            "statistics_images": min(statistics_images, len(data.train)),
         }
         with bar("evaluating networks", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
@@ -136,7 +138,8 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
 def evaluate(file: Path, source: Path, all_pairs: bool, as_json: bool) -> None:
     """Tell a model's error and rank correlation on the pairs that no fit learns from.
 
-    Beside it stands the rank correlation of two evaluations of the same networks on disjoint images: its ceiling.
+    Beside it stands that of two evaluations of the same networks on the even and the odd images: with either half no
+    model can be much better than they are with each other.
     """
     pairs = read_pairs(source)
     space = find_space(str(pairs.about["space"]))
@@ -179,13 +182,14 @@ def _tell(path: Path, model: Mlp, pairs: Pairs, space: Space, as_json: bool, all
 
 
 def _words(found: Quality, all_pairs: bool) -> str:
-    tau, with_half, ceiling = (
+    tau, with_half, of_halves = (
         "none" if each is None else f"{each:.3f}" for each in (found.tau, found.tau_with_half, found.tau_of_halves)
     )
     networks = f"{found.networks} networks" if all_pairs else f"{found.networks} held-out networks"
+    with_each_other = f"and the halves with each other {of_halves}"
     lines = [
         f"on {networks}: RMSE {100 * found.rmse:.2f} points of accuracy, bias {100 * found.bias:+.2f}",
-        f"  Kendall's tau {tau}; with either half of the images {with_half}, and the halves with each other {ceiling}",
+        f"  Kendall's tau {tau}; with either half of the images {with_half}, {with_each_other}",
     ]
     if found.within_95 is not None:
         lines.append(f"  {found.within_95:.0%} within its own 95 % interval")

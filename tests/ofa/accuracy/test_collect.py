@@ -66,6 +66,29 @@ def test_networks_are_different_and_in_the_order_of_their_resolutions():
     assert macs.max() > 5 * macs.min()
 
 
+@pytest.mark.parametrize("with_table", [False, True])
+def test_more_networks_hold_all_of_fewer(make_latency, with_table):
+    latency = make_latency("tiny", TINY.resolutions_px) if with_table else None
+    few, more = (
+        {str(each) for each in networks_to_collect(TINY, count, TINY.resolutions_px, latency, 0)}
+        for count in (300, 1500)
+    )
+    assert few < more
+    assert len(more) == 1500
+
+
+def test_statistics_of_other_images_are_other_settings(collect):
+    collect()
+    with pytest.raises(AssertionError, match="was begun with statistics_images 50; go on with the same"):
+        collect("--statistics-images", "40")
+
+
+def test_data_of_other_classes_is_refused(collect, tmp_path):
+    save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 7))
+    with pytest.raises(AssertionError, match="the checkpoint tells 7 classes apart and --data digits has 10"):
+        collect()
+
+
 def test_with_a_table_they_are_even_over_latency(make_latency):
     latency = make_latency("tiny", TINY.resolutions_px)
     networks = networks_to_collect(TINY, 200, TINY.resolutions_px, latency, 0)

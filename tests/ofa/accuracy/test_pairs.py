@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from ofa_nas.accuracy import Mlp, read_members, write_members
 from ofa_nas.accuracy.evaluation import quality
 from ofa_nas.accuracy.pairs import Pair, Pairs, add_pair, begin_pairs, read_pairs
 from ofa_nas.spaces import find_space
+from ofa_profiler.commands.accuracy import command
 from ofa_tables.errors import FileError, UsageError
 
 TINY = find_space("tiny")
@@ -114,6 +116,40 @@ def test_the_same_seed_fits_the_same():
 
     once, again = (fit(make_pairs(120), TINY, 1, 7, lambda done, total: None) for _ in range(2))
     assert all((one.weight == other.weight).all() for one, other in zip(once[0], again[0], strict=True))
+
+
+def test_a_model_from_pairs_to_its_file_and_held_against_them(tmp_path, path):
+    """By ofa-accuracy fit and evaluate."""
+    pytest.importorskip("torch", reason="fitting needs torch")
+    written(path, make_pairs(300))
+    model = tmp_path / "a.npz"
+    fitted = told("fit", path, "--members", "2", "--out", model, "--json")
+    assert (fitted["members"], fitted["pairs"], fitted["file"]) == (2, 300, str(model))
+    held_out = sum(pair.is_held_out for pair in read_pairs(path).pairs)
+    evaluated = told("evaluate", model, path, "--json")
+    assert evaluated == fitted
+    assert (evaluated["networks"], evaluated["tau"] > 0.6) == (held_out, True)
+    assert told("evaluate", model, path, "--all", "--json")["networks"] == 300
+    words = invoke("evaluate", model, path).stdout
+    assert f"on {held_out} held-out networks: RMSE" in words
+    assert "and the halves with each other 0." in words
+
+
+def test_a_model_of_too_few_pairs(tmp_path, path):
+    pytest.importorskip("torch", reason="fitting needs torch")
+    written(path, make_pairs(20))
+    with pytest.raises(UsageError, match="20 pairs are too few to fit"):
+        invoke("fit", path, "--out", tmp_path / "a.npz")
+    with pytest.raises(FileError, match=r"cannot read .*none\.jsonl"):
+        invoke("evaluate", tmp_path / "a.npz", tmp_path / "none.jsonl")
+
+
+def invoke(*words):
+    return CliRunner().invoke(command, [*map(str, words)], catch_exceptions=False, standalone_mode=False)
+
+
+def told(*words):
+    return json.loads(invoke(*words).stdout.splitlines()[-1])
 
 
 def test_too_few_pairs():
