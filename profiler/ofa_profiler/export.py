@@ -74,12 +74,14 @@ def export(
             f"{format} is not exported in {precision}: fp32 is, and fp16 as tflite; int8 takes a converter and real "
             "data"
         )
+    if data is not None and len(data.held_out) < batch:
+        raise UsageError(f"{data.name} holds out {len(data.held_out)} images, too few to test a batch of {batch} on")
     with _evaluated(supernet, architecture, data, statistics_images):
         network = supernet.extract(architecture)
         content = _content(network, format, batch, precision)
         runner = _runner(content, format)
         found = _compared(supernet, architecture, runner, data, images, batch)
-    if found.largest_difference > BOUNDS[precision]:
+    if not found.largest_difference <= BOUNDS[precision]:  # it may be NaN
         raise OfaError(
             f"the {format} file differs from the supernet by {found.largest_difference:.2g} of the largest logit, more "
             f"than the {BOUNDS[precision]:g} that rounding explains; it is not written"

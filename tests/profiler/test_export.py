@@ -9,7 +9,9 @@ from click.testing import CliRunner
 torch = pytest.importorskip("torch", reason="supernets need torch")
 
 from ofa_nas.spaces import find_space, parse_architecture  # noqa: E402
-from ofa_nas.supernet import build_supernet, save_supernet  # noqa: E402
+from ofa_nas.supernet import OneNetwork, build_supernet, estimated, load_supernet, save_supernet  # noqa: E402
+from ofa_nas.training.evaluation import statistics_batches  # noqa: E402
+from ofa_nas.training.processes import Processes  # noqa: E402
 from ofa_profiler.commands.export import command  # noqa: E402
 from ofa_tables.errors import FileError, OfaError, UnknownName, UsageError  # noqa: E402
 
@@ -88,12 +90,68 @@ def test_batches_and_other_classes(checkpoint, export):
     assert logits.shape == (4, 3)
 
 
-def test_with_data_its_batch_norm_is_its_own(checkpoint, export):
+@pytest.fixture
+def digits():
     pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
-    told, _ = export(checkpoint(), "onnx", "--data", "digits", "--statistics-images", "200", "--images", "100")
+    from ofa_nas.training.data import open_data
+
+    return open_data("digits")
+
+
+def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits):
+    path = checkpoint()
+    told, file = export(path, "torch", "--data", "digits", "--statistics-images", "200", "--images", "100")
     assert told["accuracy"] == told["supernet_accuracy"]
-    without, _ = export(checkpoint(), "onnx")
+    without, plain = export(path, "torch")
     assert without["accuracy"] is None
+    supernet, architecture = load_supernet(path).eval(), parse_architecture(ARCHITECTURES["tiny"])
+    statistics = statistics_batches(digits.train, 200, 28, 0, Processes(0, 1, torch.device("cpu")))
+    image = statistics[0][:1]
+    with torch.no_grad():
+        running = supernet(image, architecture)
+        with estimated(supernet, lambda x: supernet(x, architecture), statistics):
+            expected = supernet(image, architecture)
+        torch.testing.assert_close(torch.jit.load(file)(image), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(torch.jit.load(plain)(image), running, rtol=1e-3, atol=1e-3)
+    assert (expected - running).abs().max() > 0.05 * running.abs().max()
+
+
+def test_a_file_that_gives_nan_is_not_written(checkpoint, export, tmp_path, monkeypatch):
+    from ofa_profiler import export as module
+
+    monkeypatch.setattr(module, "_runner", lambda content, format: lambda images: np.full((len(images), 10), np.nan))
+    with pytest.raises(OfaError, match="the onnx file differs from the supernet by nan of the largest logit"):
+        export(checkpoint())
+    assert not (tmp_path / "net.onnx").exists()
+
+
+def test_fewer_images_than_a_batch(checkpoint, export, digits):
+    with pytest.raises(
+        UsageError, match=rf"digits holds out {len(digits.held_out)} images, too few to test a batch of 5"
+    ):
+        export(checkpoint(), "onnx", "--data", "digits", "--batch", "500")
+
+
+def test_data_of_other_classes(checkpoint, export, digits):
+    with pytest.raises(
+        UsageError, match="the checkpoint tells 3 classes apart and --data digits has 10: give the data"
+    ):
+        export(checkpoint(classes=3), "onnx", "--data", "digits")
+    path = checkpoint()
+    save_supernet(path, load_supernet(path), classes=[f"letter {number}" for number in range(10)])
+    with pytest.raises(UsageError, match="--data digits has a class '0' where the checkpoint's is 'letter 0'"):
+        export(path, "onnx", "--data", "digits")
+
+
+def test_one_network_that_was_trained_alone(export, tmp_path):
+    torch.manual_seed(0)
+    architecture = parse_architecture(ARCHITECTURES["tiny"])
+    path = tmp_path / "network.pth"
+    save_supernet(path, OneNetwork(find_space("tiny"), architecture))
+    told, _ = export(path)
+    assert told["largest_difference"] < 1e-4
+    with pytest.raises(UsageError, match="holds another network alone: "):
+        export(path, architecture={**ARCHITECTURES["tiny"], "r": 24})
 
 
 def test_a_file_that_computes_something_else_is_not_written(checkpoint, export, tmp_path, monkeypatch):

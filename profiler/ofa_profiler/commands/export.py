@@ -23,7 +23,7 @@ PATH = click.Path(path_type=Path)
         "--out net.tflite",
     ),
 )
-@click.option("--checkpoint", type=PATH, required=True, help="Of a supernet: ofa-train's or a published one.")
+@click.option("--checkpoint", type=PATH, required=True, help="ofa-train's, or a published supernet's.")
 @click.option("--space", "space_name", help="What a published checkpoint is of; ours say so themselves.")
 @click.option("--architecture", required=True, metavar="FILE|JSON", help="One network, e.g. ofa-search's answer.")
 @click.option("--format", required=True, metavar="onnx|tflite|torch", help="torch: TorchScript.")
@@ -55,18 +55,22 @@ def command(
         import torch  # noqa: F401
     except ImportError:
         raise UsageError("ofa-export needs torch: pip install 'ofa-profile[train]'") from None
-    from ofa_nas.supernet import load_supernet
+    from ofa_nas.supernet import OneNetwork, load_network
     from ofa_nas.training.data import open_data
     from ofa_profiler.export import export
 
     if not out.parent.is_dir():
         raise FileError(f"cannot write {out}: there is no folder {out.parent}")
-    supernet = load_supernet(checkpoint, find_space(space_name) if space_name else None).eval()
+    supernet = load_network(checkpoint, find_space(space_name) if space_name else None).eval()
     networks, _ = read_architectures(architecture)
     if len(networks) > 1:
         raise UsageError(f"--architecture holds {len(networks)} networks; ofa-export takes one")
     supernet.space.encode(networks)
+    if isinstance(supernet, OneNetwork) and networks[0] != supernet.architecture:
+        raise UsageError(f"{checkpoint} holds another network alone: {json.dumps(supernet.architecture.to_json())}")
     data = None if source is None else open_data(source)
+    if data is not None:
+        data.require_classes(supernet.classes, supernet.class_names)
     found = export(supernet, networks[0], format, out, data, statistics_images, images, batch, precision)
     if as_json:
         print_json(asdict(found) | {"architecture": found.architecture.to_json()})
