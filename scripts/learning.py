@@ -3,7 +3,7 @@
     python scripts/learning.py OUT [--data fashion-mnist] [--train-images 10000] [--epochs-scale 0.03] [--seeds 3]
                                [--table TABLE --max-latency-ms X] [--jobs 2]
 
-Trains the space tiny by each recipe and seed (runs that are in OUT already are not trained again), and prints the mean
+Trains the space tiny by each recipe and seed (those that OUT has already are not trained again), and prints the mean
 test accuracy of the sub-networks and the paired differences with their standard error over seeds: progressive against
 none, compound against progressive, sub-networks against networks trained alone; with --table the recipe none with the
 table against without it, for ten sub-networks under the limit.
@@ -67,7 +67,7 @@ def main() -> None:
     if options.table:
         for seed in range(options.seeds):
             checkpoint = options.out / f"none-{seed}" / "supernet.pth"
-            results["uniform", seed] = {"test": evaluated(checkpoint, options.data, limited)}
+            results["uniform", seed] = {"test": evaluated(checkpoint, options, limited)}
     report(results, options.seeds, len(networks))
 
 
@@ -92,14 +92,15 @@ def with_table(options: argparse.Namespace, limited: Sequence[Architecture]) -> 
     return [Training("table", seed, arguments) for seed in range(options.seeds)]
 
 
-def evaluated(checkpoint: Path, data: str, networks: Sequence[Architecture]) -> list[dict]:
-    """Test accuracies of other sub-networks than those that the training followed."""
+def evaluated(checkpoint: Path, options: argparse.Namespace, networks: Sequence[Architecture]) -> list[dict]:
+    """Test accuracies of other sub-networks than those that the training followed, by statistics of the same images."""
     from ofa_nas.supernet import load_supernet
     from ofa_nas.training.data import open_data
     from ofa_nas.training.evaluation import accuracy, statistics_batches
     from ofa_nas.training.processes import Processes
 
-    one, found, supernet = Processes(0, 1, torch.device("cpu")), open_data(data), load_supernet(checkpoint)
+    one, supernet = Processes(0, 1, torch.device("cpu")), load_supernet(checkpoint)
+    found = open_data(options.data).with_fewer(options.train_images)
     return [
         {
             "accuracy": accuracy(
@@ -111,17 +112,30 @@ def evaluated(checkpoint: Path, data: str, networks: Sequence[Architecture]) -> 
 
 
 def train(options: argparse.Namespace, training: Training) -> dict:
+    """Its summary. Raises SystemExit where OUT has it with other settings."""
     out = options.out / f"{training.name}-{training.seed}"
+    command = arguments(options, training, out)
+    asked = out.with_suffix(".json")
+    if out.exists() and not (asked.exists() and json.loads(asked.read_text()) == command):
+        sys.exit(f"{out} was trained with other settings than {' '.join(command)}; name another OUT")
+    asked.write_text(json.dumps(command))
     if not (out / "summary.json").exists():
-        command = [sys.executable, "-m", "ofa_nas.training", *training.arguments, "--data", options.data]
-        command += ["--train-images", str(options.train_images), "--epochs-scale", str(options.epochs_scale)]
-        command += ["--batch-size", str(options.batch_size), "--seed", str(training.seed), "--out", str(out)]
-        command += ["--threads", "1", "--evaluations", "4"]
-        command += ["--resume"] if (out / "state.pth").exists() else []
+        resume = ["--resume"] if (out / "state.pth").exists() else []
         with (options.out / f"{training.name}-{training.seed}.log").open("a") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=log)
+            subprocess.run(
+                [sys.executable, "-m", "ofa_nas.training", *command, *resume], check=True, stdout=log, stderr=log
+            )
         print(f"{training.name}, seed {training.seed}: done", file=sys.stderr, flush=True)
     return json.loads((out / "summary.json").read_text())
+
+
+def arguments(options: argparse.Namespace, training: Training, out: Path) -> list[str]:
+    return [
+        *training.arguments,
+        *("--data", options.data, "--train-images", str(options.train_images)),
+        *("--epochs-scale", str(options.epochs_scale), "--batch-size", str(options.batch_size)),
+        *("--seed", str(training.seed), "--out", str(out), "--threads", "1", "--evaluations", "4"),
+    ]
 
 
 def spread(candidates, space, sizes) -> list[Architecture]:
