@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data", default="fashion-mnist")
     parser.add_argument("--train-images", type=int, default=10_000)
     parser.add_argument("--epochs-scale", type=float, default=0.03)
+    parser.add_argument("--rate-scale", type=float, default=1.0)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", type=Path)
@@ -134,6 +135,7 @@ def arguments(options: argparse.Namespace, training: Training, out: Path) -> lis
         *training.arguments,
         *("--data", options.data, "--train-images", str(options.train_images)),
         *("--epochs-scale", str(options.epochs_scale), "--batch-size", str(options.batch_size)),
+        *("--rate-scale", str(options.rate_scale)),
         *("--seed", str(training.seed), "--out", str(out), "--threads", "1", "--evaluations", "4"),
     ]
 

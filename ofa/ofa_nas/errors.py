@@ -2,6 +2,7 @@
 
 OfaError
 ├── LimitUnreachable        no network is within the limits; says the smallest figure that there is
+├── NoneFound               none within them was found; that there is none is not proven
 └── DataError               images to train with: none, of one class, broken …
 """
 
@@ -12,6 +13,10 @@ from ofa_tables.errors import OfaError
 
 
 class DataError(OfaError):
+    pass
+
+
+class NoneFound(OfaError):
     pass
 
 

@@ -8,11 +8,10 @@ import pytest
 
 from ofa_agent.operators import Conv, Linear, Pool
 from ofa_nas.accuracy import MacsStandIn
-from ofa_nas.errors import LimitUnreachable
+from ofa_nas.errors import LimitUnreachable, NoneFound
 from ofa_nas.search import (
     Budget,
     Meter,
-    NoneFound,
     Problem,
     Question,
     find_method,

@@ -98,11 +98,11 @@ def digits():
     return open_data("digits")
 
 
-def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits):
+def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits, tmp_path):
     path = checkpoint()
     told, file = export(path, "torch", "--data", "digits", "--statistics-images", "200", "--images", "100")
     assert told["accuracy"] == told["supernet_accuracy"]
-    without, plain = export(path, "torch")
+    without, plain = export(path, "torch", out=tmp_path / "plain.torch")
     assert without["accuracy"] is None
     supernet, architecture = load_supernet(path).eval(), parse_architecture(ARCHITECTURES["tiny"])
     statistics = statistics_batches(digits.train, 200, 28, 0, Processes(0, 1, torch.device("cpu")))

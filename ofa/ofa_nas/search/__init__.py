@@ -14,7 +14,7 @@ from ofa_nas.search.meters import (
 )
 from ofa_nas.search.once_for_all import once_for_all
 from ofa_nas.search.pose import Question
-from ofa_nas.search.problem import Budget, NoneFound, Problem
+from ofa_nas.search.problem import Budget, Problem
 from ofa_nas.search.random_search import random_search
 from ofa_nas.search.resolutions import LeftOut, usable_resolutions
 from ofa_nas.search.run import Method, Progress, Run
@@ -30,7 +30,6 @@ __all__ = [
     "LeftOut",
     "Meter",
     "Method",
-    "NoneFound",
     "Problem",
     "Progress",
     "Question",

@@ -7,12 +7,12 @@ from functools import cached_property
 import numpy as np
 
 from ofa_nas.accuracy.model import AccuracyModel
-from ofa_nas.errors import LimitUnreachable
+from ofa_nas.errors import LimitUnreachable, NoneFound
 from ofa_nas.search.meters import Meter
 from ofa_nas.search.neighbours import descend
 from ofa_nas.search.resolutions import LeftOut
 from ofa_nas.spaces.space import FloatArray, Population, Space
-from ofa_tables.errors import OfaError, UsageError
+from ofa_tables.errors import UsageError
 
 # The ledger keeps about 250 bytes for each network.
 MOST_EVALUATIONS = 10_000_000
@@ -22,10 +22,6 @@ MOST_EVALUATIONS = 10_000_000
 WEIGHINGS = 200
 DESCENTS = 8
 ROUNDING = 1e-9
-
-
-class NoneFound(OfaError):
-    """No network within the limits was found; that there is none is not proven."""
 
 
 @dataclass(frozen=True)

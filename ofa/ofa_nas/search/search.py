@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ofa_nas.errors import LimitUnreachable
+from ofa_nas.errors import LimitUnreachable, NoneFound
 from ofa_nas.search.front import front, levels
 from ofa_nas.search.ledger import Known, Ledger
-from ofa_nas.search.problem import Budget, NoneFound, Problem
+from ofa_nas.search.problem import Budget, Problem
 from ofa_nas.search.run import Method, Progress, Run, silent
 
 

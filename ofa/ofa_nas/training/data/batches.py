@@ -70,8 +70,8 @@ def _from_workers(images: Images, batches: Sequence[Sequence[Draw]], workers: in
             if isinstance(found, OfaError):
                 raise found
             yield found
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:  # of its pipe, where that is noticed first
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OfaError(
             "a process that loads images was ended from outside, for want of memory perhaps: go on with fewer --workers"
