@@ -1,6 +1,6 @@
 """Phones, without a phone: the real adb server and the tests' device daemons, measured as a user would.
 
-    python scripts/phones.py ways OUT [--python PYTHON] [--networks 20]
+    python scripts/phones.py ways OUT [--python PYTHON] [--networks 20] [--effort standard]
     python scripts/phones.py shared OUT
 
 ``ways``: ofa-profile --target pixel-1 and ofa-compare, by the tests' benchmark_model beside the phone, and by an agent
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--networks", default="20")
+    parser.add_argument("--effort", default="standard")
     options = parser.parse_args()
     options.out.mkdir(parents=True)
     lab = Lab(options.out)
@@ -96,7 +97,8 @@ def both_ways(lab: Lab, options: argparse.Namespace) -> None:
     on_it = ("--runtime", "tflite", "--set", f"python={options.python}")
     for name, way in (("beside", beside), ("on-it", on_it)):
         table = f"{name}.lut"
-        lab.command("ofa-profile", "--target", "pixel-1", "--resolutions", "160", *way, "--out", table)
+        how = ("--resolutions", "160", "--effort", options.effort, *way)
+        lab.command("ofa-profile", "--target", "pixel-1", *how, "--out", table)
         networks = ("--networks", options.networks, "--calibrate", options.networks)
         lab.command("ofa-compare", "--table", table, *networks, "--out", f"{name}-compared")
 

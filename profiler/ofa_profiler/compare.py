@@ -31,11 +31,12 @@ CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The networks of one comparison, by role; none of them has two."""
+    """The networks of one comparison, by role; none of them has two. ``retired`` of those tested have taught."""
 
     tested: list[Architecture]
     teachers: list[Architecture]
     references: Sequence[Reference] = ()
+    retired: int = 0
 
 
 def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
@@ -48,13 +49,14 @@ def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture]
     chosen = {}
     if not isinstance(tested, int):
         chosen = {space.network(architecture).key: architecture for architecture in tested}
-        if not teachers:  # nothing is to be drawn, and no resolution need be whole
-            return Drawn(list(chosen.values()), [])
+    retired = sum(roles.get(key) == CALIBRATION for key in chosen)
+    if not isinstance(tested, int) and not teachers:  # nothing is to be drawn, and no resolution need be whole
+        return Drawn(list(chosen.values()), [], retired=retired)
     candidates = _Candidates(model, space, np.random.default_rng(seed))
     if isinstance(tested, int):
         chosen = candidates.take(tested, barred={key for key, role in roles.items() if role != TEST})
     barred = set(chosen) | {key for key, role in roles.items() if role != CALIBRATION}
-    return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()))
+    return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()), retired=retired)
 
 
 class _Candidates:

@@ -466,6 +466,12 @@ def test_a_binary_for_another_abi_is_not_even_pushed(command, phone, tmp_path):
     assert there.shell(f"ls {FOLDER}/benchmark_model-*").returncode != 0
 
 
+def test_nothing_is_installed_on_a_phone(command):
+    ran = command("ofa-targets", "provision", "pixel-1")
+    assert ran.returncode == 2
+    assert "nothing is installed on phones from here: bring TFLite's benchmark_model with --set" in ran.stderr
+
+
 def test_no_phone_at_all(command, adb_server):
     ran = command("ofa-profile", "--target", "pixel-2", "--resolutions", "128")
     assert ran.returncode == 1

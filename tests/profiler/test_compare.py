@@ -184,6 +184,13 @@ def test_every_round_visits_every_block_once_each_in_another_order(model):
     assert rounds[0] != rounds[1] != rounds[2]
 
 
+def test_teachers_that_are_to_be_tested_are_counted(model):
+    taught, new = draw(model, SPACE, 0, 2, seed=0).teachers
+    model.table.store.add_network(SPACE.network(taught).key, SPACE.name, taught.to_json(), CALIBRATION)
+    assert draw(model, SPACE, [taught, new], 0, seed=0).retired == 1
+    assert draw(model, SPACE, [new], 0, seed=0).retired == draw(model, SPACE, 2, 1, seed=0).retired == 0
+
+
 def test_a_calibration_whose_only_teacher_was_tested_is_forgotten(model):
     (architecture,) = draw(model, SPACE, 0, 1, seed=0).teachers
     network = SPACE.network(architecture)

@@ -32,7 +32,7 @@ def fit(pairs: Pairs, space: Space, members: int, seed: int, progress: Progress)
     if len(learned.pairs) < FEWEST or not stopping.pairs:
         raise UsageError(
             f"{len(pairs.pairs)} pairs are too few to fit: {FEWEST} are needed beside a tenth that is held out and a "
-            "tenth that tells when to stop; collect more with ofa-accuracy collect"
+            f"tenth that tells when to stop; the same ofa-accuracy collect with --networks {2 * FEWEST} adds to them"
         )
     encoder = Encoder(space, space.resolutions_px)
     mean, scale = float(learned.accuracies.mean()), float(learned.accuracies.std()) or 1.0

@@ -81,6 +81,11 @@ def compare(
         if not isinstance(tested, int):
             model.require({network.resolution_px for network in tested})
         drawn = replace(draw(model, space, tested, calibrate, seed), references=references)
+        if drawn.retired:
+            say(
+                f"{drawn.retired} of these networks taught the calibration till now; measured for a test they teach no "
+                "more, and the calibration is of the others: --calibrate K measures K new ones to teach"
+            )
         device = find_again(table, target, pairs)
         with connect(device) as connection:
             connection.say = say

@@ -92,6 +92,12 @@ class AdbConnection(Connection):
     def clean(self) -> str:
         return "; ".join(member.clean() for member in self.members)
 
+    def provision(self, runtime: str | None) -> str:
+        raise UsageError(
+            f"{self.target.name} is a phone, and nothing is installed on phones from here: bring TFLite's "
+            "benchmark_model with --set benchmark_model=PATH (docs/phones.md says where it is), or a Python by Termux"
+        )
+
     def close(self) -> None:
         for member in self._members:
             member.close()
