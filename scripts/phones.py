@@ -1,7 +1,7 @@
 """Phones, without a phone: the real adb server and the tests' device daemons, measured as a user would.
 
     python scripts/phones.py ways OUT [--python PYTHON] [--networks 20] [--effort standard]
-    python scripts/phones.py shared OUT
+    python scripts/phones.py shared OUT [--effort standard]
 
 ``ways``: ofa-profile --target pixel-1 and ofa-compare, by the tests' benchmark_model beside the phone, and by an agent
 on it, whose PYTHON has grpcio, protobuf, numpy and ai-edge-litert. ``shared``: the same profile by one phone, by two,
@@ -21,6 +21,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1] / "tests" / "phones"
 COMMANDS = Path(sys.executable).parent
 FOLDER = "/data/local/tmp/ofa-profile"
+ROOM = "2g"  # for both ways' models
 SPACE, PX = "compofa-fixed-w1.0", "128"
 SLEEP = "sleep=5"  # ns for each byte of a model
 PULLED_AT = 0.4  # of the time that two phones take
@@ -37,7 +38,7 @@ def main() -> None:
     options.out.mkdir(parents=True)
     lab = Lab(options.out)
     try:
-        both_ways(lab, options) if options.what == "ways" else shared(lab)
+        both_ways(lab, options) if options.what == "ways" else shared(lab, options.effort)
     finally:
         lab.end()
 
@@ -59,7 +60,7 @@ class Lab:
         self.phones: list = []
 
     def plug_in(self, serial: str) -> "object":
-        phone = self._parts.Phone(self._server, self.out / serial, serial)
+        phone = self._parts.Phone(self._server, self.out / serial, serial, size=ROOM)
         self.phones.append(phone)
         return phone
 
@@ -103,20 +104,20 @@ def both_ways(lab: Lab, options: argparse.Namespace) -> None:
         lab.command("ofa-compare", "--table", table, *networks, "--out", f"{name}-compared")
 
 
-def shared(lab: Lab) -> None:
+def shared(lab: Lab, effort: str) -> None:
     lab.plug_in_slow("FA6A")
-    alone_s = profiled(lab, "one.lut")
+    alone_s = profiled(lab, effort, "one.lut")
     second = lab.plug_in_slow("FA6B")
-    both_s = profiled(lab, "two.lut")
+    both_s = profiled(lab, effort, "two.lut")
     threading.Timer(PULLED_AT * both_s, second.unplug).start()
-    profiled(lab, "unplugged.lut")
+    profiled(lab, effort, "unplugged.lut")
     print(f"one phone {alone_s:.1f} s, two {both_s:.1f} s: {both_s / alone_s:.2f} × the time")
 
 
-def profiled(lab: Lab, table: str) -> float:
+def profiled(lab: Lab, effort: str, table: str) -> float:
     """Seconds that it took; the table is complete."""
     started = time.monotonic()
-    how = ("--runtime", "benchmark_model", "--set", f"benchmark_model={lab.tool}")
+    how = ("--runtime", "benchmark_model", "--set", f"benchmark_model={lab.tool}", "--effort", effort)
     summary = lab.command(
         *("ofa-profile", "--target", "pixel-1", "--space", SPACE, "--resolutions", PX, *how, "--out", table)
     )
