@@ -28,7 +28,9 @@ def learning():
 
 @pytest.fixture
 def options(tmp_path):
-    return argparse.Namespace(out=tmp_path, data="digits", train_images=100, epochs_scale=0.03, batch_size=64)
+    return argparse.Namespace(
+        out=tmp_path, data="digits", train_images=100, epochs_scale=0.03, batch_size=64, rate_scale=1.0
+    )
 
 
 def test_a_run_with_other_settings_is_no_result(learning, options, tmp_path, monkeypatch):
