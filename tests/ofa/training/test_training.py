@@ -112,23 +112,21 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(train, tmp_path,
     np.testing.assert_array_equal(losses(out), losses(tmp_path / "whole"))
 
 
-def test_two_processes_have_the_losses_of_one(train, tmp_path):
-    arguments = [*SHORT, "--recipe", "largest", "--batch-norm", "shared", "--dropout", "0.1"]
+@pytest.mark.parametrize(
+    ("recipe", "stages", "rate_scale"),
+    [
+        ("largest", 1, 1.0),
+        # Sub-networks that leave out what others use, a teacher, sorted channels. At higher rates so few steps make as
+        # much of rounding alone: of one thread or two, in one process.
+        ("progressive", 6, 0.1),
+    ],
+)
+def test_two_processes_have_the_losses_of_one(train, tmp_path, recipe, stages, rate_scale):
+    arguments = [*SHORT, "--recipe", recipe, "--rate-scale", rate_scale, "--batch-norm", "shared", "--dropout", "0.1"]
     train(*arguments, out="one")
     train(*arguments, out="two", processes=2)
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == 1
-    np.testing.assert_allclose(two, one, rtol=1e-4)
-
-
-def test_two_processes_have_the_losses_of_one_with_sub_networks_a_teacher_and_sorted_channels(train, tmp_path):
-    """Of each stage; the sub-networks leave out what others use. At higher rates so few steps make as much of rounding
-    alone: of one thread or two, in one process."""
-    arguments = [*SHORT, "--recipe", "progressive", "--batch-norm", "shared", "--dropout", "0.1", "--rate-scale", "0.1"]
-    train(*arguments, out="one")
-    train(*arguments, out="two", processes=2)
-    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
-    assert len(one) == 6
+    assert len(one) == stages
     np.testing.assert_allclose(two, one, rtol=1e-4)
 
 

@@ -50,6 +50,8 @@ class FolderImages(Images):
                 path = self._folder / self.names[index]
                 try:
                     images[row] = _normalised(_decoded(path, draw))
+                except MemoryError:  # says nothing of the image
+                    raise
                 except Exception:  # whatever a damaged or a huge file makes Pillow raise
                     broken.append(str(path))
                     continue
