@@ -27,6 +27,10 @@ class Found:
     interrupted: bool = False
     proven: bool = False
 
+    @property
+    def is_front(self) -> bool:
+        return not self.limits
+
 
 def search(
     problem: Problem,

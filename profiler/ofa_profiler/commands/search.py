@@ -2,27 +2,26 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 from rich.markup import escape
 
 from ofa_nas.accuracy import MACS, open_accuracy
 from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
 from ofa_nas.references import measured_references
-from ofa_nas.search import Budget, Found, Known, Problem, Question, find_method, search, search_front
+from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
-from ofa_nas.spaces import ABSENT, Population, Space, find_space
-from ofa_profiler.commands.display import TABLE, bar, columns, print_wide, read_model
+from ofa_nas.spaces import find_space
+from ofa_profiler.commands.display import TABLE, bar, read_model
+from ofa_profiler.commands.found import print_answer, print_measured, summarise
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
 from ofa_tables.files import replacing, require_writable
-from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 KEPT = "there is no answer yet; networks that --verify has measured are kept in the table"
@@ -146,12 +145,12 @@ def command(
         for line in in_words(problem.left_out):
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
-    summary = summarise(problem, found, carry_out) | measured
+    summary = summarise(problem, found, method, seed) | measured
     # First the answer, so that it is there though the disk may be full.
     if as_json:
         print_json(summary)
     else:
-        print_answer(problem, found, carry_out)
+        print_answer(problem, found, method)
         if measured:
             print_measured(question.latency_ms[0], measured)
     if out is not None:
@@ -205,94 +204,6 @@ def _verify(
     return verified.problem, verified.found, measured
 
 
-# The answer.
-
-
-def summarise(problem: Problem, found: Found, carry_out: Search) -> dict[str, Any]:
-    """What ``--json`` prints."""
-    how: dict[str, Any] = {
-        "evaluated": found.evaluated,
-        "seconds": round(found.seconds, 3),
-        "method": carry_out.method,
-        "seed": carry_out.seed,
-    }
-    if problem.left_out:
-        how["left_out"] = [asdict(each) for each in problem.left_out]
-    networks = [_network(problem, network) for network in found.best]
-    if carry_out.pareto:
-        return {"front": networks, **how}
-    if len(networks) > 1:
-        results = zip(found.limits, networks, strict=True)
-        return {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
-    return {**networks[0], **how}
-
-
-def _network(problem: Problem, network: Known) -> dict[str, Any]:
-    (architecture,) = problem.space.decode(network.population)
-    (accuracy,) = network.accuracy
-    described: dict[str, Any] = {
-        "architecture": architecture.to_json(),
-        "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
-        "predicted_accuracy": float(accuracy) if problem.accuracy.is_accuracy else None,
-    }
-    if len(problem.meters) > 1 or problem.meters[0].name != "latency":
-        described["limited"] = [
-            {"on": meter.name, "unit": meter.unit, "figure": float(price), "limit": limit}
-            for meter, price, limit in zip(problem.meters, network.prices[:, 0], problem.limits, strict=True)
-        ]
-    return described
-
-
-def print_answer(problem: Problem, found: Found, carry_out: Search) -> None:
-    if len(found.best) == 1 and not carry_out.pareto:
-        print_found(problem, found, carry_out)
-    else:
-        print_several(problem, found, carry_out)
-
-
-def _effort(found: Found, carry_out: Search) -> str:
-    """What the answer rests on."""
-    tried = f"{found.evaluated:,} networks that {escape(carry_out.method)} tried in {found.seconds:.1f} s"
-    if found.proven:
-        return f"the best there is, proven: the limits allow no other than the {tried}"
-    return f"the best of {tried}"
-
-
-def print_several(problem: Problem, found: Found, carry_out: Search) -> None:
-    """A line for each network."""
-    answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, carry_out)}\n")
-    space, scores = problem.space, problem.accuracy.is_accuracy
-    figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
-    limits = [f"{limit:g}" for limit in found.limits] or [""] * len(found.best)
-    listing = columns(
-        "limit" if found.limits else "",
-        "px",
-        "blocks",
-        *figures,
-        *(["accuracy"] if scores else []),
-        "MACs, M",
-        "parameters, M",
-    )
-    for limit, network in zip(limits, found.best, strict=True):
-        population = network.population
-        listing.add_row(
-            limit,
-            str(space.resolutions_px[population.genes[-1, 0]]),
-            str(sum(map(len, blocks_by_stage(space, population).values()))),
-            *(f"{price:.4g}" for price in network.prices[:, 0]),
-            *([f"{network.accuracy[0]:.2%}"] if scores else []),
-            f"{space.macs(population)[0] / 1e6:.1f}",
-            f"{space.parameters(population)[0] / 1e6:.2f}",
-        )
-    print_wide(listing)
-    answer.print()
-
-
-def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
-    one, two = measured["passes_ms"]
-    answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
-
-
 def _page(table: Path, out: Path | None) -> Path:
     """Where the front is drawn. Raises UsageError where what was found is to be written to the same file."""
     if out is None:
@@ -308,64 +219,6 @@ def _plot(problem: Problem, found: Found, path: Path, page: Path) -> None:
     with LatencyTable.read(path) as table:
         references = measured_references(table)
     write_front(problem, found, path, references, page)
-
-
-def print_found(problem: Problem, found: Found, carry_out: Search) -> None:
-    space, network = problem.space, found.best[0].population
-    px = space.resolutions_px[network.genes[-1, 0]]
-    answer.print(f"[bold]{space.name} at {px} px[/]: {_effort(found, carry_out)}\n")
-    listing = columns("stage", "blocks", "kernel sizes", "expand ratios")
-    for column in listing.columns[2:]:
-        column.justify = "left"
-    for stage, blocks in blocks_by_stage(space, network).items():
-        kernels, expands = (" ".join(map(str, choices)) for choices in zip(*blocks, strict=True))
-        listing.add_row(stage, str(len(blocks)), kernels, expands)
-    print_wide(listing)
-    answer.print()
-    for label, text in described(problem, found.best[0]):
-        answer.print(f"{label:<11} {text}", markup=False)
-
-
-def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
-    """What a network takes and gives, as label and text."""
-    space, network = problem.space, best.population
-    for meter, price, limit in zip(problem.meters, best.prices[:, 0], problem.limits, strict=True):
-        basis = f", {_basis(meter.model)}" if meter.model else ""
-        yield meter.name, f"{price:.4g} of {limit:g} {meter.unit}{basis}"
-    interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
-    if interpolated:
-        yield "", f"{interpolated} of its blocks are interpolated between sizes that were measured"
-    if problem.accuracy.is_accuracy:
-        yield "accuracy", f"{best.accuracy[0]:.2%}, predicted by {problem.accuracy.name}"
-    else:
-        yield "accuracy", "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
-    limited = {meter.name for meter in problem.meters}
-    for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
-        if name not in limited:
-            yield name, f"{count[0] / 1e6:.4g} M"
-
-
-def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
-    """Kernel size and expand ratio of each block of one network, in the stages that leave a choice."""
-    genes = network.genes[:, 0]
-    found: dict[str, list[tuple[int, int]]] = {}
-    for position in space.positions:
-        if not position.genes:
-            continue
-        code = np.ravel_multi_index([genes[row] for row in position.genes], position.radices)
-        if position.kernels[code] != ABSENT:
-            block = space.kernel_sizes[position.kernels[code]], space.expand_ratios[position.expands[code]]
-            found.setdefault(space.stages[position.stage], []).append(block)
-    return found
-
-
-def _basis(latency: LatencyModel) -> str:
-    if latency.calibration is None:
-        return (
-            "the raw sum of its blocks, which may be far off: teach the table with "
-            f"ofa-compare --table {latency.table.path} --calibrate 10, then search again"
-        )
-    return f"calibrated with {latency.calibration.networks} networks"
 
 
 main = run(command, KEPT)

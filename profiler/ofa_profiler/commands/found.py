@@ -1,0 +1,157 @@
+"""What ``ofa-search`` found, for people and for programs."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+
+from ofa_nas.cli import answer
+from ofa_nas.search import Found, Known, Problem
+from ofa_nas.spaces import ABSENT, Population, Space
+from ofa_profiler.commands.display import columns, print_wide
+from ofa_tables.model import LatencyModel
+
+
+def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    how: dict[str, Any] = {
+        "evaluated": found.evaluated,
+        "seconds": round(found.seconds, 3),
+        "method": method,
+        "seed": seed,
+    }
+    if problem.left_out:
+        how["left_out"] = [asdict(each) for each in problem.left_out]
+    networks = [_network(problem, network) for network in found.best]
+    if found.is_front:
+        return {"front": networks, **how}
+    if len(networks) > 1:
+        results = zip(found.limits, networks, strict=True)
+        return {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
+    return {**networks[0], **how}
+
+
+def _network(problem: Problem, network: Known) -> dict[str, Any]:
+    (architecture,) = problem.space.decode(network.population)
+    (accuracy,) = network.accuracy
+    described: dict[str, Any] = {
+        "architecture": architecture.to_json(),
+        "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
+        "predicted_accuracy": float(accuracy) if problem.accuracy.is_accuracy else None,
+    }
+    if len(problem.meters) > 1 or problem.meters[0].name != "latency":
+        described["limited"] = [
+            {"on": meter.name, "unit": meter.unit, "figure": float(price), "limit": limit}
+            for meter, price, limit in zip(problem.meters, network.prices[:, 0], problem.limits, strict=True)
+        ]
+    return described
+
+
+def print_answer(problem: Problem, found: Found, method: str) -> None:
+    if len(found.best) == 1 and not found.is_front:
+        print_found(problem, found, method)
+    else:
+        print_several(problem, found, method)
+
+
+def print_found(problem: Problem, found: Found, method: str) -> None:
+    space, network = problem.space, found.best[0].population
+    px = space.resolutions_px[network.genes[-1, 0]]
+    answer.print(f"[bold]{space.name} at {px} px[/]: {_effort(found, method)}\n")
+    listing = columns("stage", "blocks", "kernel sizes", "expand ratios")
+    for column in listing.columns[2:]:
+        column.justify = "left"
+    for stage, blocks in blocks_by_stage(space, network).items():
+        kernels, expands = (" ".join(map(str, choices)) for choices in zip(*blocks, strict=True))
+        listing.add_row(stage, str(len(blocks)), kernels, expands)
+    print_wide(listing)
+    answer.print()
+    for label, text in described(problem, found.best[0]):
+        answer.print(f"{label:<11} {text}", markup=False)
+
+
+def print_several(problem: Problem, found: Found, method: str) -> None:
+    """A line for each network."""
+    answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, method)}\n")
+    space, scores = problem.space, problem.accuracy.is_accuracy
+    figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
+    limits = [f"{limit:g}" for limit in found.limits] or [""] * len(found.best)
+    listing = columns(
+        "limit" if found.limits else "",
+        "px",
+        "blocks",
+        *figures,
+        *(["accuracy"] if scores else []),
+        "MACs, M",
+        "parameters, M",
+    )
+    for limit, network in zip(limits, found.best, strict=True):
+        population = network.population
+        listing.add_row(
+            limit,
+            str(space.resolutions_px[population.genes[-1, 0]]),
+            str(sum(map(len, blocks_by_stage(space, population).values()))),
+            *(f"{price:.4g}" for price in network.prices[:, 0]),
+            *([f"{network.accuracy[0]:.2%}"] if scores else []),
+            f"{space.macs(population)[0] / 1e6:.1f}",
+            f"{space.parameters(population)[0] / 1e6:.2f}",
+        )
+    print_wide(listing)
+    answer.print()
+
+
+def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
+    one, two = measured["passes_ms"]
+    answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
+
+
+def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
+    """What a network takes and gives, as label and text."""
+    space, network = problem.space, best.population
+    for meter, price, limit in zip(problem.meters, best.prices[:, 0], problem.limits, strict=True):
+        basis = f", {_basis(meter.model)}" if meter.model else ""
+        yield meter.name, f"{price:.4g} of {limit:g} {meter.unit}{basis}"
+    interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
+    if interpolated:
+        yield "", f"{interpolated} of its blocks are interpolated between sizes that were measured"
+    if problem.accuracy.is_accuracy:
+        yield "accuracy", f"{best.accuracy[0]:.2%}, predicted by {problem.accuracy.name}"
+    else:
+        yield "accuracy", "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
+    limited = {meter.name for meter in problem.meters}
+    for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
+        if name not in limited:
+            yield name, f"{count[0] / 1e6:.4g} M"
+
+
+def _effort(found: Found, method: str) -> str:
+    """What the answer rests on."""
+    tried = f"{found.evaluated:,} networks that {escape(method)} tried in {found.seconds:.1f} s"
+    if found.proven:
+        return f"the best there is, proven: the limits allow no other than the {tried}"
+    return f"the best of {tried}"
+
+
+def _basis(latency: LatencyModel) -> str:
+    if latency.calibration is None:
+        return (
+            "the raw sum of its blocks, which may be far off: teach the table with "
+            f"ofa-compare --table {latency.table.path} --calibrate 10, then search again"
+        )
+    return f"calibrated with {latency.calibration.networks} networks"
+
+
+def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
+    """Kernel size and expand ratio of each block of one network, in the stages that leave a choice."""
+    genes = network.genes[:, 0]
+    found: dict[str, list[tuple[int, int]]] = {}
+    for position in space.positions:
+        if not position.genes:
+            continue
+        code = np.ravel_multi_index([genes[row] for row in position.genes], position.radices)
+        if position.kernels[code] != ABSENT:
+            block = space.kernel_sizes[position.kernels[code]], space.expand_ratios[position.expands[code]]
+            found.setdefault(space.stages[position.stage], []).append(block)
+    return found
