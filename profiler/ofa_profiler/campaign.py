@@ -139,7 +139,8 @@ def reference_task(runtime: str, precision: str = "fp32") -> Task:
 class Campaign:
     """``rounds`` are the Tasks of each; their order within a round is shuffled.
 
-    ``announce`` is told about how many seconds it will take, after a first Visit of the reference Job.
+    ``announce`` is told about how many seconds it will take, after a first Visit of the reference Job. What the agent
+    still holds of an earlier command, that was cut short, counts where ``adopts``.
     """
 
     def __init__(
@@ -150,8 +151,10 @@ class Campaign:
         progress: Progress,
         purpose: str,
         announce: Callable[[float], None] | None = None,
+        adopts: bool = True,
     ) -> None:
         self._announce = announce
+        self._adopts = adopts
         self._table = table
         self._rounds = rounds
         self._reference = reference_task(table.identity.runtime, table.identity.settings.precision)
@@ -374,8 +377,10 @@ class Campaign:
         ]
         if not fitting:
             return None
-        visit = next((visit for visit in fitting if visit.visit_id == message.visit_id), fitting[0])
-        waiting.remove(visit)
+        own = next((visit for visit in fitting if visit.visit_id == message.visit_id), None)
+        visit = own or (fitting[0] if self._adopts else None)
+        if visit is not None:
+            waiting.remove(visit)
         return visit
 
     def _retry(self, visit: Visit, measurement: Measurement, waiting: list[Visit]) -> None:

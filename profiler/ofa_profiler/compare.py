@@ -9,7 +9,7 @@ import numpy as np
 
 from ofa_nas.references import FAMILY, Reference, measured_references
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
-from ofa_profiler.campaign import Campaign, Outcome, Progress, lower_tasks
+from ofa_profiler.campaign import Campaign, Outcome, Progress, Task, lower_tasks
 from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_profiler.efforts import NETWORK_BUDGET
@@ -17,7 +17,7 @@ from ofa_tables.calibration import Calibration
 from ofa_tables.errors import UsageError
 from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.model import LatencyModel, write_calibration
-from ofa_tables.passes import network_passes_ms
+from ofa_tables.passes import PASSES, network_passes_ms
 from ofa_tables.table import CALIBRATION, REFERENCE, TEST, LatencyTable
 
 # Where the passes lie further apart than is wanted, there are more rounds: many short Visits beat few long ones on a
@@ -97,7 +97,8 @@ class Comparer:
         self._space = space
         self._model = LatencyModel(table, space)
 
-    def measure(self, drawn: Drawn, connection: Connection, progress: Progress) -> Outcome:
+    def measure(self, drawn: Drawn, connection: Connection, progress: Progress, first_round: int = 0) -> Outcome:
+        """Goes on with what the table has of the rounds from the first one on."""
         identity = self._table.identity
         networks = []
         for role, architectures in ((TEST, drawn.tested), (CALIBRATION, drawn.teachers)):
@@ -112,9 +113,10 @@ class Comparer:
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
             purpose = f"ofa-compare {self._space.name}"
-            campaign = Campaign(self._table, [tasks] * rounds, NETWORK_BUDGET, progress, purpose)
+            planned: list[list[Task]] = [[]] * first_round + [tasks] * rounds
+            campaign = Campaign(self._table, planned, NETWORK_BUDGET, progress, purpose, adopts=not first_round)
             outcome = campaign.run(connection)
-            apart = self._noise([network.key for network in networks])
+            apart = self._noise([network.key for network in networks], first_round)
             if apart is None or apart <= WANTED_NOISE:
                 break
             if outcome.visits and rounds < MOST_ROUNDS:
@@ -123,6 +125,21 @@ class Comparer:
                     f"{MORE_ROUNDS} more visits each, {rounds} of at most {MOST_ROUNDS} are done"
                 )
         return outcome
+
+    def measure_anew(
+        self, architecture: Architecture, connection: Connection, progress: Progress
+    ) -> tuple[ComparedNetwork | None, Outcome]:
+        """One network that may teach, whatever the table has of it; None where it was not measured in both passes."""
+        key = self._space.network(architecture).key
+        first_round = self._unused_round(key)
+        outcome = self.measure(Drawn(tested=[], teachers=[architecture]), connection, progress, first_round)
+        passes = network_passes_ms(self._table, key, first_round)
+        return None if passes is None else self._compared(key, architecture, passes), outcome
+
+    def _unused_round(self, key: str) -> int:
+        """The first of a first pass that no Visit of the network was in, and that no other command goes on from."""
+        used = max(self._table.rounds_of().get(key, ()), default=0)
+        return max(MOST_ROUNDS, used + PASSES - used % PASSES)
 
     def teach(self) -> Calibration | None:
         """The Calibration from every network of the table that may teach; kept in the table."""
@@ -164,9 +181,9 @@ class Comparer:
         summed = calibrated.summed(self._space.encode([parse_architecture(n.architecture) for n in networks]))
         return tuple(replace(n, shifted_ms=float(ms)) for n, ms in zip(networks, summed, strict=True))
 
-    def _noise(self, keys: Sequence[str]) -> float | None:
+    def _noise(self, keys: Sequence[str], first_round: int) -> float | None:
         """How far the passes of these networks lie apart in the mean, relative to the latency."""
-        passes = [both for key in keys if (both := network_passes_ms(self._table, key)) is not None]
+        passes = [both for key in keys if (both := network_passes_ms(self._table, key, first_round)) is not None]
         return noise(np.array(passes).T).mape if passes else None
 
     def measured(self, role: str) -> Iterator[ComparedNetwork]:

@@ -10,12 +10,12 @@ from ofa_nas.search import Found, Problem, Question
 from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import Population, Space, parse_architecture
 from ofa_profiler.campaign import Progress
-from ofa_profiler.compare import Comparer, Drawn
+from ofa_profiler.compare import Comparer
 from ofa_profiler.comparison import ComparedNetwork
 from ofa_profiler.connections import Connection
 from ofa_tables.errors import OfaError
 from ofa_tables.model import LatencyModel
-from ofa_tables.table import CALIBRATION, TEST, LatencyTable
+from ofa_tables.table import LatencyTable
 
 ATTEMPTS = 12
 # After a second miss the search aims so much lower, and so much more after each further one: what it finds is among the
@@ -96,10 +96,8 @@ def _measured(
     comparer: Comparer, space: Space, network: Population, connection: Connection, progress: Progress
 ) -> ComparedNetwork:
     (architecture,) = space.decode(network)
-    outcome = comparer.measure(Drawn(tested=[], teachers=[architecture]), connection, progress)
-    key = space.network(architecture).key
-    networks = (found for role in (CALIBRATION, TEST) for found in comparer.measured(role))
-    measured = next((found for found in networks if found.key == key), None)
+    measured, outcome = comparer.measure_anew(architecture, connection, progress)
     if measured is None:
-        raise NotFastEnough(f"what was found could not be measured: {outcome.failures.get(key, 'it failed before')}")
+        reasons = "; ".join(outcome.failures.values()) or "too few of its visits succeeded"
+        raise NotFastEnough(f"what was found could not be measured: {reasons}")
     return measured

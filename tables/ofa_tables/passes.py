@@ -14,10 +14,10 @@ PASSES = 2
 FEWEST_VISITS = 3  # of a pass: disturbed ones do not count
 
 
-def network_passes_ms(table: LatencyTable, key: str) -> tuple[float, float] | None:
-    """Of one network, at the table's pace; None where it was not measured in both. Disturbed Visits count where there
-    are too few others."""
-    visits = table.visits.get((key, None), [])
+def network_passes_ms(table: LatencyTable, key: str, first_round: int = 0) -> tuple[float, float] | None:
+    """Of one network, from a round on, at the table's pace; None where it was not measured in both. Disturbed Visits
+    count where there are too few others."""
+    visits = [visit for visit in table.visits.get((key, None), []) if visit.round >= first_round]
     return passes_ms(table.steady(visits)) or passes_ms(visits)
 
 

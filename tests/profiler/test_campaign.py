@@ -51,6 +51,17 @@ def campaign(tmp_path, tasks, progress):
         yield Campaign(table, [tasks], NETWORK_BUDGET, progress, "a test")
 
 
+@pytest.mark.parametrize("adopts", [True, False])
+def test_what_an_earlier_command_left_at_the_agent_counts_unless_all_is_to_be_anew(campaign, tasks, progress, adopts):
+    campaign = Campaign(campaign._table, [tasks], NETWORK_BUDGET, progress, "a test", adopts=adopts)
+    waiting = campaign._plan()
+    own, other = waiting[:2]
+    assert campaign._adopt(wire.Measurement(visit_id=own.visit_id, key=own.task.block.key), waiting) is own
+    earlier = wire.Measurement(visit_id="of an earlier command", key=other.task.block.key)
+    assert campaign._adopt(earlier, waiting) is (other if adopts else None)
+    assert len(waiting) == (1 if adopts else 2)
+
+
 def watched(visits, paces):
     drift = Drift()
     for number, (visit, pace) in enumerate(zip(visits, paces, strict=True)):

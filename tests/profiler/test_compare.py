@@ -1,5 +1,6 @@
 """How networks are drawn for a comparison, and what the rounds of two passes give."""
 
+import contextlib
 import sys
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import pytest
 from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.search import Question, find_method, search
 from ofa_nas.spaces import find_space
+from ofa_profiler import compare as comparing
 from ofa_profiler.campaign import OTHERS_BYTES, Campaign, lower_tasks
 from ofa_profiler.commands import compare
 from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
@@ -136,6 +138,29 @@ def test_what_is_left_out_is_said_before_the_search(model, question):
     with pytest.raises(UsageError, match="begins"):
         verified(model, question, find, said)
     assert ["192 px is left out" in line for line in said] == [True]
+
+
+def test_what_is_verified_is_measured_anew(model, question, monkeypatch):
+    now = {"ns": 9_000_000}
+
+    class OnThisDevice(Campaign):
+        def run(self, connection):
+            visits = [(visit, visit.task.block.key) for visit in self._plan()]
+            self._table.add(
+                [Measurement(v.visit_id, key, round=v.round, **statistics([now["ns"]])) for v, key in visits]
+            )
+            return self._outcome
+
+    def find(problem):
+        return search(problem, find_method("exhaustive"))
+
+    monkeypatch.setattr(comparing, "Campaign", OnThisDevice)
+    best = find(question.pose([model])).best[0].population
+    key = SPACE.network(SPACE.decode(best)[0]).key
+    model.table.add([Measurement(f"v{r}", key, round=r, **statistics([5_000_000])) for r in range(ROUNDS - 1)])
+    for now["ns"] in (9_000_000, 7_000_000):  # the second time after a whole Visit of the first
+        passes = verify(model.table, question, find, None, contextlib.nullcontext, print).measured.passes_ms
+        assert passes == (now["ns"] / 1e6, now["ns"] / 1e6)
 
 
 def test_rounds_alternate_between_the_passes():
