@@ -127,6 +127,37 @@ def test_two_tables_have_a_limit_each(call, make_table):
     assert "2 tables take as many latency limits" in err
 
 
+def test_another_limit_than_latency_will_do(call, make_table):
+    tables = [make_table(OFA, (160,), seed=seed, name=f"{seed}.lut") for seed in (0, 1)]
+    words = ("--space", FIXED, "--method", "exhaustive", "--max-macs-m", 200)
+    for of_them in (tables[:1], tables):
+        named = [word for path in of_them for word in ("--table", path)]
+        found = answer_of(call(search, *named, *words, "--json"))
+        *latencies, macs = found["limited"]
+        assert [one["limit"] for one in latencies] == [None] * len(of_them)
+        assert 190 < macs["figure"] <= macs["limit"] == 200
+    code, out, _ = call(search, "--table", tables[0], *words)
+    assert code == 0
+    assert "of 200 M" in out
+    assert "ms of " not in out
+    refused = call(search, "--table", tables[0], "--space", FIXED, "--max-macs-m", 0.1, "--max-parameters-m", 9)
+    assert "is within 0.1 M; the smallest MACs" in refused[2]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--max-latency-ms is missing"),
+        (["--max-macs-m", 200, "--confidence", 0.9], "give --max-latency-ms too"),
+        (["--max-macs-m", 200, "--verify"], "--verify takes one table and one --max-latency-ms"),
+    ],
+)
+def test_where_a_limit_on_latency_is_needed_that_is_said(call, table, words, said):
+    code, out, err = call(search, "--table", table, "--space", FIXED, *words)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
 def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):
     out = tmp_path / "front.json"
     words = ("--table", table, "--space", FIXED, "--pareto", "--out", out, "--generations", "50")

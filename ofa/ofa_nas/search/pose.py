@@ -25,9 +25,10 @@ from ofa_tables.model import LatencyModel
 class Question:
     """What is wanted, apart from the tables' figures.
 
-    ``latency_ms`` are limits: one for each table, or, with one table, each for a search of its own. ``caps`` are other
-    limits by what they are on: ``energy`` (mJ), ``macs``, ``parameters`` (millions), ``memory`` (MB). With
-    ``confidence``, a latency is the upper end of its interval. ``resolutions_px``: None for all that can be.
+    ``latency_ms`` are limits: one for each table, or, with one table, each for a search of its own; none where latency
+    is free. ``caps`` are other limits by what they are on: ``energy`` (mJ), ``macs``, ``parameters`` (millions),
+    ``memory`` (MB). With ``confidence``, a latency is the upper end of its interval. ``resolutions_px``: None for all
+    that can be.
     """
 
     space: Space
@@ -39,7 +40,7 @@ class Question:
 
     def pose(self, models: Sequence[LatencyModel]) -> Problem:
         """Within the first of several limits on one table. Raises UsageError, EntriesMissing."""
-        if len(models) > 1 and len(self.latency_ms) != len(models):
+        if len(models) > 1 and len(self.latency_ms) not in (0, len(models)):
             raise UsageError(
                 f"{len(models)} tables take as many latency limits, one each in their order, not "
                 f"{len(self.latency_ms)}; give --max-latency-ms {' '.join(['X'] * len(models))}"
@@ -48,7 +49,7 @@ class Question:
         names = _names(models)
         latencies = [self._latency(*each, resolutions_px) for each in zip(models, names, strict=True)]
         others = [self._meter(kind, models[0], resolutions_px, names[0]) for kind in self.caps]
-        limits = self.latency_ms[: len(models)] or (latencies[0].largest(self.space, resolutions_px),)
+        limits = self.latency_ms[: len(models)] or [meter.largest(self.space, resolutions_px) for meter in latencies]
         return Problem(
             self.space,
             self.accuracy,
@@ -56,6 +57,7 @@ class Question:
             (*limits, *self.caps.values()),
             resolutions_px,
             left_out(models, self.accuracy) if self.resolutions_px is None else (),
+            free=0 if self.latency_ms else len(models),
         )
 
     def _latency(self, model: LatencyModel, of: str, resolutions_px: Sequence[int]) -> Meter:

@@ -29,7 +29,8 @@ class Problem:
     """The most accurate network of ``space`` within all limits, at one of ``resolutions_px``.
 
     ``meters`` say what the limits are on, ``limits`` how high each may be. ``left_out`` are resolutions that are not
-    among them though a table has or has begun them. Raises UsageError for a limit that is no positive number.
+    among them though a table has or has begun them. So many of the first meters are ``free``: nobody limits them, and
+    their limits are as high as figures go. Raises UsageError for a limit that is no positive number.
     """
 
     space: Space
@@ -38,6 +39,7 @@ class Problem:
     limits: tuple[float, ...]
     resolutions_px: tuple[int, ...]
     left_out: tuple[LeftOut, ...] = ()
+    free: int = 0
 
     def __post_init__(self) -> None:
         for meter, limit in zip(self.meters, self.limits, strict=True):
@@ -142,7 +144,8 @@ class Problem:
 
     @property
     def _limits(self) -> list[str]:
-        return [f"{limit:g} {meter.unit}" for meter, limit in zip(self.meters, self.limits, strict=True)]
+        limited = list(zip(self.meters, self.limits, strict=True))[self.free :] or [(self.meters[0], self.limits[0])]
+        return [f"{limit:g} {meter.unit}" for meter, limit in limited]
 
     @property
     def limits_said(self) -> str:

@@ -44,7 +44,7 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
     if len(problem.meters) > 1 or problem.meters[0].name != "latency":
         described["limited"] = [
             {"on": meter.name, "unit": meter.unit, "figure": float(price), "limit": limit}
-            for meter, price, limit in zip(problem.meters, network.prices[:, 0], problem.limits, strict=True)
+            for meter, price, limit in zip(problem.meters, network.prices[:, 0], _limits(problem), strict=True)
         ]
     return described
 
@@ -110,9 +110,10 @@ def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
 def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
     """What a network takes and gives, as label and text."""
     space, network = problem.space, best.population
-    for meter, price, limit in zip(problem.meters, best.prices[:, 0], problem.limits, strict=True):
+    for meter, price, limit in zip(problem.meters, best.prices[:, 0], _limits(problem), strict=True):
+        within = "" if limit is None else f" of {limit:g}"
         basis = f", {_basis(meter.model)}" if meter.model else ""
-        yield meter.name, f"{price:.4g} of {limit:g} {meter.unit}{basis}"
+        yield meter.name, f"{price:.4g}{within} {meter.unit}{basis}"
     interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
     if interpolated:
         yield "", f"{interpolated} of its blocks are interpolated between sizes that were measured"
@@ -124,6 +125,11 @@ def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
     for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
         if name not in limited:
             yield name, f"{count[0] / 1e6:.4g} M"
+
+
+def _limits(problem: Problem) -> list[float | None]:
+    """Each meter's; None where nobody limits it."""
+    return [None] * problem.free + list(problem.limits[problem.free :])
 
 
 def _effort(found: Found, method: str) -> str:

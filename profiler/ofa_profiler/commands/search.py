@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,7 +62,7 @@ class Search:
     type=float,
     multiple=True,
     metavar="X [X2 …]",
-    help="No network may take longer. Several on one table: the best network within each.",
+    help="No network may take longer. Several on one table: the best network within each. None: any may.",
 )
 @click.option("--max-macs-m", "macs", type=POSITIVE, help="Millions of multiply-accumulates.")
 @click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Millions of weights.")
@@ -124,7 +124,8 @@ def command(
 
     Ctrl-C ends the search with the best network so far.
     """
-    _check(paths, limits_ms, pareto, verifies)
+    asked = {kind: limit for kind, limit in caps.items() if limit is not None}
+    _check(paths, limits_ms, asked, confidence, pareto, verifies)
     if not verifies and (target is not None or pairs):
         raise UsageError("--target and --set say where --verify measures; add --verify, or leave them out")
     page = _page(paths[0], out) if pareto else None
@@ -135,7 +136,6 @@ def command(
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto)
     space.require_resolutions(resolutions or ())
     wanted = space.resolutions_px if resolutions == () else resolutions
-    asked = {kind: limit for kind, limit in caps.items() if limit is not None}
     question = Question(space, open_accuracy(source, space), limits_ms, asked, wanted, confidence)
     measured: dict[str, Any] = {}
     if verifies:
@@ -166,12 +166,24 @@ def command(
         raise SystemExit(130)
 
 
-def _check(paths: Sequence[Path], limits_ms: Sequence[float], pareto: bool, verifies: bool) -> None:
-    if not limits_ms and not pareto:
-        raise UsageError("--max-latency-ms is missing: say how long a network may take, or --pareto for all of them")
+def _check(
+    paths: Sequence[Path],
+    limits_ms: Sequence[float],
+    caps: Mapping[str, float],
+    confidence: float | None,
+    pareto: bool,
+    verifies: bool,
+) -> None:
+    if not (limits_ms or caps or pareto):
+        raise UsageError(
+            "--max-latency-ms is missing: say how long a network may take, limit something else (--max-macs-m 200), or "
+            "ask for the best at every latency with --pareto"
+        )
+    if confidence is not None and not (limits_ms or pareto):
+        raise UsageError("--confidence is of a latency's limit: give --max-latency-ms too, or leave it out")
     if pareto and (len(paths) > 1 or len(limits_ms) > 1 or verifies):
         raise UsageError("--pareto takes one table, at most one --max-latency-ms, where it ends, and no --verify")
-    if verifies and (len(paths) > 1 or len(limits_ms) > 1):
+    if verifies and not len(paths) == len(limits_ms) == 1:
         raise UsageError("--verify takes one table and one --max-latency-ms")
 
 
