@@ -30,6 +30,10 @@ def say(text: str) -> None:
     console.print(escape(text))
 
 
+def say_error(text: str) -> None:
+    console.print(f"[bold red]error:[/] {escape(text)}")
+
+
 def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value))
 
@@ -49,7 +53,7 @@ def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
             error.show()
             code = 2
         except OfaError as error:
-            console.print(f"[bold red]error:[/] {escape(str(error))}")
+            say_error(str(error))
             code = error.exit_code
         except (KeyboardInterrupt, click.Abort):
             console.print(f"interrupted; {kept}")
@@ -59,7 +63,7 @@ def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
             code = 1
         except OSError as error:
             place = error.filename or "the output"
-            console.print(f"[bold red]error:[/] {escape(f'{place}: {error.strerror}')}")
+            say_error(f"{place}: {error.strerror}")
             code = 1
         sys.exit(code)
 

@@ -244,6 +244,20 @@ def test_with_confidence_too_none_is_only_said_to_be_there_where_that_is_proven(
         search(replace(question, latency_ms=(0.01,)).pose([latency]), find_method("annealing"))
 
 
+@pytest.mark.parametrize("method", ["annealing", "exhaustive"])
+def test_of_several_limits_the_one_that_no_network_is_found_for_is_told_apart(make_latency, make_mlp, method):
+    latency = make_latency(FIXED, PX, 0, visits=4)
+    smallest = float(latency.upper(everything(latency.space), 0.95).min())
+    limits = (smallest * 0.9999, 1.2 * smallest)
+    problem = Question(latency.space, make_mlp(), limits, resolutions_px=PX, confidence=0.95).pose([latency])
+    found = search(problem, find_method(method), SHORT, limits=limits)
+    assert found.limits == limits[1:]
+    assert found.best[0].prices[0, 0] <= limits[1]
+    assert list(found.unmet) == [limits[0]]
+    said = "all were tried" if method == "exhaustive" else "was found within"
+    assert said in found.unmet[limits[0]]
+
+
 def test_confidence_needs_intervals(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     question = Question(latency.space, make_mlp(), (5.0,), resolutions_px=PX, confidence=0.9)

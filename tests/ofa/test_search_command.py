@@ -115,6 +115,27 @@ def test_several_limits_give_several_results(ofa_search, tmp_path):
     assert ofa_search("6")[1].count("\n") > 4
 
 
+@pytest.mark.parametrize("others", [["12", "0.01"], ["0.02"]])
+def test_a_limit_that_cannot_be_met_costs_the_others_nothing(ofa_search, tmp_path, others):
+    out = tmp_path / "found.json"
+    code, printed, err = ofa_search("0.01", *others, "--json", "--out", out)
+    assert code == 1
+    found = json.loads(printed)
+    assert [result["max_latency_ms"] for result in found["results"]] == [8, *(12 for word in others if word == "12")]
+    unmet = dict.fromkeys(["0.01", *others[-1:]])
+    assert [one["max_latency_ms"] for one in found["unmet"]] == [float(word) for word in unmet]
+    assert err.count("\n") == err.count("error: ") == err.count("the smallest latency there is") == len(unmet)
+    assert len(read_architectures(str(out))[0]) == len(found["results"])
+    assert "kernel" not in ofa_search("0.01")[1]  # a line for each network, though there is but one
+    code, printed, err = ofa_search("0.02", limit="0.01")
+    assert (code, printed, err.count("\n")) == (1, "", 1)
+
+
+def test_each_of_several_limits_is_told_as_its_own(ofa_search):
+    found = answer_of(ofa_search("6", "--max-macs-m", 900, "--json"))
+    assert [result["limited"][0]["limit"] for result in found["results"]] == [8, 6]
+
+
 def test_two_tables_have_a_limit_each(call, make_table):
     tables = [make_table(OFA, (160, 192), seed=seed, name=f"{seed}.lut") for seed in (0, 1)]
     words = ("--table", tables[0], "--table", tables[1], "--space", OFA, "--generations", 20)

@@ -1,9 +1,10 @@
 """A search from its question to its answer."""
 
+import contextlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -12,13 +13,16 @@ from ofa_nas.search.front import front, levels
 from ofa_nas.search.ledger import Known, Ledger
 from ofa_nas.search.problem import Budget, Problem
 from ofa_nas.search.run import Method, Progress, Run, silent
+from ofa_tables.errors import OfaError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Found:
     """``best`` of each limit, one network each. ``evaluated`` networks were given to the accuracy model in all;
     ``interrupted``: the best until then; ``proven``: there is no better one. ``limits`` are each one's on the first
-    meter, none of a front."""
+    meter, none of a front. ``unmet`` are those of several that no network is known to meet, and why."""
 
     best: tuple[Known, ...]
     limits: tuple[float, ...]
@@ -26,6 +30,7 @@ class Found:
     seconds: float
     interrupted: bool = False
     proven: bool = False
+    unmet: Mapping[float, str] = field(default_factory=dict)
 
     @property
     def is_front(self) -> bool:
@@ -44,18 +49,26 @@ def search(
 
     With ``limits`` on the first meter, the best one within each: each has the budget, and what is found for one counts
     for all. Ctrl-C ends the search with the best so far, which is the smallest network where nothing else was tried.
-    Raises LimitUnreachable where no network meets the limits, NoneFound where none was found.
+    Raises LimitUnreachable where no network meets the limits, NoneFound where none was found; of several limits, where
+    that is so of all.
     """
     started = time.perf_counter()
     problems = [problem.within(limit) for limit in limits] or [problem]
-    for each in problems:
-        each.require_reachable()  # says at once, whatever the method, that the limits cannot be met
+    unmet: dict[float, OfaError] = {}
+    reachable = _met(problems, _reachable, unmet)  # says at once, whatever the method, that limits cannot be met
+    searched = _begun(reachable)
     ledger = Ledger(problem)
     budget = budget or Budget()
-    ended = _carry_out(problems, ledger, method, budget, budget.of(len(problems)), seed, progress)
-    best = tuple(_best(ledger, each, ended.proven) for each in problems)
+    ended = _carry_out(searched, ledger, method, budget, budget.of(len(searched)), seed, progress)
+    widest = max(each.limits[0] for each in searched)
+
+    def answer(each: Problem) -> tuple[float, Known]:
+        return each.limits[0], _best(ledger, each, ended.proven and each.limits[0] <= widest)
+
+    met, best = zip(*_met(reachable, answer, unmet), strict=True)
     seconds = time.perf_counter() - started
-    return Found(best, tuple(each.limits[0] for each in problems), ledger.evaluated, seconds, *ended)
+    reasons = {limit: str(why) for limit, why in unmet.items()}
+    return Found(best, met, ledger.evaluated, seconds, *ended, unmet=reasons)
 
 
 def search_front(
@@ -71,6 +84,36 @@ def search_front(
     found = front(ledger.best(problem, ledger.evaluated))
     best = tuple(found[np.array([at])] for at in range(len(found)))
     return Found(best, (), ledger.evaluated, time.perf_counter() - started, *ended)
+
+
+def _met(problems: Sequence[Problem], answer: Callable[[Problem], T], unmet: dict[float, OfaError]) -> list[T]:
+    """The answers; ``unmet`` gets why there is none to the others. Raises the first of these where there is none."""
+    answers = []
+    for problem in problems:
+        try:
+            answers.append(answer(problem))
+        except (LimitUnreachable, NoneFound) as error:
+            unmet[problem.limits[0]] = error
+    if not answers:
+        raise next(iter(unmet.values()))
+    return answers
+
+
+def _reachable(problem: Problem) -> Problem:
+    problem.require_reachable()
+    return problem
+
+
+def _begun(problems: list[Problem]) -> list[Problem]:
+    """Of several, those that are known to be met by some network, where methods can begin."""
+    if len(problems) == 1:
+        return problems
+    begun = []
+    for problem in problems:
+        with contextlib.suppress(NoneFound):
+            problem.smallest()
+            begun.append(problem)
+    return begun or problems
 
 
 class Ended(NamedTuple):

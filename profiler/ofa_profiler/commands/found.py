@@ -24,13 +24,17 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
     }
     if problem.left_out:
         how["left_out"] = [asdict(each) for each in problem.left_out]
-    networks = [_network(problem, network) for network in found.best]
+    limits = found.limits or problem.limits[:1] * len(found.best)
+    networks = [_network(problem.within(limit), best) for limit, best in zip(limits, found.best, strict=True)]
     if found.is_front:
         return {"front": networks, **how}
-    if len(networks) > 1:
-        results = zip(found.limits, networks, strict=True)
-        return {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
-    return {**networks[0], **how}
+    if _is_one(found):
+        return {**networks[0], **how}
+    results = zip(found.limits, networks, strict=True)
+    summary: dict[str, Any] = {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
+    if found.unmet:
+        summary["unmet"] = [{"max_latency_ms": limit, "reason": reason} for limit, reason in found.unmet.items()]
+    return summary
 
 
 def _network(problem: Problem, network: Known) -> dict[str, Any]:
@@ -50,10 +54,15 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
 
 
 def print_answer(problem: Problem, found: Found, method: str) -> None:
-    if len(found.best) == 1 and not found.is_front:
+    if _is_one(found):
         print_found(problem, found, method)
     else:
         print_several(problem, found, method)
+
+
+def _is_one(found: Found) -> bool:
+    """Whether one network was asked for."""
+    return len(found.limits) + len(found.unmet) == 1
 
 
 def print_found(problem: Problem, found: Found, method: str) -> None:

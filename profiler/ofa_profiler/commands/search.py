@@ -12,7 +12,7 @@ import click
 from rich.markup import escape
 
 from ofa_nas.accuracy import MACS, open_accuracy
-from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
+from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say, say_error
 from ofa_nas.references import measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
@@ -161,9 +161,13 @@ def command(
     if not as_json:
         for path in filter(None, (out, page)):
             answer.print(f"written to {escape(str(path))}")
+    for reason in found.unmet.values():
+        say_error(reason)
     if found.interrupted:
         console.print(f"interrupted; this is the best of the {found.evaluated:,} networks tried until then")
         raise SystemExit(130)
+    if found.unmet:
+        raise SystemExit(1)
 
 
 def _check(
