@@ -6,7 +6,7 @@ OfaError                    the work failed; commands exit 1
 ├── TableError              a table file
 │   ├── TableUnreadable     truncated, foreign, newer, or in use
 │   ├── TableMismatch       made on another device, version or Settings
-│   └── EntriesMissing      a Space asks for entries that the table lacks
+│   └── EntriesMissing      a Space asks for entries, or figures of them, that the table lacks
 ├── FileError               another file: YAML, CSV, JSON, an accuracy model
 └── DeviceError             a target and its agent
     ├── Unreachable         the way to it is cut; it may come back

@@ -26,7 +26,7 @@ from ofa_nas.search.front import undominated
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces import Population, find_space
 from ofa_tables.calibration import Calibration
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import EntriesMissing, UsageError
 from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
@@ -261,7 +261,7 @@ def test_of_several_limits_the_one_that_no_network_is_found_for_is_told_apart(ma
 def test_confidence_needs_intervals(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     question = Question(latency.space, make_mlp(), (5.0,), resolutions_px=PX, confidence=0.9)
-    with pytest.raises(UsageError, match="no intervals"):
+    with pytest.raises(EntriesMissing, match="no intervals"):
         question.pose([latency])
 
 
@@ -271,7 +271,7 @@ def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_ar
     latency = make_latency(FIXED, PX, visits=4, once=once)
     question = Question(space, make_mlp(), (50.0,), confidence=0.9)
     named = ", ".join(once[:3])
-    with pytest.raises(UsageError, match=rf"no interval of 5 of \d+ entries \({named} and 2 more\)") as refused:
+    with pytest.raises(EntriesMissing, match=rf"no interval of 5 of \d+ entries \({named} and 2 more\)") as refused:
         question.pose([latency])
     assert "--resolutions 192" in str(refused.value)
     assert "--effort thorough" in str(refused.value)
@@ -280,7 +280,7 @@ def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_ar
 
 
 def test_energy_needs_a_table_that_knows_it(pose):
-    with pytest.raises(UsageError, match=r"has no energy of \d+ of \d+ entries"):
+    with pytest.raises(EntriesMissing, match=r"has no energy of \d+ of \d+ entries"):
         pose(0.5, caps={"energy": 3.0})
 
 
@@ -294,7 +294,7 @@ def test_energy_is_asked_for_at_the_resolutions_that_are_searched(make_table, ma
     question = Question(space, make_mlp(), (50.0,), {"energy": 100.0}, resolutions_px=(160,))
     found = search(question.pose([latency]), find_method("exhaustive")).best[0]
     assert found.prices[1] == pytest.approx(2 * found.prices[0])
-    with pytest.raises(UsageError, match="has no energy of"):
+    with pytest.raises(EntriesMissing, match="has no energy of"):
         replace(question, resolutions_px=None).pose([latency])
 
 

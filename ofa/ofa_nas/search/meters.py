@@ -9,7 +9,7 @@ import numpy as np
 from ofa_agent.operators import Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, Take, product
 from ofa_nas.search.neighbours import descend
 from ofa_nas.spaces.space import ABSENT, FloatArray, Population, Space
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import EntriesMissing
 from ofa_tables.keys import some
 from ofa_tables.model import LatencyModel
 
@@ -84,7 +84,7 @@ def latency_meter(model: LatencyModel, name: str = "latency") -> Meter:
 
 
 def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency") -> Meter:
-    """The upper end of a latency's interval. Raises UsageError where an entry at these resolutions has no interval."""
+    """The upper end of a latency's interval. Raises EntriesMissing where an entry at these resolutions has none."""
     _require_intervals(model, resolutions_px)
     base_ms, figures_ms = model.least_upper(confidence)
     price = partial(model.upper, confidence=confidence)
@@ -93,7 +93,7 @@ def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence
 
 
 def energy_meter(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Meter:
-    """Energy of an inference, where the table's board tells of its power. Raises UsageError where it does not."""
+    """Energy of an inference, where the table's board tells of its power. Raises EntriesMissing where it does not."""
     table, space = model.table, model.space
     entries = [[table.entry(key, px) for key in space.keys(px)] for px in space.resolutions_px]
     figures_mj = np.array(
@@ -102,7 +102,7 @@ def energy_meter(model: LatencyModel, resolutions_px: Sequence[int], name: str =
     asked = figures_mj[[space.resolutions_px.index(px) for px in resolutions_px]]
     lacking = int(np.isnan(asked).sum())
     if lacking:
-        raise UsageError(
+        raise EntriesMissing(
             f"{table.path} has no energy of {lacking} of {asked.size} entries; it is measured on boards that "
             "tell of their power: leave --max-energy-mj out"
         )
@@ -155,12 +155,12 @@ def _require_intervals(model: LatencyModel, resolutions_px: Sequence[int]) -> No
         return
     table, count = model.table, len({key for px in resolutions_px for key in model.space.keys(px)})
     if len(lacking) == count:
-        raise UsageError(
+        raise EntriesMissing(
             f"{table.path} has no intervals, which --confidence needs; an imported table knows none: measure the "
             "device with ofa-profile, or leave --confidence out"
         )
     px = next(px for px in resolutions_px if model.without_interval([px]))
-    raise UsageError(
+    raise EntriesMissing(
         f"{table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}), which --confidence "
         f"needs; visit them more often with {table.profile_command(model.space.name, px)} --effort thorough, or leave "
         "--confidence out"
