@@ -6,11 +6,12 @@ import sys
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn, write_members
+from ofa_nas.named import read_network, read_networks
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
 from ofa_profiler.report import format as as_text
 from ofa_tables.calibration import Calibration
-from ofa_tables.errors import FileError
+from ofa_tables.errors import FileError, UnknownName, UsageError
 from ofa_tables.measurement import Measurement, statistics
 from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.table import LatencyTable
@@ -110,7 +111,7 @@ def test_several_limits_give_several_results(ofa_search, tmp_path):
     assert [result["max_latency_ms"] for result in found["results"]] == [8, 6, 12, 10]
     for result in found["results"]:
         assert result["predicted_latency_ms"] <= result["max_latency_ms"]
-        assert set(result) == FIELDS | {"max_latency_ms"}
+        assert set(result) == FIELDS | {"max_latency_ms", "name"}
     assert len(read_architectures(str(out))[0]) == 4
     assert ofa_search("6")[1].count("\n") > 4
 
@@ -192,6 +193,47 @@ def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):
     code, text, _ = call(search, *words)
     assert code == 0
     assert "front.html" in text
+
+
+@pytest.mark.parametrize("words", [["--pareto", "--generations", "50"], ["--max-latency-ms", 8, 6.5, 6.5]])
+def test_one_of_several_networks_is_chosen_by_its_name(call, table, tmp_path, words):
+    out = tmp_path / "found.json"
+    words = ("--table", table, "--space", FIXED, "--out", out, *words)
+    found = answer_of(call(search, *words, "--json"))
+    named = {one["name"]: one for one in found.get("front") or found["results"]}
+    if "front" in found:
+        assert len(named) == len(found["front"])
+        assert all(
+            float(name.removesuffix("ms")) == pytest.approx(one["predicted_latency_ms"], rel=1e-3)
+            for name, one in named.items()
+        )
+    else:
+        assert list(named) == ["8ms", "6.5ms"]
+    for name, one in named.items():
+        (chosen,), many = read_networks(f"{out}:{name}")
+        assert (chosen.to_json(), many) == (one["architecture"], False)
+    with pytest.raises(UnknownName, match=r"found\.json is called '7 ms'"):
+        read_networks(f"{out}:7 ms")
+    lines = call(search, *words)[1].splitlines()
+    assert set(named) <= {line.split()[0] for line in lines if line}
+
+
+def test_where_one_network_is_taken_of_several_their_names_are_told(tmp_path):
+    networks = [{"ks": [3], "e": [3], "d": [2], "r": 160}, {"ks": [5], "e": [3], "d": [2], "r": 160}]
+    path = tmp_path / "several.json"
+    path.write_text(json.dumps(networks))
+    with pytest.raises(UsageError, match=r"^--architecture holds 2 networks; ofa-export takes one$"):
+        read_network(str(path), "ofa-export")
+    with pytest.raises(UsageError, match="gives its networks no names; leave :8ms out"):
+        read_network(f"{path}:8ms", "ofa-export")
+    named = [{"name": f"{ms}ms", "architecture": one} for ms, one in zip((8, 9), networks, strict=True)]
+    path.write_text(json.dumps({"front": named}))
+    with pytest.raises(UsageError, match=r"takes one: add its name, as .*several.json:8ms; there are 8ms, 9ms$"):
+        read_network(str(path), "ofa-export")
+    assert read_network(f"{path}:9ms", "ofa-export").to_json() == networks[1]
+    assert read_network(json.dumps(networks[:1]), "ofa-export").to_json() == networks[0]
+    path.rename(tmp_path / "odd:name.json")
+    assert len(read_networks(str(tmp_path / "odd:name.json"))[0]) == 2
 
 
 def test_published_networks_that_were_measured_are_marks_in_the_front(call, table, tmp_path):

@@ -54,7 +54,7 @@ def export(tmp_path):
     def run(path, format="onnx", *more, space="tiny", architecture=None, out=None):
         if format == "tflite":
             pytest.importorskip("ai_edge_litert", reason="TFLite is not installed")
-        chosen = json.dumps(architecture or ARCHITECTURES[space])
+        chosen = architecture if isinstance(architecture, str) else json.dumps(architecture or ARCHITECTURES[space])
         arguments = ["--checkpoint", path, "--architecture", chosen, "--format", format, *more]
         out = out or tmp_path / f"net.{format}"
         arguments += ["--out", out, "--json"]
@@ -74,6 +74,16 @@ def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, forma
     assert told["bytes"] == path.stat().st_size > 4 * told["parameters"]
     network = find_space(space).network_blocks(parse_architecture(ARCHITECTURES[space]))
     assert told["macs"] == sum(block.macs for block in network)
+
+
+def test_one_network_of_a_file_is_chosen_by_its_name(checkpoint, export, tmp_path):
+    other = {**ARCHITECTURES["tiny"], "r": 32}
+    named = [{"name": name, "architecture": one} for name, one in (("5ms", ARCHITECTURES["tiny"]), ("9ms", other))]
+    (tmp_path / "front.json").write_text(json.dumps({"front": named}))
+    told, _ = export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json:9ms")
+    assert told["architecture"]["r"] == 32
+    with pytest.raises(UsageError, match="there are 5ms, 9ms"):
+        export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json")
 
 
 def test_half_precision(checkpoint, export):

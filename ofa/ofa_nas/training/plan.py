@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ofa_nas.spaces import Architecture, Population, Space, find_space, read_architectures
+from ofa_nas.named import read_network, read_networks
+from ofa_nas.spaces import Architecture, Population, Space, find_space
 from ofa_nas.spaces.space import IntArray
 from ofa_nas.training.options import Options
 from ofa_nas.training.recipes import Stage, stages_of
@@ -136,13 +137,12 @@ def _followed(
 def _independent(options: Options, space: Space) -> Architecture:
     if options.architecture is None:
         raise UsageError("the recipe independent trains one network: name it with --architecture")
-    architecture, *others = _members(options.architecture, space)
-    if others:
-        raise UsageError(f"--architecture holds {1 + len(others)} networks; the recipe independent trains one")
+    architecture = read_network(options.architecture, "the recipe independent")
+    space.encode([architecture])  # says what is wrong with it
     return architecture
 
 
 def _members(source: str, space: Space) -> list[Architecture]:
-    architectures, _ = read_architectures(source)
+    architectures, _ = read_networks(source)
     space.encode(architectures)  # says what is wrong with them
     return architectures

@@ -8,8 +8,9 @@ import click
 from rich.table import Table
 
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
+from ofa_nas.named import read_networks
 from ofa_nas.references import FAMILY, REFERENCES
-from ofa_nas.spaces import all_spaces, find_space, read_architectures
+from ofa_nas.spaces import all_spaces, find_space
 from ofa_profiler.again import find_again, require_same
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
@@ -42,8 +43,8 @@ LABELS = {
     "--networks",
     default="30",
     show_default=True,
-    help="How many to test, or a JSON file of architectures; references: published networks, from MobileNetV2 to "
-    "ResNet50, which nothing predicts.",
+    help="How many to test, or a JSON file of architectures, FILE:NAME for one of them; references: published "
+    "networks, from MobileNetV2 to ResNet50, which nothing predicts.",
 )
 @click.option("--calibrate", type=click.IntRange(min=0), help="How many further ones teach the Calibration.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
@@ -68,7 +69,7 @@ def compare(
     """
     started = time.perf_counter()
     references = REFERENCES if networks == FAMILY else ()
-    tested = [] if references else int(networks) if networks.isdecimal() else read_architectures(networks)[0]
+    tested = [] if references else int(networks) if networks.isdecimal() else read_networks(networks)[0]
     if tested == 0:
         raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
     with LatencyTable.open(path) as table:

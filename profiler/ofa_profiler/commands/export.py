@@ -8,7 +8,8 @@ import click
 from rich.markup import escape
 
 from ofa_nas.cli import answer, example, json_option, print_json, run
-from ofa_nas.spaces import find_space, read_architectures
+from ofa_nas.named import read_network
+from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError, UsageError
 
 PATH = click.Path(path_type=Path)
@@ -25,7 +26,9 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--checkpoint", type=PATH, required=True, help="ofa-train's, or a published supernet's.")
 @click.option("--space", "space_name", help="What a published checkpoint is of; ours say so themselves.")
-@click.option("--architecture", required=True, metavar="FILE|JSON", help="One network, e.g. ofa-search's answer.")
+@click.option(
+    "--architecture", required=True, metavar="FILE[:NAME]|JSON", help="One network, e.g. ofa-search's answer."
+)
 @click.option("--format", required=True, metavar="onnx|tflite|torch", help="torch: TorchScript.")
 @click.option("--data", "source", metavar="PATH|digits|fashion-mnist", help="For batch norm's statistics, and a test.")
 @click.option("--statistics-images", type=click.IntRange(min=1), default=2000, show_default=True)
@@ -62,23 +65,21 @@ def command(
     if not out.parent.is_dir():
         raise FileError(f"cannot write {out}: there is no folder {out.parent}")
     supernet = load_network(checkpoint, find_space(space_name) if space_name else None).eval()
-    networks, _ = read_architectures(architecture)
-    if len(networks) > 1:
-        raise UsageError(f"--architecture holds {len(networks)} networks; ofa-export takes one")
-    supernet.space.encode(networks)
-    if isinstance(supernet, OneNetwork) and networks[0] != supernet.architecture:
+    network = read_network(architecture, "ofa-export")
+    supernet.space.encode([network])
+    if isinstance(supernet, OneNetwork) and network != supernet.architecture:
         raise UsageError(f"{checkpoint} holds another network alone: {json.dumps(supernet.architecture.to_json())}")
     data = None if source is None else open_data(source)
     if data is not None:
         data.require_classes(supernet.classes, supernet.class_names)
-    found = export(supernet, networks[0], format, out, data, statistics_images, images, batch, precision)
+    found = export(supernet, network, format, out, data, statistics_images, images, batch, precision)
     if as_json:
         print_json(asdict(found) | {"architecture": found.architecture.to_json()})
         return
     layout = "channels last" if format == "tflite" else "channels first"
     answer.print(
         f"[bold]{escape(str(out))}[/]: {found.bytes / 1e6:.2f} MB, {found.macs / 1e6:.1f} M MACs, "
-        f"{found.parameters / 1e6:.2f} M parameters, images of {networks[0].resolution_px} px, {layout}"
+        f"{found.parameters / 1e6:.2f} M parameters, images of {network.resolution_px} px, {layout}"
     )
     answer.print(
         f"  largest difference from the supernet {found.largest_difference:.1e} of the largest logit, same answer for "

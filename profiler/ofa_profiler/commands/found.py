@@ -26,11 +26,12 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         how["left_out"] = [asdict(each) for each in problem.left_out]
     limits = found.limits or problem.limits[:1] * len(found.best)
     networks = [_network(problem.within(limit), best) for limit, best in zip(limits, found.best, strict=True)]
-    if found.is_front:
-        return {"front": networks, **how}
     if _is_one(found):
         return {**networks[0], **how}
-    results = zip(found.limits, networks, strict=True)
+    named = [{"name": name, **network} for name, network in zip(names(found), networks, strict=True)]
+    if found.is_front:
+        return {"front": named, **how}
+    results = zip(found.limits, named, strict=True)
     summary: dict[str, Any] = {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
     if found.unmet:
         summary["unmet"] = [{"max_latency_ms": limit, "reason": reason} for limit, reason in found.unmet.items()]
@@ -51,6 +52,16 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
             for meter, price, limit in zip(problem.meters, network.prices[:, 0], _limits(problem), strict=True)
         ]
     return described
+
+
+def names(found: Found) -> list[str]:
+    """To choose one of several networks by: its limit, or in a front its latency, as short as tells them apart."""
+    figures_ms = found.limits or [float(network.prices[0, 0]) for network in found.best]
+    for digits in range(6 if found.limits else 4, 18):
+        short = [f"{figure_ms:.{digits}g}ms" for figure_ms in figures_ms]
+        if len(set(short)) == len(set(figures_ms)):
+            break
+    return short
 
 
 def print_answer(problem: Problem, found: Found, method: str) -> None:
@@ -86,9 +97,8 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
     answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, method)}\n")
     space, scores = problem.space, problem.accuracy.is_accuracy
     figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
-    limits = [f"{limit:g}" for limit in found.limits] or [""] * len(found.best)
     listing = columns(
-        "limit" if found.limits else "",
+        "name",
         "px",
         "blocks",
         *figures,
@@ -96,10 +106,10 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
         "MACs, M",
         "parameters, M",
     )
-    for limit, network in zip(limits, found.best, strict=True):
+    for name, network in zip(names(found), found.best, strict=True):
         population = network.population
         listing.add_row(
-            limit,
+            name,
             str(space.resolutions_px[population.genes[-1, 0]]),
             str(sum(map(len, blocks_by_stage(space, population).values()))),
             *(f"{price:.4g}" for price in network.prices[:, 0]),

@@ -9,7 +9,8 @@ import numpy as np
 from rich.markup import escape
 
 from ofa_nas.cli import example, json_option, print_json
-from ofa_nas.spaces import Architecture, Space, find_space, read_architectures
+from ofa_nas.named import read_networks
+from ofa_nas.spaces import Architecture, Space, find_space
 from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.entry import Entry
 from ofa_tables.interpolation import INTERPOLATED
@@ -23,7 +24,7 @@ from ofa_tables.table import LatencyTable
 )
 @click.argument("path", metavar="T", type=TABLE)
 @click.option("--space", "space_name", required=True)
-@click.option("--architecture", required=True, metavar="FILE|JSON", help="One architecture, or a list of them.")
+@click.option("--architecture", required=True, metavar="FILE[:NAME]|JSON", help="One architecture, or a list of them.")
 @click.option("--raw", is_flag=True, help="Without the table's calibration.")
 @json_option
 def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: bool) -> None:
@@ -32,7 +33,7 @@ def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: 
     The blocks' latencies are the table's figures; their sum is the raw prediction.
     """
     space = find_space(space_name)
-    architectures, many = read_architectures(architecture)
+    architectures, many = read_networks(architecture)
     with LatencyTable.read(path) as opened:
         model = LatencyModel(opened, space) if raw else LatencyModel.calibrated(opened, space)
         predictions = _predictions(model, space, architectures)

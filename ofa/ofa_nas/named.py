@@ -1,0 +1,49 @@
+"""Networks that a file has by name, as ``ofa-search`` names those of a front: chosen as ``FILE:NAME``."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ofa_nas.spaces import Architecture, read_architectures
+from ofa_tables.errors import UnknownName, UsageError
+
+
+def read_networks(source: str) -> tuple[list[Architecture], bool]:
+    """What ``read_architectures`` takes and gives, or the one of ``FILE:NAME``. Raises UnknownName, with the names."""
+    file, colon, name = source.rpartition(":")
+    if not colon or _is_json(source) or Path(source).exists() or not Path(file).exists():
+        return read_architectures(source)
+    named = _named(file)
+    if not named:
+        raise UsageError(f"{file} gives its networks no names; leave :{name} out")
+    if name not in named:
+        raise UnknownName(f"network of {file}", name, named)
+    return read_architectures(json.dumps(named[name]))
+
+
+def read_network(source: str, taker: str) -> Architecture:
+    """One network. Raises UsageError where there are several, with the names to choose by."""
+    networks, _ = read_networks(source)
+    if len(networks) > 1:
+        names = [] if _is_json(source) else list(_named(source))
+        choice = f": add its name, as {source}:{names[0]}; there are {', '.join(names)}" if names else ""
+        raise UsageError(f"--architecture holds {len(networks)} networks; {taker} takes one{choice}")
+    return networks[0]
+
+
+def _named(file: str) -> dict[str, Any]:
+    read_architectures(file)  # says what is wrong with it
+    return dict(_find(json.loads(Path(file).read_text())))
+
+
+def _find(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        yield value["name"], value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _find(inner)
+
+
+def _is_json(source: str) -> bool:
+    return source.lstrip()[:1] in ("{", "[")
