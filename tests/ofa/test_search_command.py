@@ -183,7 +183,9 @@ def test_where_a_limit_on_latency_is_needed_that_is_said(call, table, words, sai
 def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):
     out = tmp_path / "front.json"
     words = ("--table", table, "--space", FIXED, "--pareto", "--out", out, "--generations", "50")
-    front = answer_of(call(search, *words, "--json"))["front"]
+    found = answer_of(call(search, *words, "--json"))
+    assert found["page"] == str(out.with_suffix(".html"))
+    front = found["front"]
     latencies = [network["predicted_latency_ms"] for network in front]
     assert latencies == sorted(latencies)
     assert len(read_architectures(str(out))[0]) == len(front) > 5

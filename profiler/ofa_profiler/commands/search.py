@@ -145,7 +145,7 @@ def command(
         for line in in_words(problem.left_out):
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
-    summary = summarise(problem, found, method, seed) | measured
+    summary = summarise(problem, found, method, seed) | measured | ({"page": str(page)} if page else {})
     # First the answer, so that it is there though the disk may be full.
     if as_json:
         print_json(summary)
