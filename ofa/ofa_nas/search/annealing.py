@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from ofa_nas.search.exhaustive import combinations, exhaustive
 from ofa_nas.search.ledger import Known
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
@@ -46,6 +47,8 @@ def annealing(run: Run) -> None:
         for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
             for end in ends[chains].best(count=run.population).each():
                 polish(run, problem, end)
+    if combinations(run.problems[-1]) <= run.left:  # the few that are left prove the answer
+        exhaustive(run)
 
 
 def _anneal(run: Run) -> Known:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run
 from ofa_nas.spaces.space import Population
 from ofa_tables.errors import UsageError
@@ -12,12 +13,20 @@ MOST = 1_000_000
 CHUNK = 1 << 14
 
 
+def combinations(problem: Problem) -> int:
+    """Of genes: as many as there are networks, or more where some genes are not read."""
+    return math.prod(_shape(problem))
+
+
+def _shape(problem: Problem) -> tuple[int, ...]:
+    return *map(int, problem.space.radices[:-1]), len(problem.resolutions_px)
+
+
 def exhaustive(run: Run) -> None:
     """Raises UsageError where there are too many. As many are evaluated as there are; time alone can end it sooner."""
     problem = run.problems[-1]  # what is within a tighter limit is within the loosest
     resolutions = problem.space.resolution_indices(problem.resolutions_px)
-    shape = (*map(int, problem.space.radices[:-1]), len(resolutions))
-    count = math.prod(shape)
+    shape, count = _shape(problem), combinations(problem)
     if count > MOST:
         raise UsageError(
             f"{problem.space.name} has {count:.0e} combinations of genes to try, and --method exhaustive takes up to "

@@ -21,6 +21,7 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         "seconds": round(found.seconds, 3),
         "method": method,
         "seed": seed,
+        "proven": found.proven,
     }
     if problem.left_out:
         how["left_out"] = [asdict(each) for each in problem.left_out]
