@@ -12,6 +12,7 @@ import numpy as np
 
 from ofa_tables.measurement import Measurement
 from ofa_tables.table import interrupted, off_pace
+from ofa_tables.words import counted
 
 FEWEST_READINGS = 9  # before a median says what is usual
 
@@ -33,7 +34,7 @@ class Stretch:
     def __str__(self) -> str:
         mean = f", in the mean of its runs {_range(self.means)} × as long as usual" if self.means else ""
         return (
-            f"the device was disturbed during {self.visits} visit{'s' * (self.visits != 1)} ({self.seconds:.0f} s): "
+            f"the device was disturbed during {counted(self.visits, 'visit')} ({self.seconds:.0f} s): "
             f"the reference job took {_range(self.paces)} × its usual {self.usual_ms:.3g} ms{mean}"
         )
 

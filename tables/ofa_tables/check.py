@@ -16,6 +16,7 @@ from ofa_tables.entry import FEWEST_VISITS, Entry
 from ofa_tables.keys import width_and_kernel
 from ofa_tables.model import LatencyModel, Space
 from ofa_tables.table import IMPORTED, LatencyTable
+from ofa_tables.words import counted
 
 ERROR = "error"
 WARNING = "warning"
@@ -176,7 +177,7 @@ def few_samples(inspected: Inspected) -> Iterator[Finding]:
         return
     for entry in inspected.entries:
         if entry.visits < FEWEST_VISITS:
-            visits = f"{entry.visits} undisturbed visit{'s' * (entry.visits != 1)}"
+            visits = counted(entry.visits, "undisturbed visit")
             text = f"{visits}, {FEWEST_VISITS} are the least that tell of a spread"
             yield _of(entry, "few samples", WARNING, text, inspected.again)
 

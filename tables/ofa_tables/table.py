@@ -18,6 +18,7 @@ from ofa_tables.interpolation import Interpolation
 from ofa_tables.measurement import NETWORK, Measurement
 from ofa_tables.pace import PaceErrors, at_pace, usual_reference_ms
 from ofa_tables.store import Store
+from ofa_tables.words import counted
 
 IMPORTED = "imported"
 SIMULATED = ("roofline",)  # runtimes that compute what a device would take
@@ -45,7 +46,7 @@ class Settings:
     batch: int = 1
 
     def __str__(self) -> str:
-        return f"{self.precision}, {self.threads} thread{'s' if self.threads > 1 else ''}, batch {self.batch}"
+        return f"{self.precision}, {counted(self.threads, 'thread')}, batch {self.batch}"
 
 
 @dataclass(frozen=True)

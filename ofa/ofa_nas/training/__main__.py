@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
 from ofa_tables.errors import OfaError, UsageError
+from ofa_tables.words import counted
 
 NO_MEMORY = ("out of memory", "allocate memory")  # as torch says it, of a GPU and of a processor
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -132,12 +133,12 @@ def _summary(options: Any, trained: Any) -> dict[str, Any]:
 
 
 def _print(trained: Any) -> None:
-    answer.print(f"[bold]{escape(trained.path)}[/] after {trained.epochs} epochs, loss {trained.loss:.4f}")
+    answer.print(f"[bold]{escape(trained.path)}[/] after {counted(trained.epochs, 'epoch')}, loss {trained.loss:.4f}")
     for held_out, test in zip(trained.held_out, trained.test, strict=True):
         latency = "" if test.predicted_ms is None else f"{test.predicted_ms:.3f} ms  "
         answer.print(f"  network {test.label}  {latency}{held_out.accuracy:.2%} held out  {test.accuracy:.2%} test")
     if trained.broken:
-        answer.print(f"{trained.broken} images could not be decoded; others stood in their places")
+        answer.print(f"{counted(trained.broken, 'image')} could not be decoded; others stood in their places")
     cost = trained.cost
     energy = "no energy meter can be read here"
     if cost.energy_kwh is not None:

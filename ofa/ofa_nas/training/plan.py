@@ -16,6 +16,7 @@ from ofa_nas.training.sampling import Choices, EvenlyOverLatency, Sampler, Unifo
 from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 FOLLOWED = 5  # sub-networks whose accuracy is followed, unless told otherwise
 INDEPENDENT = "independent"
@@ -101,7 +102,7 @@ class Plan:
         choices = sum(len(choices) for choices in self.unused[:-1])
         return (
             f"under {self.limit_ms:g} ms {choices} of {int(self.space.radices[:-1].sum())} choices are of no use and "
-            f"left out, and {len(self.unused[-1])} resolutions"
+            f"left out, and {counted(len(self.unused[-1]), 'resolution')}"
         )
 
 

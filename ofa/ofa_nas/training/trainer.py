@@ -24,6 +24,7 @@ from ofa_nas.training.recipes import REFERENCE_BATCH, Stage
 from ofa_nas.training.schedule import learning_rate
 from ofa_nas.training.state import Progress, read_state, write_state
 from ofa_tables.errors import FileError, OfaError
+from ofa_tables.words import counted
 
 STATE, SUPERNET, NETWORK = "state.pth", "supernet.pth", "network.pth"
 GENES = 0x6E65  # sub-networks are drawn by chances of their own, apart from those of the images
@@ -92,7 +93,7 @@ class Trainer:
         if stage.sorts:
             self.learner.model.sort_channels(self.plan.stages[at - 1].ratios(self.plan.space))
         self.learner.begin()
-        self._say(f"stage {at + 1} of {len(self.plan.stages)}: {stage.name}, {stage.epochs} epochs")
+        self._say(f"stage {at + 1} of {len(self.plan.stages)}: {stage.name}, {counted(stage.epochs, 'epoch')}")
 
     def _train_epoch(self, at: int, stage: Stage) -> None:
         options, progress = self.options, self.progress

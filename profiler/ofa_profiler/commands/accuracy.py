@@ -15,6 +15,7 @@ from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, r
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.commands.display import bar, read_model
 from ofa_tables.errors import UsageError
+from ofa_tables.words import counted
 
 PATH = click.Path(path_type=Path)
 
@@ -100,8 +101,8 @@ def collect(
         print_json({"file": str(out), "pairs": len(accuracies), **pairs.about})
     else:
         answer.print(
-            f"{escape(str(out))}: {len(accuracies)} networks of {pairs.about['space']} on {pairs.about['images']} "
-            f"images, top-1 {accuracies.min():.2%} to {accuracies.max():.2%}"
+            f"{escape(str(out))}: {counted(len(accuracies), 'network')} of {pairs.about['space']} on "
+            f"{counted(pairs.about['images'], 'image')}, top-1 {accuracies.min():.2%} to {accuracies.max():.2%}"
         )
 
 
@@ -167,7 +168,7 @@ def import_(source: Path, out: Path, as_json: bool) -> None:
         print_json({"file": str(out), "sizes": sizes, "members": len(members)})
     else:
         ensemble = f"an ensemble of {len(members)}, each of " if len(members) > 1 else ""
-        answer.print(f"{escape(str(out))}: {ensemble}{len(layers)} layers, {' → '.join(map(str, sizes))}")
+        answer.print(f"{escape(str(out))}: {ensemble}{counted(len(layers), 'layer')}, {' → '.join(map(str, sizes))}")
 
 
 def _tell(path: Path, model: Mlp, pairs: Pairs, space: Space, as_json: bool, all_pairs: bool = False) -> None:
@@ -185,7 +186,7 @@ def _words(found: Quality, all_pairs: bool) -> str:
     tau, with_half, of_halves = (
         "none" if each is None else f"{each:.3f}" for each in (found.tau, found.tau_with_half, found.tau_of_halves)
     )
-    networks = f"{found.networks} networks" if all_pairs else f"{found.networks} held-out networks"
+    networks = counted(found.networks, "network" if all_pairs else "held-out network")
     with_each_other = f"and the halves with each other {of_halves}"
     lines = [
         f"on {networks}: RMSE {100 * found.rmse:.2f} points of accuracy, bias {100 * found.bias:+.2f}",

@@ -20,6 +20,7 @@ from ofa_profiler.connections import connect
 from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel, fullest_space, read_calibration
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 FIRST_CALIBRATION = 10
 LISTED = 10  # so many networks are listed one by one; more of them are in the report
@@ -122,7 +123,7 @@ def print_errors(comparison: Comparison) -> None:
     if count <= LISTED:
         print_wide(list_networks(comparison))
         answer.print()
-    figures = columns(f"{count} network{'s' * (count != 1)}", "excess", "MAPE", "bias", "±5 %", "±10 %", "tau")
+    figures = columns(counted(count, "network"), "excess", "MAPE", "bias", "±5 %", "±10 %", "tau")
     for name, label in LABELS.items():
         row = summary[name]
         if row is not None:
@@ -132,7 +133,7 @@ def print_errors(comparison: Comparison) -> None:
     print_wide(figures)
     if comparison.calibration is not None:
         taught = comparison.calibration
-        answer.print(f"\ncalibration  {taught}, taught by {taught.networks} networks that are in no test")
+        answer.print(f"\ncalibration  {taught}, taught by {counted(taught.networks, 'network')} in no test")
 
 
 def list_networks(comparison: Comparison) -> Table:

@@ -12,6 +12,7 @@ from ofa_nas.search import Found, Known, Problem
 from ofa_nas.spaces import ABSENT, Population, Space
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_tables.model import LatencyModel
+from ofa_tables.words import counted
 
 
 def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
         yield meter.name, f"{price:.4g}{within} {meter.unit}{basis}"
     interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
     if interpolated:
-        yield "", f"{interpolated} of its blocks are interpolated between sizes that were measured"
+        yield "", f"{counted(interpolated, 'block')} interpolated between sizes that were measured"
     if problem.accuracy.is_accuracy:
         yield "accuracy", f"{best.accuracy[0]:.2%}, predicted by {problem.accuracy.name}"
     else:
@@ -154,7 +155,7 @@ def _limits(problem: Problem) -> list[float | None]:
 
 def _effort(found: Found, method: str) -> str:
     """What the answer rests on."""
-    tried = f"{found.evaluated:,} networks that {escape(method)} tried in {found.seconds:.1f} s"
+    tried = f"{counted(found.evaluated, 'network')} that {escape(method)} tried in {found.seconds:.1f} s"
     if found.proven:
         return f"the best there is, proven: the limits allow no other than the {tried}"
     return f"the best of {tried}"
@@ -166,7 +167,7 @@ def _basis(latency: LatencyModel) -> str:
             "the raw sum of its blocks, which may be far off: teach the table with "
             f"ofa-compare --table {latency.table.path} --calibrate 10, then search again"
         )
-    return f"calibrated with {latency.calibration.networks} networks"
+    return f"calibrated with {counted(latency.calibration.networks, 'network')}"
 
 
 def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:

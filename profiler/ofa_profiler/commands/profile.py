@@ -21,6 +21,7 @@ from ofa_tables.errors import TableUnreadable
 from ofa_tables.interpolation import INTERPOLATED
 from ofa_tables.model import calibrations
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
+from ofa_tables.words import counted
 
 PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
 MOST_MEASURED = 5
@@ -204,8 +205,8 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     parts = [f"{summary['measured']} measured"]
     parts += [f"{summary[name]} {name}" for name in ("reused", "interpolated", "failed", "flagged") if summary[name]]
     answer.print(
-        f"[bold]{summary['entries']} entries[/]: {', '.join(parts)}; "
-        f"{summary['visits']} visits of blocks in {summary['seconds']:.1f} s "
+        f"[bold]{counted(summary['entries'], 'entry', 'entries')}[/]: {', '.join(parts)}; "
+        f"{counted(summary['visits'], 'visit')} of blocks in {summary['seconds']:.1f} s "
         f"({summary['timed_seconds']:.1f} s of them timed)"
     )
     if summary["flagged"]:
@@ -219,7 +220,7 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     for name, facts in summary.get("devices", {}).items():
         alike = "" if facts["factor"] is None else f", takes {facts['factor']:.3f} × what they take in the median"
         aside = f"; set aside: {facts['set_aside']}" if facts["set_aside"] else ""
-        answer.print(f"{name}: {facts['visits']} visits{alike}{aside}", markup=False)
+        answer.print(f"{name}: {counted(facts['visits'], 'visit')}{alike}{aside}", markup=False)
     if outcome.cooled_seconds:
         answer.print(f"[yellow]hot[/]: waited {outcome.cooled_seconds:.0f} s for the device to cool")
     for stretch in outcome.stretches:

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa_tables.measurement import Measurement
+from ofa_tables.words import counted
 
 # Drawing takes processor time, and the host may be the device: no oftener than this.
 REDRAW_S = 0.5
@@ -47,7 +48,7 @@ class CampaignProgress:
         if self._console.is_terminal:
             self._bar.start()
         else:
-            self.say(f"{self._noun}: {visits} visits to take")
+            self.say(f"{self._noun}: {counted(visits, 'visit')} to take")
 
     def measured(self, measurement: Measurement, visits_left: int) -> None:
         self._visits += 1
@@ -66,7 +67,9 @@ class CampaignProgress:
         if not self._console.is_terminal:
             if now - self._drawn >= LINE_S:
                 self._drawn = now
-                self.say(f"{self._noun}: {self._visits} of {self._visits + visits_left} visits{self._flags()}")
+                self.say(
+                    f"{self._noun}: {self._visits} of {counted(self._visits + visits_left, 'visit')}{self._flags()}"
+                )
         elif now - self._drawn >= REDRAW_S:
             self._drawn = now
             self._bar.refresh()

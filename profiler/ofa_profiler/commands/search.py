@@ -23,6 +23,7 @@ from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
 from ofa_tables.files import replacing, require_writable
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 KEPT = "there is no answer yet; networks that --verify has measured are kept in the table"
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -164,7 +165,7 @@ def command(
     for reason in found.unmet.values():
         say_error(reason)
     if found.interrupted:
-        console.print(f"interrupted; this is the best of the {found.evaluated:,} networks tried until then")
+        console.print(f"interrupted; this is the best of {counted(found.evaluated, 'network')} tried until then")
         raise SystemExit(130)
     if found.unmet:
         raise SystemExit(1)

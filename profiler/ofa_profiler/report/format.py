@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ofa_tables import words
+
 SPACE = "\N{NO-BREAK SPACE}"
 UNKNOWN = "–"
 
@@ -61,7 +63,7 @@ def moment(epoch: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    return f"{count:,}{SPACE}{noun}{'' if count == 1 else 's'}"
+    return words.counted(count, noun, space=SPACE)
 
 
 def printable(text: Any) -> str:

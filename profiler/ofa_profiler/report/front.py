@@ -15,6 +15,7 @@ from ofa_profiler.report.format import architecture_by_stage, latency, percent
 from ofa_profiler.report.page import environment
 from ofa_profiler.report.plots import figure_of, points
 from ofa_tables.files import replacing
+from ofa_tables.words import counted
 
 LABEL_HEIGHT = 0.045  # of what the plot shows
 
@@ -29,7 +30,8 @@ def write_front(
         table=str(table),
         accuracy=problem.accuracy.name,
         scored="accuracy" if problem.accuracy.is_accuracy else "MACs",
-        evaluated=f"{found.evaluated:,}",
+        networks=counted(len(found.best), "network"),
+        evaluated=counted(found.evaluated, "network"),
         seconds=f"{found.seconds:.1f}",
         plot=plot(problem, found, references),
         references=[

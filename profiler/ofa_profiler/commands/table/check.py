@@ -13,6 +13,7 @@ from ofa_tables.check import ERROR, Finding, Inspected
 from ofa_tables.check import check as find
 from ofa_tables.model import fullest_space
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 
 @click.command(
@@ -67,6 +68,6 @@ def print_findings(path: Path, entries: int, findings: list[Finding]) -> None:
             markup=False,
             soft_wrap=True,
         )
-    counted = Counter(finding.check for finding in findings)
-    what = ", ".join(f"{count} {name}" for name, count in counted.most_common())
-    console.print(f"{path}: {entries} entries; {what or 'nothing is wrong'}", markup=False)
+    of_each = Counter(finding.check for finding in findings)
+    what = ", ".join(f"{count} {name}" for name, count in of_each.most_common())
+    console.print(f"{path}: {counted(entries, 'entry', 'entries')}; {what or 'nothing is wrong'}", markup=False)

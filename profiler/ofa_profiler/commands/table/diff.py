@@ -9,6 +9,7 @@ from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.diff import Diff, diff_tables
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 LISTED = 20
 
@@ -69,8 +70,8 @@ def print_diff(compared: Diff, differences: list[str], every: bool) -> None:
     for difference in differences:
         answer.print(f"not the same: {difference}", markup=False)
     answer.print(
-        f"{len(compared.differences)} entries in both; B takes {compared.median_ratio:.3f} × A in the median, "
-        f"half of the entries lie within {compared.median_apart:.1%}"
+        f"{counted(len(compared.differences), 'entry', 'entries')} in both; B takes {compared.median_ratio:.3f} × A in "
+        f"the median, half of the entries lie within {compared.median_apart:.1%}"
     )
     answer.print(f"{len(exceeding)} differ by more than their visits leave open")
     for name, only in (("A", compared.only_first), ("B", compared.only_second)):

@@ -11,6 +11,7 @@ from ofa_tables.exchange import export_table, import_files
 from ofa_tables.formats import find_format
 from ofa_tables.summary import summarise
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 
 @click.command(
@@ -51,7 +52,7 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
         )
         return
     places = ", ".join(map(str, resolutions))
-    answer.print(f"{out}: {summary.entries} entries, {space.name} at {places} px", markup=False)
+    answer.print(f"{out}: {counted(summary.entries, 'entry', 'entries')}, {space.name} at {places} px", markup=False)
 
 
 @click.command(

@@ -9,6 +9,7 @@ from ofa_profiler.commands.display import TABLE
 from ofa_tables.merge import merge_tables
 from ofa_tables.summary import summarise
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 
 @click.command(
@@ -42,5 +43,8 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
             }
         )
         return
-    repeats = f", {merged.repeats} visits were in both" if merged.repeats else ""
-    answer.print(f"{out}: {summary.entries} entries from {merged.visits} visits{repeats}", markup=False)
+    repeats = f", {counted(merged.repeats, 'visit')} in both" if merged.repeats else ""
+    answer.print(
+        f"{out}: {counted(summary.entries, 'entry', 'entries')} from {counted(merged.visits, 'visit')}{repeats}",
+        markup=False,
+    )

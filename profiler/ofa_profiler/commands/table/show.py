@@ -17,6 +17,7 @@ from ofa_tables.entry import Entry
 from ofa_tables.model import LatencyModel, fullest_space
 from ofa_tables.summary import Reach, Summary, summarise
 from ofa_tables.table import IMPORTED, IN_NETWORKS, LatencyTable
+from ofa_tables.words import counted
 
 
 @click.command(short_help="What a table holds.", epilog=example("ofa-table show note10.lut --keys"))
@@ -139,7 +140,7 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         )
     if summary.lasted:
         yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
-    yield "entries", f"{summary.entries}, from {summary.visits} visits"
+    yield "entries", f"{summary.entries}, from {counted(summary.visits, 'visit')}"
     if summary.failed:
         yield "failed", str(summary.failed)
     if summary.flagged:
@@ -147,7 +148,7 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "flagged", f"{summary.flagged} ({of_each})"
     yield "networks", f"{summary.networks} measured as a whole"
     for space, calibration in summary.calibrations.items():
-        yield "calibration", f"{calibration} for {space}, taught by {calibration.networks} networks"
+        yield "calibration", f"{calibration} for {space}, taught by {counted(calibration.networks, 'network')}"
 
 
 def _period(first: float, last: float) -> str:
