@@ -63,7 +63,7 @@ class Search:
     type=float,
     multiple=True,
     metavar="X [X2 …]",
-    help="No network may take longer. Several on one table: the best network within each. None: any may.",
+    help="No network may take longer. Several on one table: the best within each. Another limit will do instead.",
 )
 @click.option("--max-macs-m", "macs", type=POSITIVE, help="Millions of multiply-accumulates.")
 @click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Millions of weights.")
