@@ -38,6 +38,22 @@ def test_equal_networks_have_equal_canonical_genes(name):
     assert (again.genes == canonical.genes).all()
 
 
+@pytest.mark.parametrize("name", [*SPACES, "ofa-proxyless-w1.3", "ofa-resnet50d", "tiny"])
+def test_digests_are_equal_for_equal_networks_and_for_no_others(name):
+    space = find_space(name)
+    population = space.sample_spread(3000, np.random.default_rng(3))
+    neighbours = population.genes.copy()  # of each network one that differs in one gene, which may be read or not
+    rows = np.random.default_rng(4).integers(len(space.radices), size=len(population))
+    columns = np.arange(len(population))
+    neighbours[rows, columns] = (neighbours[rows, columns] + 1) % space.radices[rows]
+    both = Population(np.concatenate([population.genes, neighbours], axis=1))
+    by_digest, by_genes = (
+        np.unique(each, axis=-1, return_inverse=True)[1] for each in (space.digests(both), space.canonical(both).genes)
+    )
+    assert len(set(by_genes)) < len(both), "some are equal"
+    assert len(set(zip(by_digest, by_genes, strict=True))) == len(set(by_digest)) == len(set(by_genes))
+
+
 def test_nobody_costs_nothing():
     space = find_space("ofa-mbv3-w1.0")
     assert space.macs(Population(np.empty((len(space.radices), 0), dtype=np.uint8))).shape == (0,)

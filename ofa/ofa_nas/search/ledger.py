@@ -13,14 +13,27 @@ _FIRST_ROOM = 1 << 12
 
 @dataclass(frozen=True)
 class Candidates:
-    """Networks that were not met before, and their prices (meters, N); ``hashes`` are the ledger's."""
+    """Networks that were not met before, and their prices (meters, N).
+
+    ``digests`` tell networks apart; ``tried`` is how many were looked at to find these.
+    """
 
     population: Population
     prices: FloatArray
-    hashes: list[int]
+    digests: list[int]
+    tried: int
 
     def __len__(self) -> int:
         return len(self.population)
+
+    @staticmethod
+    def concatenate(parts: "list[Candidates]") -> "Candidates":
+        return Candidates(
+            Population.concatenate([part.population for part in parts]),
+            np.concatenate([part.prices for part in parts], axis=1),
+            [digest for part in parts for digest in part.digests],
+            sum(part.tried for part in parts),
+        )
 
 
 @dataclass(frozen=True)
@@ -76,21 +89,20 @@ class Ledger:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self.evaluated = 0
-        self._where: dict[int, int] = {}  # by a network's hash, its column; -1 where it was met alone
-        genes = len(problem.space.radices)
-        # Equal sums of random 64-bit weights mean equal genes, but once in 10¹⁹ pairs.
-        self._weights = np.random.default_rng(0).integers(1 << 63, size=(genes, 1), dtype=np.uint64) | np.uint64(1)
-        self._genes: IntArray = np.empty((genes, _FIRST_ROOM), dtype=np.uint8)
+        self._where: dict[int, int] = {}  # by a network's digest, its column; -1 where it was met alone
+        self._genes: IntArray = np.empty((len(problem.space.radices), _FIRST_ROOM), dtype=np.uint8)
         self._accuracy: FloatArray = np.empty(_FIRST_ROOM)
         self._prices: FloatArray = np.empty((len(problem.meters), _FIRST_ROOM))
 
     def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
         """The first ``most`` of those within the problem's limits that were not admitted before."""
         prices = self._problem.prices(population)
-        fits = problem.fits(prices)
-        if not fits.all():
-            population, prices = population[fits], prices[:, fits]
-        return self._fresh(population, prices, self._hashes(population), most)
+        fits = np.flatnonzero(problem.fits(prices))
+        within = population if len(fits) == len(population) else population[fits]
+        digests = self._digests(within)
+        fresh = self._fresh(digests, most)
+        tried = int(fits[fresh[-1]]) + 1 if fresh and len(fresh) == most else len(population)
+        return Candidates(within[fresh], prices[:, fits[fresh]], [digests[at] for at in fresh], tried)
 
     def evaluate(self, candidates: Candidates) -> Known:
         """With the figures of the accuracy model, kept from now on."""
@@ -102,13 +114,15 @@ class Ledger:
 
     def enter(self, population: Population) -> Known:
         """Evaluated whatever was before: of networks that are not known, though a search may have met them."""
-        return self.evaluate(Candidates(population, self._problem.prices(population), self._hashes(population)))
+        prices, digests = self._problem.prices(population), self._digests(population)
+        return self.evaluate(Candidates(population, prices, digests, len(population)))
 
     def look_up(self, population: Population, most: int) -> Known:
         """Networks of any price; at most so many are evaluated that were not before, the others' accuracy is −∞."""
-        prices, hashes = self._problem.prices(population), self._hashes(population)
-        self.evaluate(self._fresh(population, prices, hashes, most))
-        columns = np.array([self._where.get(number, -1) for number in hashes], dtype=int)
+        prices, digests = self._problem.prices(population), self._digests(population)
+        fresh = self._fresh(digests, most)
+        self.evaluate(Candidates(population[fresh], prices[:, fresh], [digests[at] for at in fresh], len(population)))
+        columns = np.array([self._where.get(digest, -1) for digest in digests], dtype=int)
         return Known(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices)
 
     def best(self, problem: Problem, count: int = 1) -> Known:
@@ -127,20 +141,21 @@ class Ledger:
         there = slice(self.evaluated)
         return Known(Population(self._genes[:, there]), self._accuracy[there], self._prices[:, there])
 
-    def _fresh(self, population: Population, prices: FloatArray, hashes: list[int], most: int | None) -> Candidates:
-        """The first ``most`` that were not met before; they are from now on."""
+    def _fresh(self, digests: list[int], most: int | None) -> list[int]:
+        """Which are the first ``most`` that were not met before; they are from now on."""
         met = self._where
-        first = {number: at for at, number in reversed(list(enumerate(hashes))) if number not in met}
-        fresh = sorted(first.values())[:most]
-        self._where.update((hashes[at], -1) for at in fresh)
-        if len(fresh) == len(hashes):
-            return Candidates(population, prices, hashes)
-        return Candidates(population[fresh], prices[:, fresh], [hashes[at] for at in fresh])
+        fresh: list[int] = []
+        for at, digest in enumerate(digests):
+            if len(fresh) == most:
+                break
+            if digest not in met:
+                met[digest] = -1
+                fresh.append(at)
+        return fresh
 
-    def _hashes(self, population: Population) -> list[int]:
-        genes = self._problem.space.canonical(population).genes
-        hashes: list[int] = (genes * self._weights).sum(axis=0, dtype=np.uint64).tolist()
-        return hashes
+    def _digests(self, population: Population) -> list[int]:
+        digests: list[int] = self._problem.space.digests(population).tolist()
+        return digests
 
     def _keep(self, candidates: Candidates, accuracy: FloatArray) -> None:
         start, stop = self.evaluated, self.evaluated + len(candidates)
@@ -152,5 +167,5 @@ class Ledger:
         self._genes[:, start:stop] = candidates.population.genes
         self._accuracy[start:stop] = accuracy
         self._prices[:, start:stop] = candidates.prices
-        self._where.update(zip(candidates.hashes, range(start, stop), strict=True))
+        self._where.update(zip(candidates.digests, range(start, stop), strict=True))
         self.evaluated = stop

@@ -6,10 +6,10 @@ And the first generation holds the smallest network there is, so that a limit ju
 start.
 """
 
+import math
 from collections.abc import Callable
-from functools import partial
 
-from ofa_nas.search.ledger import Known
+from ofa_nas.search.ledger import Candidates, Known
 from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
@@ -31,53 +31,62 @@ def once_for_all(run: Run) -> None:
 
 def _evolve(run: Run, problem: Problem) -> None:
     variation = Variation(problem, run.rng)
-    count, fruitless = run.population, 0
-    pool = _first_generation(run, problem, variation)
+
+    def mutants(parents: Population, count: int) -> Population:
+        return variation.mutants(_some(run, parents, count), MUTATION, RESOLUTION_MUTATION)
+
+    def children(parents: Population, count: int) -> Population:
+        others = count - round(MUTANTS * count)
+        crossed = variation.crossovers(_some(run, parents, others), _some(run, parents, others))
+        both = Population.concatenate([mutants(parents, count - others), crossed])
+        return both[run.rng.permutation(count)]  # the first ones are taken
+
+    births = _Births(run, problem, children)
+    pool, fruitless = _first_generation(run, problem, variation, _Births(run, problem, mutants)), 0
     while not run.over and fruitless < FRUITLESS:
-        parents = pool.best(max(1, round(PARENTS * count)))
-        make = partial(_children, run, variation, parents)
-        children = _drawn(run, problem, count, make)
-        if len(children) < count:
-            newcomers = run.offer(variation.newcomers(count), problem, count - len(children))
-            children = Known.concatenate([children, newcomers])
-        fruitless = 0 if len(children) else fruitless + 1
-        pool = Known.concatenate([parents, children])
+        parents = pool.best(max(1, round(PARENTS * run.population)))
+        born = births(parents.population, run.population)
+        if len(born) < run.population:
+            newcomers = variation.newcomers(run.population)
+            born = Known.concatenate([born, run.offer(newcomers, problem, run.population - len(born))])
+        fruitless = 0 if len(born) else fruitless + 1
+        pool = Known.concatenate([parents, born])
 
 
-def _first_generation(run: Run, problem: Problem, variation: Variation) -> Known:
+def _first_generation(run: Run, problem: Problem, variation: Variation, mutants: "_Births") -> Known:
     """What is known already, the smallest network, others from all over the Space, and mutants of these where the
     limits admit few."""
-    count = run.population
-    pool = Known.concatenate([run.ledger.best(problem, count), run.offer(problem.smallest(), problem)])
-    pool = Known.concatenate([pool, _drawn(run, problem, count - len(pool), variation.newcomers)])
-    mutants = _drawn(run, problem, count - len(pool), lambda count: _mutants(run, variation, pool, count))
-    return Known.concatenate([pool, mutants])
+    newcomers = _Births(run, problem, lambda _, count: variation.newcomers(count))
+    pool = Known.concatenate([run.ledger.best(problem, run.population), run.offer(problem.smallest(), problem)])
+    for births in (newcomers, mutants):
+        pool = Known.concatenate([pool, births(pool.population, max(0, run.population - len(pool)))])
+    return pool
 
 
-def _children(run: Run, variation: Variation, parents: Known, count: int) -> Population:
-    mutants = round(MUTANTS * count)
-    others = count - mutants
-    born = [
-        _mutants(run, variation, parents, mutants),
-        variation.crossovers(_pick(run, parents, others), _pick(run, parents, others)),
-    ]
-    return Population.concatenate(born)[run.rng.permutation(count)]  # the first ones are taken
+class _Births:
+    """Networks made from others in one way that are within the limits and new.
+
+    It makes so many at once that about as many as are wanted are within the limits, by what was of the last ones.
+    """
+
+    def __init__(self, run: Run, problem: Problem, make: Callable[[Population, int], Population]) -> None:
+        self._run = run
+        self._problem = problem
+        self._make = make
+        self._share = 1.0
+
+    def __call__(self, parents: Population, count: int) -> Known:
+        """Up to ``count``, found in a bounded number of attempts and evaluated all at once."""
+        count = min(count, self._run.left)
+        born: list[Candidates] = []
+        missing, attempts, tried = count, ATTEMPTS * count, 0
+        while missing and attempts and not self._run.late:
+            made = min(attempts, math.ceil(missing / self._share))
+            born.append(self._run.admit(self._make(parents, made), self._problem, missing))
+            missing, attempts, tried = missing - len(born[-1]), attempts - made, tried + born[-1].tried
+            self._share = max(1, count - missing) / tried
+        return self._run.evaluate(Candidates.concatenate(born)) if born else self._run.ledger.nothing
 
 
-def _mutants(run: Run, variation: Variation, parents: Known, count: int) -> Population:
-    return variation.mutants(_pick(run, parents, count), MUTATION, RESOLUTION_MUTATION)
-
-
-def _pick(run: Run, parents: Known, count: int) -> Population:
-    return parents.population[run.rng.integers(len(parents), size=count)]
-
-
-def _drawn(run: Run, problem: Problem, count: int, make: Callable[[int], Population]) -> Known:
-    """Up to ``count`` networks that are within the limits and new, in a bounded number of attempts."""
-    drawn: list[Known] = [run.ledger.nothing]
-    for _ in range(ATTEMPTS):
-        missing = count - sum(map(len, drawn))
-        if missing <= 0 or run.over:
-            break
-        drawn.append(run.offer(make(count), problem, missing))
-    return Known.concatenate(drawn)
+def _some(run: Run, parents: Population, count: int) -> Population:
+    return parents[run.rng.integers(len(parents), size=count)]

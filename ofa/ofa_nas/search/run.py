@@ -6,7 +6,7 @@ from time import monotonic
 
 import numpy as np
 
-from ofa_nas.search.ledger import Known, Ledger
+from ofa_nas.search.ledger import Candidates, Known, Ledger
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import Population
 
@@ -70,8 +70,14 @@ class Run:
 
     def offer(self, population: Population, problem: Problem, most: int | None = None) -> Known:
         """The first ``most`` of those that are within the limits and new, evaluated."""
-        most = self.left if most is None else min(most, self.left)
-        found = self.ledger.evaluate(self.ledger.admit(population, problem, most))
+        return self.evaluate(self.admit(population, problem, most))
+
+    def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
+        """The first ``most`` of those that are within the limits and new, to be evaluated."""
+        return self.ledger.admit(population, problem, self.left if most is None else min(most, self.left))
+
+    def evaluate(self, candidates: Candidates) -> Known:
+        found = self.ledger.evaluate(candidates)
         self._tell()
         return found
 

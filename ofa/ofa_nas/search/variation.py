@@ -31,17 +31,14 @@ class Variation:
     def neighbours(self, parents: Population) -> Population:
         """Of each parent one, drawn anew at one place."""
         place = self._rng.integers(self._places, size=len(parents))
-        rows = self._rows_of[:, place]  # (genes of a place, N)
-        drawn = self._choices[rows, (self._rng.random(rows.shape) * self._counts[rows]).astype(int)]
-        genes = parents.genes.copy()
-        genes[rows, np.arange(len(parents))] = drawn
-        return Population(genes)
+        return self._drawn_anew(parents, self._rows_of[:, place], np.arange(len(parents)))
 
     def mutants(self, parents: Population, chance: float, resolution_chance: float) -> Population:
         """Of each parent one, drawn anew at each place with this chance."""
         chances = np.full((self._places, 1), chance)
         chances[-1] = resolution_chance
-        return self._drawn_anew(parents, (self._rng.random((self._places, len(parents))) < chances)[self._place_of])
+        where = (self._rng.random((self._places, len(parents))) < chances)[self._place_of]
+        return self._drawn_anew(parents, *np.nonzero(where))
 
     def mixed(self, first: Population, second: Population, chances: FloatArray) -> Population:
         """Each place from the second of two parents with the pair's chance (N,), else from the first."""
@@ -50,7 +47,8 @@ class Variation:
 
     def crossovers(self, first: Population, second: Population) -> Population:
         """Each gene from one of two parents."""
-        return Population(np.where(self._rng.random(first.genes.shape) < 0.5, first.genes, second.genes))
+        where = self._rng.integers(2, size=first.genes.shape, dtype=bool)
+        return Population(np.where(where, first.genes, second.genes))
 
     def repaired(
         self, children: Population, anchors: Population, limits: FloatArray, last: IntArray | None = None
@@ -77,9 +75,11 @@ class Variation:
         whole[:, beyond] = np.where(rank < enough, others, genes)
         return Population(whole)
 
-    def _drawn_anew(self, parents: Population, where: IntArray) -> Population:
-        drawn = self._space.sample(len(parents), self._rng, self._problem.resolutions_px)
-        return Population(np.where(where, drawn.genes, parents.genes))
+    def _drawn_anew(self, parents: Population, rows: IntArray, columns: IntArray) -> Population:
+        """Uniform over what the genes at these rows and columns may hold."""
+        genes = parents.genes.copy()
+        genes[rows, columns] = self._choices[rows, (self._rng.random(rows.shape) * self._counts[rows]).astype(int)]
+        return Population(genes)
 
 
 def places(space: Space) -> IntArray:

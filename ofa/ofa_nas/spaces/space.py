@@ -160,6 +160,27 @@ class Space:
         used = self._read_by @ present > 0
         return Population(np.where(used, population.genes, 0).astype(np.uint8))
 
+    def digests(self, population: Population) -> IntArray:
+        """(N,) uint64 that are equal for equal networks; those of different ones are, once in 10¹⁹ pairs."""
+        digests: IntArray = self._digest_reader(population.genes).sum(axis=0, dtype=np.uint64)
+        return digests
+
+    @cached_property
+    def _digest_reader(self) -> Reader:
+        """A random number for each code of each position, none where nothing stands: their sum tells networks apart."""
+        rng = np.random.default_rng(0)
+        tables = [
+            (position, np.where(position.entries == ABSENT, 0, _random_bits(rng, position.entries.shape))[None, :])
+            for position in self.positions
+            if position.genes
+        ]
+        resolution = (
+            (len(self.radices) - 1,),
+            (len(self.resolutions_px),),
+            _random_bits(rng, len(self.resolutions_px)),
+        )
+        return Reader(len(self.radices), [*_fused(tables), resolution])
+
     def entry_indices(self, population: Population) -> IntArray:
         """(positions, N): which entry of ``blocks(r)`` stands at each position; ABSENT where none does."""
         return self._entry_reader(population.genes)
@@ -295,6 +316,10 @@ class Pricer:
         for row, values in choice.items():
             genes[row] = values[at]
         return float(sums[at]), self.space.canonical(Population(genes[:, None]))
+
+
+def _random_bits(rng: np.random.Generator, shape: int | tuple[int, ...]) -> IntArray:
+    return rng.integers(0, np.iinfo(np.uint64).max, size=shape, dtype=np.uint64, endpoint=True)
 
 
 Gather = tuple[tuple[int, ...], tuple[int, ...], FloatArray]
