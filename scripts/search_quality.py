@@ -4,8 +4,8 @@
 
 At 10, 30, 50 and 70 % of the range of latency: the median over seeds of what each method finds with 50,100 evaluations,
 and how far the default method with 280,000 lies below the best that is known, in parts of (best − median of random
-networks within the limit). The best is the best of all these searches and of long ones, --best-seconds at each limit; how
-many of these end within 0.01 % of it, each from a beginning of its own, says how surely there is no better one.
+networks within the limit). The best is the best of all these searches and of long ones, --best-seconds at each limit;
+how many of these end within 0.01 % of it, each from a beginning of its own, says how surely there is no better one.
 """
 
 import argparse
@@ -59,8 +59,8 @@ def report(problem: Problem, share: float, seeds: int, best_seconds: float) -> N
     seconds = [taken for _, taken in large]
     print(
         f"{share:.0%}, {problem.limits[0]:.3f} ms: best {best:.6f} (memetic {(best - other) / (best - usual):.2%}, "
-        f"long annealings {gap_of_best(long, best, usual):.2%} below, {agreeing(long, best, usual)} of {len(long)} there), "
-        f"random {usual:.6f} | 50,100 evaluations: "
+        f"long annealings {gap_of_best(long, best, usual):.2%} below, {agreeing(long, best, usual)} of {len(long)} "
+        f"there), random {usual:.6f} | 50,100 evaluations: "
         f"ofa {median(published):.6f} ({gap(published, best, usual):.2%} below the best), "
         f"default {median(default):.6f} ({gap(default, best, usual):.2%}) | 280,000: median {np.median(gaps):.2%}, "
         f"within 1 % in {(gaps <= 0.01).sum()} of {seeds}, {np.median(seconds):.1f} s (longest {max(seconds):.1f})",
