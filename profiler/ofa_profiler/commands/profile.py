@@ -23,7 +23,7 @@ from ofa_tables.model import calibrations
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
 from ofa_tables.words import counted
 
-PUBLISHED_RESOLUTIONS_PX = "160,176,192,208,224"
+PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
 MOST_MEASURED = 5
 
 
@@ -34,7 +34,11 @@ MOST_MEASURED = 5
     help="The device: a name that ofa-targets lists, user@host, adb:SERIAL, or tcp:HOST:PORT.",
 )
 @click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Whose blocks to measure.")
-@click.option("--resolutions", type=Resolutions(), default=PUBLISHED_RESOLUTIONS_PX, show_default=True)
+@click.option(
+    "--resolutions",
+    type=Resolutions(),
+    help="Default: 160,176,192,208,224, of a space that has none of these all.",
+)
 @click.option("--runtime", "wanted_runtime", help="Default: the target's first preferred one that is there.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
 @click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True)
@@ -68,7 +72,7 @@ MOST_MEASURED = 5
 def profile(
     target: str,
     space_name: str,
-    resolutions: tuple[int, ...],
+    resolutions: tuple[int, ...] | None,
     wanted_runtime: str | None,
     threads: int,
     batch: int,
@@ -88,7 +92,7 @@ def profile(
     started = time.perf_counter()
     device = find_target(target, parse_settings(pairs), wanted_runtime)
     space = find_space(space_name)
-    resolutions = resolutions or space.resolutions_px
+    resolutions = default_resolutions(space) if resolutions is None else resolutions or space.resolutions_px
     space.require_resolutions(resolutions)
     precision = precision or device.precision
     settings = Settings(precision, threads, batch)
@@ -133,6 +137,11 @@ def profile(
         print_summary(summary, outcome)
     if outcome.failures:
         raise SystemExit(1)
+
+
+def default_resolutions(space: Space) -> tuple[int, ...]:
+    """The published tables' ones that the Space has, else all of its own."""
+    return tuple(px for px in PUBLISHED_RESOLUTIONS_PX if px in space.resolutions_px) or space.resolutions_px
 
 
 def open_table(path: Path, identity: Identity, description: dict[str, Any], fresh: bool) -> LatencyTable:
