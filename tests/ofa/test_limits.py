@@ -64,6 +64,19 @@ def test_two_devices_are_searched_together(pose, method, shares):
     assert found.accuracy == pytest.approx(best.accuracy, abs=1e-6)
 
 
+@pytest.mark.parametrize("shares", [(0.3, 0.3), (0.2, 0.4)])
+def test_on_two_devices_nothing_that_is_on_the_front_of_either_and_within_both_limits_is_better(pose, shares):
+    problem, budget = pose(*shares, space=OFA), Budget(100, 200)
+    found = search(problem, find_method("annealing"), budget).best[0]
+    assert (found.prices[:, 0] <= problem.limits).all()
+    for device in range(2):
+        alone = replace(problem, meters=problem.meters[device : device + 1], limits=problem.limits[device : device + 1])
+        front = search_front(alone, find_method("annealing"), budget).best
+        within = [each for each in front if problem.fits(problem.prices(each.population))[0]]
+        assert within, "some networks of the front are within both limits"
+        assert max(float(each.accuracy[0]) for each in within) <= found.accuracy[0]
+
+
 @pytest.mark.parametrize("shares", [(0.1, 0.1), (0.02, 0.5), (0.01, 0.01, 0.01)])
 def test_a_network_within_all_limits_is_found_where_there_is_one(pose, shares):
     problem = pose(*shares, space=OFA)
