@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,30 @@ def say(text: str) -> None:
 
 def say_error(text: str) -> None:
     console.print(f"[bold red]error:[/] {escape(text)}")
+
+
+LINE_S = 10.0
+
+
+class NowAndThen:
+    """Called whenever there is something new to show, tells whether it is time to: not again before ``seconds``."""
+
+    def __init__(self, seconds: float = LINE_S) -> None:
+        self._seconds = seconds
+        self._last = time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return False
+        self._last = now
+        return True
+
+
+def duration(seconds: float) -> str:
+    """As long as something will take, about."""
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from ofa_agent.timing import Budget
+from ofa_nas.cli import duration
 from ofa_nas.spaces import Space
 from ofa_profiler.campaign import OTHERS_BYTES, Campaign, Outcome, Progress, Task, lower_tasks
 from ofa_profiler.carriers import carrier_rounds
@@ -57,11 +58,11 @@ class Profiler:
 
     def _announce(self, seconds: float) -> None:
         others = [
-            f"{name}: {_duration(seconds * effort.rounds / self._effort.rounds)}"
+            f"{name}: {duration(seconds * effort.rounds / self._effort.rounds)}"
             for name, effort in EFFORTS.items()
             if effort is not self._effort
         ]
-        self._progress.say(f"it will take about {_duration(seconds)} ({', '.join(others)})")
+        self._progress.say(f"it will take about {duration(seconds)} ({', '.join(others)})")
 
     def _plan(self, resolutions_px: Sequence[int], rounds: int) -> tuple[list[list[Task]], Budget]:
         """What to visit in each round, and how long each burst may take."""
@@ -71,7 +72,3 @@ class Profiler:
         runtime, settings = self._table.identity.runtime, self._table.identity.settings
         tasks = lower_tasks(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision)
         return [tasks] * rounds, self._effort.budget
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

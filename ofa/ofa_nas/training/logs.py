@@ -2,16 +2,14 @@
 
 import csv
 import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_nas.cli import say
+from ofa_nas.cli import NowAndThen, say
 from ofa_nas.spaces import Architecture
 
-SECONDS_BETWEEN_LINES = 10.0
 EPOCHS, EVALUATIONS, CURVE = "epochs.csv", "evaluations.csv", "accuracy-latency.png"
 END = "end"  # the stage that the last evaluation is of
 
@@ -32,7 +30,7 @@ class Log:
 
     def __init__(self, out: Path, first: int = 0) -> None:
         self._out = out
-        self._last_line = 0.0
+        self._due = NowAndThen()
         self._board = _board(out / "tensorboard", first)
         for name in (EPOCHS, EVALUATIONS):
             _cut_off(out / name, first)
@@ -42,8 +40,7 @@ class Log:
 
     def progress(self, text: str) -> None:
         """Where a line was printed just now, this one is not."""
-        if time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        if self._due():
             say(text)
 
     def epoch(self, number: int, stage: str, epoch: int, loss: float, rate: float, images_per_second: float) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ofa_nas.cli import duration
 from ofa_nas.supernet import OneNetwork, Supernet, build_supernet, save_supernet
 from ofa_nas.training.cost import RAPL, Cost, EnergyMeter, cost_of
 from ofa_nas.training.data import Batch, Broken, Images, loader, open_data, training_batches
@@ -242,7 +243,7 @@ class Trainer:
         self.log.progress(
             f"stage {at + 1} of {len(self.plan.stages)}, {stage.name}: epoch {progress.epoch + 1} of {stage.epochs}, "
             f"loss {np.mean(progress.epoch_losses[-50:]):.4f}, {progress.images_per_second:,.0f} images/s, "
-            f"{_duration(left_s)} left"
+            f"{duration(left_s)} left"
         )
 
     def _say(self, text: str | None) -> None:
@@ -267,8 +268,3 @@ class _Clock:
         """Every process is there then."""
         found = [joules for joules in self._processes.gathered(self._meter()) if joules is not None]
         return self._joules + sum(found) if found else None
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -11,7 +11,7 @@ from rich.markup import escape
 from ofa_nas.accuracy import Mlp, read_members, write_members
 from ofa_nas.accuracy.evaluation import Quality, quality
 from ofa_nas.accuracy.pairs import Pairs, read_pairs
-from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
+from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run, say
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.commands.display import bar, read_model
 from ofa_tables.errors import UsageError
@@ -91,7 +91,7 @@ def collect(
             "images": min(images, len(data.held_out)),
             "statistics_images": min(statistics_images, len(data.train)),
         }
-        with bar("evaluating networks", found.is_first) as progress:
+        with bar("networks evaluated", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
             pairs = carry_out(evaluate, chosen, out, about, found, progress)
         if not found.is_first:
@@ -122,7 +122,8 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
 
     pairs = read_pairs(source)
     space = find_space(str(pairs.about["space"]))
-    with bar("fitting members") as progress:
+    say(f"fitting an ensemble of {members} to {len(pairs.pairs)} pairs")
+    with bar("members fitted") as progress:
         found = carry_out(pairs, space, members, seed, progress)
     write_members(out, found)
     _tell(out, Mlp(space, found, str(out)), pairs, space, as_json)

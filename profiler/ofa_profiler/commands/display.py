@@ -1,6 +1,7 @@
 """What the commands share: how tables are opened, listings printed whole, and progress shown."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ofa_nas.cli import answer, console
+from ofa_nas.cli import NowAndThen, answer, console, duration, say
 from ofa_nas.spaces import Space
 from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
@@ -26,11 +27,31 @@ def read_model(path: Path, space: Space) -> LatencyModel:
 
 @contextlib.contextmanager
 def bar(text: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """How much is done, and how much there is to do: on a terminal; elsewhere nothing."""
+    """How much is done, and how much there is to do: a bar on a terminal, elsewhere a line now and then."""
+    if not (shown and console.is_terminal):
+        yield _Lines(text) if shown else lambda done, total: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not (shown and console.is_terminal)) as drawn:
+    with Progress(*columns, console=console, transient=True) as drawn:
         task = drawn.add_task(text, total=None)
         yield lambda done, total: drawn.update(task, completed=done, total=total)
+
+
+class _Lines:
+    """How much is done of all, and the time left: by what was done since the first call."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._due = NowAndThen()
+        self._began: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        started, before = self._began = self._began or (now, done)
+        if not self._due():
+            return
+        left_s = (now - started) / (done - before) * (total - done) if done > before else None
+        say(f"{self._text}: {done} of {total}{'' if left_s is None else f', {duration(left_s)} left'}")
 
 
 def columns(first: str, *others: str) -> Table:

@@ -1,17 +1,15 @@
 """Progress on standard error: a bar in a terminal, a line now and then elsewhere."""
 
-import time
-
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ofa_nas.cli import LINE_S, NowAndThen
 from ofa_tables.measurement import Measurement
 from ofa_tables.words import counted
 
 # Drawing takes processor time, and the host may be the device: no oftener than this.
 REDRAW_S = 0.5
-LINE_S = 10.0
 LABEL_WIDTH = 44
 WIDE = 120  # columns of a terminal that has room for what is being measured
 
@@ -34,7 +32,7 @@ class CampaignProgress:
             transient=True,
         )
         self._task = self._bar.add_task("", total=None, noun=noun, flags="", key="", visible=False)
-        self._drawn = 0.0
+        self._due = NowAndThen(REDRAW_S if console.is_terminal else LINE_S)
         self._visits = self._failed = self._cold = 0
 
     def __enter__(self) -> "CampaignProgress":
@@ -63,16 +61,13 @@ class CampaignProgress:
         )
         if not measurement.ok:
             self.say(f"[yellow]{measurement.status}[/]: {escape(measurement.key)}: {escape(measurement.error)}")
-        now = time.monotonic()
-        if not self._console.is_terminal:
-            if now - self._drawn >= LINE_S:
-                self._drawn = now
-                self.say(
-                    f"{self._noun}: {self._visits} of {counted(self._visits + visits_left, 'visit')}{self._flags()}"
-                )
-        elif now - self._drawn >= REDRAW_S:
-            self._drawn = now
+        if not self._due():
+            return
+        if self._console.is_terminal:
             self._bar.refresh()
+        else:
+            visits = counted(self._visits + visits_left, "visit")
+            self.say(f"{self._noun}: {self._visits} of {visits}{self._flags()}")
 
     def say(self, text: str) -> None:
         self._console.print(text)

@@ -123,7 +123,9 @@ def test_a_model_from_pairs_to_its_file_and_held_against_them(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     written(path, make_pairs(300))
     model = tmp_path / "a.npz"
-    fitted = told("fit", path, "--members", "2", "--out", model, "--json")
+    fit = invoke("fit", path, "--members", "2", "--out", model, "--json")
+    assert fit.stderr == "fitting an ensemble of 2 to 300 pairs\n"
+    fitted = json.loads(fit.stdout)
     assert (fitted["members"], fitted["pairs"], fitted["file"]) == (2, 300, str(model))
     held_out = sum(pair.is_held_out for pair in read_pairs(path).pairs)
     evaluated = told("evaluate", model, path, "--json")

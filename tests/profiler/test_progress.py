@@ -1,0 +1,40 @@
+"""What commands tell while they run, where nobody watches a terminal."""
+
+import time
+
+import pytest
+
+from ofa_profiler.commands.display import bar
+
+
+@pytest.fixture
+def tell(monkeypatch, capsys):
+    """What standard error has after figures that came at these seconds."""
+
+    def run(*told, shown=True):
+        now = [0.0]
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "monotonic", lambda: now[0])
+            with bar("networks evaluated", shown) as progress:
+                for now[0], done, total in told:
+                    progress(done, total)
+        return capsys.readouterr().err.splitlines()
+
+    return run
+
+
+def test_a_line_now_and_then_with_the_time_left_by_what_was_done_since(tell):
+    told = [(1, 300, 500), (6, 305, 500), (11, 320, 500), (15, 330, 500), (31, 360, 500), (32, 361, 500)]
+    assert tell(*told) == ["networks evaluated: 320 of 500, 90 s left", "networks evaluated: 360 of 500, 70 s left"]
+
+
+def test_before_anything_is_done_nobody_knows_how_long_it_takes(tell):
+    assert tell((0, 0, 5), (20, 0, 5)) == ["networks evaluated: 0 of 5"]
+
+
+def test_what_is_done_at_once_is_not_told(tell):
+    assert tell((0, 0, 5), (9, 5, 5)) == []
+
+
+def test_one_process_of_several_tells(tell):
+    assert tell((0, 0, 5), (20, 1, 5), shown=False) == []
