@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ofa_nas.latency import read_model
 from ofa_nas.named import read_network, read_networks
 from ofa_nas.spaces import Architecture, Population, Space, find_space
 from ofa_nas.spaces.space import IntArray
@@ -15,7 +16,6 @@ from ofa_nas.training.recipes import Stage, stages_of
 from ofa_nas.training.sampling import Choices, EvenlyOverLatency, Sampler, Uniform, unused_choices
 from ofa_tables.errors import UsageError
 from ofa_tables.model import LatencyModel
-from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
 FOLLOWED = 5  # sub-networks whose accuracy is followed, unless told otherwise
@@ -115,8 +115,7 @@ def _latency(options: Options, space: Space) -> LatencyModel | None:
         if options.max_latency_ms is not None:
             raise UsageError("--max-latency-ms needs the --table that predicts latencies")
         return None
-    with LatencyTable.read(options.table) as table:
-        return LatencyModel.calibrated(table, space)
+    return read_model(options.table, space)
 
 
 def _followed(

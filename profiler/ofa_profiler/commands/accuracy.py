@@ -12,8 +12,9 @@ from ofa_nas.accuracy import Mlp, read_members, write_members
 from ofa_nas.accuracy.evaluation import Quality, quality
 from ofa_nas.accuracy.pairs import Pairs, read_pairs
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run, say
+from ofa_nas.latency import read_model
 from ofa_nas.spaces import Space, find_space
-from ofa_profiler.commands.display import bar, read_model
+from ofa_profiler.commands.display import bar
 from ofa_tables.errors import UsageError
 from ofa_tables.words import counted
 

@@ -12,17 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ofa_nas.cli import NowAndThen, answer, console, duration, say
-from ofa_nas.spaces import Space
-from ofa_tables.model import LatencyModel
-from ofa_tables.table import LatencyTable
+from ofa_nas.latency import read_model as read_model
 
 TABLE = click.Path(path_type=Path)
-
-
-def read_model(path: Path, space: Space) -> LatencyModel:
-    """Of a table that is closed again. Raises TableError."""
-    with LatencyTable.read(path) as table:
-        return LatencyModel.calibrated(table, space)
 
 
 @contextlib.contextmanager
