@@ -83,7 +83,9 @@ class Bench(threading.Thread):
             measurement.cooled_s = cooled_s
             return measurement
         except OSError as error:  # no room for the model's file
-            return _failed(visit, "out-of-memory", "cannot write the model: %s" % error)
+            what = "cannot write the model to %s: %s" % (self._models.folder, error.strerror or error)
+            advice = "make room there; ofa-targets clean NAME removes what else ofa-profile put on a device"
+            return _failed(visit, "out-of-memory", "%s; %s" % (what, advice))
         except KeyError:
             return _failed(visit, "malformed", "its model is no longer here")
         except WorkerGone as gone:

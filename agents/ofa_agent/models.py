@@ -1,5 +1,6 @@
 """Models by content hash: what the host sent, written out when a Visit needs it, within bounds."""
 
+import contextlib
 import os
 import shutil
 import threading
@@ -24,7 +25,7 @@ class ModelCache:
     def __init__(self, folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # left by an agent that was killed
         os.makedirs(folder, mode=0o700)
-        self._folder = folder
+        self.folder = folder
         self._max_files_bytes = min(MAX_FILES_BYTES, int(FILES_SHARE * shutil.disk_usage(folder).free))
         self._mutex = threading.Lock()  # models arrive in one thread and are written out in another
         self._arriving: Dict[str, List[wire.ModelChunk]] = {}
@@ -70,25 +71,26 @@ class ModelCache:
             if recipe is None:
                 raise KeyError(model_id)
             self._files[model_id] = self._write(model_id, wire.model_bytes(recipe))
-        path = os.path.join(self._folder, model_id)
+        path = os.path.join(self.folder, model_id)
         self._files.move_to_end(model_id)
         while len(self._files) > 1 and sum(self._files.values()) > self._max_files_bytes:
             oldest, _ = self._files.popitem(last=False)
-            os.remove(os.path.join(self._folder, oldest))
+            os.remove(os.path.join(self.folder, oldest))
         return path
 
     def _write(self, model_id: str, content: bytes) -> int:
-        path = os.path.join(self._folder, model_id)
+        path = os.path.join(self.folder, model_id)
         try:
             with open(path, "wb") as file:
                 file.write(content)
         except OSError:  # half a file would keep the room that is lacking
-            os.remove(path)
+            with contextlib.suppress(OSError):  # where not even that could be made
+                os.remove(path)
             raise
         return len(content)
 
     def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _held(recipe: List[wire.ModelChunk]) -> int:

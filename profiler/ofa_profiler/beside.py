@@ -23,7 +23,7 @@ from ofa_agent.runtimes import Malformed, RuntimeFailure, Unsupported
 from ofa_agent.shell import Ran
 from ofa_agent.timing import Budget
 from ofa_agent.worker import answer
-from ofa_profiler.connections.adb.server import AdbServer, Phone
+from ofa_profiler.connections.adb.server import NO_ROOM, AdbServer, Phone
 from ofa_profiler.connections.adb.shell import EVERY_CORE, FOLDER, AdbShell, Request, Snapshot
 from ofa_tables.errors import DeviceError, OfaError, Unreachable
 
@@ -40,7 +40,6 @@ MODELS = f"{FOLDER}/models"
 MOST_MODELS_BYTES = 512 << 20
 # The tool has no rule of its own for when a phone is warm: clocks take about so long to rise.
 WARMUP_S = 0.1
-NO_ROOM = ("No space left on device", "Disk quota exceeded", "Quota exceeded")  # as the phone says it
 FINE_NS = 50_000
 BURST_S = 0.15  # short beside what it takes to start the tool
 MOST_S = 2.0  # for the runs that a slow network is to have

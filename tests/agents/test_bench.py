@@ -132,7 +132,9 @@ def test_a_full_disk_costs_the_visit_whose_model_it_cannot_take(bench, take, mon
         patched.setattr(bench._models, "path", path)
         failed = take("one", model_id="0" * 64)
     assert failed.status == "out-of-memory"
-    assert "No space left on device" in failed.error
+    assert failed.error.startswith(
+        f"cannot write the model to {bench._models.folder}: No space left on device; make room"
+    )
     assert take("two").status == "ok"
 
 

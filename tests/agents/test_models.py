@@ -131,6 +131,16 @@ def test_a_file_that_could_not_be_written_leaves_nothing_behind(cache, tmp_path,
     assert Path(cache.path(model_id)).read_bytes() == literal(1)[0]
 
 
+def test_where_not_even_a_file_can_be_made_that_is_what_is_said(cache, monkeypatch):
+    def full(path, mode):
+        raise OSError(28, "No space left on device", path)
+
+    model_id = receive(cache, literal(1))
+    monkeypatch.setattr(models, "open", full, raising=False)
+    with pytest.raises(OSError, match="No space"):
+        cache.path(model_id)
+
+
 class FullDisk:
     """``open`` on a device that is full: half of it is written."""
 

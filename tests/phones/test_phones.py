@@ -383,7 +383,7 @@ def test_a_phone_without_room_says_so(command, phone, tool):
     ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
     assert ran.returncode == 1
     assert "pixel-1 does not take benchmark_model-" in ran.stderr
-    assert "No space left on device" in ran.stderr
+    assert "No space left on device; make room where /data/local/tmp/ofa-profile is, or run ofa-targets" in ran.stderr
 
 
 def test_a_model_that_has_no_room_fails_alone(bench, phone, tmp_path):
@@ -391,7 +391,7 @@ def test_a_model_that_has_no_room_fails_alone(bench, phone, tmp_path):
     big = SPACE.network(SPACE.decode(SPACE.sample(1, np.random.default_rng(1), [128]))[0])
     measurement = take(made, tmp_path, big)
     assert measurement.status == "out-of-memory"
-    assert "No space left on device" in measurement.error
+    assert "No space left on device; make room where /data/local/tmp/ofa-profile/models is" in measurement.error
     assert take(made, tmp_path, SPACE.blocks(128)[0]).status == "ok"
 
 

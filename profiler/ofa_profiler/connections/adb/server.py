@@ -34,6 +34,8 @@ OLDEST_SERVER = 39  # of Android 8's platform tools; older ones do not know what
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 PACKET = struct.Struct("<BI")
 
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "Quota exceeded")  # as a phone says it
+
 ADVICE = {
     "unauthorized": "it does not trust this computer yet: unlock it, and tap Allow under 'Allow USB debugging?'",
     "authorizing": "it is being asked whether it trusts this computer: unlock it, and tap Allow",
@@ -272,7 +274,11 @@ class Phone:
             except (OSError, EOFError) as error:
                 raise self.lost(error) from None
         if answer != b"OKAY":
-            raise DeviceError(f"{self.name} does not take {os.path.basename(path)} ({len(content)} bytes): {said}")
+            room = ""
+            if any(words in said for words in NO_ROOM):
+                room = f"; make room where {os.path.dirname(path)} is, or run ofa-targets clean adb:{self.serial}"
+            what = f"{os.path.basename(path)} ({len(content)} bytes)"
+            raise DeviceError(f"{self.name} does not take {what}: {said}{room}")
 
 
 def _packet(stream: socket.socket, deadline: float) -> tuple[int, bytes]:
