@@ -1,9 +1,11 @@
 """One network out of a supernet, as a file to deploy: what the profiler measures, with trained weights in it.
 
 The file is lowered as for a measurement, and each random weight tensor is replaced by the trained one; batch norm is
-folded into the convolutions. Before it is written it is run on images and held against the supernet. Needs torch.
+folded into the convolutions. Before it is written it is run on images and held against the supernet. It says itself
+what images it takes: ONNX's metadata_props, TFLite's metadata and TorchScript's extra files hold the same. Needs torch.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
@@ -18,6 +20,7 @@ import torch
 from ofa_agent import operators as ops
 from ofa_agent import wire
 from ofa_agent.operators import Block
+from ofa_nas.normalisation import Channels
 from ofa_nas.spaces import Architecture
 from ofa_nas.spaces.space import network_key
 from ofa_nas.supernet import PlainNetwork, Supernet, estimated
@@ -38,6 +41,33 @@ Runner = Callable[[Array], Array]
 
 
 @dataclass(frozen=True)
+class Input:
+    """What images the file takes: float32, red, green and blue, of this ``shape``. ``mean`` and ``std`` are of each
+    channel, of values 0…1: the network does not normalise; None where neither the checkpoint nor data tells them.
+    ``classes`` are the names of the logits, likewise."""
+
+    layout: str
+    shape: tuple[int, ...]
+    mean: Channels | None
+    std: Channels | None
+    classes: tuple[str, ...] | None
+
+    @classmethod
+    def of(cls, supernet: Supernet, px: int, format: str, batch: int, data: Data | None) -> "Input":
+        layout, shape = ("NHWC", (batch, px, px, 3)) if format == "tflite" else ("NCHW", (batch, 3, px, px))
+        mean, std = supernet.normalisation or (data.train.normalisation if data else (None, None))
+        classes = supernet.class_names or (data.classes if data else None)
+        return cls(layout, shape, mean, std, classes)
+
+    def __str__(self) -> str:
+        normalised = "normalised as in training"
+        if self.mean is not None and self.std is not None:
+            mean, std = (", ".join(f"{value:.4g}" for value in of_channels) for of_channels in (self.mean, self.std))
+            normalised = f"(value / 255 - mean) / std with mean {mean} and std {std}"
+        return f"float32 RGB, {self.layout} {self.shape}, {normalised}"
+
+
+@dataclass(frozen=True)
 class Exported:
     """``largest_difference`` from the supernet's logits is relative to the largest of them; ``same_top1`` is the share
     of images that both name alike. Accuracies, 0…1, are of held-out images; None without data."""
@@ -46,6 +76,7 @@ class Exported:
     format: str
     space: str
     architecture: Architecture
+    input: Input
     bytes: int
     macs: int
     parameters: int
@@ -76,9 +107,10 @@ def export(
         )
     if data is not None and len(data.held_out) < batch:
         raise UsageError(f"{data.name} holds out {len(data.held_out)} images, too few to test a batch of {batch} on")
+    taken = Input.of(supernet, architecture.resolution_px, format, batch, data)
     with _evaluated(supernet, architecture, data, statistics_images):
         network = supernet.extract(architecture)
-        content = _content(network, format, batch, precision)
+        content = _content(network, format, batch, precision, _metadata(supernet, architecture, taken))
         runner = _runner(content, format)
         found = _compared(supernet, architecture, runner, data, images, batch)
     if not found.largest_difference <= BOUNDS[precision]:  # it may be NaN
@@ -94,6 +126,7 @@ def export(
         format,
         supernet.space.name,
         architecture,
+        taken,
         len(content),
         block.macs,
         block.parameters,
@@ -116,12 +149,20 @@ def _evaluated(
     return estimated(supernet, lambda x: supernet(x, architecture), statistics)
 
 
-def _content(network: PlainNetwork, format: str, batch: int, precision: str) -> bytes:
+def _metadata(supernet: Supernet, architecture: Architecture, taken: Input) -> dict[str, str]:
+    """What the file says of itself: words, and JSON."""
+    known = {"mean": taken.mean, "std": taken.std, "classes": taken.classes, "architecture": architecture.to_json()}
+    values = {name: json.dumps(value) for name, value in known.items() if value is not None}
+    return {"input": str(taken), "space": supernet.space.name, **values}
+
+
+def _content(network: PlainNetwork, format: str, batch: int, precision: str, metadata: dict[str, str]) -> bytes:
     if format == "torch":
-        return _torchscript(network, batch)
+        return _torchscript(network, batch, metadata)
     block, source = _block(network), _weights(network)
-    chunks = onnx.lower(block, batch) if format == "onnx" else tflite.lower(block, batch, precision, source)
-    return wire.model_bytes(chunks, source)
+    if format == "onnx":
+        return wire.model_bytes(onnx.lower(block, batch, metadata=metadata), source)
+    return wire.model_bytes(tflite.lower(block, batch, precision, source, metadata), source)
 
 
 def _weights(network: PlainNetwork) -> wire.Source:
@@ -135,13 +176,13 @@ def _block(network: PlainNetwork) -> Block:
     return ops.concatenate(network_key(network.blocks), network.blocks)
 
 
-def _torchscript(network: PlainNetwork, batch: int) -> bytes:
+def _torchscript(network: PlainNetwork, batch: int, metadata: dict[str, str]) -> bytes:
     """Needs nothing but torch where it is loaded."""
     folded = deepcopy(network).fold()
     with torch.no_grad():
         traced = torch.jit.freeze(torch.jit.trace(folded, torch.zeros(batch, *network.blocks[0].input_shape)))
     content = BytesIO()
-    torch.jit.save(traced, content)
+    torch.jit.save(traced, content, _extra_files=metadata)
     return content.getvalue()
 
 

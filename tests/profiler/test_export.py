@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
@@ -64,6 +65,14 @@ def export(tmp_path):
     return run
 
 
+@pytest.fixture
+def digits():
+    pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
+    from ofa_nas.training.data import open_data
+
+    return open_data("digits")
+
+
 @pytest.mark.parametrize("format", ["onnx", "tflite", "torch"])
 @pytest.mark.parametrize("space", ARCHITECTURES)
 def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, format):
@@ -86,6 +95,66 @@ def test_one_network_of_a_file_is_chosen_by_its_name(checkpoint, export, tmp_pat
         export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json")
 
 
+def told_by(path):
+    """What a file says of itself."""
+    if path.suffix == ".onnx":
+        return {prop.key: prop.value for prop in onnx.load(path).metadata_props}
+    if path.suffix == ".torch":
+        told = dict.fromkeys(["input", "mean", "std", "classes", "space", "architecture"], "")
+        torch.jit.load(path, _extra_files=told)
+        return {name: text.decode() for name, text in told.items() if text}
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes()))
+    return {each.name.decode(): bytes(model.buffers[each.buffer].data).decode() for each in model.metadata}
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite", "torch"])
+def test_a_file_says_what_images_it_takes(checkpoint, export, digits, format):
+    printed, path = export(checkpoint(), format, "--data", "digits", "--images", "10", "--statistics-images", "50")
+    shape, layout = ((1, 28, 28, 3), "NHWC") if format == "tflite" else ((1, 3, 28, 28), "NCHW")
+    mean, std = map(list, digits.train.normalisation)
+    assert printed["input"] == {
+        "layout": layout,
+        "shape": list(shape),
+        "mean": mean,
+        "std": std,
+        "classes": list("0123456789"),
+    }
+    told = told_by(path)
+    assert told.pop("input").startswith(f"float32 RGB, {layout} {shape}, (value / 255 - mean) / std with mean 0.")
+    assert told.pop("space") == "tiny"
+    values = {"mean": mean, "std": std, "classes": list("0123456789"), "architecture": ARCHITECTURES["tiny"]}
+    assert {name: json.loads(text) for name, text in told.items()} == values
+
+
+def test_a_checkpoint_tells_what_its_images_have_been_through(checkpoint, export):
+    path = checkpoint()
+    assert (export(path)[0]["input"]["mean"], "mean" in told_by(export(path)[1])) == (None, False)
+    normalisation = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.25, 0.25)}
+    save_supernet(path, load_supernet(path), normalisation=normalisation)
+    told = told_by(export(path)[1])
+    assert told["input"].endswith("with mean 0.5, 0.4, 0.3 and std 0.25, 0.25, 0.25")
+    assert (told["mean"], told["std"]) == ("[0.5, 0.4, 0.3]", "[0.25, 0.25, 0.25]")
+
+
+@pytest.mark.parametrize(
+    "normalisation", [5, {"mean": 1.0}, {"mean": (1, 2, 3), "std": (1, "x", 2)}, {"mean": (), "std": ()}]
+)
+def test_a_checkpoint_that_tells_it_in_another_form_tells_nothing(checkpoint, normalisation):
+    path = checkpoint()
+    save_supernet(path, load_supernet(path), normalisation=normalisation)
+    assert load_supernet(path).normalisation is None
+
+
+def test_what_it_takes_is_printed(checkpoint, tmp_path):
+    arguments = ["--checkpoint", checkpoint(), "--architecture", json.dumps(ARCHITECTURES["tiny"]), "--format", "onnx"]
+    arguments += ["--out", tmp_path / "net.onnx"]
+    result = CliRunner().invoke(command, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False)
+    normalised = "normalised as in training; its mean and std are known with --data alone"
+    assert f"takes images as float32 RGB, NCHW (1, 3, 28, 28), {normalised}" in result.stdout
+
+
 def test_half_precision(checkpoint, export):
     told, path = export(checkpoint(), "tflite", "--precision", "fp16")
     assert 1e-6 < told["largest_difference"] < 2e-2
@@ -98,14 +167,6 @@ def test_batches_and_other_classes(checkpoint, export):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     (logits,) = session.run(None, {"x": np.zeros((4, 3, 28, 28), np.float32)})
     assert logits.shape == (4, 3)
-
-
-@pytest.fixture
-def digits():
-    pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
-    from ofa_nas.training.data import open_data
-
-    return open_data("digits")
 
 
 def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits, tmp_path):

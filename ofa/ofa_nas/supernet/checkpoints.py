@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ofa_nas.normalisation import Normalisation
 from ofa_nas.spaces import Space, find_space, parse_architecture
 from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.build import build_supernet
@@ -57,7 +58,17 @@ def load_network(path: Path, space: Space | None = None) -> Supernet:
         network = build_supernet(space, _classes_of(state))
     load_state(network, state, path)
     network.class_names = names if names is not None and len(names) == network.classes else None
+    network.normalisation = _normalisation(found.get("normalisation"))
     return network
+
+
+def _normalisation(told: Any) -> Normalisation | None:
+    """None where it is not told, or not in our form."""
+    try:
+        mean, std = (tuple(map(float, told[name])) for name in Normalisation._fields)
+    except (TypeError, KeyError, ValueError):
+        return None
+    return Normalisation(mean, std) if len(mean) == len(std) == 3 else None
 
 
 def _state_of(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

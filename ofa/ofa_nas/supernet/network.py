@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ofa_agent.operators import Block
+from ofa_nas.normalisation import Normalisation
 from ofa_nas.spaces import Architecture, Space
 from ofa_nas.spaces.parts import with_classes
 from ofa_nas.supernet.dropout import Dropout
@@ -24,7 +25,9 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.classes = classes or space.classes
-        self.class_names: tuple[str, ...] | None = None  # where a checkpoint tells them
+        # Where a checkpoint tells them.
+        self.class_names: tuple[str, ...] | None = None
+        self.normalisation: Normalisation | None = None
         self.dropout = Dropout(dropout)
 
     def forward(self, images: Tensor, architecture: Architecture) -> Tensor:

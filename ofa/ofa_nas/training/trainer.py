@@ -191,7 +191,8 @@ class Trainer:
         model = self.learner.model
         path = self.options.out / (NETWORK if isinstance(model, OneNetwork) else SUPERNET)
         if self.processes.is_first:
-            save_supernet(path, model, classes=list(self.data.classes), data=self.options.data)
+            data, normalisation = self.options.data, self.data.train.normalisation._asdict()
+            save_supernet(path, model, classes=list(self.data.classes), data=data, normalisation=normalisation)
         return str(path)
 
     def _write(self) -> None:

@@ -76,11 +76,12 @@ def command(
     if as_json:
         print_json(asdict(found) | {"architecture": found.architecture.to_json()})
         return
-    layout = "channels last" if format == "tflite" else "channels first"
     answer.print(
         f"[bold]{escape(str(out))}[/]: {found.bytes / 1e6:.2f} MB, {found.macs / 1e6:.1f} M MACs, "
-        f"{found.parameters / 1e6:.2f} M parameters, images of {network.resolution_px} px, {layout}"
+        f"{found.parameters / 1e6:.2f} M parameters"
     )
+    unknown = "; its mean and std are known with --data alone" if found.input.mean is None else ""
+    answer.print(f"  takes images as {found.input}{unknown}")
     answer.print(
         f"  largest difference from the supernet {found.largest_difference:.1e} of the largest logit, same answer for "
         f"{found.same_top1:.1%} of the images"

@@ -3,7 +3,7 @@
 Opset 15 and IR 8 are what onnxruntime 1.10 reads, the last that exists for Python 3.6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx
@@ -23,7 +23,9 @@ _RAW_DATA_OF_TENSOR = 9
 _FLOAT32_BYTES = 4
 
 
-def lower(block: Block, batch: int, precision: str = "fp32") -> list[ModelChunk]:
+def lower(
+    block: Block, batch: int, precision: str = "fp32", metadata: Mapping[str, str] | None = None
+) -> list[ModelChunk]:
     """The model file in pieces: joined (``wire.model_bytes``) they are an ONNX model with input ``x``, output ``y``.
 
     It is the same for every precision: TensorRT makes of it what it is asked for.
@@ -47,6 +49,7 @@ def lower(block: Block, batch: int, precision: str = "fp32") -> list[ModelChunk]
         weights.append(SeededValues(ops.tensor_seed(block.seed, index), parameter.size, parameter.scale))
 
     model = helper.make_model(onnx.GraphProto(), ir_version=IR_VERSION, producer_name="ofa-profile")
+    helper.set_model_props(model, dict(metadata or {}))
     model.ClearField("graph")
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))

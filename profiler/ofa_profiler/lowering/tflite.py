@@ -4,7 +4,7 @@ Activations are fused into what comes before them; a hard sigmoid behind a convo
 and a sixth of that. Tensors are named by their Operator's index.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,16 +29,23 @@ NEVER_NEGATIVE = ("RELU", "RELU6", "LOGISTIC")
 HALF = {"reduced_precision_support": b"fp16accfp16"}
 
 
-def lower(block: Block, batch: int, precision: str, source: wire.Source = ops.drawn) -> list[ModelChunk]:
+def lower(
+    block: Block,
+    batch: int,
+    precision: str,
+    source: wire.Source = ops.drawn,
+    metadata: Mapping[str, str] | None = None,
+) -> list[ModelChunk]:
     """The model file in pieces: joined (``wire.model_bytes``) they take and give channels-last values.
 
     ``source`` has the weights, some of which are written out here: join with the same one.
     """
     graph = graph_of(block, batch, source)
+    told = {name: text.encode() for name, text in (metadata or {}).items()}
     if precision == "fp32":
-        return model_chunks(graph, "ofa-profile")
+        return model_chunks(graph, "ofa-profile", told)
     if precision == "fp16":
-        return model_chunks(_halved(graph), "ofa-profile: weights in half precision", HALF)
+        return model_chunks(_halved(graph), "ofa-profile: weights in half precision", HALF | told)
     if precision == "int8":
         ranges = tflite_int8.ranges_of(graph_of(block, tflite_int8.INPUTS))
         return model_chunks(tflite_int8.quantised(graph, ranges), f"ofa-profile: {tflite_int8.DESCRIPTION}")

@@ -18,6 +18,7 @@ import torch
 from click.testing import CliRunner
 
 from ofa_nas.spaces import find_space
+from ofa_nas.supernet import load_supernet
 from ofa_nas.training import processes
 from ofa_nas.training.__main__ import command as train_command
 from ofa_nas.training.options import Options
@@ -339,7 +340,8 @@ def test_what_was_trained_is_there_before_it_is_evaluated(tmp_path):
     trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64, evaluations=0)
 
     def interrupted(*images):
-        assert (tmp_path / "supernet.pth").exists()
+        saved = load_supernet(tmp_path / "supernet.pth")
+        assert (saved.class_names, saved.normalisation) == (trainer.data.classes, trainer.data.train.normalisation)
         raise InterruptedError
 
     trainer._evaluate = interrupted

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ofa_nas.normalisation import Normalisation
 from ofa_nas.training.data.images import Array, Batch, Draw, Images, mixed
 
 SHIFT = 2 / 28  # of the size, to each side
@@ -23,6 +24,7 @@ class ArrayImages(Images):
         self.labels = labels.astype(np.int64)
         self._pixels = pixels
         self._mean, self._std, self._flips = mean, std, flips
+        self.normalisation = Normalisation((mean,) * 3, (std,) * 3)
 
     def subset(self, indices: Sequence[int]) -> "ArrayImages":
         chosen = np.asarray(indices, dtype=np.intp)

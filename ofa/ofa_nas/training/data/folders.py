@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ofa_nas.errors import DataError
+from ofa_nas.normalisation import Normalisation
 from ofa_nas.training.data.images import Array, Batch, Draw, Images
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 1 << 28
 # Of ImageNet's training images, as all published networks are normalised.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Szegedy et al., CVPR 2015: so much of the image is cropped, in so elongated a shape.
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 BRIGHTNESS, SATURATION = 32 / 255, 0.5
@@ -26,6 +27,8 @@ TRIES = 20  # neighbours of a broken image
 
 class FolderImages(Images):
     """``names`` are paths below ``folder``."""
+
+    normalisation = IMAGENET
 
     def __init__(self, folder: Path, names: Sequence[str], labels: Array) -> None:
         self.labels = labels.astype(np.int64)
@@ -119,4 +122,4 @@ def _jittered(image: Any, rng: np.random.Generator) -> Any:
 
 def _normalised(image: Any) -> Tensor:
     values = torch.from_numpy(np.array(image, dtype=np.float32)) / 255
-    return ((values - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1)
+    return ((values - torch.tensor(IMAGENET.mean)) / torch.tensor(IMAGENET.std)).permute(2, 0, 1)

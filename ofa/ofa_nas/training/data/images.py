@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from ofa_nas.errors import DataError
+from ofa_nas.normalisation import Normalisation
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -30,9 +31,11 @@ class Batch(NamedTuple):
 
 
 class Images(ABC):
-    """What torch's DataLoader takes: a whole batch is asked for at once. ``labels`` (N,) int64."""
+    """What torch's DataLoader takes: a whole batch is asked for at once. ``labels`` (N,) int64; ``normalisation`` is
+    what the batches' images have been through."""
 
     labels: Array
+    normalisation: Normalisation
 
     def __len__(self) -> int:
         return len(self.labels)
