@@ -10,67 +10,27 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ofa_agent import wire
-from ofa_agent.operators import Block
 from ofa_agent.timing import Budget
-from ofa_nas.spaces import find_space, parse_architecture
+from ofa_profiler.alike import Trial
 from ofa_profiler.connections import Connection
-from ofa_profiler.crew import RESTARTS, Agreement, Crew, Event, Hand, spread
+from ofa_profiler.crew import RESTARTS, Crew, Event, Hand
 from ofa_profiler.drift import Drift, Stretch
 from ofa_profiler.efforts import Probe
-from ofa_profiler.lowering import Model, lower
 from ofa_profiler.received import latency_ms, measurement_of, parts_of
+from ofa_profiler.tasks import Task, Visit, reference_task
 from ofa_tables.errors import OfaError
 from ofa_tables.measurement import RETRIED, Measurement
 from ofa_tables.table import Identity, LatencyTable
-
-# Inside a network a Block finds its weights cold: the others' have passed through the caches since its last run. Timed
-# over and over alone, it finds them warm. So much clears the caches that a core has to itself, and leaves the shared
-# ones as they are.
-OTHERS_BYTES = 4 << 20
 
 VISIT_TIMEOUT_S = 120.0
 COOL_S = 120.0  # a hot device is waited for, before a Visit
 RETRIES = 2  # of one Visit that failed, before the campaign goes on without it
 RETAKES = 1  # of one that was disturbed
-# Where several devices share a campaign, each takes so many of its Visits first, to see whether they are alike.
-COMPARED_TASKS = 6
-COMPARED_ROUNDS = 2
-
-
-@dataclass(frozen=True)
-class Task:
-    """A Block, or a whole network as one, to be visited.
-
-    ``others_bytes`` are moved through the caches before each run: see OTHERS_BYTES. ``parts`` are the Blocks of a
-    network that are to be timed inside it.
-    """
-
-    block: Block
-    model: Model
-    others_bytes: int = 0
-    parts: tuple[Block, ...] = ()
-
-
-@dataclass(frozen=True)
-class Visit:
-    visit_id: str
-    task: Task
-    round: int
-    attempt: int = 0
-    compared: bool = False  # it is taken by every device that shares the campaign
-
-    @property
-    def bursts(self) -> int:
-        return 2 if self.task.parts else 1
-
-    def again(self) -> "Visit":
-        """One more attempt, by whichever device is free."""
-        return replace(self, visit_id=uuid.uuid4().hex, attempt=self.attempt + 1, compared=False)
 
 
 class Progress(Protocol):
@@ -117,25 +77,6 @@ class Outcome:
         self.set_aside |= later.set_aside
 
 
-def lower_tasks(
-    blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0, precision: str = "fp32"
-) -> list[Task]:
-    """One Task a key; everything is lowered before the first Visit, for the host may be the device too."""
-    distinct = {block.key: block for block in blocks}.values()
-    return [Task(block, lower(runtime, block, batch, precision), others_bytes) for block in distinct]
-
-
-def reference_task(runtime: str, precision: str = "fp32") -> Task:
-    """The reference Job: what it takes around a Visit is the device's pace. The same for every table.
-
-    A small network: it slows down as networks do where others use the same caches and memory.
-    """
-    space = find_space("ofa-mbv3-w1.0")
-    smallest = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}
-    (task,) = lower_tasks([space.network(parse_architecture(smallest))], runtime, batch=1, precision=precision)
-    return task
-
-
 class Campaign:
     """``rounds`` are the Tasks of each; their order within a round is shuffled.
 
@@ -177,10 +118,7 @@ class Campaign:
         self._probe = Visit(uuid.uuid4().hex, self._reference, 0)
         self._probing = False
         self._started = 0.0
-        # While devices are compared: what all of them take, what each still has to, and what came meanwhile.
-        self._shared: list[Visit] = []
-        self._comparing: dict[str, list[Visit]] = {}
-        self._held: list[tuple[Hand, Any, Visit]] = []
+        self._trial: Trial | None = None  # while devices are compared
 
     def run(self, connection: Connection) -> Outcome:
         """Measures what is missing, on every device of the connection. An agent may be lost and started again on the
@@ -194,7 +132,8 @@ class Campaign:
         self._hands = crew.hands
         self._outcome.set_aside = {hand.name: hand.out for hand in crew.hands if hand.out}
         if len(crew.working) > 1:
-            self._compare(crew)
+            self._trial = Trial(self._waiting, [hand.name for hand in crew.working])
+            self._waiting = [visit for visit in self._waiting if visit not in self._trial.shared]
         with crew:
             for event in crew.events():
                 self._handle(event, crew)
@@ -216,7 +155,7 @@ class Campaign:
         """At the end of a run the Visits that a device was disturbed during are taken again."""
         if self._outcome.failures:  # nobody is to wait for a Visit that nobody takes
             self._waiting = [visit for visit in self._waiting if visit.task.block.key not in self._outcome.failures]
-        if self._waiting or self._shared or any(hand.under_way for hand in crew.hands):
+        if self._waiting or self._trial or any(hand.under_way for hand in crew.hands):
             return False
         for drift in self._drifts.values():
             self._waiting += self._again(drift)
@@ -227,7 +166,8 @@ class Campaign:
         lost = [visit for visit in hand.under_way.values() if visit is not self._probe and not visit.compared]
         self._waiting += lost
         hand.under_way.clear()
-        self._comparing.pop(hand.name, None)
+        if self._trial is not None:
+            self._trial.leave(hand.name)
         if hand.out:
             if not crew.working:
                 raise error
@@ -240,32 +180,13 @@ class Campaign:
         """For this campaign and those that follow it in the same command."""
         hand.out = hand.connection.set_aside = self._outcome.set_aside[hand.name] = reason
 
-    def _compare(self, crew: Crew) -> None:
-        """Some of the Visits are taken by every device, before what any of them brings is kept."""
-        rounds = sorted({visit.round for visit in self._waiting})[:COMPARED_ROUNDS]
-        first = [visit for visit in self._waiting if visit.round in rounds]
-        tasks = {visit.task.block.key: visit.task for visit in first}
-        chosen = spread(list(tasks.values()), COMPARED_TASKS, lambda task: task.block.macs)
-        keys = {task.block.key for task in chosen}
-        self._shared = [visit for visit in first if visit.task.block.key in keys]
-        self._waiting = [visit for visit in self._waiting if visit not in self._shared]
-        for hand in crew.working:
-            self._comparing[hand.name] = [
-                replace(visit, visit_id=uuid.uuid4().hex, compared=True) for visit in self._shared
-            ]
-
     def _judge(self, crew: Crew) -> None:
         """Once every device has run the same Jobs: those that are not like the others are set aside."""
-        if not self._shared or any(self._comparing.values()):
+        trial = self._trial
+        if trial is None or not trial.is_over(crew.working):
             return
-        if any(visit.compared for hand in crew.working for visit in hand.under_way.values()):
-            return
-        held, self._held, self._comparing = self._held, [], {}
-        shared, self._shared = self._shared, []
-        agreement = Agreement()
-        for hand, message, visit in held:
-            if visit.compared and message.status == "ok":
-                agreement.add(hand.name, message.key, latency_ms(message))
+        self._trial = None
+        agreement = trial.agreement()
         self._outcome.factors = agreement.factors()
         for hand in crew.working:
             factor = agreement.off().get(hand.name)
@@ -274,10 +195,8 @@ class Campaign:
                 self._progress.say(f"{hand.name} is set aside: {hand.out}; is it hot, or does it save power?")
                 self._waiting += [visit for visit in hand.under_way.values() if not visit.compared]
                 hand.under_way.clear()
-        kept = {(visit.task.block.key, visit.round) for hand, _, visit in held if not hand.out}
-        # What only devices took that are out now, or that were lost over it, is for the others.
-        self._waiting += [visit for visit in shared if (visit.task.block.key, visit.round) not in kept]
-        for hand, message, visit in held:
+        self._waiting += trial.left()
+        for hand, message, visit in trial.held:
             if not hand.out:
                 self._keep(hand, message, visit)
             elif not visit.compared:
@@ -314,12 +233,12 @@ class Campaign:
             self._probing = True
             hand.under_way[self._probe.visit_id] = self._probe
             return self._message(self._probe)
-        for visits in (self._comparing.get(hand.name, []), self._waiting):
-            if visits:
-                visit = visits.pop()
-                hand.under_way[visit.visit_id] = visit
-                return self._message(visit)
-        return None
+        visits = (self._trial.waiting_for(hand.name) if self._trial else []) or self._waiting
+        if not visits:
+            return None
+        visit = visits.pop()
+        hand.under_way[visit.visit_id] = visit
+        return self._message(visit)
 
     def _receive(self, hand: Hand, message: Any) -> None:
         visit = hand.under_way.pop(message.visit_id, None)
@@ -329,8 +248,8 @@ class Campaign:
         visit = visit or self._adopt(message, self._waiting)
         if visit is None or hand.out:
             self._acknowledge(hand, message)
-        elif self._shared:
-            self._held.append((hand, message, visit))
+        elif self._trial is not None:
+            self._trial.held.append((hand, message, visit))
         else:
             self._keep(hand, message, visit)
 
@@ -363,7 +282,7 @@ class Campaign:
             probe = Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_ms(message) / 1e3)
             visits = [*self._waiting, *hand.under_way.values()]
             expected_s = sum(probe.expected_s(visit.task.block, self._budget, visit.bursts) for visit in visits)
-            self._announce(expected_s / max(1, len(self._comparing)))
+            self._announce(expected_s / max(1, self._trial.devices if self._trial else 1))
         self._announce = None
 
     def _adopt(self, message: Any, waiting: list[Visit]) -> Visit | None:

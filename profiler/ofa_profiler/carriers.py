@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ofa_nas.spaces import ABSENT, Architecture, Population, Space
-from ofa_profiler.campaign import Task
 from ofa_profiler.lowering import lower
+from ofa_profiler.tasks import Task
 from ofa_tables.table import CARRIER, LatencyTable
 
 # Blocks stand beside their likes: small ones in small networks, large ones in large, as in what a search finds. So

@@ -9,10 +9,11 @@ import numpy as np
 
 from ofa_nas.references import FAMILY, Reference, measured_references
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
-from ofa_profiler.campaign import Campaign, Outcome, Progress, Task, lower_tasks
+from ofa_profiler.campaign import Campaign, Outcome, Progress
 from ofa_profiler.comparison import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_profiler.efforts import NETWORK_BUDGET
+from ofa_profiler.tasks import Task, lower_tasks
 from ofa_tables.calibration import Calibration
 from ofa_tables.errors import UsageError
 from ofa_tables.interpolation import INTERPOLATED

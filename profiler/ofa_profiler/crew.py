@@ -4,12 +4,10 @@ by one, by the thread that runs the campaign."""
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from ofa_profiler.client import Lease
 from ofa_profiler.connections import Connection
@@ -19,9 +17,6 @@ from ofa_tables.errors import AgentLost, DeviceError, OfaError
 RESTARTS = 3  # of an agent, without a single Measurement in between
 RESTART_PAUSE_S = 1.0
 GIVE_BACK_S = 10.0
-
-# Devices of one kind that lie further apart are not of one kind: one of them is hot, worn, or saves power.
-APART = 0.12
 
 
 @dataclass
@@ -157,38 +152,3 @@ class Crew:
         while not event.handled.wait(0.5):
             if self._done:
                 return
-
-
-@dataclass
-class Agreement:
-    """How far devices of one kind lie apart, by what the same Jobs take on each; in ms by device, then key."""
-
-    _latencies_ms: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-
-    def add(self, device: str, key: str, latency_ms: float) -> None:
-        self._latencies_ms.setdefault(device, {}).setdefault(key, []).append(latency_ms)
-
-    def factors(self) -> dict[str, float]:
-        """What each takes over what they take in the median, in the median over the keys that all have run."""
-        if not self._latencies_ms:
-            return {}
-        common = sorted(set.intersection(*(set(of_device) for of_device in self._latencies_ms.values())))
-        if not common:
-            return {}
-        taken = np.array([[np.median(by[key]) for key in common] for by in self._latencies_ms.values()])
-        over = np.median(taken / np.median(taken, axis=0), axis=1)
-        return dict(zip(self._latencies_ms, map(float, over), strict=True))
-
-    def off(self) -> dict[str, float]:
-        """Those that are not like the others, and how they stand to them. Of two, the slower one: none is faster than
-        it can be."""
-        factors = self.factors()
-        usual = min(factors.values(), default=1.0) if len(factors) < 3 else 1.0
-        return {device: factor / usual for device, factor in factors.items() if abs(factor / usual - 1) > APART}
-
-
-def spread(tasks: Sequence[Any], count: int, size: Callable[[Any], float]) -> list[Any]:
-    """``count`` of the tasks, evenly from the smallest to the largest."""
-    ordered = sorted(tasks, key=size)
-    chosen = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
-    return [ordered[index] for index in chosen]

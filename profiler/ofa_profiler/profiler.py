@@ -5,11 +5,12 @@ from collections.abc import Callable, Sequence
 from ofa_agent.timing import Budget
 from ofa_nas.cli import duration
 from ofa_nas.spaces import Space
-from ofa_profiler.campaign import OTHERS_BYTES, Campaign, Outcome, Progress, Task, lower_tasks
+from ofa_profiler.campaign import Campaign, Outcome, Progress
 from ofa_profiler.carriers import carrier_rounds
 from ofa_profiler.connections import Connection
 from ofa_profiler.economy import measured_resolutions, next_resolution
 from ofa_profiler.efforts import EFFORTS, NETWORK_BUDGET, Effort
+from ofa_profiler.tasks import OTHERS_BYTES, Task, lower_tasks
 from ofa_tables.table import IN_NETWORKS, LatencyTable
 
 # So many rounds tell whether a resolution between those measured needs measuring, too.

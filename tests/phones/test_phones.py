@@ -19,11 +19,12 @@ from ofa_agent.shell import Ran
 from ofa_agent.timing import Budget
 from ofa_nas.spaces import find_space
 from ofa_profiler.beside import PhoneBench
-from ofa_profiler.campaign import Campaign, lower_tasks
+from ofa_profiler.campaign import Campaign
 from ofa_profiler.connections import connect
 from ofa_profiler.connections.adb.server import AdbServer, Phone
 from ofa_profiler.connections.adb.shell import FOLDER, HOLD, AdbShell
 from ofa_profiler.targets import find_target
+from ofa_profiler.tasks import lower_tasks
 from ofa_tables.errors import DeviceHeld, Unreachable
 from ofa_tables.table import Identity, LatencyTable
 

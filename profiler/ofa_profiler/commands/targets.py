@@ -8,11 +8,11 @@ from rich.markup import escape
 
 from ofa_agent.timing import Budget
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
-from ofa_profiler.campaign import reference_task
 from ofa_profiler.client import time_once
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.targets import Target, all_targets, choose_runtime, files, find_target, parse_settings
+from ofa_profiler.tasks import reference_task
 from ofa_tables.errors import OfaError
 
 set_option = click.option(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ofa_profiler.crew import APART, Agreement, spread
+from ofa_profiler.alike import APART, Agreement, spread
 
 
 def told(**latencies):
