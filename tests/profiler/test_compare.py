@@ -10,7 +10,7 @@ from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.search import Question, find_method, search
 from ofa_nas.spaces import find_space
 from ofa_profiler import compare as comparing
-from ofa_profiler.campaign import OTHERS_BYTES, Campaign
+from ofa_profiler.campaign import Campaign
 from ofa_profiler.commands import compare
 from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
 from ofa_profiler.efforts import EFFORTS

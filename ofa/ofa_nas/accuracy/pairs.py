@@ -7,6 +7,7 @@ evaluations on disjoint sets.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,16 +85,16 @@ def read_pairs(path: Path) -> Pairs:
 
 def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     """A new file, or what one holds that was begun alike. Raises FileError, UsageError."""
-    if not path.exists():
+    if not path.exists() or not path.stat().st_size:
         _append(path, dict(about))
         return Pairs(dict(about), ())
     found = read_pairs(path)
     changed = [f"{name} {found.about.get(name)}" for name in about if found.about.get(name) != about[name]]
     if changed:
         raise UsageError(f"{path} was begun with {', '.join(changed)}; go on with the same, or name another --out")
-    text = path.read_text()
-    if not text.endswith("\n"):  # the last line was being written when it ended
-        path.write_text(text[: text.rfind("\n") + 1])
+    whole = path.read_bytes().rfind(b"\n") + 1
+    if whole < path.stat().st_size:  # the last line was being written when it ended
+        os.truncate(path, whole)
     return found
 
 

@@ -16,6 +16,7 @@ from ofa_nas.latency import read_model
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.commands.display import bar
 from ofa_tables.errors import UsageError
+from ofa_tables.files import require_writable
 from ofa_tables.words import counted
 
 PATH = click.Path(path_type=Path)
@@ -123,6 +124,7 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
 
     pairs = read_pairs(source)
     space = find_space(str(pairs.about["space"]))
+    require_writable(out)
     say(f"fitting an ensemble of {members} to {len(pairs.pairs)} pairs")
     with bar("members fitted") as progress:
         found = carry_out(pairs, space, members, seed, progress)

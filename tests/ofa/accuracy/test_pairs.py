@@ -137,6 +137,19 @@ def test_a_model_from_pairs_to_its_file_and_held_against_them(tmp_path, path):
     assert "and the halves with each other 0." in words
 
 
+def test_where_a_model_cannot_be_written_nothing_is_fitted(tmp_path, path):
+    pytest.importorskip("torch", reason="fitting needs torch")
+    written(path, make_pairs(20))
+    with pytest.raises(FileError, match=r"cannot write .*nowhere.*: No such file or directory; is its folder there"):
+        invoke("fit", path, "--out", tmp_path / "nowhere" / "a.npz")
+
+
+def test_an_empty_file_is_begun(path):
+    path.touch()
+    assert begin_pairs(path, ABOUT).pairs == ()
+    assert read_pairs(path).about == ABOUT
+
+
 def test_a_model_of_too_few_pairs(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     written(path, make_pairs(20))
