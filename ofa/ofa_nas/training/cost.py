@@ -1,5 +1,6 @@
 """What a run cost, and what as many networks would have cost that are trained one by one: the papers' own argument."""
 
+import contextlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 RAPL = Path("/sys/class/powercap")
+GPU = "gpu"
 # Grams of CO2 for each kWh: the mean of the world's grids in 2023 (Ember, Global Electricity Review 2024).
 GRAMS_PER_KWH = 480.0
 JOULES_PER_KWH = 3.6e6
@@ -15,7 +17,7 @@ JOULES_PER_KWH = 3.6e6
 @dataclass(frozen=True)
 class Cost:
     """``energy_kwh`` and ``co2_grams`` are None where no meter can be read. ``one_by_one_hours`` is what ``networks``
-    networks would take, each trained as long as the largest one was."""
+    networks would take, each trained as long as the largest one was; None where only one was trained."""
 
     device_hours: float
     energy_kwh: float | None
@@ -40,19 +42,20 @@ def cost_of(seconds: float, joules: float | None, devices: int, networks: int, o
 
 class EnergyMeter:
     """Joules since it was made: of the processor's packages (RAPL) unless ``rapl`` is None, and of an NVIDIA GPU where
-    that is computed on."""
+    that is computed on: its energy is most of all, so that without it none is told."""
 
     def __init__(self, device: torch.device, rapl: Path | None = RAPL) -> None:
         found = [] if rapl is None else sorted(rapl.glob("intel-rapl:*"))
         self._packages = [path for path in found if path.name.count(":") == 1]
-        self._gpu = _nvml_handle(device) if device.type == "cuda" else None
+        self._on_gpu = device.type == "cuda"
+        self._gpu = _nvml_handle(device) if self._on_gpu else None
         self._last = self._read()
         self._joules = 0.0
 
     def __call__(self) -> float | None:
         """None where no meter can be read. RAPL's counters begin anew every few minutes to hours: ask often."""
         now = self._read()
-        if not now:
+        if not now or (self._on_gpu and GPU not in now):
             return None
         for name, (joules, wraps_at) in now.items():
             before = self._last.get(name, (joules, wraps_at))[0]
@@ -71,7 +74,8 @@ class EnergyMeter:
         if self._gpu is not None:
             import pynvml
 
-            found["gpu"] = (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu) / 1e3, 0.0)
+            with contextlib.suppress(pynvml.NVMLError):  # the training goes on
+                found[GPU] = (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu) / 1e3, 0.0)
         return found
 
 
@@ -81,7 +85,8 @@ def _nvml_handle(device: torch.device) -> Any:
         import pynvml
 
         pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
+        # By its name: NVML numbers all GPUs, torch those of CUDA_VISIBLE_DEVICES.
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except Exception:  # NVML's own errors have no base outside its package
         return None

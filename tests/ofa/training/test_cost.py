@@ -1,3 +1,6 @@
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -54,6 +57,47 @@ def test_energy_is_that_of_all_processes(monkeypatch):
         one.gathered = lambda own: [own, 7.0]
         found.append(trainer._Clock(Progress(joules=100.0), one).joules())
     assert found == [157, 107]
+
+
+@pytest.fixture
+def nvml(monkeypatch):
+    """A made-up NVML with one GPU, which torch numbers otherwise, and its joules: None where it tells none."""
+    joules = {"GPU-26d1": 100.0}
+
+    class NVMLError(Exception):
+        pass
+
+    def consumed(handle):
+        if joules[handle] is None:
+            raise NVMLError
+        return joules[handle] * 1e3
+
+    made_up = SimpleNamespace(
+        NVMLError=NVMLError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByUUID=lambda name: name if name in joules else 1 / 0,
+        nvmlDeviceGetTotalEnergyConsumption=consumed,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", made_up)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="26d1"))
+    return joules
+
+
+def test_a_gpu_is_the_one_that_is_computed_on_and_adds_to_the_packages(nvml, rapl):
+    counting = EnergyMeter(torch.device("cuda", 0), rapl(intel_rapl_0=1_000_000))
+    nvml["GPU-26d1"] = 140.0
+    rapl(intel_rapl_0=3_000_000)
+    assert counting() == pytest.approx(42.0)
+
+
+def test_without_the_gpu_s_energy_the_packages_alone_are_no_figure(nvml, rapl):
+    counting = EnergyMeter(torch.device("cuda", 0), rapl(intel_rapl_0=1_000_000))
+    nvml["GPU-26d1"] = None
+    assert counting() is None
+    nvml["GPU-26d1"] = 110.0
+    assert counting() == pytest.approx(10.0)
+    nvml.clear()
+    assert EnergyMeter(torch.device("cuda", 0), rapl(intel_rapl_0=1_000_000))() is None
 
 
 def test_no_meter(tmp_path):
