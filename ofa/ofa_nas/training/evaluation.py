@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ofa_nas.spaces import Architecture
 from ofa_nas.supernet import estimated
-from ofa_nas.training.data import Draw, Images, evaluation_batches, loader
+from ofa_nas.training.data import Broken, Draw, Images, evaluation_batches, loader
 from ofa_nas.training.processes import Processes
 
 BATCH = 500
@@ -20,9 +20,12 @@ def accuracy(
     statistics: Sequence[Tensor],
     processes: Processes,
     workers: int = 0,
+    broken: Broken | None = None,
 ) -> float:
-    """Top-1 on all ``images``, 0…1, shared among the processes; ``statistics`` are batches for batch norm's."""
-    hits = correct(model, architecture, _batches(images, architecture.resolution_px, processes, workers), statistics)
+    """Top-1 on all ``images``, 0…1, shared among the processes; ``statistics`` are batches for batch norm's. ``broken``
+    counts those that cannot be decoded."""
+    batches = _batches(images, architecture.resolution_px, processes, workers, broken)
+    hits = correct(model, architecture, batches, statistics)
     right, seen = processes.total(int(hits.sum()), len(hits))
     return right / seen
 
@@ -59,7 +62,11 @@ def statistics_batches(
     return [batch.images.to(processes.device) for batch in loader(images, draws, workers)]
 
 
-def _batches(images: Images, resolution_px: int, processes: Processes, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(
+    images: Images, resolution_px: int, processes: Processes, workers: int, broken: Broken | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     draws = evaluation_batches(images, px=resolution_px, batch_size=BATCH, rank=processes.rank, world=processes.world)
     for batch in loader(images, draws, workers):
+        if broken is not None:
+            broken.add(batch.broken)
         yield batch.images.to(processes.device), batch.labels.to(processes.device)

@@ -34,7 +34,7 @@ GENES = 0x6E65  # sub-networks are drawn by chances of their own, apart from tho
 @dataclass(frozen=True)
 class Trained:
     """``held_out`` and ``test`` are the followed sub-networks' accuracies at the end, on either set of images; ``loss``
-    is the last epoch's, ``broken`` how many training images could not be decoded."""
+    is the last epoch's, ``broken`` how many images could not be decoded."""
 
     path: str
     epochs: int
@@ -53,7 +53,7 @@ class Trainer:
         self.options, self.processes = options, processes
         self.plan = Plan.of(options)
         self.data = open_data(options.data).with_fewer(options.train_images)
-        self.broken = Broken(len(self.data.train))
+        self.broken = Broken(sum(map(len, (self.data.train, self.data.held_out, self.data.test))))
         self.log: Log | None = None
         self.progress = Progress()
         torch.manual_seed(options.seed)
@@ -117,8 +117,9 @@ class Trainer:
             self.broken.add(batch.broken)
             progress.epoch_losses.append(loss)
             progress.batch = batch_at + 1
-            progress.images += options.batch_size
-            trained = (len(progress.epoch_losses) - before) * options.batch_size
+            size = len(batch.labels) * self.processes.world
+            progress.images += size
+            trained = (len(progress.epoch_losses) - before) * size
             progress.images_per_second = trained / max(1e-9, time.monotonic() - started)
             self._tell(at, stage, (step + 1) / steps)
             if self.processes.any(time.monotonic() - saved > 60 * options.checkpoint_minutes):
@@ -170,7 +171,8 @@ class Trainer:
                 self.processes,
                 options.workers,
             )
-            top1 = accuracy(self.learner.model, architecture, images, statistics, self.processes, options.workers)
+            model, workers = self.learner.model, options.workers
+            top1 = accuracy(model, architecture, images, statistics, self.processes, workers, self.broken)
             found.append(Evaluated(f"{at + 1} of {len(followed)}", architecture, predicted_ms, top1))
         return found
 
@@ -181,8 +183,8 @@ class Trainer:
         held_out, test = self._evaluate(self.data.held_out), self._evaluate(self.data.test)
         if self.log is not None:
             self.log.evaluations(plan.epochs - 1, END, held_out)
-        one_network_s = progress.first_stage_s or clock.seconds() * plan.work(plan.stages[:1]) / plan.work()
-        cost = cost_of(clock.seconds(), clock.joules(), self.processes.world, len(plan.followed), one_network_s)
+        devices, networks, one_network_s = self.processes.world, len(plan.followed), progress.first_stage_s
+        cost = cost_of(clock.seconds(), clock.joules(), devices, networks, one_network_s)
         broken = len(self._all_broken())
         return Trained(path, plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost)
 
@@ -230,9 +232,10 @@ class Trainer:
             self.progress = replace(self.progress, stage=self.progress.stage + 1, epoch=0, first_stage_s=seconds)
 
     def _diverged(self, what: str) -> OfaError:
+        path = self.options.out / STATE
+        kept = f"the last good checkpoint, {path}, is kept" if path.exists() else "there was no checkpoint yet"
         return OfaError(
-            f"{what}; the last good checkpoint, {self.options.out / STATE}, is kept: begin anew with a smaller "
-            "--rate-scale, or in --precision fp32"
+            f"{what}; {kept}: begin anew with another --out and a smaller --rate-scale, or in --precision fp32"
         )
 
     def _tell(self, at: int, stage: Stage, share: float) -> None:

@@ -290,6 +290,19 @@ def test_broken_images_are_counted_once_however_often_it_goes_on(tmp_path):
     assert make_trainer(tmp_path, "largest", **options).run(resume=True).broken == 2
 
 
+def test_broken_images_of_the_test_count_too(tmp_path):
+    trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64, evaluations=0)
+    test, whole = trainer.data.test, trainer.data.test.__getitems__
+    test.__getitems__ = lambda draws: whole(draws)._replace(broken=("a.jpg",))
+    assert trainer.run(resume=False).broken == 1
+
+
+def test_images_are_counted_as_they_are_where_a_batch_wants_more(tmp_path):
+    trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=256, train_images=64, evaluations=0)
+    trainer.run(resume=False)
+    assert trainer.progress.images == 64
+
+
 def test_sub_networks_to_follow_at_a_size_that_the_table_lacks(tmp_path, make_table):
     network = json.dumps({"ks": [3] * 9, "e": [2] * 9, "d": [1] * 3, "r": 32})
     with pytest.raises(EntriesMissing, match="at 32 px"):
@@ -314,6 +327,13 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert kept["progress"]["epoch"] == 1
     assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
     assert all(torch.isfinite(tensor).all() for tensor in trainer.learner.model.parameters())
+
+
+def test_before_the_first_checkpoint_none_is_said_to_be_kept(tmp_path):
+    trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64)
+    trainer.learner.step = lambda *others: float("inf")
+    with pytest.raises(OfaError, match="there was no checkpoint yet: begin anew with another --out and a smaller"):
+        trainer.run(resume=False)
 
 
 def test_weights_that_the_last_update_of_an_epoch_broke_do_not_replace_the_good_ones(tmp_path):
@@ -372,6 +392,7 @@ def test_one_network_alone_at_its_own_resolution(train, tmp_path):
     summary = json.loads(done.stdout.splitlines()[-1])
     assert [each["architecture"] for each in summary["test"]] == [architecture]
     assert summary["checkpoint"].endswith("network.pth")
+    assert summary["cost"]["one_by_one_hours"] is None
 
 
 def test_the_recipe_independent_wants_its_network(train):
