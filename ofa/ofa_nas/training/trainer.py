@@ -104,7 +104,8 @@ class Trainer:
         peak = stage.rate * options.rate_scale * options.batch_size / REFERENCE_BATCH
         sampler = self.plan.sampler(stage, (options.seed, at, progress.epoch))
         started = saved = time.monotonic()
-        rate, before = 0.0, len(progress.epoch_losses)
+        before = len(progress.epoch_losses)
+        rate = learning_rate(max(0, progress.epoch * in_epoch + progress.batch - 1), steps, warmup, peak)
         for batch_at, batch in self._batches(number):
             step = progress.epoch * in_epoch + batch_at
             rate = learning_rate(step, steps, warmup, peak)

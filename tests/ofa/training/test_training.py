@@ -75,9 +75,13 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def losses(folder):
+def rows_of(folder):
     with (folder / "epochs.csv").open() as file:
-        return np.array([float(row["loss"]) for row in csv.DictReader(file)])
+        return list(csv.DictReader(file))
+
+
+def losses(folder):
+    return np.array([float(row["loss"]) for row in rows_of(folder)])
 
 
 def test_a_supernet_learns_digits(train, tmp_path):
@@ -295,6 +299,26 @@ def test_broken_images_of_the_test_count_too(tmp_path):
     test, whole = trainer.data.test, trainer.data.test.__getitems__
     test.__getitems__ = lambda draws: whole(draws)._replace(broken=("a.jpg",))
     assert trainer.run(resume=False).broken == 1
+
+
+def test_an_epoch_that_ended_in_a_checkpoint_is_told_with_its_last_rate(tmp_path):
+    options = {"epochs_scale": 0.01, "batch_size": 32, "train_images": 64, "checkpoint_minutes": 1e-9, "evaluations": 0}
+    make_trainer(tmp_path / "whole", "largest", **options).run(resume=False)
+    trainer = make_trainer(tmp_path / "run", "largest", **options)
+    write, written = trainer._write, []
+
+    def interrupted():
+        write()
+        written.append(trainer.progress.batch)
+        if written == [1, 2]:
+            raise InterruptedError
+
+    trainer._write = interrupted
+    with pytest.raises(InterruptedError):
+        trainer.run(resume=False)
+    make_trainer(tmp_path / "run", "largest", **options).run(resume=True)
+    rates = [[row["learning_rate"] for row in rows_of(tmp_path / name)] for name in ("run", "whole")]
+    assert rates[0] == rates[1]
 
 
 def test_images_are_counted_as_they_are_where_a_batch_wants_more(tmp_path):
