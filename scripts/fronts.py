@@ -25,7 +25,6 @@ from pymoo.optimize import minimize
 from ofa_nas.search import Budget, Problem, Question, find_method, search_front
 from ofa_nas.spaces import Population, find_space
 from ofa_tables.model import LatencyModel
-from ofa_tables.table import LatencyTable
 
 POPULATION = 100
 
@@ -38,8 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     arguments = parser.parse_args()
     space = find_space(arguments.space)
-    with LatencyTable.read(arguments.table) as table:
-        latency = LatencyModel.calibrated(table, space)
+    latency = LatencyModel.read(arguments.table, space)
     problem = Question(space, landscape(space), ()).pose([latency])
     volumes: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}

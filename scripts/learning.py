@@ -23,7 +23,6 @@ import torch
 
 from ofa_nas.spaces import Architecture, find_space
 from ofa_tables.model import LatencyModel
-from ofa_tables.table import LatencyTable
 
 FULL, TIED = "tiny", "compofa-tiny"
 NETWORKS = 10
@@ -148,11 +147,9 @@ def spread(candidates, space, sizes) -> list[Architecture]:
 
 def under_limit(path: Path, limit_ms: float) -> list[Architecture]:
     space = find_space(FULL)
-    with LatencyTable.read(path) as table:
-        latency = LatencyModel.calibrated(table, space)
-        candidates = space.sample_spread(20_000, np.random.default_rng(6))
-        fits = candidates[latency.predict(candidates) <= limit_ms]
-        return spread(fits, space, latency.predict)
+    latency = LatencyModel.read(path, space)
+    candidates = space.sample_spread(20_000, np.random.default_rng(6))
+    return spread(candidates[latency.predict(candidates) <= limit_ms], space, latency.predict)
 
 
 def listed(networks: Sequence[Architecture]) -> str:

@@ -20,7 +20,6 @@ from ofa_nas.search.neighbours import descend
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces import Population, find_space
 from ofa_tables.model import LatencyModel
-from ofa_tables.table import LatencyTable
 
 SHARES = (0.1, 0.3, 0.5, 0.7)
 PUBLISHED = Budget(100, 500)
@@ -36,8 +35,7 @@ def main() -> None:
     parser.add_argument("--best-seconds", type=float, default=600.0)
     arguments = parser.parse_args()
     space = find_space(arguments.space)
-    with LatencyTable.read(arguments.table) as table:
-        latency = LatencyModel.calibrated(table, space)
+    latency = LatencyModel.read(arguments.table, space)
     accuracy = landscape(space)
     print(f"R² of a linear model of the landscape: {linear_share(accuracy, space):.3f}")
     question = Question(space, accuracy, ())

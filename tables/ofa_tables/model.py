@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -74,6 +75,12 @@ class LatencyModel:
     def calibrated(cls, table: LatencyTable, space: Space) -> "LatencyModel":
         """With the table's Calibration for this Space, where it has one."""
         return cls(table, space, read_calibration(table, space))
+
+    @classmethod
+    def read(cls, path: Path, space: Space) -> "LatencyModel":
+        """Calibrated, of a table that is closed again. Raises TableError."""
+        with LatencyTable.read(path) as table:
+            return cls.calibrated(table, space)
 
     @property
     def resolutions_px(self) -> list[int]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ofa_nas.latency import read_model
 from ofa_nas.named import read_network, read_networks
 from ofa_nas.spaces import Architecture, Population, Space, find_space
 from ofa_nas.spaces.space import IntArray
@@ -115,7 +114,7 @@ def _latency(options: Options, space: Space) -> LatencyModel | None:
         if options.max_latency_ms is not None:
             raise UsageError("--max-latency-ms needs the --table that predicts latencies")
         return None
-    return read_model(options.table, space)
+    return LatencyModel.read(options.table, space)
 
 
 def _followed(

@@ -12,11 +12,11 @@ from ofa_nas.accuracy import Mlp, read_members, write_members
 from ofa_nas.accuracy.evaluation import Quality, quality
 from ofa_nas.accuracy.pairs import Pairs, read_pairs
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run, say
-from ofa_nas.latency import read_model
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.commands.display import bar
 from ofa_tables.errors import UsageError
 from ofa_tables.files import require_writable
+from ofa_tables.model import LatencyModel
 from ofa_tables.words import counted
 
 PATH = click.Path(path_type=Path)
@@ -80,7 +80,7 @@ def collect(
     with processes(device) as found:
         supernet = load_supernet(checkpoint, find_space(space_name) if space_name else None)
         supernet = supernet.to(found.device, memory_format=torch.channels_last).eval()
-        latency = read_model(table, supernet.space) if table else None
+        latency = LatencyModel.read(table, supernet.space) if table else None
         wanted = resolutions or (latency.require() if latency else supernet.space.resolutions_px)
         supernet.space.require_resolutions(wanted)
         chosen = networks_to_collect(supernet.space, networks, tuple(wanted), latency, seed)

@@ -12,7 +12,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from ofa_nas.cli import NowAndThen, answer, console, duration, say
-from ofa_nas.latency import read_model as read_model
 
 TABLE = click.Path(path_type=Path)
 

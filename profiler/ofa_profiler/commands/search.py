@@ -17,11 +17,12 @@ from ofa_nas.references import measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import find_space
-from ofa_profiler.commands.display import TABLE, bar, read_model
+from ofa_profiler.commands.display import TABLE, bar
 from ofa_profiler.commands.found import print_answer, print_measured, summarise
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
 from ofa_tables.files import replacing, require_writable
+from ofa_tables.model import LatencyModel
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
@@ -142,7 +143,7 @@ def command(
     if verifies:
         problem, found, measured = _verify(paths[0], question, carry_out, target, pairs)
     else:
-        problem = question.pose([read_model(path, space) for path in paths])
+        problem = question.pose([LatencyModel.read(path, space) for path in paths])
         for line in in_words(problem.left_out):
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
