@@ -85,7 +85,8 @@ def read_pairs(path: Path) -> Pairs:
 
 def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     """A new file, or what one holds that was begun alike. Raises FileError, UsageError."""
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists() or _is_cut_off(path, about):
+        path.unlink(missing_ok=True)
         _append(path, dict(about))
         return Pairs(dict(about), ())
     found = read_pairs(path)
@@ -96,6 +97,12 @@ def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     if whole < path.stat().st_size:  # the last line was being written when it ended
         os.truncate(path, whole)
     return found
+
+
+def _is_cut_off(path: Path, about: Mapping[str, Any]) -> bool:
+    """Whether it ended while the first line was being written."""
+    first = json.dumps(dict(about)).encode()
+    return path.stat().st_size <= len(first) and first.startswith(path.read_bytes())
 
 
 def add_pair(path: Path, pair: Pair) -> None:

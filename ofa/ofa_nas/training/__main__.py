@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
 from ofa_tables.errors import OfaError, UsageError
+from ofa_tables.files import replacing
 from ofa_tables.words import counted
 
 NO_MEMORY = ("out of memory", "allocate memory")  # as torch says it, of a GPU and of a processor
@@ -43,7 +44,9 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--train-images", type=click.IntRange(min=1), help="Learn from so many, for a trial; default: all.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
-@click.option("--resume", is_flag=True, help="Go on where the run in --out stopped.")
+@click.option(
+    "--resume", is_flag=True, help="Go on where the run in --out stopped, or begin it where there is none yet."
+)
 @click.option("--architecture", metavar="FILE|JSON", help="What the recipe independent trains.")
 @click.option("--evaluate", metavar="FILE|JSON", help="Sub-networks to follow; default: five, small to large.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -89,7 +92,8 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
         if not found.is_first:
             return
     summary = _summary(options, trained)
-    (options.out / "summary.json").write_text(json.dumps(summary) + "\n")
+    with replacing(options.out / "summary.json") as file:
+        file.write(json.dumps(summary).encode() + b"\n")
     if as_json:
         print_json(summary)
     else:

@@ -41,14 +41,19 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
     found = load(path)
     if found.get("format") != FORMAT:
         raise FileError(f"{path} is of another version of this program; begin anew with another --out")
-    before = found.pop("settings")
+    try:
+        before, progress = found.pop("settings"), Progress(**found.pop("progress"))
+    except (KeyError, TypeError):
+        raise FileError(
+            f"{path} is damaged: it does not tell where the run stood; begin anew with another --out"
+        ) from None
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
         listed = ", ".join(_told(name, before.get(name)) for name in changed)
         raise UsageError(
             f"{path} was begun with {listed}; go on with the same, or begin anew with another --out and no --resume"
         )
-    return Progress(**found.pop("progress")), found
+    return progress, found
 
 
 def _told(name: str, value: Any) -> str:

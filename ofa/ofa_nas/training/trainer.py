@@ -24,7 +24,7 @@ from ofa_nas.training.processes import Processes
 from ofa_nas.training.recipes import REFERENCE_BATCH, Stage
 from ofa_nas.training.schedule import learning_rate
 from ofa_nas.training.state import Progress, read_state, write_state
-from ofa_tables.errors import FileError, OfaError
+from ofa_tables.errors import OfaError
 from ofa_tables.words import counted
 
 STATE, SUPERNET, NETWORK = "state.pth", "supernet.pth", "network.pth"
@@ -65,10 +65,13 @@ class Trainer:
         self.learner = Learner(model, options, processes)
 
     def run(self, resume: bool) -> Trained:
-        if resume:
+        begun = resume and self.processes.from_first((self.options.out / STATE).exists())
+        if begun:
             self._go_on()
         if self.processes.is_first:
             self.log = Log(self.options.out, self._number(self.progress.stage))
+        if resume and not begun:
+            self._say(f"{self.options.out} holds no checkpoint yet; this run begins there")
         self._say(self.plan.left_out())
         self._clock = _Clock(self.progress, self.processes)
         for at in range(self.progress.stage, len(self.plan.stages)):
@@ -221,10 +224,7 @@ class Trainer:
         return sorted(self.broken.paths)
 
     def _go_on(self) -> None:
-        path = self.options.out / STATE
-        if not path.exists():
-            raise FileError(f"there is no run to go on with in {self.options.out}; begin one without --resume")
-        self.progress, tensors = read_state(path, self._settings())
+        self.progress, tensors = read_state(self.options.out / STATE, self._settings())
         self.broken.add(self.progress.broken)
         self.learner.load(tensors, self.plan.largest)
         stage = self.plan.stages[self.progress.stage]

@@ -24,7 +24,7 @@ from ofa_nas.training.__main__ import command as train_command
 from ofa_nas.training.options import Options
 from ofa_nas.training.processes import Processes
 from ofa_nas.training.trainer import Trainer
-from ofa_tables.errors import EntriesMissing, OfaError, UsageError
+from ofa_tables.errors import EntriesMissing, FileError, OfaError, UsageError
 
 pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
 pytestmark = pytest.mark.real
@@ -243,6 +243,25 @@ def test_other_settings_are_refused_when_it_goes_on(train):
     assert "state.pth was begun with --batch-size 32; go on with the same, or begin anew" in done.stderr
     done = train(*SHORT, "--recipe", "largest", check=False)
     assert "holds a run already; go on with it by --resume, or name another --out" in done.stderr
+
+
+def test_where_there_is_nothing_to_go_on_with_it_begins(tmp_path, capsys):
+    """A job's command is the same whether it was killed before or not."""
+    options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
+    make_trainer(tmp_path / "anew", "largest", **options).run(resume=False)
+    make_trainer(tmp_path / "resumed", "largest", **options).run(resume=True)
+    assert "resumed holds no checkpoint yet; this run begins there" in capsys.readouterr().err
+    assert equal(weights(tmp_path / "anew/supernet.pth"), weights(tmp_path / "resumed/supernet.pth"))
+
+
+def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
+    options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
+    make_trainer(tmp_path, "largest", **options).run(resume=False)
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    del state["progress"]
+    torch.save(state, tmp_path / "state.pth")
+    with pytest.raises(FileError, match=r"state\.pth is damaged: .*begin anew with another --out"):
+        make_trainer(tmp_path, "largest", **options).run(resume=True)
 
 
 def test_a_run_that_ended_ends_again_with_what_it_told(tmp_path, make_table, capsys):
