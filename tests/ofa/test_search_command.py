@@ -17,8 +17,8 @@ from ofa_tables.model import LatencyModel, write_calibration
 from ofa_tables.table import LatencyTable
 
 FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"
-HOW = {"evaluated", "seconds", "method", "seed", "proven"}
-FIELDS = {"architecture", "predicted_latency_ms", "predicted_accuracy"} | HOW
+HOW = {"evaluated", "seconds", "method", "seed", "proven", "calibrated", "ranked_by"}
+FIELDS = {"architecture", "predicted_latency_ms", "predicted_accuracy", "macs_m", "parameters_m"} | HOW
 
 
 @pytest.fixture
@@ -70,10 +70,15 @@ def test_json_has_the_promised_fields(ofa_search, model, method):
     assert found["predicted_latency_ms"] <= 8
     assert isinstance(found["predicted_accuracy"], float)
     assert (found["method"], found["seed"]) == (method, 3)
+    assert (found["calibrated"], found["ranked_by"]) == (False, str(model))
+    network = find_space(FIXED).encode(read_architectures(json.dumps(found))[0])
+    assert found["macs_m"] == pytest.approx(find_space(FIXED).macs(network)[0] / 1e6)
+    assert found["parameters_m"] == pytest.approx(find_space(FIXED).parameters(network)[0] / 1e6)
 
 
 def test_a_stand_in_predicts_no_accuracy(ofa_search):
-    assert answer_of(ofa_search("--json"))["predicted_accuracy"] is None
+    found = answer_of(ofa_search("--json"))
+    assert (found["predicted_accuracy"], found["ranked_by"]) == (None, "macs")
     assert "stand-in" in ofa_search()[1]
 
 
@@ -96,12 +101,13 @@ def test_the_prediction_is_the_tables(ofa_search, table):
 
 def test_a_calibration_is_used_and_said(ofa_search, table):
     plain = ofa_search("--method", "exhaustive", limit="100")[1]
-    assert "--calibrate 10, then search again" in plain
+    assert f"--table {table} --space {FIXED} --calibrate 10, then search again" in plain
     before = answer_of(ofa_search("--method", "exhaustive", "--json", limit="100"))
     with LatencyTable.open(table) as opened:
         write_calibration(opened, find_space(FIXED), Calibration(1.5, 12))
     after = answer_of(ofa_search("--method", "exhaustive", "--json", limit="100"))
     assert after["architecture"] == before["architecture"]
+    assert (before["calibrated"], after["calibrated"]) == (False, True)
     assert after["predicted_latency_ms"] == pytest.approx(1.5 * before["predicted_latency_ms"])
     assert "calibrated with 12 networks" in ofa_search(limit="100")[1]
 
@@ -148,6 +154,13 @@ def test_two_tables_have_a_limit_each(call, make_table):
     code, _, err = call(search, *words, "--max-latency-ms", 8)
     assert code == 2
     assert "2 tables take as many latency limits" in err
+
+
+@pytest.mark.parametrize("words", [["--max-latency-ms", 6, 8], ["--pareto"]])
+def test_what_many_networks_rest_on_is_said_once(call, table, tmp_path, words):
+    out = call(search, "--table", table, "--space", FIXED, "--generations", 5, "--out", tmp_path / "f.json", *words)[1]
+    assert out.count("the raw sum of the blocks, which may be far off") == 1
+    assert out.count("ranked by MACs, a stand-in") == 1
 
 
 def test_another_limit_than_latency_will_do(call, make_table):
@@ -270,7 +283,7 @@ def test_a_table_that_is_whole_at_every_resolution_is_described(call, make_table
     words = ("--table", path, "--space", "tiny", "--max-latency-ms", 100, "--generations", 2)
     code, out, err = call(search, *words)
     assert (code, err) == (0, "")
-    assert "of 100 ms, the raw sum of its blocks" in out
+    assert "of 100 ms, the raw sum of the blocks" in out
 
 
 def test_that_an_answer_is_proven_is_said(ofa_search):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from rich.markup import escape
 
+from ofa_nas.accuracy import MACS
 from ofa_nas.cli import answer
 from ofa_nas.search import Found, Known, Problem
 from ofa_nas.spaces import ABSENT, Population, Space
@@ -23,6 +24,8 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         "method": method,
         "seed": seed,
         "proven": found.proven,
+        "calibrated": all(meter.model.calibration is not None for meter in problem.meters if meter.model),
+        "ranked_by": problem.accuracy.name if problem.accuracy.is_accuracy else MACS,
     }
     if problem.left_out:
         how["left_out"] = [asdict(each) for each in problem.left_out]
@@ -47,6 +50,8 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
         "architecture": architecture.to_json(),
         "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
         "predicted_accuracy": float(accuracy) if problem.accuracy.is_accuracy else None,
+        "macs_m": float(problem.space.macs(network.population)[0]) / 1e6,
+        "parameters_m": float(problem.space.parameters(network.population)[0]) / 1e6,
     }
     if len(problem.meters) > 1 or problem.meters[0].name != "latency":
         described["limited"] = [
@@ -121,6 +126,10 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
         )
     print_wide(listing)
     answer.print()
+    for meter in problem.meters:
+        if meter.model:
+            answer.print(f"{meter.name:<11} {_basis(meter.model)}", markup=False)
+    answer.print(f"{'accuracy':<11} {_ranking(problem)}", markup=False)
 
 
 def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
@@ -138,10 +147,8 @@ def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
     interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
     if interpolated:
         yield "", f"{counted(interpolated, 'block')} interpolated between sizes that were measured"
-    if problem.accuracy.is_accuracy:
-        yield "accuracy", f"{best.accuracy[0]:.2%}, predicted by {problem.accuracy.name}"
-    else:
-        yield "accuracy", "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
+    scored = f"{best.accuracy[0]:.2%}, " if problem.accuracy.is_accuracy else ""
+    yield "accuracy", f"{scored}{_ranking(problem)}"
     limited = {meter.name for meter in problem.meters}
     for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
         if name not in limited:
@@ -164,10 +171,16 @@ def _effort(found: Found, method: str) -> str:
 def _basis(latency: LatencyModel) -> str:
     if latency.calibration is None:
         return (
-            "the raw sum of its blocks, which may be far off: teach the table with "
-            f"ofa-compare --table {latency.table.path} --calibrate 10, then search again"
+            "the raw sum of the blocks, which may be far off: teach the table with ofa-compare "
+            f"--table {latency.table.path} --space {latency.space.name} --calibrate 10, then search again"
         )
     return f"calibrated with {counted(latency.calibration.networks, 'network')}"
+
+
+def _ranking(problem: Problem) -> str:
+    if problem.accuracy.is_accuracy:
+        return f"predicted by {problem.accuracy.name}"
+    return "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
 
 
 def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
