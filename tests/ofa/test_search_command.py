@@ -3,12 +3,15 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn, write_members
 from ofa_nas.named import read_network, read_networks
+from ofa_nas.search import Found, Known
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
+from ofa_profiler.commands.found import names
 from ofa_profiler.report import format as as_text
 from ofa_tables.calibration import Calibration
 from ofa_tables.errors import FileError, UnknownName, UsageError
@@ -220,7 +223,7 @@ def test_one_of_several_networks_is_chosen_by_its_name(call, table, tmp_path, wo
     if "front" in found:
         assert len(named) == len(found["front"])
         assert all(
-            float(name.removesuffix("ms")) == pytest.approx(one["predicted_latency_ms"], rel=1e-3)
+            float(name.partition("ms")[0]) == pytest.approx(one["predicted_latency_ms"], rel=1e-3)
             for name, one in named.items()
         )
     else:
@@ -232,6 +235,13 @@ def test_one_of_several_networks_is_chosen_by_its_name(call, table, tmp_path, wo
         read_networks(f"{out}:7 ms")
     lines = call(search, *words)[1].splitlines()
     assert set(named) <= {line.split()[0] for line in lines if line}
+
+
+def test_networks_of_a_front_that_are_as_fast_are_numbered():
+    prices = (0.0703264, 0.0703265, 0.0703266, 0.0704)
+    front = tuple(Known(None, np.zeros(1), np.array([[price]])) for price in prices)
+    assert names(Found(front, (), 4, 0.1)) == ["0.07033ms", "0.07033ms-2", "0.07033ms-3", "0.0704ms"]
+    assert names(Found(front[:2], (6.5, 12.345), 4, 0.1)) == ["6.5ms", "12.345ms"]
 
 
 def test_where_one_network_is_taken_of_several_their_names_are_told(tmp_path):

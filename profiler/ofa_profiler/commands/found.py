@@ -1,5 +1,6 @@
 """What ``ofa-search`` found, for people and for programs."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -62,13 +63,15 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
 
 
 def names(found: Found) -> list[str]:
-    """To choose one of several networks by: its limit, or in a front its latency, as short as tells them apart."""
-    figures_ms = found.limits or [float(network.prices[0, 0]) for network in found.best]
-    for digits in range(6 if found.limits else 4, 18):
-        short = [f"{figure_ms:.{digits}g}ms" for figure_ms in figures_ms]
-        if len(set(short)) == len(set(figures_ms)):
-            break
-    return short
+    """To choose one of several networks by: its limit, or in a front its latency; of those alike, a number."""
+    figures_ms, digits = (found.limits, 6) if found.limits else ([best.prices[0, 0] for best in found.best], 4)
+    names: dict[float, str] = {}
+    alike: Counter[str] = Counter()
+    for figure_ms in dict.fromkeys(figures_ms):
+        short = f"{figure_ms:.{digits}g}ms"
+        alike[short] += 1
+        names[figure_ms] = short if alike[short] == 1 else f"{short}-{alike[short]}"
+    return [names[figure_ms] for figure_ms in figures_ms]
 
 
 def print_answer(problem: Problem, found: Found, method: str) -> None:
