@@ -73,7 +73,8 @@ class Inspected:
 
     @property
     def _command(self) -> str:
-        return self.table.profile_command(self.space.name if self.space else "SPACE", self.resolution_px)
+        resolutions_px = [self.resolution_px] if self.resolution_px else []
+        return self.table.profile_command(self.space.name if self.space else "SPACE", *resolutions_px)
 
     @cached_property
     def resolution_px(self) -> int | None:

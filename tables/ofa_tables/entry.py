@@ -120,11 +120,14 @@ def with_standard_errors(
         np.median([variance / (1 - 2 / (9 * (len(logs[place]) - 1))) ** 3 for place, variance in variances.items()])
     )
     errors = {}
-    for place, variance in variances.items():
-        visits_less_one = len(logs[place]) - 1
+    for place, of_key in logs.items():
+        if not len(of_key) or entries[place].visits < 2:
+            continue
+        variance = variances.get(place, 0.0)  # several Visits of one carrier: what is usual has all the say
+        visits_less_one = len(of_key) - 1
         freedom = visits_less_one + USUAL_WEIGHT
         pooled = (visits_less_one * variance + USUAL_WEIGHT * usual) / freedom
-        error = np.hypot(MEDIAN_TO_MEAN * np.sqrt(pooled / len(logs[place])), pace_error(visits[place]))
+        error = np.hypot(MEDIAN_TO_MEAN * np.sqrt(pooled / len(of_key)), pace_error(visits[place]))
         entry = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
         unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
         errors[place] = entry.flagged("unstable") if unstable else entry

@@ -226,6 +226,25 @@ class LatencyModel:
         lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
         return list(dict.fromkeys(lacking))
 
+    def lack_of_intervals(self, resolutions_px: Sequence[int]) -> str:
+        """In words, of how many entries there is no interval, and what gives them one; empty where none lacks it."""
+        lacking = self.without_interval(resolutions_px)
+        if not lacking:
+            return ""
+        count = len({key for px in resolutions_px for key in self.space.keys(px)})
+        if self.table.identity.runtime == IMPORTED:
+            return f"{self.table.path} has no intervals, for it was imported: measure the device with ofa-profile"
+        needed, left = [], set(lacking)
+        for px in resolutions_px:
+            if not left.isdisjoint(self.space.keys(px)):
+                needed.append(px)
+                left.difference_update(self.space.keys(px))
+        return (
+            f"{self.table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}): fewer than two "
+            "undisturbed visits tell of none; visit them more often with "
+            f"{self.table.profile_command(self.space.name, *needed)} --effort thorough"
+        )
+
     @cached_property
     def errors_ms(self) -> np.ndarray:
         """(resolutions, entries) standard errors of the figures; NaN where nothing tells of it."""

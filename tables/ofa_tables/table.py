@@ -151,11 +151,11 @@ class LatencyTable:
                 "choose another file with --out, or begin anew with --fresh"
             )
 
-    def profile_command(self, space: str, resolution_px: int | None = None) -> str:
+    def profile_command(self, space: str, *resolutions_px: int) -> str:
         """The ofa-profile command that goes on with this table."""
         identity, settings = self.identity, self.identity.settings
         words = ["ofa-profile", "--target", identity.target, "--space", space]
-        words += ["--resolutions", str(resolution_px)] if resolution_px else []
+        words += ["--resolutions", ",".join(map(str, resolutions_px))] if resolutions_px else []
         words += ["--runtime", identity.runtime]
         words += ["--threads", str(settings.threads)] if settings.threads != 1 else []
         words += ["--batch", str(settings.batch)] if settings.batch != 1 else []

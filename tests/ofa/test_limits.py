@@ -274,13 +274,14 @@ def test_of_several_limits_the_one_that_no_network_is_found_for_is_told_apart(ma
 def test_confidence_needs_intervals(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     question = Question(latency.space, make_mlp(), (5.0,), resolutions_px=PX, confidence=0.9)
-    with pytest.raises(EntriesMissing, match="no intervals"):
+    with pytest.raises(EntriesMissing, match=r"no interval of \d+ of \d+ entries"):
         question.pose([latency])
 
 
 def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_are_searched(make_latency, make_mlp):
     space = find_space(FIXED)
     once = [key for key in space.keys(192) if key not in space.keys(160)][3:8]
+    assert "--resolutions 160,192 " in make_latency(FIXED, PX, seed=1).lack_of_intervals(PX)
     latency = make_latency(FIXED, PX, visits=4, once=once)
     question = Question(space, make_mlp(), (50.0,), confidence=0.9)
     named = ", ".join(once[:3])

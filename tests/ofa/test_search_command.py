@@ -387,7 +387,7 @@ def test_resolutions_can_be_chosen(ofa_search):
         (["--max-macs-m", "1"], {}, 1, "raise --max-macs-m"),
         (["--max-memory-mb", "0.1"], {}, 1, "raise --max-memory-mb"),
         (["--max-energy-mj", "5"], {}, 1, "has no energy"),
-        (["--confidence", "0.9"], {}, 1, "has no intervals"),
+        (["--confidence", "0.9"], {}, 1, "--confidence needs intervals"),
         (["--pareto", "--verify"], {}, 2, "--pareto takes one table"),
         (["--method", "evolve"], {}, 2, "evolution"),
         (["--target", "local"], {}, 2, "add --verify"),

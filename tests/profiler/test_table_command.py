@@ -247,7 +247,7 @@ def test_a_list_of_architectures_gives_predictions(run_json, measured, tmp_path)
     assert len(run_json(*predict_arguments(path, [SMALLEST]))["predictions"]) == 1
 
 
-def test_a_network_without_an_interval_leaves_the_others_theirs(run_json, measured, tmp_path):
+def test_a_network_without_an_interval_leaves_the_others_theirs(run, run_json, measured, tmp_path):
     smallest, largest = (
         {block.key for block in SPACE.network_blocks(parse_architecture(a))} for a in (SMALLEST, LARGEST)
     )
@@ -261,6 +261,8 @@ def test_a_network_without_an_interval_leaves_the_others_theirs(run_json, measur
     ]
     assert with_interval["low_ms"] <= with_interval["latency_ms"] <= with_interval["high_ms"]
     assert (without["low_ms"], without["high_ms"]) == (None, None)
+    assert f"no interval: {path} has no interval of 1 of" in run(*predict_arguments(path, LARGEST))[1]
+    assert "no interval" not in run(*predict_arguments(path, SMALLEST))[1]
 
 
 def test_a_prediction_is_shown_block_by_block(run, measured):

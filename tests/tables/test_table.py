@@ -94,6 +94,17 @@ def test_one_visit_tells_of_no_interval(make_table, visit):
         assert table.entry("k").half_width is None
 
 
+def test_visits_of_one_carrier_alone_have_the_interval_that_is_usual(make_table, visit):
+    with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
+        for number, sample in enumerate((1.0, 1.1, 1.2, 1.0)):
+            name = f"network:{number}"
+            table.add([visit(name, 9.0, visit_id=f"v{number}"), visit("k", sample, visit_id=f"v{number}/1")])
+            table.add([visit("network:one", 9.0, visit_id=f"w{number}"), visit("j", sample, visit_id=f"w{number}/1")])
+        table.add([visit("network:one", 9.0, visit_id="once"), visit("i", 1.0, visit_id="once/1")])
+        assert table.entry("j").half_width > table.entry("k").half_width
+        assert table.entry("i").half_width is None
+
+
 def test_new_measurements_change_the_figures(make_table, visit):
     with LatencyTable.open(make_table()) as table:
         key = table.entries[0].key

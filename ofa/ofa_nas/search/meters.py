@@ -10,7 +10,6 @@ from ofa_agent.operators import Add, AvgPool, Block, Conv, Linear, MaxPool, Pool
 from ofa_nas.search.neighbours import descend
 from ofa_nas.spaces.space import ABSENT, FloatArray, Population, Space
 from ofa_tables.errors import EntriesMissing
-from ofa_tables.keys import some
 from ofa_tables.model import LatencyModel
 
 MEMORY = "peak memory of activations"
@@ -85,7 +84,9 @@ def latency_meter(model: LatencyModel, name: str = "latency") -> Meter:
 
 def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency") -> Meter:
     """The upper end of a latency's interval. Raises EntriesMissing where an entry at these resolutions has none."""
-    _require_intervals(model, resolutions_px)
+    lack = model.lack_of_intervals(resolutions_px)
+    if lack:
+        raise EntriesMissing(f"--confidence needs intervals: {lack}, or leave --confidence out")
     base_ms, figures_ms = model.least_upper(confidence)
     price = partial(model.upper, confidence=confidence)
     name = f"{name}, upper end at {confidence:.1%}"
@@ -147,21 +148,3 @@ def peak_values(block: Block) -> int:
         kept = sum(sizes[value] for value, until in last_use.items() if value < at <= until)
         most = max(most, sizes[at] + written + kept)
     return most
-
-
-def _require_intervals(model: LatencyModel, resolutions_px: Sequence[int]) -> None:
-    lacking = model.without_interval(resolutions_px)
-    if not lacking:
-        return
-    table, count = model.table, len({key for px in resolutions_px for key in model.space.keys(px)})
-    if len(lacking) == count:
-        raise EntriesMissing(
-            f"{table.path} has no intervals, which --confidence needs; an imported table knows none: measure the "
-            "device with ofa-profile, or leave --confidence out"
-        )
-    px = next(px for px in resolutions_px if model.without_interval([px]))
-    raise EntriesMissing(
-        f"{table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}), which --confidence "
-        f"needs; visit them more often with {table.profile_command(model.space.name, px)} --effort thorough, or leave "
-        "--confidence out"
-    )

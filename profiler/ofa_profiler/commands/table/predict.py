@@ -8,7 +8,7 @@ import click
 import numpy as np
 from rich.markup import escape
 
-from ofa_nas.cli import example, json_option, print_json
+from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.named import read_networks
 from ofa_nas.spaces import Architecture, Space, find_space
 from ofa_profiler.commands.display import TABLE, columns, print_wide
@@ -37,12 +37,15 @@ def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: 
     with LatencyTable.read(path) as opened:
         model = LatencyModel(opened, space) if raw else LatencyModel.calibrated(opened, space)
         predictions = _predictions(model, space, architectures)
+        lack = model.lack_of_intervals(sorted({architecture.resolution_px for architecture in architectures}))
     if as_json:
         print_json({"predictions": predictions} if many else predictions[0])
     elif many:
         _print_predictions(architectures, predictions)
     else:
         _print_prediction(predictions[0])
+        if predictions[0]["low_ms"] is None:
+            answer.print(f"\nno interval: {lack}", markup=False)
 
 
 def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
