@@ -56,6 +56,7 @@ class MeasuredReference:
     macs: float
     parameters: float
     source: str
+    resolution_px: int = RESOLUTION_PX
 
     @property
     def latency_ms(self) -> float:

@@ -262,11 +262,33 @@ def test_where_one_network_is_taken_of_several_their_names_are_told(tmp_path):
     assert len(read_networks(str(tmp_path / "odd:name.json"))[0]) == 2
 
 
-def test_published_networks_that_were_measured_are_marks_in_the_front(call, table, tmp_path):
+@pytest.fixture
+def with_references(table):
+    """The table with three published networks measured."""
+    taken_ns = {"mobilenet-v3-large": 5_000_000, "mobilenet-v2": 7_000_000, "resnet-50": 30_000_000}
     with LatencyTable.open(table) as opened:
-        keys = ("network:mobilenet-v3-large", "network:resnet-50")
-        visits = [(f"{key}{number}", key, number) for key in keys for number in range(8)]
-        opened.add([Measurement(name, key, round=number, **statistics([5_000_000])) for name, key, number in visits])
+        for name, ns in taken_ns.items():
+            key = f"network:{name}"
+            opened.add([Measurement(f"{key}{r}", key, round=r, **statistics([ns])) for r in range(8)])
+    return table
+
+
+def test_beside_one_network_the_nearest_published_ones_are_told(call, with_references, tmp_path):
+    words = ("--table", with_references, "--space", FIXED, "--method", "exhaustive", "--out", tmp_path / "found.json")
+    found = answer_of(call(search, *words, "--max-latency-ms", 6, "--json"))
+    lines = call(search, *words, "--max-latency-ms", 6)[1].splitlines()
+    told = [line for line in lines if line.startswith("reference")]
+    less = 1 - 5 / found["predicted_latency_ms"]
+    assert len(told) == 2
+    assert "mobilenet-v3-large (75.2% on ImageNet, 224 px): 5 ms measured here" in told[0]
+    assert told[0].endswith(f"{less:.0%} less than this one's raw sum")
+    assert "mobilenet-v2" in told[1]
+    assert "more than" in told[1]
+    assert "reference" not in call(search, *words, "--max-latency-ms", 6, 8)[1]
+
+
+def test_published_networks_that_were_measured_are_marks_in_the_front(call, with_references, tmp_path):
+    table = with_references
     out = tmp_path / "front.json"
     words = ("--table", table, "--space", FIXED, "--pareto", "--out", out, "--generations", "20")
     answer_of(call(search, *words, "--json"))

@@ -1,7 +1,8 @@
 """What ``ofa-search`` found, for people and for programs."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,11 +11,14 @@ from rich.markup import escape
 
 from ofa_nas.accuracy import MACS
 from ofa_nas.cli import answer
+from ofa_nas.references import MeasuredReference
 from ofa_nas.search import Found, Known, Problem
 from ofa_nas.spaces import ABSENT, Population, Space
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_tables.model import LatencyModel
 from ofa_tables.words import counted
+
+NEAREST = 2  # so many references are told beside one network
 
 
 def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[str, Any]:
@@ -25,14 +29,14 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         "method": method,
         "seed": seed,
         "proven": found.proven,
-        "calibrated": all(meter.model.calibration is not None for meter in problem.meters if meter.model),
+        "calibrated": is_calibrated(problem),
         "ranked_by": problem.accuracy.name if problem.accuracy.is_accuracy else MACS,
     }
     if problem.left_out:
         how["left_out"] = [asdict(each) for each in problem.left_out]
     limits = found.limits or problem.limits[:1] * len(found.best)
     networks = [_network(problem.within(limit), best) for limit, best in zip(limits, found.best, strict=True)]
-    if _is_one(found):
+    if is_one(found):
         return {**networks[0], **how}
     named = [{"name": name, **network} for name, network in zip(names(found), networks, strict=True)]
     if found.is_front:
@@ -75,13 +79,13 @@ def names(found: Found) -> list[str]:
 
 
 def print_answer(problem: Problem, found: Found, method: str) -> None:
-    if _is_one(found):
+    if is_one(found):
         print_found(problem, found, method)
     else:
         print_several(problem, found, method)
 
 
-def _is_one(found: Found) -> bool:
+def is_one(found: Found) -> bool:
     """Whether one network was asked for."""
     return len(found.limits) + len(found.unmet) == 1
 
@@ -138,6 +142,30 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
 def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
     one, two = measured["passes_ms"]
     answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
+
+
+def print_references(
+    references: Sequence[MeasuredReference], problem: Problem, best: Known, measured: dict[str, Any]
+) -> None:
+    """The published networks that lie nearest in latency, the fastest first; of accuracies on ImageNet alone."""
+    this_ms, this = float(problem.predicted_ms(best.population)[0]), "this one's prediction"
+    if measured:
+        this_ms, this = measured["measured_latency_ms"], "this one, measured"
+    elif not is_calibrated(problem):
+        this = "this one's raw sum"
+    nearest = sorted(references, key=lambda one: abs(math.log(one.latency_ms / this_ms)))[:NEAREST]
+    for one in sorted(nearest, key=lambda one: one.latency_ms):
+        longer = one.latency_ms / this_ms - 1
+        answer.print(
+            f"{'reference':<11} {one.name} ({one.top1:.1%} on ImageNet, {one.resolution_px} px): "
+            f"{one.latency_ms:.4g} ms measured here, {abs(longer):.0%} {'more' if longer > 0 else 'less'} than {this}",
+            markup=False,
+        )
+
+
+def is_calibrated(problem: Problem) -> bool:
+    """Whether all tables have been taught."""
+    return all(meter.model.calibration is not None for meter in problem.meters if meter.model)
 
 
 def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:

@@ -13,12 +13,12 @@ from rich.markup import escape
 
 from ofa_nas.accuracy import MACS, open_accuracy
 from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say, say_error
-from ofa_nas.references import measured_references
+from ofa_nas.references import MeasuredReference, measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import find_space
 from ofa_profiler.commands.display import TABLE, bar
-from ofa_profiler.commands.found import print_answer, print_measured, summarise
+from ofa_profiler.commands.found import is_one, print_answer, print_measured, print_references, summarise
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
 from ofa_tables.files import replacing, require_writable
@@ -155,6 +155,8 @@ def command(
         print_answer(problem, found, method)
         if measured:
             print_measured(question.latency_ms[0], measured)
+        if len(paths) == 1 and is_one(found):
+            print_references(_references(paths[0]), problem, found.best[0], measured)
     if out is not None:
         with replacing(out) as file:
             file.write(json.dumps(summary).encode() + b"\n")
@@ -234,9 +236,12 @@ def _page(table: Path, out: Path | None) -> Path:
 def _plot(problem: Problem, found: Found, path: Path, page: Path) -> None:
     from ofa_profiler.report import write_front  # plots are slow to import
 
+    write_front(problem, found, path, _references(path), page)
+
+
+def _references(path: Path) -> list[MeasuredReference]:
     with LatencyTable.read(path) as table:
-        references = measured_references(table)
-    write_front(problem, found, path, references, page)
+        return measured_references(table)
 
 
 main = run(command, KEPT)
