@@ -11,8 +11,8 @@ from ofa_tables.errors import UnknownName, UsageError
 
 def read_networks(source: str) -> tuple[list[Architecture], bool]:
     """What ``read_architectures`` takes and gives, or the one of ``FILE:NAME``. Raises UnknownName, with the names."""
-    file, colon, name = source.rpartition(":")
-    if not colon or _is_json(source) or Path(source).exists() or not Path(file).exists():
+    file, name = _choice(source)
+    if not name:
         return read_architectures(source)
     named = _named(file)
     if not named:
@@ -20,6 +20,15 @@ def read_networks(source: str) -> tuple[list[Architecture], bool]:
     if name not in named:
         raise UnknownName(f"network of {file}", name, named)
     return read_architectures(json.dumps(named[name]))
+
+
+def read_names(source: str) -> list[tuple[str, Architecture]]:
+    """Of what ``read_networks`` gives those that the file has a name for, with it."""
+    if _is_json(source):
+        return []
+    file, name = _choice(source)
+    chosen = [(found, value) for found, value in _named(file).items() if name in ("", found)]
+    return [(found, network) for found, value in chosen for network in read_architectures(json.dumps(value))[0]]
 
 
 def read_network(source: str, taker: str) -> Architecture:
@@ -30,6 +39,14 @@ def read_network(source: str, taker: str) -> Architecture:
         choice = f": add its name, as {source}:{names[0]}; there are {', '.join(names)}" if names else ""
         raise UsageError(f"--architecture holds {len(networks)} networks; {taker} takes one{choice}")
     return networks[0]
+
+
+def _choice(source: str) -> tuple[str, str]:
+    """The two parts of ``FILE:NAME``; no name where all of it is a file, or JSON."""
+    file, colon, name = source.rpartition(":")
+    if not colon or _is_json(source) or Path(source).exists() or not Path(file).exists():
+        return source, ""
+    return file, name
 
 
 def _named(file: str) -> dict[str, Any]:

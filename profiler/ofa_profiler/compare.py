@@ -1,8 +1,8 @@
 """Predicted against measured: draws networks, measures them in two passes, teaches the Calibration."""
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,12 +32,14 @@ CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The networks of one comparison, by role; none of them has two. ``retired`` of those tested have taught."""
+    """The networks of one comparison, by role; none of them has two. ``retired`` of those tested have taught;
+    ``names`` are what their file calls them, by key."""
 
     tested: list[Architecture]
     teachers: list[Architecture]
     references: Sequence[Reference] = ()
     retired: int = 0
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
@@ -159,7 +161,11 @@ class Comparer:
         in it."""
         calibration = self.teach()
         tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
-        networks = [network for network in self.measured(TEST) if network.key in tested_keys]
+        networks = [
+            replace(network, name=drawn.names.get(network.key, network.name))
+            for network in self.measured(TEST)
+            if network.key in tested_keys
+        ]
         return Comparison(
             table=str(self._table.path),
             space=self._space.name,

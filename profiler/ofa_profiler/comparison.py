@@ -19,6 +19,9 @@ from ofa_tables.table import Identity
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
+CSV = "comparison.csv"  # beside the report
+TEST, TEACHER, REFERENCE = "test", "teacher", "reference"  # roles
+
 # An interval from fewer networks than this would promise more than it knows.
 FEWEST_FOR_INTERVAL = 10
 RESAMPLES = 2000
@@ -177,6 +180,38 @@ class Comparison:
     def noise(self) -> Noise:
         return noise(self.passes_ms)
 
+    @property
+    def is_of_references(self) -> bool:
+        """Whether published networks alone were measured."""
+        return not self.networks and bool(self.references)
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """Every network in JSON, as the CSV has them; nothing predicts References."""
+        return [
+            {
+                "name": network.name,
+                "role": role,
+                "architecture": network.architecture,
+                "predicted_ms": _finite(self._predict(network)),
+                "passes_ms": [_finite(taken) for taken in network.passes_ms],
+            }
+            for role, networks in ((TEST, self.networks), (TEACHER, self.teachers))
+            for network in networks
+        ] + [
+            {
+                "name": reference.name,
+                "role": REFERENCE,
+                "architecture": None,
+                "predicted_ms": None,
+                "passes_ms": list(reference.passes_ms),
+            }
+            for reference in self.references
+        ]
+
+    def _predict(self, network: ComparedNetwork) -> float:
+        return network.raw_ms if self.calibration is None else float(self.calibration(network.summed_ms))
+
     def summary(self, report: Path | None = None) -> dict[str, Any]:
         """The JSON of ``ofa-compare --json``."""
         return {
@@ -196,7 +231,9 @@ class Comparison:
                 }
                 for reference in self.references
             ],
+            "measured": self.measured,
             "report": None if report is None else str(report),
+            "csv": None if report is None else str(report.with_name(CSV)),
         }
 
 
@@ -262,6 +299,10 @@ def excess_interval(relative: FloatArray) -> tuple[float, float] | None:
 def passes_of(networks: Sequence[ComparedNetwork]) -> FloatArray:
     """(2, networks)."""
     return np.array([network.passes_ms for network in networks], dtype=np.float64).reshape(-1, 2).T
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _mean(values: FloatArray) -> float | None:

@@ -1,12 +1,14 @@
 """How networks are drawn for a comparison, and what the rounds of two passes give."""
 
 import contextlib
+import json
 import sys
 from dataclasses import replace
 
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn
+from ofa_nas.named import read_names
 from ofa_nas.search import Question, find_method, search
 from ofa_nas.spaces import find_space
 from ofa_profiler import compare as comparing
@@ -162,6 +164,25 @@ def test_what_is_verified_is_measured_anew(model, question, monkeypatch):
     for now["ns"] in (9_000_000, 7_000_000):  # the second time after a whole Visit of the first
         passes = verify(model.table, question, find, None, contextlib.nullcontext, print).measured.passes_ms
         assert passes == (now["ns"] / 1e6, now["ns"] / 1e6)
+
+
+def test_networks_of_a_file_keep_their_names(model, tmp_path):
+    drawn = draw(model, SPACE, 2, 0, seed=0)
+    found = [{"name": f"{at}ms", "architecture": one.to_json()} for at, one in enumerate(drawn.tested)]
+    path = tmp_path / "front.json"
+    path.write_text(json.dumps({"front": found}))
+    assert [name for name, _ in read_names(str(path))] == ["0ms", "1ms"]
+    assert read_names(f"{path}:1ms") == [("1ms", drawn.tested[1])]
+    assert read_names(json.dumps(found)) == []
+    for network in map(SPACE.network, drawn.tested):
+        visits = [Measurement(f"{network.key}{r}", network.key, round=r, **statistics([9])) for r in range(ROUNDS)]
+        model.table.add(visits)
+    for architecture in drawn.tested:
+        model.table.store.add_network(SPACE.network(architecture).key, SPACE.name, architecture.to_json(), TEST)
+    drawn = replace(drawn, names={SPACE.network(one).key: name for name, one in read_names(f"{path}:1ms")})
+    comparison = Comparer(model.table, SPACE).compare(drawn, {}, {}, 1.0)
+    key = SPACE.network(drawn.tested[0]).key
+    assert {network.name for network in comparison.networks} == {"1ms", key.removeprefix("network:")[:6]}
 
 
 def test_rounds_alternate_between_the_passes():

@@ -167,7 +167,16 @@ def test_the_summary_is_the_documented_object(tmp_path):
     tested = [network(10.0, (10.0, 10.1)), network(20.0, (20.0, 20.3), macs=2e8)]
     summary = comparison(tested, tested, Calibration(1.01, 2)).summary(tmp_path / "report.html")
     names = ["mape", "bias", "rmse_ms", "rmspe", "within_5", "within_10", "kendall_tau", "excess_rms"]
-    assert list(summary) == ["networks", "raw", "calibrated", "macs_baseline", "noise", "references", "report"]
+    parts = ["networks", "raw", "calibrated", "macs_baseline", "noise", "references", "measured", "report", "csv"]
+    assert list(summary) == parts
+    assert [(one["role"], one["predicted_ms"]) for one in summary["measured"]] == [
+        ("test", pytest.approx(10.1)),
+        ("test", pytest.approx(20.2)),
+        ("teacher", pytest.approx(10.1)),
+        ("teacher", pytest.approx(20.2)),
+    ]
+    assert summary["measured"][1]["passes_ms"] == [20.0, 20.3]
+    assert summary["csv"] == str(tmp_path / "comparison.csv")
     assert [list(summary[part]) for part in ("raw", "calibrated", "macs_baseline")] == [names] * 3
     assert list(summary["noise"]) == ["mape", "within_5", "within_10", "kendall_tau"]
     assert summary["report"] == str(tmp_path / "report.html")

@@ -215,9 +215,10 @@ REFERENCES = (
 def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
     comparison = dataclasses.replace(make(tested), references=REFERENCES)
     text = Page(write_report(comparison, tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ")
-    section = text[text.index("Published networks") : text.index("All figures")]
+    section = text[text.index("Published networks") : text.index("The device")]
     for told in (
         "mobilenet-v3-large",
+        "224 px",
         "5.100 ms",
         "5.200 ms",
         "75.2 %",
@@ -229,6 +230,13 @@ def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
     ):
         assert told in section
     assert ("2 published networks as this device runs them." in text) == (tested == 0)
+    for judged in ("Excess error, ", "All figures", "0 networks"):
+        assert judged not in text or tested
+    rows = pd.read_csv(tmp_path / "comparison.csv").set_index("role").loc["reference"]
+    assert list(rows["name"]) == ["mobilenet-v3-large", "resnet-50"]
+    assert list(rows["pass_1_ms"]) == [5.1, 30.0]
+    assert rows["raw_ms"].isna().all()
+    assert [one["name"] for one in comparison.measured][-2:] == list(rows["name"])
     assert "Published networks" not in Page(write_report(make(), tmp_path)).text
 
 

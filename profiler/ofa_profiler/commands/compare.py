@@ -8,7 +8,7 @@ import click
 from rich.table import Table
 
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
-from ofa_nas.named import read_networks
+from ofa_nas.named import read_names, read_networks
 from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.spaces import all_spaces, find_space
 from ofa_profiler.again import find_again, require_same
@@ -82,7 +82,12 @@ def compare(
             model.require()
         if not isinstance(tested, int):
             model.require({network.resolution_px for network in tested})
-        drawn = replace(draw(model, space, tested, calibrate, seed), references=references)
+        named = [] if isinstance(tested, int) or references else read_names(networks)
+        drawn = replace(
+            draw(model, space, tested, calibrate, seed),
+            references=references,
+            names={space.network(network).key: name for name, network in named},
+        )
         if drawn.retired:
             say(
                 f"{drawn.retired} of these networks taught the calibration till now; measured for a test they teach no "
@@ -110,10 +115,10 @@ def compare(
 
 
 def print_comparison(comparison: Comparison, report: Path) -> None:
-    if comparison.networks or not comparison.references:
-        print_errors(comparison)
-    else:
+    if comparison.is_of_references:
         print_wide(list_references(comparison))
+    else:
+        print_errors(comparison)
     answer.print(f"report       {report}", markup=False)
 
 
@@ -149,10 +154,10 @@ def list_networks(comparison: Comparison) -> Table:
 
 def list_references(comparison: Comparison) -> Table:
     """Each measured Reference, in ms, and its published accuracy."""
-    listing = columns("network", "pass 1 ms", "pass 2 ms", "published top-1")
+    listing = columns("network", "px", "pass 1 ms", "pass 2 ms", "published top-1")
     for reference in comparison.references:
         latencies = (f"{latency:.3f}" for latency in reference.passes_ms)
-        listing.add_row(reference.name, *latencies, f"{reference.top1:.1%}")
+        listing.add_row(reference.name, str(reference.resolution_px), *latencies, f"{reference.top1:.1%}")
     return listing
 
 

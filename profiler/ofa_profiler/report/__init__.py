@@ -5,7 +5,7 @@ Pulls in matplotlib, pandas and jinja2: import it only when a report is to be wr
 
 from pathlib import Path
 
-from ofa_profiler.comparison import Comparison
+from ofa_profiler.comparison import CSV, Comparison
 from ofa_profiler.report.front import write_front
 from ofa_profiler.report.page import render
 from ofa_profiler.report.rows import rows
@@ -28,7 +28,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
             f"cannot write the report to {folder}: {error.strerror or error}; choose another folder with --out"
         ) from None
     table = rows(comparison).to_csv(index=False, lineterminator="\n")
-    for path, text in ((folder / "comparison.csv", table), (page, render(comparison))):
+    for path, text in ((folder / CSV, table), (page, render(comparison))):
         with replacing(path) as file:
             file.write(text.encode("utf-8", "replace"))
     return page

@@ -55,7 +55,7 @@ def render(comparison: Comparison) -> str:
         about=_about(comparison),
         headline=headline(comparison),
         lead=list(lead(comparison)),
-        figures=top_figures(comparison),
+        figures=[] if comparison.is_of_references else top_figures(comparison),
         calibrated=comparison.calibration is not None,
         baseline=comparison.macs_line is not None,
         flagged=any(network.flags for network in drawn.networks),
@@ -66,7 +66,7 @@ def render(comparison: Comparison) -> str:
         tested=len(comparison.networks),
         references=_references(comparison),
         columns=_columns(comparison),
-        table=_table(comparison),
+        table=[] if comparison.is_of_references else _table(comparison),
         device=as_text.device_facts(comparison.device),
         condition=_condition(comparison),
         method=_method(comparison),
@@ -79,8 +79,8 @@ def _printable(value: Any) -> Any:
 
 def headline(comparison: Comparison) -> str:
     """The one sentence to remember."""
-    if not comparison.networks and comparison.references:
-        return f"{as_text.counted(len(comparison.references), 'published network')} as this device runs them."
+    if comparison.is_of_references:
+        return f"{_tested(comparison)} as this device runs them."
     judged = comparison.calibrated or comparison.raw
     subject = "The calibrated prediction" if comparison.calibrated else "The table’s sum"
     if judged.excess_rms is None:
@@ -153,10 +153,13 @@ def _obstacle(comparison: Comparison) -> str:
 def _about(comparison: Comparison) -> str:
     identity = comparison.identity
     runtime = f"{identity.runtime} {identity.runtime_version}".strip()
-    tested = as_text.counted(len(comparison.networks), "network")
-    if not comparison.networks and comparison.references:
-        tested = as_text.counted(len(comparison.references), "published network")
-    return " · ".join(part for part in (tested, comparison.space, runtime, str(identity.settings)) if part)
+    return " · ".join(part for part in (_tested(comparison), comparison.space, runtime, str(identity.settings)) if part)
+
+
+def _tested(comparison: Comparison) -> str:
+    if comparison.is_of_references:
+        return as_text.counted(len(comparison.references), "published network")
+    return as_text.counted(len(comparison.networks), "network")
 
 
 def _drawable(comparison: Comparison) -> Comparison:
@@ -230,6 +233,7 @@ def _references(comparison: Comparison) -> list[dict[str, Any]]:
             "top1": as_text.percent(reference.top1),
             "macs": as_text.millions(reference.macs),
             "parameters": as_text.millions(reference.parameters),
+            "resolution": f"{reference.resolution_px}{as_text.SPACE}px",
             "source": reference.source,
         }
         for reference in comparison.references
@@ -271,13 +275,14 @@ def _condition(comparison: Comparison) -> list[tuple[str, str, str]]:
 def _method(comparison: Comparison) -> list[tuple[str, str]]:
     identity, line = comparison.identity, comparison.macs_line
     taught = as_text.counted(len(comparison.teachers), "further network")
+    tested = _tested(comparison)
     rows = [
         ("Table", comparison.table),
         ("Space", comparison.space),
         ("Runtime", f"{identity.runtime} {identity.runtime_version}".strip()),
         ("Settings", str(identity.settings)),
         ("Device fingerprint", identity.fingerprint),
-        ("Tested", f"{as_text.counted(len(comparison.networks), 'network')}, each in two independent passes"),
+        ("Tested", f"{tested}, each in two independent passes"),
         ("Taught", f"{taught}, in no test" if comparison.teachers else "none"),
         ("Calibration", _calibration(comparison)),
         (

@@ -1,17 +1,44 @@
 """A comparison as a table, one row a network."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from ofa_profiler.comparison import ComparedNetwork, Comparison, passes_of, relative_errors
+from ofa_nas.references import MeasuredReference
+from ofa_profiler.comparison import (
+    REFERENCE,
+    TEACHER,
+    TEST,
+    ComparedNetwork,
+    Comparison,
+    passes_of,
+    relative_errors,
+)
+from ofa_tables.measurement import NETWORK
 
 
 def rows(comparison: Comparison) -> pd.DataFrame:
-    """Tested networks, then teachers. Errors are fractions of the pass they are named after."""
-    parts = [_part(comparison, comparison.networks, "test"), _part(comparison, comparison.teachers, "teacher")]
-    return pd.concat(parts, ignore_index=True)
+    """Tested networks, then teachers, then References. Errors are fractions of the pass they are named after."""
+    predicted = [_part(comparison, comparison.networks, TEST), _part(comparison, comparison.teachers, TEACHER)]
+    parts = [*predicted, _references(comparison.references).reindex(columns=predicted[0].columns)]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _references(references: Sequence[MeasuredReference]) -> pd.DataFrame:
+    """What there is of networks that nothing predicts."""
+    return pd.DataFrame(
+        {
+            "name": [one.name for one in references],
+            "role": [REFERENCE] * len(references),
+            "key": [f"{NETWORK}{one.name}" for one in references],
+            "resolution_px": [one.resolution_px for one in references],
+            "macs": [one.macs for one in references],
+            "pass_1_ms": [one.passes_ms[0] for one in references],
+            "pass_2_ms": [one.passes_ms[1] for one in references],
+        }
+    )
 
 
 def _part(comparison: Comparison, networks: tuple[ComparedNetwork, ...], role: str) -> pd.DataFrame:
