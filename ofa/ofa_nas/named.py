@@ -24,7 +24,7 @@ def read_networks(source: str) -> tuple[list[Architecture], bool]:
 
 def read_names(source: str) -> list[tuple[str, Architecture]]:
     """Of what ``read_networks`` gives those that the file has a name for, with it."""
-    if _is_json(source):
+    if is_json(source):
         return []
     file, name = _choice(source)
     chosen = [(found, value) for found, value in _named(file).items() if name in ("", found)]
@@ -35,7 +35,7 @@ def read_network(source: str, taker: str) -> Architecture:
     """One network. Raises UsageError where there are several, with the names to choose by."""
     networks, _ = read_networks(source)
     if len(networks) > 1:
-        names = [] if _is_json(source) else list(_named(source))
+        names = [] if is_json(source) else list(_named(source))
         choice = f": add its name, as {source}:{names[0]}; there are {', '.join(names)}" if names else ""
         raise UsageError(f"--architecture holds {len(networks)} networks; {taker} takes one{choice}")
     return networks[0]
@@ -44,7 +44,7 @@ def read_network(source: str, taker: str) -> Architecture:
 def _choice(source: str) -> tuple[str, str]:
     """The two parts of ``FILE:NAME``; no name where all of it is a file, or JSON."""
     file, colon, name = source.rpartition(":")
-    if not colon or _is_json(source) or Path(source).exists() or not Path(file).exists():
+    if not colon or is_json(source) or Path(source).exists() or not Path(file).exists():
         return source, ""
     return file, name
 
@@ -62,5 +62,6 @@ def _find(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _find(inner)
 
 
-def _is_json(source: str) -> bool:
+def is_json(source: str) -> bool:
+    """Whether it is an architecture itself, not a file of one."""
     return source.lstrip()[:1] in ("{", "[")

@@ -155,6 +155,20 @@ def test_what_it_takes_is_printed(checkpoint, tmp_path):
     assert f"takes images as float32 RGB, NCHW (1, 3, 28, 28), {normalised}" in result.stdout
 
 
+def test_how_it_is_measured_names_the_file_that_was_given(checkpoint, tmp_path):
+    network = ARCHITECTURES["tiny"]
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps({"front": [{"name": "5ms", "architecture": network}]}))
+    for given, said in (
+        (json.dumps(network), f"FILE, FILE with {json.dumps(network)}"),
+        (f"{file}:5ms", f"{file}:5ms"),
+    ):
+        arguments = ["--checkpoint", checkpoint(), "--architecture", given, "--format", "torch"]
+        arguments += ["--out", tmp_path / "net.pt"]
+        result = CliRunner().invoke(command, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False)
+        assert result.stdout.endswith(f"--networks {said}\n")
+
+
 def test_half_precision(checkpoint, export):
     told, path = export(checkpoint(), "tflite", "--precision", "fp16")
     assert 1e-6 < told["largest_difference"] < 2e-2

@@ -1,6 +1,7 @@
 """``ofa-export``: one network, ready to deploy."""
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import click
 from rich.markup import escape
 
 from ofa_nas.cli import answer, example, json_option, print_json, run
-from ofa_nas.named import read_network
+from ofa_nas.named import is_json, read_network
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError, UsageError
 
@@ -93,9 +94,10 @@ def command(
         )
     else:
         answer.print(f"  top-1 on held-out images {found.accuracy:.2%}, the supernet's {found.supernet_accuracy:.2%}")
-    measured = json.dumps(found.architecture.to_json())
+    file = "FILE" if is_json(architecture) else shlex.quote(architecture)
+    holding = f", FILE with {json.dumps(found.architecture.to_json())}" if is_json(architecture) else ""
     answer.print(
-        f"  measured by: ofa-compare --table TABLE --space {found.space} --networks FILE, FILE with {measured}"
+        f"  measured by: ofa-compare --table TABLE --space {found.space} --networks {file}{holding}", markup=False
     )
 
 
