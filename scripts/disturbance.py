@@ -56,7 +56,7 @@ def _profile(path: Path, options: argparse.Namespace) -> float:
     command += ["--threads", str(options.threads), "--effort", options.effort, "--out", str(path), "--fresh"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
     took_s = time.perf_counter() - start
-    said = [line for line in done.stdout.splitlines() if line.startswith("disturbed")]
+    said = [line for line in done.stderr.splitlines() if line.startswith("disturbed")]
     print(f"{path.name}: {took_s:.0f} s; {' '.join(said) or 'no disturbance named'}", flush=True)
     return took_s
 

@@ -19,7 +19,7 @@ from ofa_agent.timing import Budget
 from ofa_profiler.alike import Trial
 from ofa_profiler.connections import Connection
 from ofa_profiler.crew import RESTARTS, Crew, Event, Hand
-from ofa_profiler.drift import Drift, Stretch
+from ofa_profiler.drift import Drift
 from ofa_profiler.efforts import Probe
 from ofa_profiler.received import latency_ms, measurement_of, parts_of
 from ofa_profiler.tasks import Task, Visit, reference_task
@@ -57,7 +57,6 @@ class Outcome:
     timed_seconds: float = 0.0
     cooled_seconds: float = 0.0
     waited_seconds: float = 0.0
-    stretches: list[Stretch] = field(default_factory=list)
     not_set: dict[str, str] = field(default_factory=dict)
     shares: Counter[str] = field(default_factory=Counter)
     factors: dict[str, float] = field(default_factory=dict)
@@ -70,7 +69,6 @@ class Outcome:
         self.timed_seconds += later.timed_seconds
         self.cooled_seconds += later.cooled_seconds
         self.waited_seconds += later.waited_seconds
-        self.stretches += later.stretches
         self.not_set |= later.not_set
         self.shares += later.shares
         self.factors |= later.factors
@@ -317,8 +315,10 @@ class Campaign:
             return []
         disturbed, stretch = found
         again = [visit.again() for visit in disturbed if visit.attempt < RETAKES]
-        self._outcome.stretches.append(stretch)
-        self._progress.say(f"{stretch}; {'taking them again' if again else 'they are flagged'}")
+        if round(stretch.seconds):  # what took no time is taken again without a word
+            self._progress.say(
+                f"[yellow]disturbed[/]: {stretch}; {'taking them again' if again else 'they are flagged'}"
+            )
         return again
 
     def _message(self, visit: Visit) -> Any:

@@ -22,25 +22,28 @@ Of = TypeVar("Of")
 
 @dataclass(frozen=True)
 class Stretch:
-    """Visits of one run that the device was at another pace for. ``paces`` are the reference's time over its usual, the
-    least and the most; ``means`` the mean of its runs over its usual."""
+    """Visits of one run that the device was at another pace for. ``paces`` are the reference's times over its usual,
+    where they were off; ``means`` those in the mean of its runs, where only these tell."""
 
     visits: int
     seconds: float
-    paces: tuple[float, float]
+    paces: tuple[float, ...]
     usual_ms: float
-    means: tuple[float, float] | None = None
+    means: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        mean = f", in the mean of its runs {_range(self.means)} × as long as usual" if self.means else ""
-        return (
-            f"the device was disturbed during {counted(self.visits, 'visit')} ({self.seconds:.0f} s): "
-            f"the reference job took {_range(self.paces)} × its usual {self.usual_ms:.3g} ms{mean}"
-        )
+        told = []
+        if self.paces:
+            told.append(f"the reference job took {_range(self.paces)} × its usual {self.usual_ms:.3g} ms")
+        if self.means:
+            mean = f"{_range(self.means)} × its usual mean"
+            told.append(f"others kept the processor from the reference job, which took {mean}")
+        visits = counted(self.visits, "visit")
+        return f"the device was disturbed during {visits} ({self.seconds:.0f} s): {'; '.join(told)}"
 
 
-def _range(ratios: tuple[float, float]) -> str:
-    least, most = (f"{ratio:.2f}" for ratio in ratios)
+def _range(ratios: tuple[float, ...]) -> str:
+    least, most = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
     return least if least == most else f"{least} to {most}"
 
 
@@ -74,13 +77,13 @@ class Drift(Generic[Of]):
         off = [r for r in fresh if off_pace(r.median_ms, usual_ms) or interrupted(r.mean_ms, usual_mean_ms)]
         if not off:
             return None
-        paces = [reading.median_ms / usual_ms for reading in off]
-        means = [r.mean_ms / usual_mean_ms for r in off if r.mean_ms and usual_mean_ms]
+        paced = [reading for reading in off if off_pace(reading.median_ms, usual_ms)]
+        kept = [reading for reading in off if not off_pace(reading.median_ms, usual_ms)]
         stretch = Stretch(
             visits=len(off),
             seconds=sum(reading.took_s for reading in off),
-            paces=(min(paces), max(paces)),
+            paces=tuple(reading.median_ms / usual_ms for reading in paced),
             usual_ms=usual_ms,
-            means=(min(means), max(means)) if means else None,
+            means=tuple(r.mean_ms / usual_mean_ms for r in kept if r.mean_ms and usual_mean_ms),
         )
         return [reading.of for reading in off], stretch

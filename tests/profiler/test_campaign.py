@@ -1,6 +1,7 @@
 """What a campaign takes again, how long it says that it will take, and how devices share one."""
 
 import json
+import os
 import threading
 from collections import Counter
 
@@ -63,11 +64,11 @@ def test_what_an_earlier_command_left_at_the_agent_counts_unless_all_is_to_be_an
     assert len(waiting) == (1 if adopts else 2)
 
 
-def watched(visits, paces):
+def watched(visits, paces, timed_ns=1_000_000_000):
     drift = Drift()
     for number, (visit, pace) in enumerate(zip(visits, paces, strict=True)):
         both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(pace * 1e6))
-        drift.watch(Measurement(f"v{number}", "k", started_at=number, **both, **statistics([10])), visit)
+        drift.watch(Measurement(f"v{number}", "k", timed_ns=timed_ns, **both, **statistics([10])), visit)
     return drift
 
 
@@ -77,6 +78,12 @@ def test_visits_of_a_disturbed_stretch_are_taken_again_and_it_is_named(campaign,
     assert [visit.task for visit in again] == [visit.task for visit in visits[15:]]
     assert not {visit.visit_id for visit in again} & {visit.visit_id for visit in visits}
     assert "5 visits" in progress.said[0]
+    assert len(campaign._again(watched(visits, [1.0] * 15 + [2.5] * 5, timed_ns=10_000_000))) == 5
+    assert len(progress.said) == 1  # nothing is said of what cost nothing
+
+
+def test_what_grpc_logs_beside_errors_reaches_no_terminal():
+    assert "GRPC_VERBOSITY" in os.environ
 
 
 def test_what_was_taken_again_and_disturbed_again_is_left(campaign, tasks, progress):

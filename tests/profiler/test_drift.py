@@ -36,7 +36,7 @@ def test_a_disturbed_stretch_is_named():
     disturbed, stretch = watched(*[1.0] * 20, *[2.0] * 10, *[1.0] * 20).disturbed()
     assert disturbed == list(range(20, 30))
     assert (stretch.visits, stretch.seconds) == (10, pytest.approx(10.0))
-    assert (stretch.paces, stretch.usual_ms) == (pytest.approx((2.0, 2.0)), pytest.approx(2.0))
+    assert (stretch.paces, stretch.usual_ms) == (pytest.approx([2.0] * 10), pytest.approx(2.0))
     assert "10 visits (10 s): the reference job took 2.00 × its usual 2 ms" in str(stretch)
 
 
@@ -51,7 +51,9 @@ def test_where_others_keep_the_processor_the_mean_tells_and_the_median_does_not(
         drift.watch(reading(number, 1.0, mean_ms), number)
     disturbed, stretch = drift.disturbed()
     assert disturbed == [20, 21, 22]
-    assert "took 1.00 × its usual 2 ms, in the mean of its runs 2.00 × as long as usual" in str(stretch)
+    assert str(stretch).endswith(
+        "(3 s): others kept the processor from the reference job, which took 2.00 × its usual mean"
+    )
 
 
 def test_what_was_told_is_not_told_again():

@@ -232,8 +232,6 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
         answer.print(f"{name}: {counted(facts['visits'], 'visit')}{alike}{aside}", markup=False)
     if outcome.cooled_seconds:
         answer.print(f"[yellow]hot[/]: waited {outcome.cooled_seconds:.0f} s for the device to cool")
-    for stretch in outcome.stretches:
-        answer.print(f"[yellow]disturbed[/]: {stretch}")
     for key, reason in outcome.failures.items():
         answer.print(f"  failed: {key}: {reason}", markup=False)
     answer.print(f"table: {summary['table']}", markup=False)
