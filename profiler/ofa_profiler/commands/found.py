@@ -67,15 +67,15 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
 
 
 def names(found: Found) -> list[str]:
-    """To choose one of several networks by: its limit, or in a front its latency; of those alike, a number."""
+    """To choose one of several networks by: its limit, or in a front its latency; those alike are numbered."""
     figures_ms, digits = (found.limits, 6) if found.limits else ([best.prices[0, 0] for best in found.best], 4)
-    names: dict[float, str] = {}
+    named: dict[float, str] = {}
     alike: Counter[str] = Counter()
     for figure_ms in dict.fromkeys(figures_ms):
         short = f"{figure_ms:.{digits}g}ms"
         alike[short] += 1
-        names[figure_ms] = short if alike[short] == 1 else f"{short}-{alike[short]}"
-    return [names[figure_ms] for figure_ms in figures_ms]
+        named[figure_ms] = short if alike[short] == 1 else f"{short}-{alike[short]}"
+    return [named[figure_ms] for figure_ms in figures_ms]
 
 
 def print_answer(problem: Problem, found: Found, method: str) -> None:
