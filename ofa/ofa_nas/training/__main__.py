@@ -84,7 +84,6 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
     options = Options(resolutions=resolutions or None, **flags)
     if (options.out / STATE).exists() and not resume:
         raise UsageError(f"{options.out} holds a run already; go on with it by --resume, or name another --out")
-    options.out.mkdir(parents=True, exist_ok=True)
     if options.threads:
         torch.set_num_threads(options.threads)
     with _memory_told(), processes(options.device) as found:

@@ -69,6 +69,7 @@ class Trainer:
         if begun:
             self._go_on()
         if self.processes.is_first:
+            self.options.out.mkdir(parents=True, exist_ok=True)
             self.log = Log(self.options.out, self._number(self.progress.stage))
         if resume and not begun:
             self._say(f"{self.options.out} holds no checkpoint yet; this run begins there")

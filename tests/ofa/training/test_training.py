@@ -254,6 +254,11 @@ def test_where_there_is_nothing_to_go_on_with_it_begins(tmp_path, capsys):
     assert equal(weights(tmp_path / "anew/supernet.pth"), weights(tmp_path / "resumed/supernet.pth"))
 
 
+def test_a_call_that_is_refused_makes_no_folder(train, tmp_path):
+    train(*SHORT, "--recipe", "compound", "--resume", out="new/run", check=False)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
     options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
     make_trainer(tmp_path, "largest", **options).run(resume=False)
