@@ -39,6 +39,11 @@ def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, ten
 def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[str, Any]]:
     """Raises FileError where it cannot be read, UsageError where it was begun with other settings."""
     found = load(path)
+    if "state_dict" in found:
+        raise FileError(
+            f"{path} holds a network's weights, not a run's state: put back the state.pth that the run wrote, or begin "
+            "anew with another --out"
+        )
     if found.get("format") != FORMAT:
         raise FileError(f"{path} is of another version of this program; begin anew with another --out")
     try:
@@ -47,6 +52,8 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
         raise FileError(
             f"{path} is damaged: it does not tell where the run stood; begin anew with another --out"
         ) from None
+    if before.get("device") == "auto":  # an older one, which does not tell what was computed on
+        before["device"] = settings["device"]
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
         listed = ", ".join(_told(name, before.get(name)) for name in changed)
@@ -58,4 +65,10 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
 
 def _told(name: str, value: Any) -> str:
     flag = f"--{name.replace('_', '-')}"
-    return f"another {flag} (or other contents of it)" if name in CONTENTS else f"{flag} {value}"
+    if value is None or value is False:
+        return f"no {flag}"
+    if name in CONTENTS:
+        return f"another {flag} (or other contents of it)"
+    if value is True:
+        return flag
+    return f"{flag} {','.join(map(str, value)) if isinstance(value, list) else value}"

@@ -71,7 +71,9 @@ class Trainer:
         if self.processes.is_first:
             self.options.out.mkdir(parents=True, exist_ok=True)
             self.log = Log(self.options.out, self._number(self.progress.stage))
-        if resume and not begun:
+        if begun:
+            self._say(self._where())
+        elif resume:
             self._say(f"{self.options.out} holds no checkpoint yet; this run begins there")
         self._say(self.plan.left_out())
         self._clock = _Clock(self.progress, self.processes)
@@ -214,10 +216,10 @@ class Trainer:
         self.processes.wait()
 
     def _settings(self) -> dict[str, Any]:
-        """What makes the weights what they become: of files what is in them."""
+        """What makes the weights what they become: of files what is in them, of devices the kind."""
         alone = self.plan.followed[0].to_json() if self.options.recipe == INDEPENDENT else None
         contents = {"data": self.data.train.digest(), "table": self.plan.table_digest(), "architecture": alone}
-        return self.options.settings() | contents
+        return self.options.settings() | contents | {"device": self.processes.device.type}
 
     def _all_broken(self) -> list[str]:
         """Paths, of all processes."""
@@ -232,6 +234,15 @@ class Trainer:
         if self.progress.epoch == stage.epochs and self.progress.stage + 1 < len(self.plan.stages):
             seconds = self.progress.seconds if self.progress.stage == 0 else self.progress.first_stage_s
             self.progress = replace(self.progress, stage=self.progress.stage + 1, epoch=0, first_stage_s=seconds)
+
+    def _where(self) -> str:
+        progress, stages = self.progress, self.plan.stages
+        done = self._number(progress.stage)
+        inside = f"{counted(progress.batch, 'batch', 'batches')} of " if progress.batch else ""
+        return (
+            f"going on after {inside}epoch {done + bool(inside)} of {self.plan.epochs}, "
+            f"stage {progress.stage + 1} of {len(stages)} ({stages[progress.stage].name})"
+        )
 
     def _diverged(self, what: str) -> OfaError:
         path = self.options.out / STATE

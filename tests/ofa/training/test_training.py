@@ -18,11 +18,12 @@ import torch
 from click.testing import CliRunner
 
 from ofa_nas.spaces import find_space
-from ofa_nas.supernet import load_supernet
+from ofa_nas.supernet import build_supernet, load_supernet, save_supernet
 from ofa_nas.training import processes
 from ofa_nas.training.__main__ import command as train_command
 from ofa_nas.training.options import Options
 from ofa_nas.training.processes import Processes
+from ofa_nas.training.state import Progress, read_state, write_state
 from ofa_nas.training.trainer import Trainer
 from ofa_tables.errors import EntriesMissing, FileError, OfaError, UsageError
 
@@ -241,6 +242,8 @@ def test_other_settings_are_refused_when_it_goes_on(train):
     done = train(*SHORT, "--recipe", "largest", "--batch-size", "16", "--resume", check=False)
     assert done.returncode == 2
     assert "state.pth was begun with --batch-size 32; go on with the same, or begin anew" in done.stderr
+    done = train(*SHORT, "--recipe", "largest", "--ema", "0.9", "--compile", "--resume", check=False)
+    assert "state.pth was begun with no --ema, no --compile; go on with the same" in done.stderr
     done = train(*SHORT, "--recipe", "largest", check=False)
     assert "holds a run already; go on with it by --resume, or name another --out" in done.stderr
 
@@ -257,6 +260,58 @@ def test_where_there_is_nothing_to_go_on_with_it_begins(tmp_path, capsys):
 def test_a_call_that_is_refused_makes_no_folder(train, tmp_path):
     train(*SHORT, "--recipe", "compound", "--resume", out="new/run", check=False)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("batches", "where"),
+    [(2, "epoch 1 of 6, stage 2 of 6 (elastic kernel)"), (3, "1 batch of epoch 2 of 6, stage 2 of 6 (elastic kernel)")],
+)
+def test_from_where_it_goes_on_is_said(tmp_path, capsys, batches, where):
+    options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "checkpoint_minutes": 1e-9}
+    trainer = make_trainer(tmp_path, "progressive", **options)
+    step, steps = trainer.learner.step, []
+
+    def interrupted(*batch):
+        if len(steps) == batches:
+            raise InterruptedError
+        steps.append(batch)
+        return step(*batch)
+
+    trainer.learner.step = interrupted
+    with pytest.raises(InterruptedError):
+        trainer.run(resume=False)
+    capsys.readouterr()
+    trainer = make_trainer(tmp_path, "progressive", **options)
+    trainer._train_stage = trainer._finish = lambda *stage: None
+    trainer.run(resume=True)
+    assert capsys.readouterr().err == f"going on after {where}\n"
+
+
+def test_it_goes_on_where_the_kind_of_device_is_the_same(tmp_path):
+    options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
+    make_trainer(tmp_path, "largest", **options, device="auto").run(resume=False)
+    make_trainer(tmp_path, "largest", **options, device="cpu").run(resume=True)
+    state = torch.load(tmp_path / "state.pth", weights_only=True)
+    state["settings"]["device"] = "cuda"
+    torch.save(state, tmp_path / "state.pth")
+    with pytest.raises(UsageError, match="was begun with --device cuda; go on with the same"):
+        make_trainer(tmp_path, "largest", **options).run(resume=True)
+
+
+def test_weights_in_place_of_a_checkpoint(tmp_path):
+    save_supernet(tmp_path / "state.pth", build_supernet(TINY))
+    with pytest.raises(FileError, match=r"state\.pth holds a network's weights, not a run's state: put back the"):
+        read_state(tmp_path / "state.pth", {})
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, "no --a-flag"), (False, "no --a-flag"), (True, "--a-flag"), ([20, 24], "--a-flag 20,24")],
+)
+def test_what_it_was_begun_with_is_said_as_it_is_typed(tmp_path, value, told):
+    write_state(tmp_path / "state.pth", {"a_flag": value}, Progress(), {})
+    with pytest.raises(UsageError, match=rf"was begun with {told}; go on"):
+        read_state(tmp_path / "state.pth", {"a_flag": "another"})
 
 
 def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
