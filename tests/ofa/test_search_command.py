@@ -465,10 +465,9 @@ def test_a_resolution_that_the_accuracy_model_does_not_know_is_said(call, make_t
     assert "does not know the resolution 164; it knows 128, 144" in err
 
 
-@pytest.mark.parametrize("module", [search, accuracy])
-def test_help_has_an_example(call, module):
-    words = ["import", "--help"] if module is accuracy else ["--help"]
-    code, out, _ = call(module, *words)
+@pytest.mark.parametrize(("module", "words"), [(search, []), (accuracy, []), (accuracy, ["import"])])
+def test_help_has_an_example(call, module, words):
+    code, out, _ = call(module, *words, "--help")
     assert code == 0
     assert "Example:" in out
 

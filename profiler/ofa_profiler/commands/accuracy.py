@@ -22,7 +22,14 @@ from ofa_tables.words import counted
 PATH = click.Path(path_type=Path)
 
 
-@click.group(name="ofa-accuracy", no_args_is_help=True)
+@click.group(
+    name="ofa-accuracy",
+    no_args_is_help=True,
+    epilog=example(
+        "ofa-accuracy collect --checkpoint run/supernet.pth --data fashion-mnist --out pairs.jsonl",
+        "ofa-accuracy fit pairs.jsonl --out accuracy.npz",
+    ),
+)
 def command() -> None:
     """Accuracy models, which rank networks in ofa-search: collect pairs, fit, evaluate."""
 
