@@ -78,6 +78,7 @@ def collect(
     torch = _torch()
     from ofa_nas.accuracy.collect import Evaluator, networks_to_collect
     from ofa_nas.accuracy.collect import collect as carry_out
+    from ofa_nas.accuracy.fit import ENOUGH
     from ofa_nas.supernet import load_supernet
     from ofa_nas.training.data import open_data
     from ofa_nas.training.processes import processes
@@ -100,6 +101,11 @@ def collect(
             "images": min(images, len(data.held_out)),
             "statistics_images": min(statistics_images, len(data.train)),
         }
+        if len(chosen) < ENOUGH and found.is_first:
+            say(
+                f"{counted(len(chosen), 'pair')} may be too few for ofa-accuracy fit, which takes about {ENOUGH}; "
+                "the same command with more --networks adds to them"
+            )
         with bar("networks evaluated", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
             pairs = carry_out(evaluate, chosen, out, about, found, progress)

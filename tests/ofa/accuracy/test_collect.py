@@ -39,6 +39,7 @@ def collect(tmp_path):
             timeout=240,
         )
         assert done.returncode == 0, done.stderr
+        run.told = done
         return read_pairs(tmp_path / out)
 
     return run
@@ -81,6 +82,12 @@ def test_statistics_of_other_images_are_other_settings(collect):
     collect()
     with pytest.raises(AssertionError, match="was begun with statistics_images 50; go on with the same"):
         collect("--statistics-images", "40")
+
+
+def test_few_networks_are_said_to_be_few_before_they_are_evaluated(collect):
+    collect()
+    expected = "6 pairs may be too few for ofa-accuracy fit, which takes about 100; the same command"
+    assert collect.told.stderr.startswith(expected)
 
 
 def test_data_of_other_classes_is_refused(collect, tmp_path):
