@@ -14,7 +14,7 @@ from ofa_nas.accuracy.pairs import Pair, Pairs, add_pair, begin_pairs, read_pair
 from ofa_nas.spaces import Architecture, Population, Space
 from ofa_nas.supernet import Supernet, estimated
 from ofa_nas.training.data import Data, evaluation_batches, loader
-from ofa_nas.training.evaluation import BATCH, statistics_batches
+from ofa_nas.training.evaluation import BATCH, counting, statistics_batches
 from ofa_nas.training.processes import Processes
 from ofa_tables.model import LatencyModel
 
@@ -72,7 +72,8 @@ def collect(
 
 class Evaluator:
     """Top-1 of a supernet's sub-networks on the first ``images`` of the held-out ones, each with batch-norm statistics
-    of its own. Networks of one resolution had better follow each other: their images are decoded once."""
+    of its own. Networks of one resolution had better follow each other: their images are decoded once. Those that
+    cannot be are in ``broken``."""
 
     def __init__(
         self, supernet: Supernet, data: Data, images: int, statistics_images: int, device: torch.device
@@ -80,6 +81,7 @@ class Evaluator:
         self._supernet, self._data = supernet, data
         self._held_out = data.held_out.subset(range(min(images, len(data.held_out))))
         self._statistics_images = statistics_images
+        self.broken = data.broken()
         self._alone = Processes(0, 1, device)  # each process evaluates networks of its own
         self._prepared = lru_cache(maxsize=1)(self._prepare)
 
@@ -95,12 +97,14 @@ class Evaluator:
 
     def _prepare(self, px: int) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]] | None]:
         """Batches for the statistics, and those to evaluate on; None where they would not fit into memory."""
-        statistics = statistics_batches(self._data.train, self._statistics_images, px, 0, self._alone)
+        count = self._statistics_images
+        statistics = statistics_batches(self._data.train, count, px, 0, self._alone, broken=self.broken)
         fits = len(self._held_out) * 3 * px * px * 4 <= KEPT_BYTES
         return statistics, list(self._batches(px)) if fits else None
 
     def _batches(self, px: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in loader(self._held_out, evaluation_batches(self._held_out, px=px, batch_size=BATCH)):
+        batches = loader(self._held_out, evaluation_batches(self._held_out, px=px, batch_size=BATCH))
+        for batch in counting(batches, self.broken):
             yield batch.images.to(self._alone.device), batch.labels.to(self._alone.device)
 
 

@@ -1,13 +1,13 @@
 """Accuracy of sub-networks, each with batch-norm statistics of its own."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ofa_nas.spaces import Architecture
 from ofa_nas.supernet import estimated
-from ofa_nas.training.data import Broken, Draw, Images, evaluation_batches, loader
+from ofa_nas.training.data import Batch, Broken, Draw, Images, evaluation_batches, loader
 from ofa_nas.training.processes import Processes
 
 BATCH = 500
@@ -52,6 +52,7 @@ def statistics_batches(
     processes: Processes,
     workers: int = 0,
     augmented: bool = False,
+    broken: Broken | None = None,
 ) -> list[Tensor]:
     """Some ``count`` training images for batch norm's statistics; the same on every process."""
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].tolist()
@@ -59,14 +60,20 @@ def statistics_batches(
         [Draw(index, resolution_px, index if augmented else None) for index in chosen[start : start + BATCH]]
         for start in range(0, len(chosen), BATCH)
     ]
-    return [batch.images.to(processes.device) for batch in loader(images, draws, workers)]
+    return [batch.images.to(processes.device) for batch in counting(loader(images, draws, workers), broken)]
+
+
+def counting(batches: Iterable[Batch], broken: Broken | None) -> Iterator[Batch]:
+    """``broken`` counts the images that cannot be decoded."""
+    for batch in batches:
+        if broken is not None:
+            broken.add(batch.broken)
+        yield batch
 
 
 def _batches(
     images: Images, resolution_px: int, processes: Processes, workers: int, broken: Broken | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     draws = evaluation_batches(images, px=resolution_px, batch_size=BATCH, rank=processes.rank, world=processes.world)
-    for batch in loader(images, draws, workers):
-        if broken is not None:
-            broken.add(batch.broken)
+    for batch in counting(loader(images, draws, workers), broken):
         yield batch.images.to(processes.device), batch.labels.to(processes.device)

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import Tensor
 from ofa_nas.cli import duration
 from ofa_nas.supernet import OneNetwork, Supernet, build_supernet, save_supernet
 from ofa_nas.training.cost import RAPL, Cost, EnergyMeter, cost_of
-from ofa_nas.training.data import Batch, Broken, Images, loader, open_data, training_batches
+from ofa_nas.training.data import Batch, Images, loader, open_data, training_batches
 from ofa_nas.training.evaluation import accuracy, statistics_batches
 from ofa_nas.training.learner import Learner
 from ofa_nas.training.logs import END, Evaluated, Log
@@ -53,7 +52,7 @@ class Trainer:
         self.options, self.processes = options, processes
         self.plan = Plan.of(options)
         self.data = open_data(options.data).with_fewer(options.train_images)
-        self.broken = Broken(sum(map(len, (self.data.train, self.data.held_out, self.data.test))))
+        self.broken = self.data.broken()
         self.log: Log | None = None
         self.progress = Progress()
         torch.manual_seed(options.seed)
@@ -192,7 +191,7 @@ class Trainer:
             self.log.evaluations(plan.epochs - 1, END, held_out)
         devices, networks, one_network_s = self.processes.world, len(plan.followed), progress.first_stage_s
         cost = cost_of(clock.seconds(), clock.joules(), devices, networks, one_network_s)
-        broken = len(self._all_broken())
+        broken = len(self.broken.of_all(self.processes))
         return Trained(path, plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost)
 
     def _save(self) -> str:
@@ -210,7 +209,7 @@ class Trainer:
             raise self._diverged(f"weights became infinite in stage {self.plan.stages[self.progress.stage].name!r}")
         progress = self.progress
         progress.seconds, progress.joules = self._clock.seconds(), self._clock.joules()
-        progress.broken = self._all_broken()
+        progress.broken = self.broken.of_all(self.processes)
         if self.processes.is_first:
             write_state(self.options.out / STATE, self._settings(), progress, self.learner.tensors())
         self.processes.wait()
@@ -220,11 +219,6 @@ class Trainer:
         alone = self.plan.followed[0].to_json() if self.options.recipe == INDEPENDENT else None
         contents = {"data": self.data.train.digest(), "table": self.plan.table_digest(), "architecture": alone}
         return self.options.settings() | contents | {"device": self.processes.device.type}
-
-    def _all_broken(self) -> list[str]:
-        """Paths, of all processes."""
-        self.broken.add(chain(*self.processes.gathered(sorted(self.broken.paths))))
-        return sorted(self.broken.paths)
 
     def _go_on(self) -> None:
         self.progress, tensors = read_state(self.options.out / STATE, self._settings())

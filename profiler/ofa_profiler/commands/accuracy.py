@@ -109,16 +109,19 @@ def collect(
         with bar("networks evaluated", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
             pairs = carry_out(evaluate, chosen, out, about, found, progress)
+            broken = len(evaluate.broken.of_all(found))
         if not found.is_first:
             return
     accuracies = pairs.accuracies
     if as_json:
-        print_json({"file": str(out), "pairs": len(accuracies), **pairs.about})
+        print_json({"file": str(out), "pairs": len(accuracies), **pairs.about, "broken_images": broken})
     else:
         answer.print(
             f"{escape(str(out))}: {counted(len(accuracies), 'network')} of {pairs.about['space']} on "
             f"{counted(pairs.about['images'], 'image')}, top-1 {accuracies.min():.2%} to {accuracies.max():.2%}"
         )
+        if broken:
+            answer.print(f"{counted(broken, 'image')} could not be decoded; others stood in their places")
 
 
 @command.command(

@@ -90,6 +90,19 @@ def test_few_networks_are_said_to_be_few_before_they_are_evaluated(collect):
     assert collect.told.stderr.startswith(expected)
 
 
+def test_broken_images_are_counted_and_told(collect, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow decodes images")
+    for number in range(40):
+        path = tmp_path / "images" / ("cat", "dog")[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.new("RGB", (30, 30), (6 * number, 0, 0)).save(path)
+    for path in (tmp_path / "images" / "cat").glob("0*"):
+        path.write_bytes(b"no image")
+    save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 2))
+    collect("--data", tmp_path / "images")
+    assert "5 images could not be decoded; others stood in their places" in collect.told.stdout
+
+
 def test_data_of_other_classes_is_refused(collect, tmp_path):
     save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 7))
     with pytest.raises(AssertionError, match="the checkpoint tells 7 classes apart and --data digits has 10"):

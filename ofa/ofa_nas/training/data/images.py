@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ofa_nas.errors import DataError
 from ofa_nas.normalisation import Normalisation
+from ofa_nas.training.processes import Processes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -70,8 +72,13 @@ class Broken:
             examples = ", ".join(sorted(self.paths)[:3])
             raise DataError(
                 f"{len(self.paths)} images cannot be decoded, more than the {self._bound} that are borne (e.g. "
-                f"{examples}): mend or replace them, and go on with --resume; without them begin anew"
+                f"{examples}): mend or replace them, and go on (ofa-train: with --resume); without them begin anew"
             )
+
+    def of_all(self, processes: Processes) -> list[str]:
+        """Paths, of all processes; every one is there then. Raises DataError as ``add`` does."""
+        self.add(chain(*processes.gathered(sorted(self.paths))))
+        return sorted(self.paths)
 
 
 def mixed(seeds: Array) -> Array:

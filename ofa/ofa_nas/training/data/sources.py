@@ -13,7 +13,7 @@ import numpy as np
 from ofa_nas.errors import DataError
 from ofa_nas.training.data.arrays import ArrayImages
 from ofa_nas.training.data.folders import SUFFIXES, FolderImages
-from ofa_nas.training.data.images import Array, Images
+from ofa_nas.training.data.images import Array, Broken, Images
 from ofa_tables.errors import UsageError
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -41,6 +41,10 @@ class Data:
             return self
         chosen = np.random.default_rng(SPLIT_SEED).permutation(len(self.train))[:train_images]
         return replace(self, train=self.train.subset(sorted(int(index) for index in chosen)))
+
+    def broken(self) -> Broken:
+        """Bears a share of all its images."""
+        return Broken(sum(map(len, (self.train, self.held_out, self.test))))
 
     def require_classes(self, count: int, names: Sequence[str] | None) -> None:
         """Raises UsageError where these are not what a network of ``count`` classes tells apart; ``names`` of theirs
