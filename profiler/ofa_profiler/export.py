@@ -24,7 +24,7 @@ from ofa_nas.normalisation import Channels
 from ofa_nas.spaces import Architecture
 from ofa_nas.spaces.space import network_key
 from ofa_nas.supernet import PlainNetwork, Supernet, estimated
-from ofa_nas.training.data import Data, evaluation_batches, loader
+from ofa_nas.training.data import VALUES, Data, evaluation_batches, loader
 from ofa_nas.training.evaluation import statistics_batches
 from ofa_nas.training.processes import Processes
 from ofa_profiler.lowering import onnx, tflite
@@ -44,10 +44,12 @@ Runner = Callable[[Array], Array]
 class Input:
     """What images the file takes: float32, red, green and blue, of this ``shape``. ``mean`` and ``std`` are of each
     channel, of values 0…1: the network does not normalise; None where neither the checkpoint nor data tells them.
+    ``values`` are those of the images before that, in words.
     ``classes`` are the names of the logits, likewise."""
 
     layout: str
     shape: tuple[int, ...]
+    values: str
     mean: Channels | None
     std: Channels | None
     classes: tuple[str, ...] | None
@@ -57,13 +59,13 @@ class Input:
         layout, shape = ("NHWC", (batch, px, px, 3)) if format == "tflite" else ("NCHW", (batch, 3, px, px))
         mean, std = supernet.normalisation or (data.train.normalisation if data else (None, None))
         classes = supernet.class_names or (data.classes if data else None)
-        return cls(layout, shape, mean, std, classes)
+        return cls(layout, shape, data.values if data else VALUES, mean, std, classes)
 
     def __str__(self) -> str:
         normalised = "normalised as in training"
         if self.mean is not None and self.std is not None:
             mean, std = (", ".join(f"{value:.4g}" for value in of_channels) for of_channels in (self.mean, self.std))
-            normalised = f"(value / 255 - mean) / std with mean {mean} and std {std}"
+            normalised = f"(value / 255 - mean) / std with mean {mean} and std {std}, value {self.values}"
         return f"float32 RGB, {self.layout} {self.shape}, {normalised}"
 
 

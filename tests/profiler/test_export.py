@@ -117,12 +117,15 @@ def test_a_file_says_what_images_it_takes(checkpoint, export, digits, format):
     assert printed["input"] == {
         "layout": layout,
         "shape": list(shape),
+        "values": "0 to 255: scikit-learn's 0 to 16 times 255 / 16, rounded down",
         "mean": mean,
         "std": std,
         "classes": list("0123456789"),
     }
     told = told_by(path)
-    assert told.pop("input").startswith(f"float32 RGB, {layout} {shape}, (value / 255 - mean) / std with mean 0.")
+    words = told.pop("input")
+    assert words.startswith(f"float32 RGB, {layout} {shape}, (value / 255 - mean) / std with mean 0.")
+    assert words.endswith(", value 0 to 255: scikit-learn's 0 to 16 times 255 / 16, rounded down")
     assert told.pop("space") == "tiny"
     values = {"mean": mean, "std": std, "classes": list("0123456789"), "architecture": ARCHITECTURES["tiny"]}
     assert {name: json.loads(text) for name, text in told.items()} == values
@@ -134,7 +137,7 @@ def test_a_checkpoint_tells_what_its_images_have_been_through(checkpoint, export
     normalisation = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.25, 0.25)}
     save_supernet(path, load_supernet(path), normalisation=normalisation)
     told = told_by(export(path)[1])
-    assert told["input"].endswith("with mean 0.5, 0.4, 0.3 and std 0.25, 0.25, 0.25")
+    assert told["input"].endswith("with mean 0.5, 0.4, 0.3 and std 0.25, 0.25, 0.25, value 0 to 255")
     assert (told["mean"], told["std"]) == ("[0.5, 0.4, 0.3]", "[0.25, 0.25, 0.25]")
 
 

@@ -22,18 +22,21 @@ TESTS = ("val", "validation", "test")
 HELD_OUT, MOST_HELD_OUT = 0.1, 10_000
 SPLIT_SEED = 20200427  # the same parts in every run
 MAX_BYTES = 1 << 30
+VALUES = "0 to 255"
 
 
 @dataclass(frozen=True)
 class Data:
     """``held_out`` was cut from the training images, for the curve while training and for accuracy models; nothing
-    learns from it. ``test`` is for the end. The first of either are of all classes."""
+    learns from it. ``test`` is for the end. The first of either are of all classes. ``values`` are those of the
+    pixels, in words, before they are divided by 255 and normalised."""
 
     name: str
     classes: tuple[str, ...]
     train: Images
     held_out: Images
     test: Images
+    values: str = VALUES
 
     def with_fewer(self, train_images: int | None) -> "Data":
         """So many of the training images, the same ones in every run; None: all."""
@@ -134,7 +137,9 @@ def _digits() -> Data:
     found = load_digits()
     pixels = (found.images * (255 / 16)).astype(np.uint8)
     train, test = _cut(found.target, 0.2)
-    return _arrays("digits", [str(digit) for digit in range(10)], *_parts(pixels, found.target, train, test), False)
+    names = [str(digit) for digit in range(10)]
+    data = _arrays("digits", names, *_parts(pixels, found.target, train, test), False)
+    return replace(data, values=f"{VALUES}: scikit-learn's 0 to 16 times 255 / 16, rounded down")
 
 
 def _parts(pixels: Array, labels: Array, train: list[int], test: list[int]) -> tuple[Array, Array, Array, Array]:
