@@ -23,30 +23,33 @@ from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import Population
 
 # Temperatures, in parts of what one change makes in the median.
-HOT, COLD = 1.0, 0.05
+HOT, COLD = 0.5, 0.05
 POLISH, MOST_POLISH = 0.3, 40_000  # of the budget, and evaluations
 # So large a share of the proposals changes each place with this chance: under a tight limit the best networks differ in
 # several depths at once, and what lies between them is worse.
 SEVERAL, CHANCE = 0.5, 0.08
 # At the end, so large a share takes places from another chain, at most half of them: sooner, chains would become alike.
-MATED = 0.3
+MATED = 0.1
 # So large a share of what is beyond a limit keeps its change, and pays for it elsewhere.
 COMPENSATED = 0.5
 # Every so many steps, so large a share of a limit's chains, the worst, go on from the best of all that fit.
 SELECTION_STEPS = 50
 SELECTED = 0.25
+# Of what is left of the budget, so large a share of new networks makes it worth while to begin anew.
+FRUITFUL = 0.1
 
 
 def annealing(run: Run) -> None:
-    tried = -1
-    while not run.over and run.ledger.evaluated > tried:  # what brings nothing new has nothing left to find
-        tried = run.ledger.evaluated
+    fruitful = True
+    while fruitful and not run.over:
+        tried, enough = run.ledger.evaluated, FRUITFUL * run.left
         ends = _anneal(run)
         for problem in run.problems:
             polish(run, problem, run.ledger.best(problem))
         for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
             for end in ends[chains].best(count=run.population).each():
                 polish(run, problem, end)
+        fruitful = run.ledger.evaluated - tried >= enough
     if combinations(run.problems[-1]) <= run.left:  # the few that are left prove the answer
         exhaustive(run)
 

@@ -9,7 +9,7 @@ from ofa_nas.search.run import Run
 from ofa_nas.spaces.space import Population
 from ofa_tables.errors import UsageError
 
-MOST = 1_000_000
+MOST = 4_000_000
 CHUNK = 1 << 14
 
 

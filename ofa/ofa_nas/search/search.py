@@ -82,6 +82,7 @@ def search_front(
     ended = _carry_out(_levels(problem), ledger, method, budget, budget.evaluations, seed, progress)
     _best(ledger, problem, ended.proven)
     found = front(ledger.best(problem, ledger.evaluated))
+    found = replace(found, population=problem.space.canonical(found.population))
     best = tuple(found[np.array([at])] for at in range(len(found)))
     return Found(best, (), ledger.evaluated, time.perf_counter() - started, *ended)
 
@@ -165,5 +166,7 @@ def _best(ledger: Ledger, problem: Problem, proven: bool) -> Known:
 
 
 def _alone(problem: Problem, best: Known) -> Known:
-    """With the accuracy that the network has on its own: the last digit depends on how many are evaluated at once."""
-    return replace(best, accuracy=np.asarray(problem.accuracy(best.population), dtype=float))
+    """Told alike whichever method found it: genes that nothing reads are at their first choice, and the accuracy is the
+    one that the network has on its own, for the last digit depends on how many are evaluated at once."""
+    network = problem.space.canonical(best.population)
+    return replace(best, population=network, accuracy=np.asarray(problem.accuracy(network), dtype=float))
