@@ -127,7 +127,7 @@ def test_evolution_beats_random_with_as_many_evaluations(pose):
 
 @pytest.mark.parametrize("share", [0.1, 0.3])
 def test_with_as_many_evaluations_the_default_is_no_worse_than_the_published_method(pose, share):
-    """On the landscape that searches are measured with: on one of a few bends, all methods find the same."""
+    """As many as were published, on the landscape that searches are measured with."""
     landscape = runpy.run_path(str(LANDSCAPE))["landscape"]
     problem = pose(share, OFA, accuracy=landscape(find_space(OFA)))
 
