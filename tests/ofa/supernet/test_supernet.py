@@ -7,7 +7,7 @@ from ofa_agent import operators as ops
 from ofa_nas.spaces import all_spaces, find_space
 from ofa_nas.supernet import OneNetwork, build_supernet, estimated, load_network, load_supernet, save_supernet
 from ofa_nas.supernet.checkpoints import save
-from ofa_nas.supernet.depthwise import depthwise
+from ofa_nas.supernet.convolutions import depthwise, pointwise
 from ofa_tables.errors import FileError, UsageError
 
 SPACES = [space.name for space in all_spaces()]
@@ -55,18 +55,35 @@ def test_a_smaller_kernel_is_the_centre_of_the_larger_one_while_matrices_are_as_
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
-@pytest.mark.parametrize("px", [3, 4, 7, 8, 11])
+@pytest.mark.parametrize("px", [1, 3, 4, 7, 8, 11])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_gradients_of_depthwise_convolutions_are_those_of_torch(make_images, kernel_size, px, stride):
-    x = make_images(px).repeat(1, 4, 1, 1).double().requires_grad_()
-    weight = torch.randn(12, 1, kernel_size, kernel_size, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-9)])
+def test_gradients_of_depthwise_convolutions_are_those_of_torch(make_images, kernel_size, px, stride, dtype, tolerance):
+    x = make_images(px).repeat(1, 4, 1, 1).to(dtype).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(12, 1, kernel_size, kernel_size, dtype=dtype, requires_grad=True)
     expected = nn.functional.conv2d(x, weight, None, stride, kernel_size // 2, groups=12)
     upstream = torch.randn_like(expected)
     theirs = torch.autograd.grad(expected, (x, weight), upstream)
     found = depthwise(x, weight, stride)
     assert torch.equal(found, expected)
     for own, other in zip(torch.autograd.grad(found, (x, weight), upstream), theirs, strict=True):
-        assert torch.allclose(own, other, atol=1e-9)
+        assert torch.allclose(own, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("px", [1, 4, 40])
+@pytest.mark.parametrize("biased", [True, False])
+def test_pointwise_convolutions_of_many_and_of_few_pixels_are_those_of_torch(make_images, px, biased):
+    x = make_images(px).repeat(1, 4, 1, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
+    weight = torch.randn(16, 20, 1, 1, requires_grad=True)
+    part, bias = weight[:, :12], torch.randn(16) if biased else None
+    expected, found = nn.functional.conv2d(x, part, bias), pointwise(x, part, bias)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    upstream = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, (x, weight), upstream)
+    for own, other in zip(
+        (found, *torch.autograd.grad(found, (x, weight), upstream)), (expected, *theirs), strict=True
+    ):
+        assert torch.allclose(own, other, atol=1e-4, rtol=1e-4)
 
 
 def test_depthwise_convolutions_are_in_single_precision_though_others_are_in_half(make_images):
