@@ -4,8 +4,8 @@ from typing import Any, List, NamedTuple, Sequence
 
 import numpy as np
 
-# Of what an operator's kernels were told to take, no more than this is taken off as the profiler's own.
-MOST_OVERHEAD = 0.5
+# So much of what a part's kernels were told to take is its own, whatever telling takes: none takes no time.
+LEAST_OWN = 0.05
 
 
 class Profiled(NamedTuple):
@@ -25,9 +25,8 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     """Samples of each part in ns, one a run; part i is the next ``sizes[i]`` Operators.
 
     Telling takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs in
-    which nothing was told: what is taken off is such that the parts add up to the whole;
-    where it would take more than MOST_OVERHEAD off a part, or the told runs were the faster ones, they do not quite. Of
-    pure times, each is brought to the pace that the whole had.
+    which nothing was told: what is taken off is such that the parts add up to the whole (where the told runs were the
+    faster ones, they do not quite). Of pure times, each is brought to the pace that the whole had.
     Raises ValueError where a part has no kernel: its time would be told as another's.
     """
     starts = np.cumsum([0] + list(sizes[:-1]))
@@ -36,9 +35,18 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     if not kernels.all():
         raise ValueError("the runtime told of no kernel of part %d" % int(np.argmin(kernels)))
     told_ns = float(np.median(told.sum(axis=1)))
-    overhead_ns = max(0.0, told_ns - whole_ns) / max(1, kernels.sum())
     if profiled.pure:
         own = told * (whole_ns / max(1.0, told_ns))
     else:
-        own = np.maximum(told - kernels * overhead_ns, told * (1 - MOST_OVERHEAD))
-    return [[int(sample) for sample in column] for column in own.T]
+        usual = np.median(told, axis=0)
+        usual *= told_ns / max(1.0, usual.sum())
+        own = np.maximum(told - kernels * _overhead_ns(usual, kernels, told_ns - whole_ns), told * LEAST_OWN)
+    return [[max(1, int(sample)) for sample in column] for column in own.T]
+
+
+def _overhead_ns(told_ns: Any, kernels: Any, surplus_ns: float) -> float:
+    """What to take off for each kernel so that ``surplus_ns`` in all is taken off parts that have LEAST_OWN left."""
+    most = told_ns * (1 - LEAST_OWN)
+    steps = np.concatenate([[0.0], np.sort(most / kernels)])  # between two of them the sum grows evenly
+    taken_off = np.minimum(np.outer(steps, kernels), most).sum(axis=1)
+    return float(np.interp(surplus_ns, taken_off, steps))

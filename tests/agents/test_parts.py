@@ -44,6 +44,18 @@ def test_no_part_takes_less_than_nothing():
     assert min(map(min, samples)) > 0
 
 
+def test_parts_add_up_to_the_whole_though_telling_takes_most_of_the_time():
+    """As in networks of microseconds: kernels of 1 to 6 µs, told to take 3 more."""
+    kernels, own = np.array([1, 2, 10, 3]), np.array([200.0, 3000.0, 30_000.0, 18_000.0])
+    told = Profiled(np.array([own + kernels * 3000.0] * 5), kernels)
+    samples = np.median(part_samples(told, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
+    assert samples == pytest.approx(own, rel=1e-3)
+    told = Profiled(np.array([own + kernels * 3000.0] * 5), np.array([2, 2, 10, 3]))  # the first has no such overhead
+    samples = np.median(part_samples(told, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
+    assert samples.min() > 0
+    assert samples.sum() == pytest.approx(own.sum(), rel=1e-3)
+
+
 def test_a_part_of_which_nothing_was_told_is_no_measurement():
     told = Profiled(np.array([[300.0, 0.0]]), np.array([1, 0]))
     with pytest.raises(ValueError, match="part 1"):
