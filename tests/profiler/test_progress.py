@@ -1,10 +1,14 @@
 """What commands tell while they run, where nobody watches a terminal."""
 
+import io
 import time
 
 import pytest
+from rich.console import Console
 
 from ofa_profiler.commands.display import bar
+from ofa_profiler.commands.progress import CampaignProgress
+from ofa_tables.measurement import Measurement
 
 
 @pytest.fixture
@@ -38,3 +42,18 @@ def test_what_is_done_at_once_is_not_told(tell):
 
 def test_one_process_of_several_tells(tell):
     assert tell((0, 0, 5), (20, 1, 5), shown=False) == []
+
+
+def test_visits_are_counted_with_the_time_left(monkeypatch):
+    now, file = [0.0], io.StringIO()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console = Console(file=file, get_time=lambda: now[0])
+    with CampaignProgress(console, "measuring blocks") as progress:
+        progress.begin(40)
+        for visit in range(1, 13):
+            now[0] = float(visit)
+            progress.measured(Measurement(str(visit), "block", "ok", warm=visit > 1), 40 - visit)
+    assert file.getvalue().splitlines() == [
+        "measuring blocks: 40 visits to take",
+        "measuring blocks: 10 of 40 visits, 30 s left · 1 not warm in time",
+    ]

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ofa_nas.cli import LINE_S, NowAndThen
+from ofa_nas.cli import LINE_S, NowAndThen, duration
 from ofa_tables.measurement import Measurement
 from ofa_tables.words import counted
 
@@ -39,7 +39,8 @@ class CampaignProgress:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def begin(self, visits: int) -> None:
         self._bar.update(self._task, total=self._visits + visits, visible=True)
@@ -67,10 +68,14 @@ class CampaignProgress:
             self._bar.refresh()
         else:
             visits = counted(self._visits + visits_left, "visit")
-            self.say(f"{self._noun}: {self._visits} of {visits}{self._flags()}")
+            self.say(f"{self._noun}: {self._visits} of {visits}{self._time_left()}{self._flags()}")
 
     def say(self, text: str) -> None:
         self._console.print(text)
+
+    def _time_left(self) -> str:
+        left_s = self._bar.tasks[self._task].time_remaining
+        return "" if left_s is None else f", {duration(left_s)} left"
 
     def _flags(self) -> str:
         parts = [
