@@ -617,6 +617,7 @@ def main():
     parser.add_argument("--bind", nargs="*", default=[], help="further folders that lie on file systems of their own")
     parser.add_argument("--inside", action="store_true")
     options = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it may be run under nohup, which a phone's shells are not
     if not options.inside:
         build(options)
         unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, *sys.argv, "--inside"]
