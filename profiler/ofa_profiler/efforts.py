@@ -6,7 +6,7 @@ Many short Visits beat few long ones: a burst agrees with itself, but devices ch
 from dataclasses import dataclass
 
 from ofa_agent.operators import Block
-from ofa_agent.timing import WINDOW_RUNS, Budget
+from ofa_agent.timing import REFERENCE_RUNS, REFERENCE_S, WINDOW_RUNS, Budget
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """One Visit of a known network, from which follows about how long others will take.
+    """One Visit of a known network, the reference, from which follows about how long others will take.
 
     ``untimed_s`` is what its Visit took beside timed runs, ``latency_s`` one run.
     """
@@ -44,4 +44,5 @@ class Probe:
         """How long one Visit takes, about: latency goes with MACs, loading with weights."""
         latency_s = self.latency_s * job.macs / self.network.macs
         burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
-        return self.untimed_s * max(0.2, job.parameters / self.network.parameters) + bursts * burst_s
+        reference_s = self.latency_s + max(REFERENCE_S, REFERENCE_RUNS * self.latency_s)  # one goes with each burst
+        return self.untimed_s * max(0.2, job.parameters / self.network.parameters) + bursts * (burst_s + reference_s)
