@@ -1,7 +1,9 @@
 """``ofa-search`` and ``ofa-accuracy`` as a user calls them."""
 
 import json
+import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -296,6 +298,23 @@ def test_published_networks_that_were_measured_are_marks_in_the_front(call, with
     assert "Published networks on this device" in page
     assert "mobilenet-v3-large" in page.split("<svg")[1].split("</svg>")[0]
     assert "75.2" in page
+
+
+def test_people_see_how_far_an_ensembles_members_lie_apart(ofa_search, model, make_layers):
+    write_members(model, [make_layers(16, 16, seed=seed) for seed in range(3)])
+    code, out, err = ofa_search("--accuracy", model, "--method", "exhaustive")
+    assert code == 0, err
+    (words,) = re.findall(r"accuracy .*", out)
+    predicted, low, high = (float(figure) for figure in re.findall(r"([\d.]+)%", words))
+    assert 0 <= low < high <= 100
+    assert predicted <= 100
+
+
+def test_no_accuracy_is_told_to_be_above_1(ofa_search, model, make_layers):
+    *hidden, last = make_layers(16, 16)
+    write_members(model, [[*hidden, replace(last, bias=last.bias + 5)]])
+    assert answer_of(ofa_search("--accuracy", model, "--json"))["predicted_accuracy"] == 1.0
+    assert "100.00%, predicted by" in ofa_search("--accuracy", model)[1]
 
 
 def test_a_search_ends_in_time(ofa_search):

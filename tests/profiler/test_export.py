@@ -85,6 +85,11 @@ def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, forma
     assert told["macs"] == sum(block.macs for block in network)
 
 
+def test_nothing_of_tracing_is_told_to_users(checkpoint, export, recwarn):
+    export(checkpoint(), "torch")
+    assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, torch.jit.TracerWarning)]
+
+
 def test_one_network_of_a_file_is_chosen_by_its_name(checkpoint, export, tmp_path):
     other = {**ARCHITECTURES["tiny"], "r": 32}
     named = [{"name": name, "architecture": one} for name, one in (("5ms", ARCHITECTURES["tiny"]), ("9ms", other))]

@@ -46,7 +46,7 @@ def read_members(path: Path) -> list[list[Linear]]:
     except _DAMAGED as error:
         raise FileError(
             f"{path} is no accuracy model, or a damaged one ({error}); "
-            "it takes an .npz that ofa-accuracy import wrote, or a .pth that torch saved"
+            "it takes an .npz that ofa-accuracy fit or import wrote, or a .pth that torch saved"
         ) from None
     return _members(path, arrays)
 

@@ -74,7 +74,9 @@ def _normalisation(told: Any) -> Normalisation | None:
 def _state_of(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     state = found.get("state_dict", found)
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise FileError(f"{path} holds no state dict of tensors; a supernet's checkpoint does")
+        raise FileError(
+            f"{path} holds no state dict of tensors; a supernet's checkpoint does (ofa-train calls it supernet.pth)"
+        )
     return {str(name).replace(OLDER, NEWER): tensor for name, tensor in state.items()}
 
 

@@ -18,13 +18,19 @@ FLIPPED_PX = 8  # on larger maps oneDNN's gradient of the input is the faster on
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (N, in, h, w), channels last, and weight (out, in, 1, 1)."""
+    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or _is_recorded():
+        return functional.conv2d(x, weight, bias)
     images, channels, height, width = x.shape
-    plain = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    if not plain or images * height * width > FEW_PIXELS:
+    if images * height * width > FEW_PIXELS:
         return functional.conv2d(x, weight, bias)
     pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
     found = functional.linear(pixels, weight.flatten(1), bias)
     return found.view(images, height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+def _is_recorded() -> bool:
+    """For other sizes, too."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:

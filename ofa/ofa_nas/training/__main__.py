@@ -155,7 +155,9 @@ def _print(trained: Any) -> None:
         )
 
 
-main = run(command, "the last epoch or checkpoint is kept, --resume goes on from there")
+main = run(
+    command, "the last checkpoint is kept, where there is one yet: the same command with --resume goes on from there"
+)
 
 if __name__ == "__main__":
     main()

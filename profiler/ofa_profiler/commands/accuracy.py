@@ -20,6 +20,7 @@ from ofa_tables.model import LatencyModel
 from ofa_tables.words import counted
 
 PATH = click.Path(path_type=Path)
+LITTLE_TAU = 0.3
 
 
 @click.group(
@@ -214,6 +215,10 @@ def _words(found: Quality, all_pairs: bool) -> str:
     ]
     if found.within_95 is not None:
         lines.append(f"  {found.within_95:.0%} within its own 95 % interval")
+    if found.tau is None or found.tau < LITTLE_TAU:
+        lines.append(
+            "  it hardly orders them: collect more networks, or on more --images; what is alike no model can order"
+        )
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.markup import escape
 
-from ofa_nas.accuracy import MACS
+from ofa_nas.accuracy import MACS, Mlp
 from ofa_nas.cli import answer
 from ofa_nas.references import MeasuredReference
 from ofa_nas.search import Found, Known, Problem
@@ -50,11 +50,10 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
 
 def _network(problem: Problem, network: Known) -> dict[str, Any]:
     (architecture,) = problem.space.decode(network.population)
-    (accuracy,) = network.accuracy
     described: dict[str, Any] = {
         "architecture": architecture.to_json(),
         "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
-        "predicted_accuracy": float(accuracy) if problem.accuracy.is_accuracy else None,
+        "predicted_accuracy": _accuracy(network) if problem.accuracy.is_accuracy else None,
         "macs_m": float(problem.space.macs(network.population)[0]) / 1e6,
         "parameters_m": float(problem.space.parameters(network.population)[0]) / 1e6,
     }
@@ -127,7 +126,7 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
             str(space.resolutions_px[population.genes[-1, 0]]),
             str(sum(map(len, blocks_by_stage(space, population).values()))),
             *(f"{price:.4g}" for price in network.prices[:, 0]),
-            *([f"{network.accuracy[0]:.2%}"] if scores else []),
+            *([f"{_accuracy(network):.2%}"] if scores else []),
             f"{space.macs(population)[0] / 1e6:.1f}",
             f"{space.parameters(population)[0] / 1e6:.2f}",
         )
@@ -178,8 +177,8 @@ def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
     interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
     if interpolated:
         yield "", f"{counted(interpolated, 'block')} interpolated between sizes that were measured"
-    scored = f"{best.accuracy[0]:.2%}, " if problem.accuracy.is_accuracy else ""
-    yield "accuracy", f"{scored}{_ranking(problem)}"
+    scored = f"{_accuracy(best):.2%}, " if problem.accuracy.is_accuracy else ""
+    yield "accuracy", f"{scored}{_ranking(problem)}{_members(problem, network)}"
     limited = {meter.name for meter in problem.meters}
     for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
         if name not in limited:
@@ -212,6 +211,20 @@ def _ranking(problem: Problem) -> str:
     if problem.accuracy.is_accuracy:
         return f"predicted by {problem.accuracy.name}"
     return "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
+
+
+def _accuracy(network: Known) -> float:
+    """Of one network. A model's last layer is linear: it may go beyond what an accuracy can be."""
+    return min(1.0, float(network.accuracy[0]))
+
+
+def _members(problem: Problem, network: Population) -> str:
+    """How far the members of an ensemble lie apart, which is the least that its word may be off by."""
+    model = problem.accuracy
+    if not isinstance(model, Mlp) or len(model.members) < 2:
+        return ""
+    words = np.clip(model.by_member(network), 0.0, 1.0)
+    return f", whose members say {words.min():.2%} to {words.max():.2%}; ofa-export --data measures it"
 
 
 def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:

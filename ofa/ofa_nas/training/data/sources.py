@@ -12,7 +12,7 @@ import numpy as np
 
 from ofa_nas.errors import DataError
 from ofa_nas.training.data.arrays import ArrayImages
-from ofa_nas.training.data.folders import SUFFIXES, FolderImages
+from ofa_nas.training.data.folders import CENTRE, SUFFIXES, FolderImages
 from ofa_nas.training.data.images import Array, Broken, Images
 from ofa_tables.errors import UsageError
 
@@ -23,6 +23,7 @@ HELD_OUT, MOST_HELD_OUT = 0.1, 10_000
 SPLIT_SEED = 20200427  # the same parts in every run
 MAX_BYTES = 1 << 30
 VALUES = "0 to 255"
+CENTRED = f"{VALUES}: the central square, {CENTRE:g} of the shorter side, resized by Pillow's bilinear filter"
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,15 @@ def open_data(source: str) -> Data:
     return _idx(source, folder) if _idx_file(folder, "train", "images") else _folders(source, folder)
 
 
-def _data(name: str, classes: Sequence[str], train: Images, held_out: Images, test: Images) -> Data:
+def _data(
+    name: str, classes: Sequence[str], train: Images, held_out: Images, test: Images, values: str = VALUES
+) -> Data:
     if not len(held_out) or not len(test):
         raise UsageError(
             f"{name} has so few images of each class that none is left to hold out; it takes two of a class to learn "
             "from, and one to test on"
         )
-    return Data(name, tuple(classes), train, _mixed_up(held_out), _mixed_up(test))
+    return Data(name, tuple(classes), train, _mixed_up(held_out), _mixed_up(test), values)
 
 
 def _mixed_up(images: Images) -> Images:
@@ -222,7 +225,7 @@ def _folders(name: str, folder: Path) -> Data:
     if not (folder / "train").is_dir():
         classes, everything = _read_folder(folder)
         learned, test = _cut_by_name(everything, "test")
-        return _data(name, classes, *_cut_by_name(learned, "held out"), test)
+        return _data(name, classes, *_cut_by_name(learned, "held out"), test, CENTRED)
     if tests is None:
         raise DataError(f"{folder} has train/ but no val/; what is learned is tested on images that were not learned")
     classes, learned = _read_folder(folder / "train")
@@ -230,7 +233,7 @@ def _folders(name: str, folder: Path) -> Data:
     if classes != test_classes:
         others = sorted(set(classes) ^ set(test_classes))
         raise DataError(f"{folder / 'train'} and {tests} differ in their classes: {', '.join(others[:5])}")
-    return _data(name, classes, *_cut_by_name(learned, "held out"), test)
+    return _data(name, classes, *_cut_by_name(learned, "held out"), test, CENTRED)
 
 
 def _read_folder(folder: Path) -> tuple[list[str], FolderImages]:
