@@ -29,7 +29,7 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_recorded() -> bool:
-    """For other sizes, too."""
+    """Whether torch records what is done, to do it again on other sizes, too."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
