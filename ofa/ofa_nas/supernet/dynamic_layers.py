@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
-from ofa_nas.supernet.convolutions import pointwise
+from ofa_nas.supernet.convolutions import convolution
 from ofa_nas.supernet.dynamic_ops import DynamicBatchNorm, DynamicConv, DynamicDepthwise, DynamicSqueezeExcite
 from ofa_nas.supernet.sorting import channels_of, falling, permute
 
@@ -54,7 +54,7 @@ class ConvLayer(nn.Module):
         self._activation = ACTIVATIONS[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pointwise(x, self.conv.weight) if self.conv.kernel_size == (1, 1) else self.conv(x)
+        x = convolution(self.conv, x, self.conv.weight)
         return self._activation(self.bn(x) if hasattr(self, "bn") else x)
 
     def active(self) -> list[tuple[Tensor, ...]]:

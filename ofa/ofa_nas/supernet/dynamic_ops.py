@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
-from ofa_nas.supernet.convolutions import depthwise, pointwise
+from ofa_nas.supernet.convolutions import convolution, depthwise
 
 SQUEEZE = 4  # mid channels to each hidden unit of a squeeze-excite
 
@@ -27,10 +27,7 @@ class DynamicConv(nn.Module):
         return self.conv.weight[:out_channels, :in_channels]
 
     def forward(self, x: Tensor, out_channels: int) -> Tensor:
-        conv, weight = self.conv, self.active(x.shape[1], out_channels)
-        if conv.kernel_size == (1, 1) and conv.stride == (1, 1):
-            return pointwise(x, weight)
-        return functional.conv2d(x, weight, None, conv.stride, conv.padding)
+        return convolution(self.conv, x, self.active(x.shape[1], out_channels))
 
 
 class DynamicDepthwise(nn.Module):

@@ -12,7 +12,7 @@ from ofa_agent import operators as ops
 from ofa_agent.operators import Block
 from ofa_nas.spaces.space import FloatArray
 from ofa_nas.supernet.batch_norm import BatchNorm
-from ofa_nas.supernet.convolutions import depthwise, pointwise
+from ofa_nas.supernet.convolutions import convolution, depthwise
 from ofa_nas.supernet.dropout import Dropout
 from ofa_nas.supernet.dynamic_ops import squeeze_excite
 from ofa_nas.supernet.initial import initialise
@@ -114,12 +114,8 @@ class _Conv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv
-        if conv.groups == conv.in_channels > 1 and conv.bias is None:
-            x = depthwise(x, conv.weight, conv.stride[0])
-        elif conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1:
-            x = pointwise(x, conv.weight, conv.bias)
-        else:
-            x = conv(x)
+        trained_depthwise = conv.groups == conv.in_channels > 1 and conv.bias is None
+        x = depthwise(x, conv.weight, conv.stride[0]) if trained_depthwise else convolution(conv, x, conv.weight)
         return x if self.bn is None else self.bn(x)
 
     def tensors(self) -> list[Tensor]:
