@@ -44,8 +44,8 @@ bench: $(BASE_INSTALLED)
 	$(BIN)/python scripts/lowering.py
 
 protocol: $(EXTRAS_INSTALLED)
-	$(BIN)/python -m grpc_tools.protoc --proto_path=agents/ofa_agent --include_imports \
-		--descriptor_set_out=agents/ofa_agent/protocol.binpb agents/ofa_agent/agent.proto agents/ofa_agent/health.proto
+	$(BIN)/python -m grpc_tools.protoc --proto_path=agents/ofa_agent/protocol --include_imports \
+		--descriptor_set_out=agents/ofa_agent/protocol/protocol.binpb agents/ofa_agent/protocol/agent.proto agents/ofa_agent/protocol/health.proto
 
 clean:
 	rm -rf .venv build dist

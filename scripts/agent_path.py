@@ -19,14 +19,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from ofa_agent import wire
+from ofa_agent.measuring.timing import Budget
 from ofa_agent.operators import Block
-from ofa_agent.timing import Budget
+from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space
-from ofa_profiler.client import Lease
 from ofa_profiler.connections import connect
+from ofa_profiler.connections.client import Lease
 from ofa_profiler.lowering import Model, lower
-from ofa_profiler.targets import find_target
+from ofa_profiler.targets.target import find_target
 
 BUDGET = Budget(warmup_s=0.2, window_s=0.005, burst_min_s=0.05, burst_max_s=0.05)
 RUNTIME = "onnxruntime"

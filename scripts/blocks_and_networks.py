@@ -17,18 +17,18 @@ from rich.console import Console
 
 from ofa_agent.operators import Activation, Block, concatenate
 from ofa_nas.spaces import Space, find_space, parse_architecture
-from ofa_profiler.campaign import Campaign
-from ofa_profiler.carriers import carrier_rounds
+from ofa_profiler.campaign.campaign import Campaign
+from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET
+from ofa_profiler.campaign.jobs import OTHERS_BYTES, Task, lower_tasks
+from ofa_profiler.campaign.profiled_networks import carrier_rounds
 from ofa_profiler.commands.progress import CampaignProgress
-from ofa_profiler.compare import Comparer, draw
-from ofa_profiler.comparison import ComparedNetwork, MacsLine, errors, noise, passes_of
+from ofa_profiler.comparison.compare import Comparer, draw
+from ofa_profiler.comparison.statistics import ComparedNetwork, MacsLine, errors, noise, passes_of
 from ofa_profiler.connections import Connection, connect
-from ofa_profiler.efforts import EFFORTS, NETWORK_BUDGET
 from ofa_profiler.lowering import lower
-from ofa_profiler.targets import find_target
-from ofa_profiler.tasks import OTHERS_BYTES, Task, lower_tasks
-from ofa_tables.calibration import Calibration
-from ofa_tables.model import LatencyModel
+from ofa_profiler.targets.target import find_target
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import CALIBRATION, IN_NETWORKS, TEST, Identity, LatencyTable, Settings
 
 RUNTIME = "onnxruntime"

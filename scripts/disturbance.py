@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_tables.entry import derive_entry
+from ofa_tables.estimates.entry import derive_entry
 from ofa_tables.table import LatencyTable
 
 

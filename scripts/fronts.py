@@ -24,7 +24,7 @@ from pymoo.optimize import minimize
 
 from ofa_nas.search import Budget, Problem, Question, find_method, search_front
 from ofa_nas.spaces import Population, find_space
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 
 POPULATION = 100
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ofa_nas.spaces import Architecture, find_space
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 
 FULL, TIED = "tiny", "compofa-tiny"
 NETWORKS = 10

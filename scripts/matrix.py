@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ofa_agent.probe import NEEDED
+from ofa_agent.device.probe import NEEDED
 from ofa_profiler.connections.deploy import PINS
 
 REPOSITORY = Path(__file__).parents[1]

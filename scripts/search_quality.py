@@ -19,7 +19,7 @@ from ofa_nas.search import Budget, Problem, Question, find_method, search
 from ofa_nas.search.neighbours import descend
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces import Population, find_space
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 
 SHARES = (0.1, 0.3, 0.5, 0.7)
 PUBLISHED = Budget(100, 500)

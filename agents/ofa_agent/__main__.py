@@ -19,14 +19,14 @@ EXAMPLES = """examples:
 def main(arguments: Optional[List[str]] = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["worker"]:  # started by the agent itself
-        from ofa_agent import worker
+        from ofa_agent.measuring import worker
 
         return worker.main(arguments[1:])
     options = _parser().parse_args(arguments)
     if options.command is None:
         _parser().print_help(sys.stderr)
         return 2
-    from ofa_agent.lock import DeviceBusy
+    from ofa_agent.service.lock import DeviceBusy
 
     try:
         return int(options.command(options))
@@ -99,7 +99,7 @@ def _serve(options: Any) -> int:
 
     say: Callable[[str], None] = _print_line
     if options.detach:
-        from ofa_agent.detach import detach
+        from ofa_agent.service.detach import detach
 
         say = detach()
 
@@ -107,7 +107,7 @@ def _serve(options: Any) -> int:
         say(json.dumps({"address": address, "pid": os.getpid()}) if options.json else "serving on " + address)
 
     try:
-        from ofa_agent import server
+        from ofa_agent.service import server
     except ImportError as error:
         return _fail("%s; install what is missing with python3 -m pip install grpcio protobuf numpy" % error)
     try:
@@ -130,14 +130,14 @@ def _serve(options: Any) -> int:
 
 
 def _probe(options: Any) -> int:
-    from ofa_agent.probe import probe
+    from ofa_agent.device.probe import probe
 
     _print_line(json.dumps(probe()))
     return 0
 
 
 def _end(options: Any) -> int:
-    from ofa_agent import lock
+    from ofa_agent.service import lock
 
     _print_line("ended" if lock.end() else "nothing served this device")
     return 0
@@ -149,9 +149,10 @@ def _print_line(text: str) -> None:
 
 
 def _info(options: Any) -> int:
-    from ofa_agent import device, wire
-    from ofa_agent.shell import LocalShell
-    from ofa_agent.worker import WorkerGone, WorkerProcess
+    from ofa_agent.device import description as device
+    from ofa_agent.device.shell import LocalShell
+    from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
+    from ofa_agent.protocol import messages as wire
 
     try:
         worker = WorkerProcess()

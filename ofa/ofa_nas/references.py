@@ -10,8 +10,8 @@ from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator
 from ofa_nas.spaces.inverted_residuals import inverted_residual
 from ofa_nas.spaces.parts import make_divisible
-from ofa_tables.measurement import NETWORK
-from ofa_tables.passes import network_passes_ms
+from ofa_tables.model.passes import network_passes_ms
+from ofa_tables.store.measurement import NETWORK
 from ofa_tables.table import LatencyTable
 
 FAMILY = "references"  # what they are called where a Space's name stands otherwise

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from ofa_agent import operators as ops
-from ofa_agent import wire
 from ofa_agent.operators import Block
+from ofa_agent.protocol import messages as wire
 from ofa_nas.normalisation import Channels
 from ofa_nas.spaces import Architecture
 from ofa_nas.spaces.space import network_key
@@ -29,7 +29,7 @@ from ofa_nas.training.evaluation import statistics_batches
 from ofa_nas.training.processes import Processes
 from ofa_profiler.lowering import onnx, tflite
 from ofa_tables.errors import OfaError, UnknownName, UsageError
-from ofa_tables.files import replacing
+from ofa_tables.store.files import replacing
 
 FORMATS = ("onnx", "tflite", "torch")
 # How far logits may lie from the supernet's, relative to the largest of them.

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tables.entry import FEWEST_VISITS, Entry, derive_entry, with_standard_errors
 from ofa_tables.errors import TableMismatch, TableUnreadable
-from ofa_tables.interpolation import Interpolation
-from ofa_tables.measurement import NETWORK, Measurement
-from ofa_tables.pace import PaceErrors, at_pace, usual_reference_ms
-from ofa_tables.store import Store
+from ofa_tables.estimates.device_speed import PaceErrors, at_pace, usual_reference_ms
+from ofa_tables.estimates.entry import FEWEST_VISITS, Entry, derive_entry, with_standard_errors
+from ofa_tables.estimates.interpolation import Interpolation
+from ofa_tables.store.measurement import NETWORK, Measurement
+from ofa_tables.store.sqlite import Store
 from ofa_tables.words import counted
 
 IMPORTED = "imported"

@@ -16,8 +16,8 @@ import grpc
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent import wire
-from ofa_agent.timing import Budget
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.protocol import messages as wire
 from ofa_profiler.lowering import lower
 
 # Another Python for the agents than the host's, with what they need (scripts/matrix.py).

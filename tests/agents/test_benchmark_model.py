@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent import benchmark_model
-from ofa_agent.benchmark_model import Options, Report, abi, command, parse
-from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported
+from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported, benchmark_model
+from ofa_agent.runtimes.benchmark_model import Options, Report, abi, command, parse
 
 OUTPUTS = Path(__file__).parent / "benchmark_model_outputs"
 STAND_IN = Path(__file__).parents[1] / "phones" / "benchmark_model.py"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent import conditions, wire
+from ofa_agent import conditions
 from ofa_agent.conditions.affinity import clusters
 from ofa_agent.conditions.cooling import wait_until_cool
 from ofa_agent.conditions.cpufreq import policies
-from ofa_agent.shell import LocalShell, RecordedShell
+from ofa_agent.device.shell import LocalShell, RecordedShell
+from ofa_agent.protocol import messages as wire
 
 DEVICES = Path(__file__).parents[1] / "devices"
 POLICY0 = "/sys/devices/system/cpu/cpufreq/policy0"

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent import device, wire
-from ofa_agent.shell import RecordedShell
+from ofa_agent.device import description as device
+from ofa_agent.device.shell import RecordedShell
+from ofa_agent.protocol import messages as wire
 
 CPU = "sys/devices/system/cpu"
 

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent import wire
-from ofa_agent.timing import Budget
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.protocol import messages as wire
 from ofa_profiler.lowering import Model, lower
 
 LONG = Budget(warmup_s=0.001, burst_min_s=600.0, burst_max_s=600.0, half_width=0.0)

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from ofa_agent import lease as lease_module
-from ofa_agent import wire
-from ofa_agent.lease import Desk, Held
-from ofa_agent.models import ModelCache
+from ofa_agent.protocol import messages as wire
+from ofa_agent.service import lease as lease_module
+from ofa_agent.service.lease import Desk, Held
+from ofa_agent.service.models import ModelCache
 
 
 class FakeBench:

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from ofa_agent import lock
-from ofa_agent.lock import DeviceBusy, DeviceLock
+from ofa_agent.service import lock
+from ofa_agent.service.lock import DeviceBusy, DeviceLock
 
 HOLDER = """
 import subprocess, sys, time
-from ofa_agent.lock import DeviceLock
+from ofa_agent.service.lock import DeviceLock
 lock = DeviceLock.acquire()
 lock.tell(address="127.0.0.1:5000", holder="ada@laptop")
 child = None

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent import models, wire
-from ofa_agent.models import BadModel, ModelCache
-from ofa_agent.wire import SeededValues
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import SeededValues
+from ofa_agent.service import models
+from ofa_agent.service.models import BadModel, ModelCache
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from ofa_agent.measuring.parts import Profiled, part_samples
+from ofa_agent.measuring.timing import time_reference
 from ofa_agent.operators import Activation, Block, Conv, Pool, concatenate
-from ofa_agent.parts import Profiled, part_samples
 from ofa_agent.runtimes import Unsupported
-from ofa_agent.timing import time_reference
 from ofa_profiler.lowering import lower
 
 FIRST = Block("first", (16, 32, 32), (Conv(16, 32, 1), Activation("relu"), Conv(32, 32, 3, 1, 32)))

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ofa_agent.conditions import jetson
-from ofa_agent.power import EVERY_S, PowerMeter
-from ofa_agent.shell import RecordedShell
-from ofa_tables.entry import derive_entry
-from ofa_tables.measurement import Measurement
+from ofa_agent.device.shell import RecordedShell
+from ofa_agent.measuring.power import EVERY_S, PowerMeter
+from ofa_tables.estimates.entry import derive_entry
+from ofa_tables.store.measurement import Measurement
 
 DEVICES = Path(__file__).parents[1] / "devices"
 

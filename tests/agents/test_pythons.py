@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import ofa_agent
-from ofa_agent import bundle, wire
+from ofa_agent import bundle
+from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space
 from ofa_profiler.connections import connect
 from ofa_profiler.lowering import lower
-from ofa_profiler.targets import find_target
+from ofa_profiler.targets.target import find_target
 
 PACKAGE = Path(ofa_agent.__file__).parent
 
@@ -133,7 +134,7 @@ def test_python_36_makes_the_same_weights_of_a_seed(python36):
 def test_python_36_reads_the_protocol_as_today_does(python36, visit_of):
     visit = visit_of(batch=3)
     code = (
-        "import sys; from ofa_agent import wire; visit = wire.Visit.FromString(sys.stdin.buffer.read()); "
+        "import sys; from ofa_agent.protocol import messages as wire; visit = wire.Visit.FromString(sys.stdin.buffer.read()); "
         "block = wire.job_block(visit.job); wire.to_dict(visit); "
         "visit.job.CopyFrom(wire.job_message(block, visit.job.settings, visit.job.model_id)); "
         "sys.stdout.buffer.write(visit.SerializeToString())"

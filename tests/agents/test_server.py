@@ -12,10 +12,10 @@ import sys
 import grpc
 import pytest
 
-from ofa_agent import wire
-from ofa_agent.timing import Budget
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.protocol import messages as wire
 from ofa_profiler.connections import connect
-from ofa_profiler.targets import find_target
+from ofa_profiler.targets.target import find_target
 from ofa_tables.errors import DeviceError, DeviceHeld, ProtocolMismatch
 
 LONG = Budget(warmup_s=0.001, burst_min_s=600.0, burst_max_s=600.0, half_width=0.0)
@@ -291,7 +291,8 @@ def test_info_is_one_json_object(run_agent):
 
 INFO_OF_A_WARM_DEVICE = """
 import sys
-from ofa_agent import __main__, device
+from ofa_agent import __main__
+from ofa_agent.device import description as device
 describe = device.describe
 def warm(*arguments):
     description = describe(*arguments)

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent import probe, runtimes, wire
-from ofa_agent.models import BadModel, ModelCache
+from ofa_agent import runtimes
+from ofa_agent.device import probe
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import SeededValues
 from ofa_agent.runtimes import Malformed, OutOfMemory, Unsupported, litert_profiler
 from ofa_agent.runtimes import tflite as runtime
-from ofa_agent.wire import SeededValues
+from ofa_agent.service.models import BadModel, ModelCache
 from ofa_profiler.lowering import lower
 
 EVERY_KIND = (

@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from ofa_agent.timing import Budget, median, median_half_width, time_burst
+from ofa_agent.measuring.timing import Budget, median, median_half_width, time_burst
 
 MS = 1_000_000
 US = 1_000

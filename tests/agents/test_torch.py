@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent import runtimes, wire
+from ofa_agent import runtimes
+from ofa_agent.protocol import messages as wire
 from ofa_agent.runtimes import Unsupported
 from ofa_nas.spaces import find_space
 from ofa_profiler.lowering import lower

@@ -8,11 +8,11 @@ import pytest
 
 import ofa_agent
 from ofa_agent import operators as ops
-from ofa_agent import wire
-from ofa_agent.timing import Budget
-from ofa_agent.wire import SeededValues
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import SeededValues
 
-SOURCES = Path(ofa_agent.__file__).parent
+SOURCES = Path(ofa_agent.__file__).parent / "protocol"
 
 EVERY_KIND = ops.Block(
     "every kind",
@@ -108,7 +108,7 @@ request.field.add(name="another_field", number=9, type=9, label=1)
 file.message_type.add(name="HealthCheckResponse")
 """
 REGISTERED = "descriptor_pool.Default().AddSerializedFile(file.SerializeToString())\n"
-OURS = "from ofa_agent import wire\nassert wire.HealthCheckResponse(status=1).SerializeToString() == b'\\x08\\x01'\n"
+OURS = "from ofa_agent.protocol import messages as wire\nassert wire.HealthCheckResponse(status=1).SerializeToString() == b'\\x08\\x01'\n"
 
 
 @pytest.mark.parametrize("order", [REGISTERED + OURS, OURS + REGISTERED], ids=["theirs first", "ours first"])

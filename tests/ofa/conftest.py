@@ -7,8 +7,8 @@ import pytest
 
 from ofa_nas.accuracy import Linear, Mlp
 from ofa_nas.spaces import find_space
-from ofa_tables.measurement import Measurement, statistics
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
 

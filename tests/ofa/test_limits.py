@@ -22,13 +22,13 @@ from ofa_nas.search import (
     search_front,
     upper_meter,
 )
-from ofa_nas.search.front import undominated
+from ofa_nas.search.pareto import undominated
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces import Population, find_space
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import EntriesMissing, UsageError
-from ofa_tables.measurement import Measurement, statistics
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import LatencyTable
 
 FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn, write_members
-from ofa_nas.named import read_network, read_networks
 from ofa_nas.search import Found, Known
+from ofa_nas.selection import read_network, read_networks
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
-from ofa_profiler.commands.found import names
+from ofa_profiler.commands.results import names
 from ofa_profiler.report import format as as_text
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import FileError, UnknownName, UsageError
-from ofa_tables.measurement import Measurement, statistics
-from ofa_tables.model import LatencyModel, write_calibration
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, write_calibration
+from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import LatencyTable
 
 FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_agent import wire
-from ofa_agent.shell import Ran
-from ofa_agent.timing import Budget
+from ofa_agent.device.shell import Ran
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space
-from ofa_profiler.beside import PhoneBench
-from ofa_profiler.campaign import Campaign
+from ofa_profiler.campaign.campaign import Campaign
+from ofa_profiler.campaign.jobs import lower_tasks
 from ofa_profiler.connections import connect
+from ofa_profiler.connections.adb.host_agent import PhoneBench
 from ofa_profiler.connections.adb.server import AdbServer, Phone
 from ofa_profiler.connections.adb.shell import FOLDER, HOLD, AdbShell
-from ofa_profiler.targets import find_target
-from ofa_profiler.tasks import lower_tasks
+from ofa_profiler.targets.target import find_target
 from ofa_tables.errors import DeviceHeld, Unreachable
 from ofa_tables.table import Identity, LatencyTable
 

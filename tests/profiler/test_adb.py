@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent import wire
 from ofa_agent.conditions.affinity import Affinity
+from ofa_agent.device.shell import Ran
+from ofa_agent.measuring.timing import Budget
 from ofa_agent.operators import Activation, Block
-from ofa_agent.shell import Ran
-from ofa_agent.timing import Budget
-from ofa_profiler import beside
-from ofa_profiler.beside import PhoneBench
+from ofa_agent.protocol import messages as wire
 from ofa_profiler.connections.adb import AdbConnection, chosen, left_out
+from ofa_profiler.connections.adb import host_agent as beside
 from ofa_profiler.connections.adb.binary import find
+from ofa_profiler.connections.adb.host_agent import PhoneBench
 from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone, _host_and_port
 from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, FREE, OF_LATE_S, AdbShell, Snapshot
-from ofa_profiler.targets import find_target
+from ofa_profiler.targets.target import find_target
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
 
 PIXEL = Listed("FA6A", "device", "Pixel")

@@ -7,17 +7,17 @@ from collections import Counter
 
 import pytest
 
-from ofa_agent import wire
+from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import Population, find_space
-from ofa_profiler import crew
-from ofa_profiler.campaign import RETAKES, Campaign
+from ofa_profiler.campaign import device_pool as crew
+from ofa_profiler.campaign.campaign import RETAKES, Campaign
+from ofa_profiler.campaign.disturbance import Drift
+from ofa_profiler.campaign.effort import NETWORK_BUDGET, Probe
+from ofa_profiler.campaign.jobs import Visit, lower_tasks, reference_task
 from ofa_profiler.connections import Connection
-from ofa_profiler.drift import Drift
-from ofa_profiler.efforts import NETWORK_BUDGET, Probe
-from ofa_profiler.targets import Target
-from ofa_profiler.tasks import Visit, lower_tasks, reference_task
+from ofa_profiler.targets.target import Target
 from ofa_tables.errors import AgentLost, DeviceError
-from ofa_tables.measurement import DEVICE, Measurement, statistics
+from ofa_tables.store.measurement import DEVICE, Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")

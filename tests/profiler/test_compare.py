@@ -8,20 +8,20 @@ from dataclasses import replace
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn
-from ofa_nas.named import read_names
 from ofa_nas.search import Question, find_method, search
+from ofa_nas.selection import read_names
 from ofa_nas.spaces import find_space
-from ofa_profiler import compare as comparing
-from ofa_profiler.campaign import Campaign
+from ofa_profiler.campaign.campaign import Campaign
+from ofa_profiler.campaign.effort import EFFORTS
+from ofa_profiler.campaign.jobs import OTHERS_BYTES, lower_tasks
 from ofa_profiler.commands import compare
-from ofa_profiler.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
-from ofa_profiler.efforts import EFFORTS
-from ofa_profiler.tasks import OTHERS_BYTES, lower_tasks
-from ofa_profiler.verify import verify
+from ofa_profiler.comparison import compare as comparing
+from ofa_profiler.comparison.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
+from ofa_profiler.comparison.verify import verify
 from ofa_tables.errors import EntriesMissing, UsageError
-from ofa_tables.measurement import Measurement, statistics
-from ofa_tables.model import LatencyModel, read_calibration
-from ofa_tables.passes import FEWEST_VISITS, passes_ms
+from ofa_tables.model.latency_model import LatencyModel, read_calibration
+from ofa_tables.model.passes import FEWEST_VISITS, passes_ms
+from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import CALIBRATION, TEST, Identity, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")

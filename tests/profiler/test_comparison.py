@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from ofa_profiler.comparison import (
+from ofa_profiler.comparison.statistics import (
     ComparedNetwork,
     Comparison,
     MacsLine,
@@ -16,8 +16,8 @@ from ofa_profiler.comparison import (
     noise,
     relative_errors,
 )
-from ofa_tables.calibration import Calibration
-from ofa_tables.ranks import kendall_tau
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.ranks import kendall_tau
 from ofa_tables.table import Identity
 
 

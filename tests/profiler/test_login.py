@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ofa_agent.shell import Ran
+from ofa_agent.device.shell import Ran
 from ofa_profiler.connections.adb.phone import ADVICE
 from ofa_profiler.connections.deploy import Deployment
 from ofa_profiler.connections.provision import platform_tags

@@ -9,9 +9,9 @@ import onnxruntime as ort
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent import wire
 from ofa_agent.operators import Activation, Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
-from ofa_agent.wire import SeededValues
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
 from ofa_profiler.lowering import onnx as onnx_lowering

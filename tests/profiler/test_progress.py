@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ofa_profiler.commands.display import bar
 from ofa_profiler.commands.progress import CampaignProgress
-from ofa_tables.measurement import Measurement
+from ofa_tables.store.measurement import Measurement
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 
 from ofa_nas.references import MeasuredReference
 from ofa_nas.spaces import find_space
-from ofa_profiler.comparison import ComparedNetwork, Comparison
+from ofa_profiler.comparison.statistics import ComparedNetwork, Comparison
 from ofa_profiler.report import write_report
 from ofa_profiler.report.format import architecture_by_stage, condition_facts, device_facts, duration, latency, percent
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import FileError
+from ofa_tables.model.calibration import Calibration
 from ofa_tables.table import Identity
 
 STAGES = ("first layers", "body", "last layers")

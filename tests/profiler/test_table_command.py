@@ -10,9 +10,9 @@ import pytest
 
 from ofa_nas.spaces import Architecture, find_space, parse_architecture
 from ofa_profiler.commands import table as command
-from ofa_tables.calibration import Calibration
-from ofa_tables.measurement import Measurement
-from ofa_tables.model import write_calibration
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import write_calibration
+from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import Identity, LatencyTable, Settings
 
 SPACE = find_space("ofa-mbv3-w1.0")

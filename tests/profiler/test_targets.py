@@ -2,8 +2,8 @@
 
 import pytest
 
-from ofa_profiler import targets
 from ofa_profiler.connections import connect
+from ofa_profiler.targets import target as targets
 from ofa_tables.errors import FileError, UnknownName, UsageError
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ofa_agent import operators as ops
-from ofa_agent import runtimes, wire
+from ofa_agent import runtimes
 from ofa_agent.operators import Activation, Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, SqueezeExcite, Take
-from ofa_agent.wire import SeededValues
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import lower
 from ofa_tables.errors import UsageError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_tables.measurement import Measurement, statistics
+from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
 IDENTITY = Identity("bench", "f00d", "onnxruntime", "1.18.0")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import TableMismatch
-from ofa_tables.keys import place
-from ofa_tables.model import LatencyModel, read_calibration, write_calibration
+from ofa_tables.estimates.keys import place
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, read_calibration, write_calibration
 from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")

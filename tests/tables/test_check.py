@@ -8,7 +8,7 @@ import pytest
 
 from ofa_agent.operators import Block
 from ofa_nas.spaces import find_space
-from ofa_tables.check import ERROR, WARNING, Inspected, check
+from ofa_tables.inspection.check import ERROR, WARNING, Inspected, check
 from ofa_tables.table import IMPORTED, LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")

@@ -9,9 +9,9 @@ import pytest
 
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError, OfaError, UnknownName, UsageError
-from ofa_tables.exchange import export_table, import_files
 from ofa_tables.formats import find_format
-from ofa_tables.model import LatencyModel
+from ofa_tables.formats.exchange import export_table, import_files
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 FORMAT = find_format("csv")

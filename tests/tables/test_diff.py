@@ -3,8 +3,8 @@
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_tables.diff import diff_tables
 from ofa_tables.errors import EntriesMissing
+from ofa_tables.inspection.diff import diff_tables
 from ofa_tables.table import LatencyTable
 
 KEYS = find_space("ofa-mbv3-w1.0").keys(160)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import all_spaces
-from ofa_tables.entry import Entry
-from ofa_tables.interpolation import INTERPOLATED, Interpolation, not_falling
-from ofa_tables.keys import kind_and_size
-from ofa_tables.model import LatencyModel
+from ofa_tables.estimates.entry import Entry
+from ofa_tables.estimates.interpolation import INTERPOLATED, Interpolation, not_falling
+from ofa_tables.estimates.keys import kind_and_size
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 KEY = "expanded_conv-input:{0}x{0}x40-output:{1}x{1}x80-expand:240-kernel:5-stride:2-idskip:0-se:0-hs:1"

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import TableError, TableMismatch, UsageError
-from ofa_tables.merge import merge_tables
-from ofa_tables.model import read_calibration, write_calibration
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import read_calibration, write_calibration
+from ofa_tables.store.merge import merge_tables
 from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")

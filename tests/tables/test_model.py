@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import EntriesMissing
-from ofa_tables.model import LatencyModel, fullest_space, read_calibration, write_calibration
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, fullest_space, read_calibration, write_calibration
 from ofa_tables.table import LatencyTable
 
 

@@ -4,9 +4,9 @@ import pytest
 import yaml
 
 from ofa_nas.spaces import Architecture, all_spaces, find_space
-from ofa_tables.exchange import export_table, import_files
 from ofa_tables.formats import find_format
-from ofa_tables.model import LatencyModel
+from ofa_tables.formats.exchange import export_table, import_files
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.2")

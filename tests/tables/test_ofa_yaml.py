@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_tables.calibration import Calibration
 from ofa_tables.errors import EntriesMissing, FileError
-from ofa_tables.exchange import export_table, import_files
 from ofa_tables.formats import find_format
-from ofa_tables.model import LatencyModel, write_calibration
+from ofa_tables.formats.exchange import export_table, import_files
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, write_calibration
 from ofa_tables.table import LatencyTable
 
 FORMAT = find_format("ofa-yaml")

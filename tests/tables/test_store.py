@@ -9,13 +9,13 @@ import sys
 import pytest
 
 from ofa_tables.errors import TableError, TableUnreadable
-from ofa_tables.store import FORMAT
+from ofa_tables.store.sqlite import FORMAT
 from ofa_tables.table import LatencyTable
 
 WRITER = """
 import os, signal, sys, time
 from pathlib import Path
-from ofa_tables.measurement import Measurement
+from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import LatencyTable
 
 table = LatencyTable.open(Path(sys.argv[1]))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_tables.entry import derive_entry
 from ofa_tables.errors import TableMismatch
-from ofa_tables.measurement import Measurement
+from ofa_tables.estimates.entry import derive_entry
+from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import LatencyTable, Settings
 
 SPACE = find_space("ofa-mbv3-w1.0")

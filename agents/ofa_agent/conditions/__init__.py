@@ -11,7 +11,7 @@ import os
 from functools import lru_cache
 from typing import Any, Callable, Dict, List, Tuple
 
-from ofa_agent import plugins, wire
+from ofa_agent import plugins
 from ofa_agent.conditions.affinity import Affinity
 from ofa_agent.conditions.android import FixedPerformance, Heat, Screen
 from ofa_agent.conditions.cpufreq import CpuFreq
@@ -20,7 +20,8 @@ from ofa_agent.conditions.knob import CannotSet, Knob
 from ofa_agent.conditions.load import Load
 from ofa_agent.conditions.nvidia import NvidiaClocks
 from ofa_agent.conditions.thermal import Thermal
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
+from ofa_agent.protocol import messages as wire
 
 # In the order in which they are set: a power mode decides which clocks there are.
 BUILT_IN = (Load, Thermal, PowerMode, CpuFreq, JetsonClocks, NvidiaClocks, Heat, Screen, FixedPerformance, Affinity)

@@ -3,7 +3,7 @@
 from typing import Any, Dict, List, Optional, Tuple
 
 from ofa_agent.conditions.knob import CannotSet, Knob, cpus, mhz, require
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
 
 CPU = "/sys/devices/system/cpu"
 

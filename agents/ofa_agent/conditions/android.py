@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional
 
 from ofa_agent.conditions.knob import CannotSet, Knob, number, require
 from ofa_agent.conditions.thermal import HOT_HEADROOM_C
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
 
 MARK = "/system/build.prop"  # every Android has it, readable or not
 FIXED = ("cmd", "power", "set-fixed-performance-mode-enabled")

@@ -5,7 +5,7 @@ import re
 from typing import Any, Dict, List, Optional
 
 from ofa_agent.conditions.knob import CannotSet, Knob, mhz, write
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
 
 POLICIES = "/sys/devices/system/cpu/cpufreq/policy*"
 CPUS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"

@@ -8,8 +8,8 @@ import re
 from typing import Any, Optional
 
 from ofa_agent.conditions.knob import CannotSet, Knob, number, require
-from ofa_agent.lock import home
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
+from ofa_agent.service.lock import home
 
 BOARD = "/proc/device-tree/model"
 GPU_CLOCKS = (

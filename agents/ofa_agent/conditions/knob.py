@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any, List, Optional
 
-from ofa_agent.shell import Ran, Shell
+from ofa_agent.device.shell import Ran, Shell
 
 
 class CannotSet(Exception):

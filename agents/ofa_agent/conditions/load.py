@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from ofa_agent.conditions.knob import Knob, number
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
 
 TICKS_A_SECOND = 100.0  # USER_HZ, the same on every Linux
 STOLEN = 8  # of the words of /proc/stat's first line

@@ -4,7 +4,7 @@ import re
 from typing import Any, Optional
 
 from ofa_agent.conditions.knob import CannotSet, Knob, number, require
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
 
 FIELDS = "clocks.sm,clocks.max.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
 QUERY = ("nvidia-smi", "--id=0", "--query-gpu=" + FIELDS, "--format=csv,noheader,nounits")

@@ -7,7 +7,7 @@ arch/x86/kernel/cpu/mce/therm_throt.c, on a Raspberry Pi the firmware's own word
 from typing import Any, Iterator, Optional, Tuple
 
 from ofa_agent.conditions.knob import Knob, number
-from ofa_agent.shell import Shell
+from ofa_agent.device.shell import Shell
 
 ZONES = "/sys/class/thermal/thermal_zone*"
 COOLERS = "/sys/class/thermal/cooling_device*"

@@ -11,8 +11,9 @@ Other distributions add theirs through the entry point group ``ofa_agent.runtime
 import importlib
 from typing import Any
 
-from ofa_agent import plugins, wire
-from ofa_agent.parts import Profiled
+from ofa_agent import plugins
+from ofa_agent.measuring.parts import Profiled
+from ofa_agent.protocol import messages as wire
 
 GROUP = "ofa_agent.runtimes"
 # Modules of this package, and what in them.

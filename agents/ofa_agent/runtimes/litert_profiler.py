@@ -10,7 +10,7 @@ from typing import Any, List, Sequence, Tuple
 
 import numpy as np
 
-from ofa_agent.parts import Profiled
+from ofa_agent.measuring.parts import Profiled
 from ofa_agent.runtimes import Unsupported
 
 KNOWN = ("2.3.",)

@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 import onnxruntime as ort
 
+from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Block, product, seeded
-from ofa_agent.parts import Profiled
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1

@@ -13,8 +13,8 @@ from typing import Any, List, Optional, Tuple
 
 import numpy as np
 
+from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Block, product, seeded
-from ofa_agent.parts import Profiled
 from ofa_agent.runtimes import (
     Loaded,
     LoadedProfiled,

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 
 from ofa_agent import operators as ops
+from ofa_agent.measuring.parts import Profiled
+from ofa_agent.measuring.timing import clock_ns
 from ofa_agent.operators import Block, product, seeded, tensor_seed
-from ofa_agent.parts import Profiled
 from ofa_agent.runtimes import Loaded, LoadedProfiled, OutOfMemory, RuntimeFailure, Unsupported
-from ofa_agent.timing import clock_ns
 
 INPUT_SEED = 1
 GRAPH_WARM_UP = 3  # runs before a CUDA graph is recorded, as PyTorch's documentation asks for

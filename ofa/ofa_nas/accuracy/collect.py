@@ -16,7 +16,7 @@ from ofa_nas.supernet import Supernet, estimated
 from ofa_nas.training.data import Data, evaluation_batches, loader
 from ofa_nas.training.evaluation import BATCH, counting, statistics_batches
 from ofa_nas.training.processes import Processes
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 
 CANDIDATES = 1 << 16  # where they are stratified by latency
 DRAWN = 1024  # at once, where they are not

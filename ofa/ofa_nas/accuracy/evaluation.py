@@ -7,7 +7,7 @@ import numpy as np
 from ofa_nas.accuracy.mlp import Mlp
 from ofa_nas.accuracy.pairs import Pairs
 from ofa_nas.spaces import Space
-from ofa_tables.ranks import kendall_tau
+from ofa_tables.model.ranks import kendall_tau
 
 TWO_SIDED_95 = 1.96
 

@@ -22,7 +22,7 @@ import numpy as np
 from ofa_nas.accuracy.mlp import Linear
 from ofa_nas.spaces.space import FloatArray
 from ofa_tables.errors import FileError
-from ofa_tables.files import replacing
+from ofa_tables.store.files import replacing
 
 MAX_BYTES = 256 << 20
 MAX_ARRAYS = 1024

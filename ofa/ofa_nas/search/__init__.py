@@ -1,9 +1,7 @@
 """Search methods by name. Other distributions add theirs through the entry point group ``ofa_nas.search``."""
 
 from ofa_nas.search.annealing import annealing
-from ofa_nas.search.exhaustive import exhaustive
-from ofa_nas.search.ledger import Known, Ledger
-from ofa_nas.search.meters import (
+from ofa_nas.search.constraints import (
     Meter,
     energy_meter,
     latency_meter,
@@ -12,13 +10,15 @@ from ofa_nas.search.meters import (
     parameters_meter,
     upper_meter,
 )
+from ofa_nas.search.evaluations import Known, Ledger
+from ofa_nas.search.exhaustive import exhaustive
 from ofa_nas.search.once_for_all import once_for_all
-from ofa_nas.search.pose import Question
 from ofa_nas.search.problem import Budget, Problem
 from ofa_nas.search.random_search import random_search
 from ofa_nas.search.resolutions import LeftOut, usable_resolutions
 from ofa_nas.search.run import Method, Progress, Run
 from ofa_nas.search.search import Found, search, search_front
+from ofa_nas.search.setup import Question
 from ofa_tables import plugins
 
 __all__ = [

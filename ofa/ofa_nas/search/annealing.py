@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 
+from ofa_nas.search.evaluations import Known
 from ofa_nas.search.exhaustive import combinations, exhaustive
-from ofa_nas.search.ledger import Known
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation

@@ -9,7 +9,7 @@ start.
 import math
 from collections.abc import Callable
 
-from ofa_nas.search.ledger import Candidates, Known
+from ofa_nas.search.evaluations import Candidates, Known
 from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation

@@ -6,7 +6,7 @@ Two changes together are worth about the sum: the pairs that promise most by it 
 
 import numpy as np
 
-from ofa_nas.search.ledger import Known
+from ofa_nas.search.evaluations import Known
 from ofa_nas.search.neighbours import changed, changes, pairs
 from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run

@@ -8,7 +8,7 @@ import numpy as np
 
 from ofa_nas.accuracy.model import AccuracyModel
 from ofa_nas.errors import LimitUnreachable, NoneFound
-from ofa_nas.search.meters import Meter
+from ofa_nas.search.constraints import Meter
 from ofa_nas.search.neighbours import descend
 from ofa_nas.search.resolutions import LeftOut
 from ofa_nas.spaces.space import FloatArray, Population, Space

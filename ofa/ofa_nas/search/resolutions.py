@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ofa_nas.accuracy.model import AccuracyModel, require_resolutions
 from ofa_tables.errors import UsageError
-from ofa_tables.keys import some
-from ofa_tables.model import LatencyModel
+from ofa_tables.estimates.keys import some
+from ofa_tables.model.latency_model import LatencyModel
 
 
 @dataclass(frozen=True)

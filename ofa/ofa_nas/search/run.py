@@ -6,7 +6,7 @@ from time import monotonic
 
 import numpy as np
 
-from ofa_nas.search.ledger import Candidates, Known, Ledger
+from ofa_nas.search.evaluations import Candidates, Known, Ledger
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import Population
 

@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ofa_nas.errors import LimitUnreachable, NoneFound
-from ofa_nas.search.front import front, levels
-from ofa_nas.search.ledger import Known, Ledger
+from ofa_nas.search.evaluations import Known, Ledger
+from ofa_nas.search.pareto import front, levels
 from ofa_nas.search.problem import Budget, Problem
 from ofa_nas.search.run import Method, Progress, Run, silent
 from ofa_tables.errors import OfaError

@@ -13,7 +13,7 @@ from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.build import build_supernet
 from ofa_nas.supernet.network import Supernet
 from ofa_tables.errors import FileError, UsageError
-from ofa_tables.files import replacing
+from ofa_tables.store.files import replacing
 
 MAX_BYTES = 2 << 30
 OLDER, NEWER = ".mobile_inverted_conv.", ".conv."

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run
 from ofa_tables.errors import OfaError, UsageError
-from ofa_tables.files import replacing
+from ofa_tables.store.files import replacing
 from ofa_tables.words import counted
 
 NO_MEMORY = ("out of memory", "allocate memory")  # as torch says it, of a GPU and of a processor

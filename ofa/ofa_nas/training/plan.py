@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ofa_nas.named import read_network, read_networks
+from ofa_nas.selection import read_network, read_networks
 from ofa_nas.spaces import Architecture, Population, Space, find_space
 from ofa_nas.spaces.space import IntArray
 from ofa_nas.training.options import Options
 from ofa_nas.training.recipes import Stage, stages_of
 from ofa_nas.training.sampling import Choices, EvenlyOverLatency, Sampler, Uniform, unused_choices
 from ofa_tables.errors import UsageError
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.words import counted
 
 FOLLOWED = 5  # sub-networks whose accuracy is followed, unless told otherwise

@@ -15,7 +15,7 @@ from ofa_nas.errors import LimitUnreachable
 from ofa_nas.spaces import ABSENT, Architecture, Population, Space
 from ofa_nas.spaces.space import FloatArray, IntArray
 from ofa_nas.training.recipes import Stage
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 
 POOL = 4096  # candidates of each resolution, half of them uniform, half from small to large
 ENOUGH = 300  # so many within the limit, or more are drawn that lean towards the small ones

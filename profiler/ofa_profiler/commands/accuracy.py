@@ -15,8 +15,8 @@ from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, r
 from ofa_nas.spaces import Space, find_space
 from ofa_profiler.commands.display import bar
 from ofa_tables.errors import UsageError
-from ofa_tables.files import require_writable
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.store.files import require_writable
 from ofa_tables.words import counted
 
 PATH = click.Path(path_type=Path)

@@ -8,17 +8,17 @@ import click
 from rich.table import Table
 
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
-from ofa_nas.named import read_names, read_networks
 from ofa_nas.references import FAMILY, REFERENCES
+from ofa_nas.selection import read_names, read_networks
 from ofa_nas.spaces import all_spaces, find_space
-from ofa_profiler.again import find_again, require_same
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
-from ofa_profiler.compare import Comparer, draw
-from ofa_profiler.comparison import Comparison
+from ofa_profiler.comparison.compare import Comparer, draw
+from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import connect
+from ofa_profiler.targets.table_target import find_again, require_same
 from ofa_tables.errors import UsageError
-from ofa_tables.model import LatencyModel, fullest_space, read_calibration
+from ofa_tables.model.latency_model import LatencyModel, fullest_space, read_calibration
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 

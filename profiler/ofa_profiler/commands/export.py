@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 
 from ofa_nas.cli import answer, example, json_option, print_json, run
-from ofa_nas.named import is_json, read_network
+from ofa_nas.selection import is_json, read_network
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError, UsageError
 

@@ -10,16 +10,16 @@ from rich.markup import escape
 
 from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
 from ofa_nas.spaces import Space, find_space
-from ofa_profiler.campaign import Outcome
+from ofa_profiler.campaign.campaign import Outcome
+from ofa_profiler.campaign.effort import EFFORTS
+from ofa_profiler.campaign.profile import Profiler
 from ofa_profiler.commands.progress import CampaignProgress
-from ofa_profiler.compare import Comparer
+from ofa_profiler.comparison.compare import Comparer
 from ofa_profiler.connections import connect
-from ofa_profiler.efforts import EFFORTS
-from ofa_profiler.profiler import Profiler
-from ofa_profiler.targets import choose_runtime, find_target, parse_settings
+from ofa_profiler.targets.target import choose_runtime, find_target, parse_settings
 from ofa_tables.errors import TableUnreadable
-from ofa_tables.interpolation import INTERPOLATED
-from ofa_tables.model import calibrations
+from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.model.latency_model import calibrations
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
 from ofa_tables.words import counted
 

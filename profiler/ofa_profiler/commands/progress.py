@@ -5,7 +5,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ofa_nas.cli import LINE_S, NowAndThen, duration
-from ofa_tables.measurement import Measurement
+from ofa_tables.store.measurement import Measurement
 from ofa_tables.words import counted
 
 # Drawing takes processor time, and the host may be the device: no oftener than this.

@@ -18,11 +18,11 @@ from ofa_nas.search import Budget, Found, Problem, Question, find_method, search
 from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import find_space
 from ofa_profiler.commands.display import TABLE, bar
-from ofa_profiler.commands.found import is_one, print_answer, print_measured, print_references, summarise
+from ofa_profiler.commands.results import is_one, print_answer, print_measured, print_references, summarise
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
-from ofa_tables.files import replacing, require_writable
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.store.files import replacing, require_writable
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
@@ -201,10 +201,13 @@ def _check(
 def _verify(
     path: Path, question: Question, carry_out: Search, target: str | None, pairs: tuple[str, ...]
 ) -> tuple[Problem, Found, dict[str, Any]]:
-    from ofa_profiler.again import find_again, require_same  # the way to a device takes half a second to import
     from ofa_profiler.commands.progress import CampaignProgress
+    from ofa_profiler.comparison.verify import verify
     from ofa_profiler.connections import connect
-    from ofa_profiler.verify import verify
+    from ofa_profiler.targets.table_target import (  # the way to a device takes half a second to import
+        find_again,
+        require_same,
+    )
 
     with LatencyTable.open(path) as table:
         device = find_again(table, target, pairs)

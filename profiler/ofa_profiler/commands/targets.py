@@ -6,13 +6,13 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from ofa_agent.timing import Budget
+from ofa_agent.measuring.timing import Budget
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
-from ofa_profiler.client import time_once
+from ofa_profiler.campaign.jobs import reference_task
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.connections import Connection, connect
-from ofa_profiler.targets import Target, all_targets, choose_runtime, files, find_target, parse_settings
-from ofa_profiler.tasks import reference_task
+from ofa_profiler.connections.client import time_once
+from ofa_profiler.targets.target import Target, all_targets, choose_runtime, files, find_target, parse_settings
 from ofa_tables.errors import OfaError
 
 set_option = click.option(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.connections.local import LocalConnection
 from ofa_profiler.connections.tcp import TcpConnection
-from ofa_profiler.targets import Target
+from ofa_profiler.targets.target import Target
 from ofa_tables import plugins
 
 __all__ = ["Connection", "connect"]

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ofa_agent.conditions import settings
-from ofa_profiler.client import Agent
-from ofa_profiler.targets import Target
+from ofa_profiler.connections.client import Agent
+from ofa_profiler.targets.target import Target
 from ofa_tables.errors import AgentLost, UnknownName, Unreachable, UsageError
 
 LONGEST_PAUSE_S = 15.0

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 import platformdirs
 
 from ofa_agent import bundle
-from ofa_agent.lock import LINK_LOST
-from ofa_agent.probe import NEEDED, OF_RUNTIMES
-from ofa_agent.shell import Ran
+from ofa_agent.device.probe import NEEDED, OF_RUNTIMES
+from ofa_agent.device.shell import Ran
+from ofa_agent.service.lock import LINK_LOST
 from ofa_tables.errors import DeviceError, DeviceHeld
 
 LINGER_S = 45.0

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from ofa_agent.lock import home
-from ofa_profiler.client import Agent
+from ofa_agent.service.lock import home
+from ofa_profiler.connections.client import Agent
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.connections.process import AgentProcess
-from ofa_profiler.targets import Target
+from ofa_profiler.targets.target import Target
 
 
 class LocalConnection(Connection):

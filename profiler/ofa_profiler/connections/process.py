@@ -12,7 +12,7 @@ from typing import IO
 
 import grpc
 
-from ofa_profiler.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
+from ofa_profiler.connections.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
 from ofa_tables.errors import DeviceError, DeviceHeld
 
 # An agent whose host was killed ends at once, but a long inference holds it for a moment.

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ofa_agent.probe import NEEDED
+from ofa_agent.device.probe import NEEDED
 from ofa_profiler.connections.deploy import Deployment, Python
 from ofa_tables.errors import DeviceError
 

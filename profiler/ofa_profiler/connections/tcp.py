@@ -4,9 +4,9 @@ from pathlib import Path
 
 import grpc
 
-from ofa_profiler.client import CHANNEL_OPTIONS, Agent
+from ofa_profiler.connections.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.connection import Connection
-from ofa_profiler.targets import Target
+from ofa_profiler.targets.target import Target
 from ofa_tables.errors import FileError, UsageError
 
 SETTINGS = ("token-file", "tls-ca")

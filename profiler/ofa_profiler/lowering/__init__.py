@@ -7,8 +7,8 @@ size and a precision to the Model's chunks; no chunks where the Runtime needs no
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ofa_agent import wire
 from ofa_agent.operators import Block
+from ofa_agent.protocol import messages as wire
 from ofa_profiler.lowering import onnx, tflite
 from ofa_tables import plugins
 

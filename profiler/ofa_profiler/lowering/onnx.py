@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Parameter
-from ofa_agent.wire import ModelChunk, SeededValues, merged
+from ofa_agent.protocol.messages import ModelChunk, SeededValues, merged
 
 OPSET = 15
 IR_VERSION = 8

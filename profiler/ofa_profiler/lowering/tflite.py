@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from ofa_agent import operators as ops
-from ofa_agent import wire
 from ofa_agent.operators import Block, Shape
-from ofa_agent.wire import ModelChunk, SeededValues
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import ModelChunk, SeededValues
 from ofa_profiler.lowering import tflite_int8
 from ofa_profiler.lowering.tflite_file import Graph, Node, Tensor, model_chunks
 from ofa_tables.errors import UsageError

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_agent.wire import ModelChunk, chunks_size
+from ofa_agent.protocol.messages import ModelChunk, chunks_size
 from ofa_tables.errors import UsageError
 
 FILE_ID = b"TFL3"

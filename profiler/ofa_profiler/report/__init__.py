@@ -5,12 +5,12 @@ Pulls in matplotlib, pandas and jinja2: import it only when a report is to be wr
 
 from pathlib import Path
 
-from ofa_profiler.comparison import CSV, Comparison
+from ofa_profiler.comparison.statistics import CSV, Comparison
 from ofa_profiler.report.front import write_front
 from ofa_profiler.report.page import render
 from ofa_profiler.report.rows import rows
 from ofa_tables.errors import FileError
-from ofa_tables.files import replacing
+from ofa_tables.store.files import replacing
 
 __all__ = ["write_front", "write_report"]
 

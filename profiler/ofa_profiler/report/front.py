@@ -14,7 +14,7 @@ from ofa_profiler.report import svg
 from ofa_profiler.report.format import architecture_by_stage, latency, percent
 from ofa_profiler.report.page import environment
 from ofa_profiler.report.plots import figure_of, points
-from ofa_tables.files import replacing
+from ofa_tables.store.files import replacing
 from ofa_tables.words import counted
 
 LABEL_HEIGHT = 0.045  # of what the plot shows

@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import ofa_agent
-from ofa_profiler.comparison import (
+from ofa_profiler.comparison.statistics import (
     FEWEST_FOR_INTERVAL,
     ComparedNetwork,
     Comparison,

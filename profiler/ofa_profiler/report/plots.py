@@ -12,7 +12,14 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ofa_profiler.comparison import ComparedNetwork, Comparison, FloatArray, noise_errors, passes_of, relative_errors
+from ofa_profiler.comparison.statistics import (
+    ComparedNetwork,
+    Comparison,
+    FloatArray,
+    noise_errors,
+    passes_of,
+    relative_errors,
+)
 from ofa_profiler.report import svg
 from ofa_profiler.report.format import latency, percent, printable
 

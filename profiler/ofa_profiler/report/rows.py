@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ofa_nas.references import MeasuredReference
-from ofa_profiler.comparison import (
+from ofa_profiler.comparison.statistics import (
     REFERENCE,
     TEACHER,
     TEST,
@@ -16,7 +16,7 @@ from ofa_profiler.comparison import (
     passes_of,
     relative_errors,
 )
-from ofa_tables.measurement import NETWORK
+from ofa_tables.store.measurement import NETWORK
 
 
 def rows(comparison: Comparison) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ofa_tables.errors import FileError
 from ofa_tables.formats.format import Figure, short
-from ofa_tables.model import Space
+from ofa_tables.model.latency_model import Space
 
 
 def require_resolution(path: Path, space: Space, resolution_px: int) -> None:

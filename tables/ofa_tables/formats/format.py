@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ofa_tables.errors import FileError
-from ofa_tables.measurement import Measurement
-from ofa_tables.model import Space
+from ofa_tables.model.latency_model import Space
+from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import LatencyTable
 
 # Files come from anywhere: nothing larger is read. A published file is 14 kB, a CSV of all 25 resolutions 300 kB.

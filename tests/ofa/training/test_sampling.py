@@ -7,7 +7,7 @@ from ofa_nas.training.options import Options
 from ofa_nas.training.plan import Plan
 from ofa_nas.training.recipes import stages_of
 from ofa_nas.training.sampling import Choices, EvenlyOverLatency, Uniform, unused_choices
-from ofa_tables.model import LatencyModel
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 TINY = find_space("tiny")

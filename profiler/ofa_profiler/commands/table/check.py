@@ -9,9 +9,9 @@ import click
 from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_nas.spaces import all_spaces, find_space
 from ofa_profiler.commands.display import TABLE
-from ofa_tables.check import ERROR, Finding, Inspected
-from ofa_tables.check import check as find
-from ofa_tables.model import fullest_space
+from ofa_tables.inspection.check import ERROR, Finding, Inspected
+from ofa_tables.inspection.check import check as find
+from ofa_tables.model.latency_model import fullest_space
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 

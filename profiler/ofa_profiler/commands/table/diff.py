@@ -7,7 +7,7 @@ import click
 
 from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_profiler.commands.display import TABLE, columns, print_wide
-from ofa_tables.diff import Diff, diff_tables
+from ofa_tables.inspection.diff import Diff, diff_tables
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 

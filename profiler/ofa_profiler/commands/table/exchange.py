@@ -7,9 +7,9 @@ import click
 from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_nas.spaces import all_spaces, find_space
 from ofa_profiler.commands.display import TABLE
-from ofa_tables.exchange import export_table, import_files
 from ofa_tables.formats import find_format
-from ofa_tables.summary import summarise
+from ofa_tables.formats.exchange import export_table, import_files
+from ofa_tables.inspection.summary import summarise
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 

@@ -6,8 +6,8 @@ import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_profiler.commands.display import TABLE
-from ofa_tables.merge import merge_tables
-from ofa_tables.summary import summarise
+from ofa_tables.inspection.summary import summarise
+from ofa_tables.store.merge import merge_tables
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 

@@ -9,12 +9,12 @@ import numpy as np
 from rich.markup import escape
 
 from ofa_nas.cli import answer, example, json_option, print_json
-from ofa_nas.named import read_networks
+from ofa_nas.selection import read_networks
 from ofa_nas.spaces import Architecture, Space, find_space
 from ofa_profiler.commands.display import TABLE, columns, print_wide
-from ofa_tables.entry import Entry
-from ofa_tables.interpolation import INTERPOLATED
-from ofa_tables.model import LatencyModel
+from ofa_tables.estimates.entry import Entry
+from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 

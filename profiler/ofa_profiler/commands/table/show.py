@@ -13,9 +13,9 @@ from rich.table import Table
 from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.spaces import all_spaces
 from ofa_profiler.commands.display import TABLE, columns, print_wide
-from ofa_tables.entry import Entry
-from ofa_tables.model import LatencyModel, fullest_space
-from ofa_tables.summary import Reach, Summary, summarise
+from ofa_tables.estimates.entry import Entry
+from ofa_tables.inspection.summary import Reach, Summary, summarise
+from ofa_tables.model.latency_model import LatencyModel, fullest_space
 from ofa_tables.table import IMPORTED, IN_NETWORKS, LatencyTable
 from ofa_tables.words import counted
 

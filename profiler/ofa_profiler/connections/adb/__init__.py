@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from ofa_profiler.client import Agent
 from ofa_profiler.connections.adb.binary import SETTING as BINARY
 from ofa_profiler.connections.adb.phone import PhoneConnection
 from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone
+from ofa_profiler.connections.client import Agent
 from ofa_profiler.connections.connection import Connection
-from ofa_profiler.targets import Target
+from ofa_profiler.targets.target import Target
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
 
 SETTINGS = ("adb-server", BINARY, "min-battery", "python", "reconnect-s")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ofa_agent import benchmark_model
+from ofa_agent.runtimes import benchmark_model
 from ofa_tables.errors import DeviceError
 
 SETTING = "benchmark_model"

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import grpc
 
-from ofa_agent import lock, wire
 from ofa_agent.conditions.android import Heat, is_android
-from ofa_profiler.client import CHANNEL_OPTIONS, Agent
+from ofa_agent.protocol import messages as wire
+from ofa_agent.service import lock
 from ofa_profiler.connections.adb import binary
 from ofa_profiler.connections.adb.server import Phone
 from ofa_profiler.connections.adb.shell import FOLDER, HELD, HOLD, LOCK, AdbShell
 from ofa_profiler.connections.adb.termux import Termux
+from ofa_profiler.connections.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.connections.deploy import Advice, Deployment, Link, Python, Remembered, Started, start_when_free
 from ofa_profiler.connections.process import LOCK_WAIT_S, AgentProcess
 from ofa_profiler.connections.tunnel import Tunnel
-from ofa_profiler.targets import Target
+from ofa_profiler.targets.target import Target
 from ofa_tables.errors import DeviceError, DeviceHeld, Unreachable, UsageError
 
 BESIDE = "benchmark_model"  # Runtimes whose names begin so run beside the phone
@@ -122,7 +123,13 @@ class PhoneConnection(Connection):
         tool = binary.find(self.target.settings, abi, self.name)
         home = Path(lock.home()) / "phones" / _plain(self.phone.serial)
         command = [
-            *(sys.executable, "-m", "ofa_profiler.beside", "serve", f"--server={self.phone.server}"),
+            *(
+                sys.executable,
+                "-m",
+                "ofa_profiler.connections.adb.host_agent",
+                "serve",
+                f"--server={self.phone.server}",
+            ),
             *(f"--serial={self.phone.serial}", f"--name={self.name}", f"--binary={tool.absolute()}"),
         ]
         self._process = AgentProcess(command, home, {"OFA_AGENT_HOME": str(home)})

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import adbutils
 from adbutils.errors import AdbConnectionError, AdbError, AdbTimeout
 
-from ofa_agent.shell import Ran
+from ofa_agent.device.shell import Ran
 from ofa_profiler.connections.deploy import COMMAND_S
 from ofa_profiler.connections.tunnel import CHUNK, Tunnel
 from ofa_tables.errors import DeviceError, Unreachable, UsageError

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from ofa_agent.shell import Ran, Shell
+from ofa_agent.device.shell import Ran, Shell
 from ofa_profiler.connections.adb.server import Phone
 from ofa_tables.errors import Unreachable
 

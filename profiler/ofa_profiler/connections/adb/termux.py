@@ -3,7 +3,7 @@
 https://github.com/termux/termux-app: "Debugging"; its files lie in the app's own folder.
 """
 
-from ofa_agent.shell import Ran
+from ofa_agent.device.shell import Ran
 from ofa_profiler.connections.adb.server import Phone
 from ofa_profiler.connections.deploy import COMMAND_S
 

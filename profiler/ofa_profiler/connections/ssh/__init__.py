@@ -7,12 +7,12 @@ from pathlib import Path
 
 import grpc
 
-from ofa_profiler.client import CHANNEL_OPTIONS, Agent
+from ofa_profiler.connections.client import CHANNEL_OPTIONS, Agent
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.connections.deploy import Deployment, Remembered, Started, start_when_free
 from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import login_of
-from ofa_profiler.targets import Target
+from ofa_profiler.targets.target import Target
 from ofa_tables.errors import DeviceError, FileError, Unreachable, UsageError
 
 SETTINGS = ("python", "password-file", "reconnect-s")

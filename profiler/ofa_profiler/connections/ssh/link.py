@@ -15,7 +15,7 @@ from typing import Any
 import paramiko
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from ofa_agent.shell import Ran
+from ofa_agent.device.shell import Ran
 from ofa_profiler.connections.deploy import COMMAND_S
 from ofa_profiler.connections.ssh.login import Login
 from ofa_profiler.connections.tunnel import CHUNK, Tunnel

@@ -1,0 +1,124 @@
+"""The thread that measures: it owns the worker process and takes one Visit after the other, nothing beside it."""
+
+import queue
+import threading
+import time
+from typing import Any, Callable, Optional, Sequence, Tuple
+
+from ofa_agent import conditions
+from ofa_agent.conditions.cooling import wait_until_cool
+from ofa_agent.device.shell import Shell
+from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
+from ofa_agent.protocol import messages as wire
+from ofa_agent.service.models import ModelCache
+
+Deliver = Callable[[Any], None]
+
+
+class Bench(threading.Thread):
+    """``submit`` a Visit; its Measurement is delivered from this thread, exactly one for each Visit.
+
+    The worker is started by this thread, which lives as long as the agent: the kernel ends a child with the thread
+    that started it.
+    """
+
+    def __init__(
+        self, models: ModelCache, lock_descriptor: int, shell: Shell, worker_command: Sequence[str] = ()
+    ) -> None:
+        super().__init__(name="bench", daemon=True)
+        self._shell = shell
+        self._worker_command = worker_command
+        self._models = models
+        self._lock_descriptor = lock_descriptor
+        self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
+        self._worker: Optional[WorkerProcess] = None
+        self._said = wire.WorkerReady()
+        self._ready = threading.Event()
+        self._stopping = False
+
+    def runtimes(self) -> Any:
+        """What the worker said when it was ready: the runtimes that load here, and what is wrong with the others."""
+        self._ready.wait()
+        return self._said
+
+    def submit(self, visit: Any, deliver: Deliver) -> None:
+        self._queue.put((visit, deliver))
+
+    def stop(self) -> None:
+        """Ends the worker, also in the middle of a burst."""
+        self._stopping = True  # what still waits in the queue is not begun
+        self._queue.put((None, None))
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+        self.join(timeout=5.0)
+
+    def run(self) -> None:
+        self._start_worker()
+        self._ready.set()
+        while True:
+            idle_since = time.monotonic()
+            visit, deliver = self._queue.get()
+            if deliver is None or self._stopping:
+                break
+            waited_s = time.monotonic() - idle_since
+            measurement = self._take(visit)
+            measurement.waited_s = waited_s
+            if not self._stopping:
+                deliver(measurement)
+        if self._worker is not None:
+            self._worker.stop()
+
+    def _take(self, visit: Any) -> Any:
+        try:
+            reference_path = self._path(visit.reference)
+            model_path = self._path(visit.job)
+            if self._worker is None:
+                self._start_worker()
+            if self._worker is None:
+                return _failed(visit, "crashed", self._said.missing_runtimes["worker"])
+            cooled_s = wait_until_cool(self._condition, visit.budget.cool_s, time.monotonic, time.sleep)
+            own_s = time.process_time()
+            measurement = self._worker.visit(visit, model_path, reference_path)
+            measurement.agent_cpu_ns = int((time.process_time() - own_s) * 1e9)
+            measurement.cooled_s = cooled_s
+            return measurement
+        except OSError as error:  # no room for the model's file
+            what = "cannot write the model to %s: %s" % (self._models.folder, error.strerror or error)
+            advice = "make room there; ofa-targets clean NAME removes what else ofa-profile put on a device"
+            return _failed(visit, "out-of-memory", "%s; %s" % (what, advice))
+        except KeyError:
+            return _failed(visit, "malformed", "its model is no longer here")
+        except WorkerGone as gone:
+            self._discard_worker()
+            return _failed(visit, "timed-out" if gone.timed_out else "crashed", str(gone))
+        except MemoryError:
+            return _failed(visit, "out-of-memory", "the agent ran out of memory over the model")
+        except Exception as error:  # whatever it is, this thread goes on: without it the agent measures nothing more
+            self._discard_worker()
+            return _failed(visit, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
+
+    def _condition(self) -> Any:
+        return conditions.read(self._shell, of_all=False)
+
+    def _path(self, job: Any) -> str:
+        return self._models.path(job.model_id) if job.model_id else ""
+
+    def _start_worker(self) -> None:
+        try:
+            self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command)
+            self._said = self._worker.ready
+        except (WorkerGone, OSError) as error:
+            self._worker = None
+            self._said = wire.WorkerReady(missing_runtimes={"worker": "it did not start: %s" % error})
+
+    def _discard_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+
+
+def _failed(visit: Any, status: str, error: str) -> Any:
+    return wire.Measurement(
+        visit_id=visit.visit_id, key=visit.job.key, status=status, error=error, started_at=time.time()
+    )

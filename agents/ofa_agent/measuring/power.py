@@ -1,0 +1,41 @@
+"""The board's power while a burst runs: with the latency it makes the energy of an inference."""
+
+import threading
+from typing import List
+
+from ofa_agent.conditions import jetson
+from ofa_agent.device.shell import Shell
+
+# The INA3221 converts a rail within some milliseconds; asking oftener gives the same figures, and disturbs.
+EVERY_S = 0.02
+
+
+class PowerMeter:
+    """A context manager; ``mean_w`` is what its block drew in the mean, 0 where the device does not tell."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._readings: List[float] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._tells = jetson.is_jetson(shell) and jetson.power_w(shell) > 0
+
+    def __enter__(self) -> "PowerMeter":
+        if self._tells:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        if self._tells:
+            self._thread.join()
+
+    @property
+    def mean_w(self) -> float:
+        return sum(self._readings) / len(self._readings) if self._readings else 0.0
+
+    def _read(self) -> None:
+        while not self._ended.wait(EVERY_S):  # the first reading is of the burst, not of what was before it
+            watts = jetson.power_w(self._shell)
+            if watts > 0:
+                self._readings.append(watts)

@@ -1,0 +1,312 @@
+"""The child process that owns the runtime, and the agent's end of it: a crash or a hang costs one Visit.
+
+Messages go over two pipes of their own, each behind its length: native libraries print on standard output. The worker
+is a fresh interpreter, and ends when its agent does.
+"""
+
+import ctypes
+import gc
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from typing import Any, Callable, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ofa_agent import conditions, runtimes
+from ofa_agent.device.shell import LocalShell
+from ofa_agent.measuring import parts, timing
+from ofa_agent.measuring.power import PowerMeter
+from ofa_agent.operators import Block, InvalidBlock
+from ofa_agent.protocol import messages as wire
+
+START_TIMEOUT_S = 120.0
+MAX_OTHERS_BYTES = 256 << 20
+LONGEST_S = 86400.0  # select takes no timeout that is much longer
+END_S = 5.0
+
+
+class WorkerGone(Exception):
+    """It ended, or answered nothing in time (``timed_out``)."""
+
+    def __init__(self, text: str, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
+
+
+class WorkerProcess:
+    """The agent's end. ``ready`` says which runtimes loaded. ``command`` starts another worker than this agent's."""
+
+    def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = ()) -> None:
+        down_read, down_write = os.pipe()
+        up_read, up_write = os.pipe()
+        self._down, self._up = down_write, up_read
+        try:
+            self._process = subprocess.Popen(
+                [*(command or _own_command()), "worker", str(down_read), str(up_write), str(os.getpid())],
+                pass_fds=(down_read, up_write) + keep_open,
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+            )
+        finally:
+            os.close(down_read)
+            os.close(up_write)
+        try:
+            self.ready = wire.WorkerReady.FromString(self._receive(START_TIMEOUT_S))
+        except WorkerGone:
+            self.stop()
+            raise
+
+    def visit(self, visit: Any, model_path: str, reference_path: str = "") -> Any:
+        """The Measurement of one Visit. Raises WorkerGone."""
+        request = wire.WorkerVisit(visit=visit, model_path=model_path, reference_path=reference_path)
+        try:
+            _write_frame(self._down, request.SerializeToString())
+        except OSError:
+            raise WorkerGone(self._epitaph()) from None
+        return wire.Measurement.FromString(self._receive(visit.budget.visit_timeout_s))
+
+    def kill(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+
+    def stop(self) -> None:
+        self.kill()
+        self._process.wait()
+        for descriptor in (self._down, self._up):
+            os.close(descriptor)
+
+    def _receive(self, timeout_s: float) -> bytes:
+        deadline = time.monotonic() + min(timeout_s, LONGEST_S)
+        try:
+            return _read_frame(self._up, deadline)
+        except EOFError:
+            raise WorkerGone(self._epitaph()) from None
+        except TimeoutError:
+            raise WorkerGone("no answer within %g s" % timeout_s, timed_out=True) from None
+
+    def _epitaph(self) -> str:
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "the worker process closed its pipe"
+        if code < 0:
+            return "the worker process was ended by %s" % _signal_name(-code)
+        return "the worker process ended with exit code %d" % code
+
+
+def main(arguments: List[str]) -> int:
+    """The child that runs what is installed beside it."""
+    reference = Reference()
+
+    def take(request: Any) -> Any:
+        reference.load(request.visit.reference, request.reference_path)
+        return take_visit(request.visit, request.model_path, reference)
+
+    return answer(arguments, runtimes.probe, take)
+
+
+def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any], Any]) -> int:
+    """A worker's whole life: says which runtimes it has, and takes one WorkerVisit after the other until its agent
+    closes the pipe."""
+    down, up, agent = (int(argument) for argument in arguments)
+    _end_with(agent)
+    _write_frame(up, probe().SerializeToString())
+    while True:
+        try:
+            request = wire.WorkerVisit.FromString(_read_frame(down))
+        except EOFError:
+            return 0
+        _write_frame(up, take(request).SerializeToString())
+
+
+class Reference:
+    """The reference Job, kept loaded from Visit to Visit: how fast the device is just now."""
+
+    def __init__(self) -> None:
+        self._job = b""
+        self._loaded: Optional[runtimes.Loaded] = None
+        self._spent_ns = 0
+        self._samples_ns: List[int] = []
+        self.error = ""
+
+    def load(self, job: Any, model_path: str) -> None:
+        """Another Job than the one before takes its place. One that this device cannot run is no reason to stop: what
+        it would have said stays unknown."""
+        if job.SerializeToString() == self._job:
+            return
+        if self._loaded is not None:
+            self._loaded.close()
+        self._job, self._loaded, self.error = job.SerializeToString(), None, ""
+        if not job.key:
+            return
+        try:
+            self._loaded = runtimes.find(job.settings.runtime).load(wire.job_block(job), job, model_path)
+            self._loaded.run()
+        except Exception as error:
+            self._loaded, self.error = None, "%s: %s" % (type(error).__name__, error)
+
+    def time_ns(self) -> int:
+        """The median of a few runs; 0 where there is no reference."""
+        if self._loaded is None:
+            return 0
+        start = timing.clock_ns()
+        samples_ns = timing.time_reference(self._loaded.run, timing.clock_ns)
+        self._spent_ns += timing.clock_ns() - start
+        self._samples_ns += samples_ns
+        return int(timing.median(samples_ns))
+
+    def mean_ns(self) -> int:
+        """The mean of the runs since this was last asked; 0 where there were none."""
+        samples_ns, self._samples_ns = self._samples_ns, []
+        return sum(samples_ns) // max(1, len(samples_ns))
+
+    def spent_ns(self) -> int:
+        """How long it ran since this was last asked."""
+        spent_ns, self._spent_ns = self._spent_ns, 0
+        return spent_ns
+
+
+def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
+    """One fresh load and one burst; a failure is a Measurement too."""
+    measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
+    reference = reference or Reference()
+    measurement.reference_error = reference.error
+    reference.mean_ns()
+    try:
+        _measure(visit, model_path, reference, measurement)
+    except InvalidBlock as error:
+        measurement.status, measurement.error = "malformed", str(error)
+    except runtimes.RuntimeFailure as error:
+        measurement.status, measurement.error = error.status, str(error)
+    except MemoryError as error:
+        measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
+    except Exception as error:
+        measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
+    return measurement
+
+
+def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any) -> None:
+    block = wire.job_block(visit.job)
+    runtime = runtimes.find(visit.job.settings.runtime)
+    measurement.runtime_version = runtime.version()
+    start = timing.clock_ns()
+    loaded = _load(runtime, block, visit.job, model_path)
+    measurement.load_ns = timing.clock_ns() - start
+    budget = wire.budget_of(visit.budget)
+    measurement.condition_before.CopyFrom(conditions.read(LocalShell(), of_all=False))
+    gc.disable()
+    try:
+        told = None
+        if visit.job.parts:
+            measurement.reference_before_parts_ns = reference.time_ns()
+            in_parts = timing.time_burst(loaded.run, budget, timing.clock_ns)
+            told = loaded.told()
+            measurement.timed_ns += in_parts.timed_ns
+        measurement.reference_before_ns = reference.time_ns()
+        prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
+        with PowerMeter(LocalShell()) as meter:
+            burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
+        measurement.power_w = meter.mean_w
+        measurement.reference_after_ns = reference.time_ns()
+        measurement.reference_mean_ns = reference.mean_ns()
+    finally:
+        gc.enable()
+        loaded.close()
+    measurement.condition_after.CopyFrom(conditions.read(LocalShell(), of_all=False))
+    measurement.samples_ns.extend(burst.samples_ns)
+    measurement.warmup_runs = burst.warmup_runs
+    measurement.first_ns = burst.first_ns
+    measurement.timed_ns += burst.timed_ns + reference.spent_ns()
+    measurement.warm, measurement.narrow = burst.warm, burst.narrow
+    if told is not None:
+        _divide(told._replace(operator_ns=told.operator_ns[in_parts.warmup_runs :]), visit.job, measurement)
+
+
+def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
+    """A Job with parts is loaded so that the runtime tells of its operators first, and then runs as it would."""
+    if not job.parts:
+        return runtime.load(block, job, model_path)
+    if not hasattr(runtime, "load_profiled"):
+        raise runtimes.Unsupported("runtime %s does not tell how long operators take" % job.settings.runtime)
+    return runtime.load_profiled(block, job, model_path)
+
+
+def _divide(told: parts.Profiled, job: Any, measurement: Any) -> None:
+    """The whole's latency among its parts, at the pace that the device had while they were timed."""
+    around_whole = measurement.reference_before_ns + measurement.reference_after_ns
+    around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
+    pace = around_parts / around_whole if around_whole else 1.0
+    sizes = [part.operators for part in job.parts]
+    try:
+        samples = parts.part_samples(told, sizes, pace * timing.median(list(measurement.samples_ns)))
+    except ValueError as error:
+        raise runtimes.Unsupported("%s of %s" % (error, job.key)) from None
+    for part, of_part in zip(job.parts, samples):
+        measurement.parts.add(key=part.key, samples_ns=of_part)
+
+
+def _chill(others_bytes: int, loaded: runtimes.Loaded) -> Callable[[], object]:
+    """Puts a Block's caches into the state that they have inside a network: weights cold, input warm."""
+    others = np.ones(min(others_bytes, MAX_OTHERS_BYTES) // 8)
+
+    def prepare() -> None:
+        others.sum()
+        loaded.warm_input()
+
+    return prepare
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return "signal %d" % number
+
+
+def _own_command() -> List[str]:
+    """How to start this very agent again: from its zip, or as a module."""
+    archive = getattr(__loader__, "archive", None)  # type: ignore[name-defined]
+    return [sys.executable, archive] if archive else [sys.executable, "-m", "ofa_agent"]
+
+
+def _end_with(agent: int) -> None:
+    """Asks the kernel to end this process with its agent, even in the middle of a burst (Linux)."""
+    parent_died = 1  # PR_SET_PDEATHSIG
+    try:
+        ctypes.CDLL(None).prctl(parent_died, signal.SIGKILL)
+    except (OSError, AttributeError):
+        return
+    if os.getppid() != agent:
+        os._exit(1)  # it had ended before we asked
+
+
+def _write_frame(descriptor: int, content: bytes) -> None:
+    content = struct.pack("<I", len(content)) + content
+    while content:
+        content = content[os.write(descriptor, content) :]
+
+
+def _read_frame(descriptor: int, deadline: Optional[float] = None) -> bytes:
+    (length,) = struct.unpack("<I", _read_exactly(descriptor, 4, deadline))
+    return _read_exactly(descriptor, length, deadline)
+
+
+def _read_exactly(descriptor: int, length: int, deadline: Optional[float]) -> bytes:
+    parts: List[bytes] = []
+    while length:
+        if deadline is not None:
+            readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                raise TimeoutError
+        part = os.read(descriptor, min(length, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,255 @@
+"""The protocol's messages, built from compiled descriptors at run time: one source serves protobuf 3.19 and today's.
+
+The descriptors live in a pool of their own, so that another package's ``health.proto`` can stand beside ours.
+"""
+
+import hashlib
+import pkgutil
+import struct
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Union
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from ofa_agent import operators as ops
+from ofa_agent.measuring.timing import Budget
+
+PROTOCOL = 5
+SERVICE = "ofa_agent.Agent"
+HEALTH_SERVICE = "grpc.health.v1.Health"
+
+# One model, as it lies in memory on the agent.
+MAX_MODEL_BYTES = 1 << 30
+
+MAX_THREADS = 1024
+
+FORM_BYTES = {form: int(kind[-1]) for form, kind in ops.FORMS.items()}
+
+Message = Any  # message classes exist only at run time
+
+
+def _message_classes() -> Dict[str, Message]:
+    pool = descriptor_pool.DescriptorPool()
+    files = descriptor_pb2.FileDescriptorSet.FromString(pkgutil.get_data("ofa_agent.protocol", "protocol.binpb") or b"")
+    for file in files.file:
+        pool.Add(file)
+    names = ["%s.%s" % (file.package, message.name) for file in files.file for message in file.message_type]
+    descriptors = [pool.FindMessageTypeByName(name) for name in names]
+    if hasattr(message_factory, "GetMessageClass"):
+        classes = [message_factory.GetMessageClass(descriptor) for descriptor in descriptors]
+    else:  # protobuf 3
+        factory: Any = message_factory.MessageFactory(pool)
+        classes = [factory.GetPrototype(descriptor) for descriptor in descriptors]
+    return {descriptor.name: message_class for descriptor, message_class in zip(descriptors, classes)}
+
+
+_classes = _message_classes()
+
+DescribeRequest = _classes["DescribeRequest"]
+Description = _classes["Description"]
+Cluster = _classes["Cluster"]
+Condition = _classes["Condition"]
+HostMessage = _classes["HostMessage"]
+AgentMessage = _classes["AgentMessage"]
+Hello = _classes["Hello"]
+Welcome = _classes["Welcome"]
+Visit = _classes["Visit"]
+Job = _classes["Job"]
+Part = _classes["Part"]
+PartSamples = _classes["PartSamples"]
+Settings = _classes["Settings"]
+Model = _classes["Model"]
+Chunk = _classes["Chunk"]
+Acknowledge = _classes["Acknowledge"]
+ModelWanted = _classes["ModelWanted"]
+Measurement = _classes["Measurement"]
+Summary = _classes["Summary"]
+WorkerReady = _classes["WorkerReady"]
+WorkerVisit = _classes["WorkerVisit"]
+HealthCheckRequest = _classes["HealthCheckRequest"]
+HealthCheckResponse = _classes["HealthCheckResponse"]
+
+_OPERATORS: Dict[str, Any] = {
+    "conv": ops.Conv,
+    "activation": ops.Activation,
+    "pool": ops.Pool,
+    "max_pool": ops.MaxPool,
+    "avg_pool": ops.AvgPool,
+    "linear": ops.Linear,
+    "squeeze_excite": ops.SqueezeExcite,
+    "add": ops.Add,
+    "take": ops.Take,
+}
+_OPERATOR_FIELDS = {operator_class: field for field, operator_class in _OPERATORS.items()}
+
+
+def job_message(block: ops.Block, settings: Message, model_id: str = "", others_bytes: int = 0) -> Message:
+    """The Job that times ``block`` under ``settings``."""
+    job = Job(key=block.key, input_shape=block.input_shape, seed=block.seed, model_id=model_id, settings=settings)
+    job.others_bytes = others_bytes
+    for operator in block.operators:
+        field = _OPERATOR_FIELDS[type(operator)]
+        message = getattr(job.operators.add(), field)
+        message.SetInParent()  # an Operator whose fields are all zero is still there
+        for name, value in zip(operator._fields, operator):
+            setattr(message, name, value)
+    return job
+
+
+def job_block(job: Message) -> ops.Block:
+    """The Block that a Job carries, checked. Raises InvalidBlock."""
+    operators = []
+    for message in job.operators:
+        field = message.WhichOneof("operator")
+        if field is None:
+            raise ops.InvalidBlock("%s has an operator that this agent does not know; update the agent" % job.key)
+        operator_class = _OPERATORS[field]
+        inner = getattr(message, field)
+        operators.append(operator_class(*(getattr(inner, name) for name in operator_class._fields)))
+    block = ops.Block(job.key, tuple(job.input_shape), tuple(operators))
+    shapes = ops.shapes(block.operators, block.input_shape)
+    batch, threads = job.settings.batch, job.settings.threads
+    largest = max(ops.product(shapes[0]), ops.product(shapes[-1]))
+    if batch < 1 or batch * largest > ops.MAX_VALUES:
+        raise ops.InvalidBlock("%s at batch %d is beyond what is allowed" % (job.key, batch))
+    if threads > MAX_THREADS:
+        raise ops.InvalidBlock("%d threads, up to %d are allowed" % (threads, MAX_THREADS))
+    if job.parts and sum(part.operators for part in job.parts) != len(block.operators):
+        raise ops.InvalidBlock("the parts of %s are not its %d operators" % (job.key, len(block.operators)))
+    return block
+
+
+def wanted_models(visit: Message) -> List[str]:
+    """The ids of the models that a Visit reads."""
+    return [job.model_id for job in (visit.job, visit.reference) if job.model_id]
+
+
+def set_budget(message: Message, budget: Budget, visit_timeout_s: float, cool_s: float = 0.0) -> None:
+    for name, value in zip(budget._fields, budget):
+        setattr(message, name, value)
+    message.visit_timeout_s, message.cool_s = visit_timeout_s, cool_s
+
+
+def budget_of(message: Message) -> Budget:
+    return Budget(*(getattr(message, name) for name in Budget._fields))
+
+
+class SeededValues(NamedTuple):
+    """``length`` values that the agent makes itself: see ``operators.seeded``."""
+
+    seed: int
+    length: int
+    scale: float
+    rows: int = 0
+    form: str = ""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.length * FORM_BYTES[self.form]
+
+
+ModelChunk = Union[bytes, SeededValues]
+
+# Gives the values of a weight tensor, float32, from its seed, how many they are, and their standard deviation.
+Source = Callable[[int, int, float], Any]
+
+
+def model_id_of(chunks: Iterable[ModelChunk]) -> str:
+    """The content hash that names a model on the wire and in the agent's cache."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            digest.update(b"literal" + struct.pack("<Q", len(chunk)) + chunk)
+        else:
+            digest.update(b"seeded" + struct.pack("<QQd", *chunk[:3]))
+            if chunk.rows or chunk.form:
+                digest.update(b"formed" + struct.pack("<QQ", chunk.rows, len(chunk.form)) + chunk.form.encode())
+    return digest.hexdigest()
+
+
+def model_bytes(chunks: Iterable[ModelChunk], source: Source = ops.drawn) -> bytes:
+    """The model file itself; ``source`` has its weights, unless told otherwise the random ones that are measured."""
+    return b"".join(chunk if isinstance(chunk, bytes) else _written(chunk, source) for chunk in chunks)
+
+
+def _written(values: SeededValues, source: Source) -> bytes:
+    ops.check_seeded(values.length, values.rows, values.form)
+    return ops.laid_out(source(values.seed, values.length, values.scale), values.rows, values.form).tobytes()
+
+
+def model_messages(model_id: str, chunks: Iterable[ModelChunk], message_bytes: int = 1 << 20) -> List[Message]:
+    """One model as messages below gRPC's size limit; the last one says so."""
+    messages = [Model(model_id=model_id)]
+    room = message_bytes
+    for chunk in _split(chunks, message_bytes):
+        size = len(chunk) if isinstance(chunk, bytes) else 64
+        if size > room:
+            messages.append(Model(model_id=model_id))
+            room = message_bytes
+        room -= size
+        if isinstance(chunk, bytes):
+            messages[-1].chunks.add(literal=chunk)
+        else:
+            messages[-1].chunks.add().seeded.MergeFrom(_classes["Seeded"](**chunk._asdict()))
+    messages[-1].last = True
+    return messages
+
+
+def model_chunks(message: Message) -> List[ModelChunk]:
+    """Raises ValueError where it asks for values that this agent cannot make."""
+    chunks: List[ModelChunk] = []
+    for chunk in message.chunks:
+        if chunk.WhichOneof("chunk") == "literal":
+            chunks.append(chunk.literal)
+        else:
+            seeded = SeededValues(*(getattr(chunk.seeded, name) for name in SeededValues._fields))
+            ops.check_seeded(seeded.length, seeded.rows, seeded.form)
+            chunks.append(seeded)
+    return chunks
+
+
+def merged(chunks: Iterable[ModelChunk]) -> List[ModelChunk]:
+    """Neighbouring literals joined: the form that ``model_id_of`` hashes, however the messages were cut."""
+    result: List[ModelChunk] = []
+    for chunk in chunks:
+        if isinstance(chunk, bytes) and result and isinstance(result[-1], bytes):
+            result[-1] += chunk
+        elif chunk != b"":
+            result.append(chunk)
+    return result
+
+
+def chunks_size(chunks: Iterable[ModelChunk]) -> int:
+    return sum(len(chunk) if isinstance(chunk, bytes) else chunk.size for chunk in chunks)
+
+
+def _split(chunks: Iterable[ModelChunk], limit: int) -> Iterable[ModelChunk]:
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            for start in range(0, len(chunk), limit):
+                yield chunk[start : start + limit]
+        else:
+            yield chunk
+
+
+def method(service: str, name: str) -> str:
+    return "/%s/%s" % (service, name)
+
+
+def to_dict(message: Message) -> Dict[str, Any]:
+    """A message as plain data, every field present: what ``--json`` prints and a table keeps."""
+    return {field.name: _plain(getattr(message, field.name), field) for field in message.DESCRIPTOR.fields}
+
+
+def _plain(value: Any, field: Any) -> Any:
+    if field.message_type is None:
+        return list(value) if _is_repeated(field) else value
+    if field.message_type.GetOptions().map_entry:
+        return dict(value)
+    return [to_dict(item) for item in value] if _is_repeated(field) else to_dict(value)
+
+
+def _is_repeated(field: Any) -> bool:
+    if hasattr(field, "is_repeated"):
+        return bool(field.is_repeated)
+    return bool(field.label == field.LABEL_REPEATED)

@@ -1,0 +1,55 @@
+"""Serving on after the session that started it has ended."""
+
+import os
+import sys
+from typing import Callable
+
+from ofa_agent.service.lock import home
+
+LOG_BYTES = 8 << 20
+
+
+def detach() -> "Callable[[str], None]":
+    """In the process that goes on, without terminal and session: how to say that it serves. Its log goes to the agent's
+    folder. The one that was started waits for that word, prints it, and exits; where it never comes, with the other's
+    last error line and exit code.
+
+    Must come before anything that starts threads, gRPC above all.
+    """
+    log = os.path.join(home(), "agent.log")
+    fresh = not os.path.exists(log) or os.path.getsize(log) > LOG_BYTES
+    # Always appended to: one that does not start, for the device has an agent, says so in that agent's log.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if fresh else 0)
+    log_descriptor = os.open(log, flags, 0o600)
+    begin = os.lseek(log_descriptor, 0, os.SEEK_END)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        sys.exit(_wait_for(child, reading, log, begin))
+    os.close(reading)
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor, now in ((0, nothing), (1, nothing), (2, log_descriptor)):
+        os.dup2(now, descriptor)
+
+    def announce(text: str) -> None:
+        os.write(writing, text.encode())
+        os.close(writing)
+
+    return announce
+
+
+def _wait_for(child: int, reading: int, log: str, begin: int) -> int:
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    if said:
+        sys.stdout.write(said + "\n")
+        return 0
+    _, status = os.waitpid(child, 0)
+    with open(log, errors="replace") as file:
+        file.seek(begin)
+        lines = file.read().strip().splitlines() or ["error: the agent said nothing"]
+    errors = [line for line in lines if line.startswith("error: ")]
+    sys.stderr.write((errors or ["error: " + lines[-1]])[-1] + "\n")
+    return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1

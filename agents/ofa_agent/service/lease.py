@@ -1,0 +1,217 @@
+"""Who holds the device, and what is on its way between holder and bench."""
+
+import queue
+import threading
+import time
+from collections import OrderedDict
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+from ofa_agent.conditions import Setter
+from ofa_agent.measuring.executor import Bench
+from ofa_agent.protocol import messages as wire
+from ofa_agent.service.lock import clock
+from ofa_agent.service.models import BadModel, ModelCache
+
+# A host that lost its link has this long to take its lease back.
+GRACE_S = 45.0
+
+
+class Held(Exception):
+    """Another host has the device; the message names it and since when."""
+
+
+class Lease:
+    """One host's hold on the device.
+
+    It outlives the stream that it came by: Measurements that were not acknowledged wait for the host's return.
+    """
+
+    def __init__(self, lease_id: str, holder: str, bench: Bench, models: ModelCache, log: Callable[..., None]) -> None:
+        self.lease_id = lease_id
+        self.holder = holder
+        self.since = time.time()
+        self.not_set: Dict[str, str] = {}
+        self._bench = bench
+        self._models = models
+        self._log = log
+        self._mutex = threading.Lock()
+        self._unacknowledged: "OrderedDict[str, Any]" = OrderedDict()
+        self._pending: "OrderedDict[str, Any]" = OrderedDict()
+        self._waiting: "OrderedDict[str, Any]" = OrderedDict()  # those of the pending that lack their model
+        self._stream: "Optional[queue.Queue[Any]]" = None
+        self.lost_at: Optional[float] = None
+
+    def connect(self) -> "queue.Queue[Any]":
+        """A new stream, in place of the one before; what was not acknowledged is sent again."""
+        with self._mutex:
+            if self._stream is not None:
+                self._stream.put(None)
+            self._stream = queue.Queue()
+            self.lost_at = None
+            for measurement in self._unacknowledged.values():
+                self._stream.put(wire.AgentMessage(measurement=measurement))
+            self._models.forget_arriving()
+            for model_id in self._asked_for():
+                self._ask_for(model_id)
+            return self._stream
+
+    def serves(self, stream: "queue.Queue[Any]") -> bool:
+        """Whether this stream is still the lease's: a host that came back has another."""
+        with self._mutex:
+            return self._stream is stream
+
+    def disconnect(self, stream: "queue.Queue[Any]") -> None:
+        with self._mutex:
+            if self._stream is stream:
+                self._stream = None
+                self.lost_at = time.monotonic()
+
+    def expired(self) -> bool:
+        return self.lost_at is not None and time.monotonic() - self.lost_at > GRACE_S
+
+    def handle(self, message: Any, stream: "queue.Queue[Any]") -> None:
+        """One message of the host's. What an old stream still brings is passed over: the host says it again."""
+        if not self.serves(stream):
+            return
+        kind = message.WhichOneof("message")
+        if kind == "visit":
+            self._take(message.visit)
+        elif kind == "model":
+            self._receive(message.model)
+        elif kind == "acknowledge":
+            self._acknowledge(list(message.acknowledge.visit_ids))
+
+    def _take(self, visit: Any) -> None:
+        with self._mutex:
+            if visit.visit_id in self._pending or visit.visit_id in self._unacknowledged:
+                return  # sent again by a host that lost its link
+            self._pending[visit.visit_id] = visit
+            lacking = self._lacking(visit)
+            if lacking:
+                asked_for = self._asked_for()
+                for model_id in lacking:
+                    if model_id not in asked_for:
+                        self._ask_for(model_id)
+                self._waiting[visit.visit_id] = visit
+                return
+        self._bench.submit(visit, self._deliver)
+
+    def _receive(self, message: Any) -> None:
+        try:
+            if not self._models.receive(message):
+                return
+        except BadModel as error:
+            for visit in self._no_longer_waiting(lambda visit: message.model_id in wire.wanted_models(visit)):
+                self._deliver(
+                    wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="malformed", error=str(error))
+                )
+            return
+        for visit in self._no_longer_waiting(lambda visit: not self._lacking(visit)):
+            self._bench.submit(visit, self._deliver)
+
+    def _asked_for(self) -> List[str]:
+        """The models that Visits wait for, each once."""
+        lacking = (model_id for visit in self._waiting.values() for model_id in self._lacking(visit))
+        return list(OrderedDict.fromkeys(lacking))
+
+    def _lacking(self, visit: Any) -> List[str]:
+        return [model_id for model_id in wire.wanted_models(visit) if model_id not in self._models]
+
+    def _no_longer_waiting(self, applies: Callable[[Any], bool]) -> List[Any]:
+        with self._mutex:
+            visits = [visit for visit in self._waiting.values() if applies(visit)]
+            for visit in visits:
+                del self._waiting[visit.visit_id]
+            return visits
+
+    def _acknowledge(self, visit_ids: List[str]) -> None:
+        with self._mutex:
+            for visit_id in visit_ids:
+                self._unacknowledged.pop(visit_id, None)
+        self._log("acknowledged", visit_ids=visit_ids)
+
+    def _deliver(self, measurement: Any) -> None:
+        with self._mutex:
+            self._pending.pop(measurement.visit_id, None)
+            self._unacknowledged[measurement.visit_id] = measurement
+            if self._stream is not None:
+                self._stream.put(wire.AgentMessage(measurement=measurement))
+        self._log("measured", visit_id=measurement.visit_id, key=measurement.key, status=measurement.status)
+
+    def _ask_for(self, model_id: str) -> None:
+        if self._stream is not None:
+            self._stream.put(wire.AgentMessage(model_wanted=wire.ModelWanted(model_id=model_id)))
+
+
+class Desk:
+    """Gives the device to one host at a time."""
+
+    def __init__(
+        self,
+        bench: Bench,
+        models: ModelCache,
+        setter: Setter,
+        log: Callable[..., None],
+        tell: Callable[..., None],
+    ) -> None:
+        self._setter = setter
+        self._bench = bench
+        self._models = models
+        self._log = log
+        self._tell = tell
+        self._mutex = threading.Lock()
+        self._lease: Optional[Lease] = None
+        self._idle_since = time.monotonic()
+
+    def take(self, lease_id: str, holder: str, wanted: Dict[str, str]) -> Tuple[Lease, bool]:
+        """The lease, and whether it was this host's before. The device's conditions are set as wanted while it lasts.
+        Raises Held."""
+        with self._mutex:
+            lease = self._lease
+            if lease is not None and lease.lease_id == lease_id:
+                self._tell(lost=False)
+                return lease, True
+            if lease is not None and not lease.expired():
+                raise Held("held by %s since %s" % (lease.holder, clock(lease.since)))
+            self._setter.put_back()
+            self._lease = Lease(lease_id, holder, self._bench, self._models, self._log)
+            self._lease.not_set = self._setter.set(wanted)
+            self._tell(holder=holder, held_since=self._lease.since, lost=False)
+            self._log("lease taken", holder=holder)
+            return self._lease, False
+
+    def give_back(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
+        """The host at this stream is done; nothing happens where it has come back by another."""
+        with self._mutex:
+            if self._lease is lease and lease.serves(stream):
+                self._lease = None
+                self._setter.put_back()
+                self._idle_since = time.monotonic()
+                self._tell(holder=None)
+                self._log("lease given back", holder=lease.holder)
+
+    def disconnect(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
+        """This stream is over, by the host's will or not; the lease lasts until it is given back or has expired."""
+        with self._mutex:
+            lease.disconnect(stream)
+            if self._lease is lease and lease.lost_at is not None:
+                self._tell(lost=True)
+
+    def idle_s(self) -> float:
+        """For how long nobody has held the device."""
+        with self._mutex:
+            lease = self._lease
+            if lease is None:
+                return time.monotonic() - self._idle_since
+            if lease.lost_at is None:
+                return 0.0
+            return time.monotonic() - lease.lost_at
+
+
+def outgoing(stream: "queue.Queue[Any]") -> Iterator[Any]:
+    """The stream's messages until it is closed with None."""
+    while True:
+        message = stream.get()
+        if message is None:
+            return
+        yield message

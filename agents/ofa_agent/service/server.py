@@ -1,0 +1,261 @@
+"""The gRPC service: describes the device, gives it to one host at a time, streams Visits and Measurements."""
+
+import hmac
+import ipaddress
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent import futures
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, it never forks itself
+
+import grpc
+
+from ofa_agent.conditions import Setter
+from ofa_agent.device import description as device
+from ofa_agent.device.shell import LocalShell, Shell
+from ofa_agent.measuring.executor import Bench
+from ofa_agent.protocol import messages as wire
+from ofa_agent.service.lease import Desk, Held, outgoing
+from ofa_agent.service.lock import DeviceLock, home
+from ofa_agent.service.models import ModelCache
+
+SERVICES = ("", wire.SERVICE)
+
+# gRPC tells of a cut stream in two steps, the first of which looks as if the host were done.
+CUT_TOLD_S = 0.2
+
+
+class ServeError(Exception):
+    """Serving cannot begin; ``exit_code`` is 2 where the call was wrong."""
+
+    def __init__(self, text: str, exit_code: int = 1) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code
+
+
+class ServeOptions(NamedTuple):
+    host: str = "127.0.0.1"
+    port: int = 0
+    token: Optional[str] = None
+    tls_cert: Optional[bytes] = None
+    tls_key: Optional[bytes] = None
+    linger_s: Optional[float] = None  # end when nobody has held the device for so long
+    end_with_stdin: bool = False
+    lock_wait_s: float = 0.0
+
+
+def serve(
+    options: ServeOptions,
+    announce: Callable[[str], None],
+    shell: Optional[Shell] = None,
+    worker_command: Sequence[str] = (),
+) -> None:
+    """Serves until it is told to stop. Raises ServeError, DeviceBusy.
+
+    ``shell`` reaches the device, where that is not this machine; ``worker_command`` then starts its worker.
+    """
+    shell = shell or LocalShell()
+    _check_exposure(options)
+    lock = DeviceLock.acquire(options.lock_wait_s)
+    models = ModelCache(os.path.join(home(), "models"))
+    setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
+    setter.put_back()  # what an agent that was killed left as it had set it
+    bench = Bench(models, lock.descriptor, shell, worker_command)
+    desk = Desk(bench, models, setter, log, lock.tell)
+    server = _server(options, _Service(bench, desk, options.token, shell))
+    address = "%s:%d" % (_in_address(options.host), _bind(server, options))
+    bench.start()
+    server.start()
+    lock.tell(address=address)
+    log("serving", address=address)
+    stopped = threading.Event()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_number, lambda *_: stopped.set())
+    if options.end_with_stdin:
+        threading.Thread(target=_wait_for_stdin, args=(stopped,), daemon=True).start()
+    announce(address)
+    while not stopped.wait(timeout=0.5 if options.linger_s is not None else None):
+        if options.linger_s is not None and desk.idle_s() > options.linger_s:
+            break
+    log("stopping")
+    server.stop(grace=None)
+    bench.stop()
+    setter.put_back()
+    models.close()
+
+
+def log(event: str, **facts: Any) -> None:
+    """One line of JSON on standard error for each thing that happened."""
+    sys.stderr.write(json.dumps(dict(time=round(time.time(), 3), event=event, **facts)) + "\n")
+    sys.stderr.flush()
+
+
+class _Service:
+    def __init__(self, bench: Bench, desk: Desk, token: Optional[str], shell: Shell) -> None:
+        self._shell = shell
+        self._bench = bench
+        self._desk = desk
+        self._token = token
+
+    def handlers(self) -> Any:
+        agent = {
+            "Describe": grpc.unary_unary_rpc_method_handler(
+                self.describe, wire.DescribeRequest.FromString, wire.Description.SerializeToString
+            ),
+            "Measure": grpc.stream_stream_rpc_method_handler(
+                self.measure, wire.HostMessage.FromString, wire.AgentMessage.SerializeToString
+            ),
+        }
+        health = {
+            "Check": grpc.unary_unary_rpc_method_handler(
+                self.check, wire.HealthCheckRequest.FromString, wire.HealthCheckResponse.SerializeToString
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                self.watch, wire.HealthCheckRequest.FromString, wire.HealthCheckResponse.SerializeToString
+            ),
+        }
+        return (
+            grpc.method_handlers_generic_handler(wire.SERVICE, agent),
+            grpc.method_handlers_generic_handler(wire.HEALTH_SERVICE, health),
+        )
+
+    def describe(self, request: Any, context: Any) -> Any:
+        self._authorise(context)
+        return device.describe(self._shell, self._bench.runtimes())
+
+    def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        self._authorise(context)
+        first = next(requests, None)
+        hello = first.hello if first is not None else wire.Hello(protocol=wire.PROTOCOL)
+        if hello.protocol != wire.PROTOCOL:
+            older = "agent" if hello.protocol > wire.PROTOCOL else "host"
+            context.abort(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "host speaks protocol %d, agent %d; update the %s" % (hello.protocol, wire.PROTOCOL, older),
+            )
+        if not hello.lease_id:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a host begins with a hello that names its lease")
+        try:
+            lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set))
+        except Held as held:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
+        stream = lease.connect()
+        ended = threading.Event()
+
+        def end() -> None:
+            ended.set()
+            stream.put(None)
+
+        if not context.add_callback(end):  # it is over already
+            end()
+
+        def read() -> None:
+            try:
+                for message in requests:
+                    lease.handle(message, stream)
+                if ended.wait(CUT_TOLD_S):
+                    log("link lost", reason="the stream was cut")
+                else:  # the host said that it is done
+                    self._desk.give_back(lease, stream)
+            except Exception as error:
+                log("link lost", reason=str(error) or type(error).__name__)
+            stream.put(None)
+
+        threading.Thread(target=read, name="reader", daemon=True).start()
+        try:
+            yield wire.AgentMessage(
+                welcome=wire.Welcome(protocol=wire.PROTOCOL, resumed=resumed, not_set=lease.not_set)
+            )
+            for message in outgoing(stream):
+                yield message
+        finally:
+            self._desk.disconnect(lease, stream)
+
+    def check(self, request: Any, context: Any) -> Any:
+        if request.service not in SERVICES:
+            context.abort(grpc.StatusCode.NOT_FOUND, "unknown service %s" % request.service)
+        return wire.HealthCheckResponse(status=1)
+
+    def watch(self, request: Any, context: Any) -> Iterator[Any]:
+        self._authorise(context)  # it takes a thread for as long as it lasts
+        known = request.service in SERVICES
+        yield wire.HealthCheckResponse(status=1 if known else 3)
+        closed = threading.Event()
+        context.add_callback(closed.set)
+        closed.wait()
+
+    def _authorise(self, context: Any) -> None:
+        if self._token is None:
+            return
+        told = dict(context.invocation_metadata()).get("authorization", "")
+        if not hmac.compare_digest(told.encode(), b"Bearer " + self._token.encode()):
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "this agent wants a token, and this is not it")
+
+
+def _check_exposure(options: ServeOptions) -> None:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise ServeError("--tls-cert and --tls-key belong together; give both, or neither", exit_code=2)
+    if _is_loopback(options.host):
+        return
+    if options.token is None or options.tls_cert is None or options.tls_key is None:
+        raise ServeError(
+            "beyond loopback an agent insists on a token and TLS: give --token-file, --tls-cert and --tls-key, "
+            "or stay on 127.0.0.1 and reach it through an SSH or adb tunnel",
+            exit_code=2,
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _server(options: ServeOptions, service: _Service) -> Any:
+    server = grpc.server(
+        futures.ThreadPoolExecutor(max_workers=16),
+        options=[
+            ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
+            ("grpc.keepalive_time_ms", 20000),
+            ("grpc.keepalive_timeout_ms", 20000),
+            ("grpc.http2.ping_timeout_ms", 20000),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ],
+    )
+    server.add_generic_rpc_handlers(service.handlers())
+    return server
+
+
+def _bind(server: Any, options: ServeOptions) -> int:
+    address = "%s:%d" % (_in_address(options.host), options.port)
+    try:
+        if options.tls_cert and options.tls_key:
+            credentials = grpc.ssl_server_credentials([(options.tls_key, options.tls_cert)])
+            port = server.add_secure_port(address, credentials)
+        else:
+            port = server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if port == 0:
+        raise ServeError(
+            "cannot serve on %s: the port is in use, or the address is not this device's; "
+            "choose another --port, or 0 for any that is free" % address
+        )
+    return int(port)
+
+
+def _in_address(host: str) -> str:
+    return "[%s]" % host if ":" in host else host
+
+
+def _wait_for_stdin(stopped: threading.Event) -> None:
+    while os.read(0, 4096):
+        pass
+    stopped.set()

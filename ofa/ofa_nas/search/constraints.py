@@ -1,0 +1,150 @@
+"""Meters: what a limit can be put on."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ofa_agent.operators import Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, Take, product
+from ofa_nas.search.neighbours import descend
+from ofa_nas.spaces.space import ABSENT, FloatArray, Population, Space
+from ofa_tables.errors import EntriesMissing
+from ofa_tables.model.latency_model import LatencyModel
+
+MEMORY = "peak memory of activations"
+ROUNDING = 1e-9
+BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Called on a Population, gives (N,) figures in ``unit``; ``flag`` is what a user limits it with.
+
+    ``figures`` (resolutions, entries) are what they are made of: added to ``constant``, or, where it ``is_peak``, the
+    largest of them; where it is not ``exact``, the sum is never more than the figure. ``model`` is what a latency
+    comes from.
+    """
+
+    name: str
+    unit: str
+    flag: str
+    price: Callable[[Population], FloatArray]
+    figures: FloatArray
+    constant: float = 0.0
+    is_peak: bool = False
+    exact: bool = True
+    model: LatencyModel | None = None
+
+    def __call__(self, population: Population) -> FloatArray:
+        return self.price(population)
+
+    def bound(self, space: Space, resolutions_px: Iterable[int]) -> float:
+        """What no network's figure is below; the smallest one where it is exact."""
+        if self.exact:
+            return self.smallest(space, resolutions_px)
+        return (1 - ROUNDING) * (self.constant + space.pricer(self.figures).cheapest(resolutions_px)[0])
+
+    def smallest(self, space: Space, resolutions_px: Iterable[int]) -> float:
+        """The smallest figure that any network has; where it is not exact, that any has that was found."""
+        resolutions_px = tuple(resolutions_px)
+        if self.is_peak:
+            return self._smallest_peak(space, resolutions_px)
+        network = space.pricer(self.figures).cheapest(resolutions_px)[1]
+        if not self.exact:
+            network = descend(space, resolutions_px, network, self.price)
+        return float(self(network)[0])
+
+    def largest(self, space: Space, resolutions_px: Iterable[int]) -> float:
+        """The largest figure of a sum that any network has; where it is not exact, that any has that was found."""
+        resolutions_px = tuple(resolutions_px)
+        network = space.pricer(-self.figures).cheapest(resolutions_px)[1]
+        if not self.exact:
+            network = descend(space, resolutions_px, network, lambda population: -self(population))
+        return float(self(network)[0])
+
+    def _smallest_peak(self, space: Space, resolutions_px: Sequence[int]) -> float:
+        peaks = np.unique(self.figures[space.resolution_indices(resolutions_px)])
+        low, high = 0, len(peaks) - 1
+        while low < high:
+            middle = (low + high) // 2
+            over = np.where(self.figures <= peaks[middle], 0.0, 1.0)
+            if space.pricer(over).cheapest(resolutions_px)[0] == 0:
+                high = middle
+            else:
+                low = middle + 1
+        return float(peaks[low])
+
+
+def latency_meter(model: LatencyModel, name: str = "latency") -> Meter:
+    """Latency by a table."""
+    base_ms, figures_ms = model.linear
+    return Meter(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
+
+
+def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency") -> Meter:
+    """The upper end of a latency's interval. Raises EntriesMissing where an entry at these resolutions has none."""
+    lack = model.lack_of_intervals(resolutions_px)
+    if lack:
+        raise EntriesMissing(f"--confidence needs intervals: {lack}, or leave --confidence out")
+    base_ms, figures_ms = model.least_upper(confidence)
+    price = partial(model.upper, confidence=confidence)
+    name = f"{name}, upper end at {confidence:.1%}"
+    return Meter(name, "ms", "--max-latency-ms", price, figures_ms, base_ms, exact=False, model=model)
+
+
+def energy_meter(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Meter:
+    """Energy of an inference, where the table's board tells of its power. Raises EntriesMissing where it does not."""
+    table, space = model.table, model.space
+    entries = [[table.entry(key, px) for key in space.keys(px)] for px in space.resolutions_px]
+    figures_mj = np.array(
+        [[np.nan if e is None or e.energy_mj is None else e.energy_mj for e in row] for row in entries]
+    )
+    asked = figures_mj[[space.resolutions_px.index(px) for px in resolutions_px]]
+    lacking = int(np.isnan(asked).sum())
+    if lacking:
+        raise EntriesMissing(
+            f"{table.path} has no energy of {lacking} of {asked.size} entries; it is measured on boards that "
+            "tell of their power: leave --max-energy-mj out"
+        )
+    return Meter(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
+
+
+def macs_meter(space: Space) -> Meter:
+    figures = space.figures(lambda block: block.macs / 1e6)
+    return Meter("MACs", "M", "--max-macs-m", space.pricer(figures), figures)
+
+
+def parameters_meter(space: Space) -> Meter:
+    figures = space.figures(lambda block: block.parameters / 1e6)
+    return Meter("parameters", "M", "--max-parameters-m", space.pricer(figures), figures)
+
+
+def memory_meter(space: Space, precision: str = "fp32", batch: int = 1, name: str = MEMORY) -> Meter:
+    """The most bytes of activations that live at once while a network runs operator by operator, in MB."""
+    scale = BYTES[precision] * batch / 1e6
+    figures = space.figures(lambda block: peak_values(block) * scale)
+    padded = np.concatenate([figures, np.zeros((len(figures), 1))], axis=1)  # ABSENT reads the last column
+
+    def price(population: Population) -> FloatArray:
+        indices = space.entry_indices(population)
+        assert ABSENT == -1
+        peaks: FloatArray = padded[population.genes[-1][None, :], indices].max(axis=0)
+        return peaks
+
+    return Meter(name, "MB", "--max-memory-mb", price, figures, is_peak=True)
+
+
+def peak_values(block: Block) -> int:
+    """The most values that are alive at once: an operator's input and output, and what a later Add still needs.
+
+    Activations and additions run in place. A squeeze-excite's own values are a few per channel, and left out.
+    """
+    sizes = [product(shape) for shape in block.shapes]
+    last_use = {operator.value: at for at, operator in enumerate(block.operators) if isinstance(operator, Add | Take)}
+    most = 0
+    for at, operator in enumerate(block.operators):
+        written = sizes[at + 1] if isinstance(operator, Conv | Linear | Pool | MaxPool | AvgPool) else 0
+        kept = sum(sizes[value] for value, until in last_use.items() if value < at <= until)
+        most = max(most, sizes[at] + written + kept)
+    return most

@@ -1,0 +1,29 @@
+"""The whole front: the most accurate networks at every latency.
+
+A search for each of several limits, from the tightest to the loosest, in one ledger: what was found under one is where
+the next begins.
+"""
+
+import numpy as np
+
+from ofa_nas.search.evaluations import Known
+from ofa_nas.spaces.space import FloatArray, IntArray
+
+LEVELS = 24
+
+
+def levels(smallest: float, largest: float) -> list[float]:
+    """Limits from above the smallest figure to the largest, by equal ratios."""
+    return [float(level) for level in np.geomspace(smallest, largest, LEVELS + 1)[1:]]
+
+
+def front(known: Known) -> Known:
+    """Those that no other one beats in the first meter's figure and in accuracy, the smallest first."""
+    return known[undominated(known.prices[0], known.accuracy)]
+
+
+def undominated(price: FloatArray, accuracy: FloatArray) -> IntArray:
+    """The columns that are more accurate than every cheaper one, the cheapest first."""
+    order = np.lexsort((-accuracy, price))
+    best_before = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order][:-1]]))
+    return order[accuracy[order] > best_before]

@@ -1,0 +1,85 @@
+"""From tables, limits and an accuracy model to a Problem."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ofa_nas.accuracy.model import AccuracyModel
+from ofa_nas.search.constraints import (
+    MEMORY,
+    Meter,
+    energy_meter,
+    latency_meter,
+    macs_meter,
+    memory_meter,
+    parameters_meter,
+    upper_meter,
+)
+from ofa_nas.search.problem import Problem
+from ofa_nas.search.resolutions import left_out, usable_resolutions
+from ofa_nas.spaces.space import Space
+from ofa_tables.errors import UsageError
+from ofa_tables.model.latency_model import LatencyModel
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is wanted, apart from the tables' figures.
+
+    ``latency_ms`` are limits: one for each table, or, with one table, each for a search of its own; none where latency
+    is free. ``caps`` are other limits by what they are on: ``energy`` (mJ), ``macs``, ``parameters`` (millions),
+    ``memory`` (MB). With ``confidence``, a latency is the upper end of its interval. ``resolutions_px``: None for all
+    that can be.
+    """
+
+    space: Space
+    accuracy: AccuracyModel
+    latency_ms: tuple[float, ...]
+    caps: Mapping[str, float] = field(default_factory=dict)
+    resolutions_px: tuple[int, ...] | None = None
+    confidence: float | None = None
+
+    def pose(self, models: Sequence[LatencyModel]) -> Problem:
+        """Within the first of several limits on one table. Raises UsageError, EntriesMissing."""
+        if len(models) > 1 and len(self.latency_ms) not in (0, len(models)):
+            raise UsageError(
+                f"{len(models)} tables take as many latency limits, one each in their order, not "
+                f"{len(self.latency_ms)}; give --max-latency-ms {' '.join(['X'] * len(models))}"
+            )
+        resolutions_px = usable_resolutions(models, self.accuracy, self.resolutions_px)
+        names = _names(models)
+        latencies = [self._latency(*each, resolutions_px) for each in zip(models, names, strict=True)]
+        others = [self._meter(kind, models[0], resolutions_px, names[0]) for kind in self.caps]
+        limits = self.latency_ms[: len(models)] or [meter.largest(self.space, resolutions_px) for meter in latencies]
+        return Problem(
+            self.space,
+            self.accuracy,
+            (*latencies, *others),
+            (*limits, *self.caps.values()),
+            resolutions_px,
+            left_out(models, self.accuracy) if self.resolutions_px is None else (),
+            free=0 if self.latency_ms else len(models),
+        )
+
+    def _latency(self, model: LatencyModel, of: str, resolutions_px: Sequence[int]) -> Meter:
+        if self.confidence is None:
+            return latency_meter(model, f"latency{of}")
+        return upper_meter(model, self.confidence, resolutions_px, f"latency{of}")
+
+    def _meter(self, kind: str, model: LatencyModel, resolutions_px: Sequence[int], of: str) -> Meter:
+        """``model`` is the first table's, and its energy, precision and batch count where there are several."""
+        if kind == "energy":
+            return energy_meter(model, resolutions_px, f"energy{of}")
+        if kind == "memory":
+            settings = model.table.identity.settings
+            return memory_meter(self.space, settings.precision, settings.batch, f"{MEMORY}{of}")
+        return {"macs": macs_meter, "parameters": parameters_meter}[kind](self.space)
+
+
+def _names(models: Sequence[LatencyModel]) -> list[str]:
+    """What each table's figures are called: of several by the target, or where that is no difference, by the file."""
+    if len(models) == 1:
+        return [""]
+    targets = [model.table.identity.target for model in models]
+    if len(set(targets)) < len(targets):
+        targets = [model.table.path.name for model in models]
+    return [f" on {target}" for target in targets]

@@ -1,0 +1,97 @@
+"""What a Visit brought back over the wire, as the Measurements that are kept."""
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ofa_tables.store.measurement import DEVICE, HOT, POWER_W, REFERENCE_MEAN_MS, THROTTLED, Measurement, statistics
+
+
+def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
+    """Of the whole Job, taken in round ``number``, by ``device`` where several take turns."""
+    measurement = Measurement(
+        visit_id=message.visit_id,
+        key=message.key,
+        status=message.status,
+        error=message.error,
+        round=number,
+        warmup_runs=message.warmup_runs,
+        first_ns=message.first_ns,
+        timed_ns=message.timed_ns,
+        load_ns=message.load_ns,
+        warm=message.warm,
+        narrow=message.narrow,
+        reference_before_ns=message.reference_before_ns,
+        reference_after_ns=message.reference_after_ns,
+        condition=_condition(message, device),
+        started_at=message.started_at,
+    )
+    if message.status != "ok":
+        return measurement
+    if not message.samples_ns:
+        return replace(measurement, **_of_summary(message.summary))
+    return replace(measurement, **statistics(message.samples_ns))
+
+
+def latency_ms(message: Any) -> float:
+    """Of one run in the median; in the mean where the runtime tells nothing else."""
+    if message.samples_ns:
+        return float(np.median(message.samples_ns)) / 1e6
+    return (message.summary.median_ns or message.summary.mean_ns) / 1e6
+
+
+def _of_summary(summary: Any) -> dict[str, Any]:
+    """The fields of a Measurement whose samples the runtime kept to itself."""
+    return {
+        "count": summary.count,
+        "median_ms": (summary.median_ns or summary.mean_ns) / 1e6,
+        "mean_ms": summary.mean_ns / 1e6,
+        "std_ms": summary.std_ns / 1e6,
+    }
+
+
+def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
+    """One Measurement for each Block that was timed inside a network; one that stands there twice has all samples."""
+    samples: dict[str, list[int]] = defaultdict(list)
+    for part in message.parts:
+        samples[part.key].extend(part.samples_ns)
+    inside = replace(
+        whole,
+        timed_ns=0,
+        reference_before_ns=message.reference_before_parts_ns,
+        reference_after_ns=message.reference_before_ns,
+    )
+    return [
+        replace(inside, visit_id=f"{whole.visit_id}/{index}", key=key, **statistics(of_key))
+        for index, (key, of_key) in enumerate(samples.items())
+    ]
+
+
+def _condition(message: Any, device: str) -> str:
+    """What changed about the device from before to after, and what it was; without what it does not tell."""
+    before, after = message.condition_before, message.condition_after
+    throttled = before.throttled or after.throttled or after.throttle_count > before.throttle_count
+    facts = {
+        "clock_mhz": [before.clock_mhz, after.clock_mhz],
+        "gpu_clock_mhz": [before.gpu_clock_mhz, after.gpu_clock_mhz],
+        "temperature_c": [_hottest(before), _hottest(after)],
+        "load": [before.load, after.load],
+        "stolen_s": round(after.stolen_s - before.stolen_s, 2),
+        "involuntary_switches": after.involuntary_switches - before.involuntary_switches,
+        "cooled_s": round(message.cooled_s, 1),
+        POWER_W: round(message.power_w, 4),
+        REFERENCE_MEAN_MS: round(message.reference_mean_ns / 1e6, 4),
+        HOT: before.hot or after.hot,
+        THROTTLED: throttled,
+        DEVICE: device,
+    }
+    return json.dumps(
+        {name: value for name, value in facts.items() if any(value if isinstance(value, list) else [value])}
+    )
+
+
+def _hottest(condition: Any) -> float:
+    return max(condition.temperatures_c.values(), default=0.0)

@@ -1,0 +1,89 @@
+"""Drift: the reference Job through a run, and which Visits the device was at another pace for.
+
+A Visit during which the pace changed says so itself (``Measurement.disturbed``). Here the run as a whole is looked at:
+where the reference takes far more or less than it usually does, for however long, the device was another one; so it
+was where others kept the processor from it, which the mean of its runs tells and their median does not.
+"""
+
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from ofa_tables.store.measurement import Measurement
+from ofa_tables.table import interrupted, off_pace
+from ofa_tables.words import counted
+
+FEWEST_READINGS = 9  # before a median says what is usual
+
+
+Of = TypeVar("Of")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Visits of one run that the device was at another pace for. ``paces`` are the reference's times over its usual,
+    where they were off; ``means`` those in the mean of its runs, where only these tell."""
+
+    visits: int
+    seconds: float
+    paces: tuple[float, ...]
+    usual_ms: float
+    means: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        told = []
+        if self.paces:
+            told.append(f"the reference job took {_range(self.paces)} × its usual {self.usual_ms:.3g} ms")
+        if self.means:
+            mean = f"{_range(self.means)} × its usual mean"
+            told.append(f"others kept the processor from the reference job, which took {mean}")
+        visits = counted(self.visits, "visit")
+        return f"the device was disturbed during {visits} ({self.seconds:.0f} s): {'; '.join(told)}"
+
+
+def _range(ratios: tuple[float, ...]) -> str:
+    least, most = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+    return least if least == most else f"{least} to {most}"
+
+
+class _Reading(NamedTuple, Generic[Of]):
+    took_s: float
+    median_ms: float
+    mean_ms: float | None
+    of: Of
+
+
+@dataclass
+class Drift(Generic[Of]):
+    """What has been read of the reference Job so far, Visit by Visit; ``of`` is whatever the caller knows it by."""
+
+    _readings: list[_Reading[Of]] = field(default_factory=list)
+    _told: int = 0
+
+    def watch(self, measurement: Measurement, of: Of) -> None:
+        if measurement.ok and measurement.reference_ms is not None:
+            took_s = (measurement.load_ns + measurement.timed_ns) / 1e9
+            self._readings.append(_Reading(took_s, measurement.reference_ms, measurement.reference_mean_ms, of))
+
+    def disturbed(self) -> tuple[list[Of], Stretch] | None:
+        """Those of the Visits since it was last asked that were at another pace; None where there are none."""
+        fresh, self._told = self._readings[self._told :], len(self._readings)
+        if len(self._readings) < FEWEST_READINGS:
+            return None
+        usual_ms = float(np.median([reading.median_ms for reading in self._readings]))
+        means_ms = [reading.mean_ms for reading in self._readings if reading.mean_ms]
+        usual_mean_ms = float(np.median(means_ms)) if means_ms else None
+        off = [r for r in fresh if off_pace(r.median_ms, usual_ms) or interrupted(r.mean_ms, usual_mean_ms)]
+        if not off:
+            return None
+        paced = [reading for reading in off if off_pace(reading.median_ms, usual_ms)]
+        kept = [reading for reading in off if not off_pace(reading.median_ms, usual_ms)]
+        stretch = Stretch(
+            visits=len(off),
+            seconds=sum(reading.took_s for reading in off),
+            paces=tuple(reading.median_ms / usual_ms for reading in paced),
+            usual_ms=usual_ms,
+            means=tuple(r.mean_ms / usual_mean_ms for r in kept if r.mean_ms and usual_mean_ms),
+        )
+        return [reading.of for reading in off], stretch

@@ -1,0 +1,48 @@
+"""Efforts: how many Visits, and how long each burst may take.
+
+Many short Visits beat few long ones: a burst agrees with itself, but devices change their pace from second to second.
+"""
+
+from dataclasses import dataclass
+
+from ofa_agent.measuring.timing import REFERENCE_RUNS, REFERENCE_S, WINDOW_RUNS, Budget
+from ofa_agent.operators import Block
+
+
+@dataclass(frozen=True)
+class Effort:
+    """``rounds`` is in how many rounds each Block is visited; ``budget`` is for a Block alone."""
+
+    rounds: int
+    budget: Budget
+
+
+# Of a whole network: even one that takes long is run several times.
+NETWORK_BUDGET = Budget(warmup_s=1.0, window_s=0.0, burst_min_s=0.0, burst_max_s=0.03)
+
+BUDGET = Budget(warmup_s=0.5, window_s=0.004, burst_min_s=0.015, burst_max_s=0.025)
+
+EFFORTS = {
+    "quick": Effort(4, BUDGET._replace(burst_min_s=0.005, burst_max_s=0.01)),
+    "standard": Effort(8, BUDGET),
+    "thorough": Effort(24, BUDGET),
+}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One Visit of a known network, the reference, from which follows about how long others will take.
+
+    ``untimed_s`` is what its Visit took beside timed runs, ``latency_s`` one run.
+    """
+
+    network: Block
+    untimed_s: float
+    latency_s: float
+
+    def expected_s(self, job: Block, budget: Budget, bursts: int) -> float:
+        """How long one Visit takes, about: latency goes with MACs, loading with weights."""
+        latency_s = self.latency_s * job.macs / self.network.macs
+        burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
+        reference_s = self.latency_s + max(REFERENCE_S, REFERENCE_RUNS * self.latency_s)  # one goes with each burst
+        return self.untimed_s * max(0.2, job.parameters / self.network.parameters) + bursts * (burst_s + reference_s)

@@ -1,0 +1,241 @@
+"""What ``ofa-search`` found, for people and for programs."""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rich.markup import escape
+
+from ofa_nas.accuracy import MACS, Mlp
+from ofa_nas.cli import answer
+from ofa_nas.references import MeasuredReference
+from ofa_nas.search import Found, Known, Problem
+from ofa_nas.spaces import ABSENT, Population, Space
+from ofa_profiler.commands.display import columns, print_wide
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.words import counted
+
+NEAREST = 2  # so many references are told beside one network
+
+
+def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    how: dict[str, Any] = {
+        "evaluated": found.evaluated,
+        "seconds": round(found.seconds, 3),
+        "method": method,
+        "seed": seed,
+        "proven": found.proven,
+        "calibrated": is_calibrated(problem),
+        "ranked_by": problem.accuracy.name if problem.accuracy.is_accuracy else MACS,
+    }
+    if problem.left_out:
+        how["left_out"] = [asdict(each) for each in problem.left_out]
+    limits = found.limits or problem.limits[:1] * len(found.best)
+    networks = [_network(problem.within(limit), best) for limit, best in zip(limits, found.best, strict=True)]
+    if is_one(found):
+        return {**networks[0], **how}
+    named = [{"name": name, **network} for name, network in zip(names(found), networks, strict=True)]
+    if found.is_front:
+        return {"front": named, **how}
+    results = zip(found.limits, named, strict=True)
+    summary: dict[str, Any] = {"results": [{"max_latency_ms": limit, **network, **how} for limit, network in results]}
+    if found.unmet:
+        summary["unmet"] = [{"max_latency_ms": limit, "reason": reason} for limit, reason in found.unmet.items()]
+    return summary
+
+
+def _network(problem: Problem, network: Known) -> dict[str, Any]:
+    (architecture,) = problem.space.decode(network.population)
+    described: dict[str, Any] = {
+        "architecture": architecture.to_json(),
+        "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
+        "predicted_accuracy": _accuracy(network) if problem.accuracy.is_accuracy else None,
+        "macs_m": float(problem.space.macs(network.population)[0]) / 1e6,
+        "parameters_m": float(problem.space.parameters(network.population)[0]) / 1e6,
+    }
+    if len(problem.meters) > 1 or problem.meters[0].name != "latency":
+        described["limited"] = [
+            {"on": meter.name, "unit": meter.unit, "figure": float(price), "limit": limit}
+            for meter, price, limit in zip(problem.meters, network.prices[:, 0], _limits(problem), strict=True)
+        ]
+    return described
+
+
+def names(found: Found) -> list[str]:
+    """To choose one of several networks by: its limit, or in a front its latency; those alike are numbered."""
+    figures_ms, digits = (found.limits, 6) if found.limits else ([best.prices[0, 0] for best in found.best], 4)
+    named: dict[float, str] = {}
+    alike: Counter[str] = Counter()
+    for figure_ms in dict.fromkeys(figures_ms):
+        short = f"{figure_ms:.{digits}g}ms"
+        alike[short] += 1
+        named[figure_ms] = short if alike[short] == 1 else f"{short}-{alike[short]}"
+    return [named[figure_ms] for figure_ms in figures_ms]
+
+
+def print_answer(problem: Problem, found: Found, method: str) -> None:
+    if is_one(found):
+        print_found(problem, found, method)
+    else:
+        print_several(problem, found, method)
+
+
+def is_one(found: Found) -> bool:
+    """Whether one network was asked for."""
+    return len(found.limits) + len(found.unmet) == 1
+
+
+def print_found(problem: Problem, found: Found, method: str) -> None:
+    space, network = problem.space, found.best[0].population
+    px = space.resolutions_px[network.genes[-1, 0]]
+    answer.print(f"[bold]{space.name} at {px} px[/]: {_effort(found, method)}\n")
+    listing = columns("stage", "blocks", "kernel sizes", "expand ratios")
+    for column in listing.columns[2:]:
+        column.justify = "left"
+    for stage, blocks in blocks_by_stage(space, network).items():
+        kernels, expands = (" ".join(map(str, choices)) for choices in zip(*blocks, strict=True))
+        listing.add_row(stage, str(len(blocks)), kernels, expands)
+    print_wide(listing)
+    answer.print()
+    for label, text in described(problem, found.best[0]):
+        answer.print(f"{label:<11} {text}", markup=False)
+
+
+def print_several(problem: Problem, found: Found, method: str) -> None:
+    """A line for each network."""
+    answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, method)}\n")
+    space, scores = problem.space, problem.accuracy.is_accuracy
+    figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
+    listing = columns(
+        "name",
+        "px",
+        "blocks",
+        *figures,
+        *(["accuracy"] if scores else []),
+        "MACs, M",
+        "parameters, M",
+    )
+    for name, network in zip(names(found), found.best, strict=True):
+        population = network.population
+        listing.add_row(
+            name,
+            str(space.resolutions_px[population.genes[-1, 0]]),
+            str(sum(map(len, blocks_by_stage(space, population).values()))),
+            *(f"{price:.4g}" for price in network.prices[:, 0]),
+            *([f"{_accuracy(network):.2%}"] if scores else []),
+            f"{space.macs(population)[0] / 1e6:.1f}",
+            f"{space.parameters(population)[0] / 1e6:.2f}",
+        )
+    print_wide(listing)
+    answer.print()
+    for meter in problem.meters:
+        if meter.model:
+            answer.print(f"{meter.name:<11} {_basis(meter.model)}", markup=False)
+    answer.print(f"{'accuracy':<11} {_ranking(problem)}", markup=False)
+
+
+def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
+    one, two = measured["passes_ms"]
+    answer.print(f"[bold]measured    {one:.4g} and {two:.4g} of {limit_ms:g} ms[/], in two passes")
+
+
+def print_references(
+    references: Sequence[MeasuredReference], problem: Problem, best: Known, measured: dict[str, Any]
+) -> None:
+    """The published networks that lie nearest in latency, the fastest first; of accuracies on ImageNet alone."""
+    this_ms, this = float(problem.predicted_ms(best.population)[0]), "this one's prediction"
+    if measured:
+        this_ms, this = measured["measured_latency_ms"], "this one, measured"
+    elif not is_calibrated(problem):
+        this = "this one's raw sum"
+    nearest = sorted(references, key=lambda one: abs(math.log(one.latency_ms / this_ms)))[:NEAREST]
+    for one in sorted(nearest, key=lambda one: one.latency_ms):
+        longer = one.latency_ms / this_ms - 1
+        answer.print(
+            f"{'reference':<11} {one.name} ({one.top1:.1%} on ImageNet, {one.resolution_px} px): "
+            f"{one.latency_ms:.4g} ms measured here, {abs(longer):.0%} {'more' if longer > 0 else 'less'} than {this}",
+            markup=False,
+        )
+
+
+def is_calibrated(problem: Problem) -> bool:
+    """Whether all tables have been taught."""
+    return all(meter.model.calibration is not None for meter in problem.meters if meter.model)
+
+
+def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
+    """What a network takes and gives, as label and text."""
+    space, network = problem.space, best.population
+    for meter, price, limit in zip(problem.meters, best.prices[:, 0], _limits(problem), strict=True):
+        within = "" if limit is None else f" of {limit:g}"
+        basis = f", {_basis(meter.model)}" if meter.model else ""
+        yield meter.name, f"{price:.4g}{within} {meter.unit}{basis}"
+    interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
+    if interpolated:
+        yield "", f"{counted(interpolated, 'block')} interpolated between sizes that were measured"
+    scored = f"{_accuracy(best):.2%}, " if problem.accuracy.is_accuracy else ""
+    yield "accuracy", f"{scored}{_ranking(problem)}{_members(problem, network)}"
+    limited = {meter.name for meter in problem.meters}
+    for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
+        if name not in limited:
+            yield name, f"{count[0] / 1e6:.4g} M"
+
+
+def _limits(problem: Problem) -> list[float | None]:
+    """Each meter's; None where nobody limits it."""
+    return [None] * problem.free + list(problem.limits[problem.free :])
+
+
+def _effort(found: Found, method: str) -> str:
+    """What the answer rests on."""
+    tried = f"{counted(found.evaluated, 'network')} that {escape(method)} tried in {found.seconds:.1f} s"
+    if found.proven:
+        return f"the best there is, proven: the limits allow no other than the {tried}"
+    return f"the best of {tried}"
+
+
+def _basis(latency: LatencyModel) -> str:
+    if latency.calibration is None:
+        return (
+            "the raw sum of the blocks, which may be far off: teach the table with ofa-compare "
+            f"--table {latency.table.path} --space {latency.space.name} --calibrate 10, then search again"
+        )
+    return f"calibrated with {counted(latency.calibration.networks, 'network')}"
+
+
+def _ranking(problem: Problem) -> str:
+    if problem.accuracy.is_accuracy:
+        return f"predicted by {problem.accuracy.name}"
+    return "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
+
+
+def _accuracy(network: Known) -> float:
+    """Of one network. A model's last layer is linear: it may go beyond what an accuracy can be."""
+    return min(1.0, float(network.accuracy[0]))
+
+
+def _members(problem: Problem, network: Population) -> str:
+    """How far the members of an ensemble lie apart, which is the least that its word may be off by."""
+    model = problem.accuracy
+    if not isinstance(model, Mlp) or len(model.members) < 2:
+        return ""
+    words = np.clip(model.by_member(network), 0.0, 1.0)
+    return f", whose members say {words.min():.2%} to {words.max():.2%}; ofa-export --data measures it"
+
+
+def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
+    """Kernel size and expand ratio of each block of one network, in the stages that leave a choice."""
+    genes = network.genes[:, 0]
+    found: dict[str, list[tuple[int, int]]] = {}
+    for position in space.positions:
+        if not position.genes:
+            continue
+        code = np.ravel_multi_index([genes[row] for row in position.genes], position.radices)
+        if position.kernels[code] != ABSENT:
+            block = space.kernel_sizes[position.kernels[code]], space.expand_ratios[position.expands[code]]
+            found.setdefault(space.stages[position.stage], []).append(block)
+    return found

@@ -1,0 +1,223 @@
+"""Predicted against measured: draws networks, measures them in two passes, teaches the Calibration."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from ofa_nas.references import FAMILY, Reference, measured_references
+from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
+from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
+from ofa_profiler.campaign.effort import NETWORK_BUDGET
+from ofa_profiler.campaign.jobs import Task, lower_tasks
+from ofa_profiler.comparison.statistics import ComparedNetwork, Comparison, noise
+from ofa_profiler.connections import Connection
+from ofa_tables.errors import UsageError
+from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, write_calibration
+from ofa_tables.model.passes import PASSES, network_passes_ms
+from ofa_tables.table import CALIBRATION, REFERENCE, TEST, LatencyTable
+
+# Where the passes lie further apart than is wanted, there are more rounds: many short Visits beat few long ones on a
+# device that others use.
+ROUNDS = 10
+MORE_ROUNDS = 10
+MOST_ROUNDS = 60
+WANTED_NOISE = 0.025
+CANDIDATES = 20_000
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The networks of one comparison, by role; none of them has two. ``retired`` of those tested have taught;
+    ``names`` are what their file calls them, by key."""
+
+    tested: list[Architecture]
+    teachers: list[Architecture]
+    references: Sequence[Reference] = ()
+    retired: int = 0
+    names: Mapping[str, str] = field(default_factory=dict)
+
+
+def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
+    """Networks evenly over the range of predicted latency; the same seed draws the same ones.
+
+    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed; a carrier,
+    from which the table's figures come, is neither.
+    """
+    roles = {key: role for key, _, _, role in model.table.store.networks()}
+    chosen = {}
+    if not isinstance(tested, int):
+        chosen = {space.network(architecture).key: architecture for architecture in tested}
+    retired = sum(roles.get(key) == CALIBRATION for key in chosen)
+    if not isinstance(tested, int) and not teachers:  # nothing is to be drawn, and no resolution need be whole
+        return Drawn(list(chosen.values()), [], retired=retired)
+    candidates = _Candidates(model, space, np.random.default_rng(seed))
+    if isinstance(tested, int):
+        chosen = candidates.take(tested, barred={key for key, role in roles.items() if role != TEST})
+    barred = set(chosen) | {key for key, role in roles.items() if role != CALIBRATION}
+    return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()), retired=retired)
+
+
+class _Candidates:
+    """Networks from the smallest to the largest, to be taken by predicted latency, each once."""
+
+    def __init__(self, model: LatencyModel, space: Space, rng: np.random.Generator) -> None:
+        self._space = space
+        self._rng = rng
+        self._resolutions = model.require()
+        drawn = space.canonical(space.sample_spread(CANDIDATES, rng, self._resolutions))
+        self._population = drawn[np.unique(drawn.genes, axis=1, return_index=True)[1]]
+        self._predicted = model.raw(self._population)
+        self._free = np.ones(len(self._population), dtype=bool)
+
+    def take(self, count: int, barred: set[str]) -> dict[str, Architecture]:
+        """``count`` networks by key, the nearest to one random point in each of ``count`` equal intervals."""
+        low, high = self._predicted.min(), self._predicted.max()
+        points = low + (high - low) * (np.arange(count) + self._rng.uniform(size=count)) / max(count, 1)
+        return dict(self._nearest(float(point), barred) for point in points)
+
+    def _nearest(self, wanted_ms: float, barred: set[str]) -> tuple[str, Architecture]:
+        while self._free.any():
+            index = int(np.argmin(np.where(self._free, np.abs(self._predicted - wanted_ms), np.inf)))
+            self._free[index] = False
+            architecture = self._space.decode(self._population[[index]])[0]
+            key = self._space.network(architecture).key
+            if key not in barred:
+                return key, architecture
+        at = ", ".join(map(str, self._resolutions))
+        raise UsageError(f"{self._space.name} has too few networks at {at} px for so many; ask for fewer --networks")
+
+
+class Comparer:
+    """Measures drawn networks on the device, keeps them in the table, and holds them against its prediction."""
+
+    def __init__(self, table: LatencyTable, space: Space) -> None:
+        self._table = table
+        self._space = space
+        self._model = LatencyModel(table, space)
+
+    def measure(self, drawn: Drawn, connection: Connection, progress: Progress, first_round: int = 0) -> Outcome:
+        """Goes on with what the table has of the rounds from the first one on."""
+        identity = self._table.identity
+        networks = []
+        for role, architectures in ((TEST, drawn.tested), (CALIBRATION, drawn.teachers)):
+            for architecture in architectures:
+                network = self._space.network(architecture)
+                self._table.store.add_network(network.key, self._space.name, architecture.to_json(), role)
+                networks.append(network)
+        for reference in drawn.references:
+            self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
+            networks.append(reference.block)
+        tasks = lower_tasks(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
+        outcome = Outcome()
+        for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
+            purpose = f"ofa-compare {self._space.name}"
+            planned: list[list[Task]] = [[]] * first_round + [tasks] * rounds
+            campaign = Campaign(self._table, planned, NETWORK_BUDGET, progress, purpose, adopts=not first_round)
+            outcome = campaign.run(connection)
+            apart = self._noise([network.key for network in networks], first_round)
+            if apart is None or apart <= WANTED_NOISE:
+                break
+            if outcome.visits and rounds < MOST_ROUNDS:
+                progress.say(
+                    f"the two passes of all networks differ by {apart:.1%}, more than {WANTED_NOISE:.1%}: "
+                    f"{MORE_ROUNDS} more visits each, {rounds} of at most {MOST_ROUNDS} are done"
+                )
+        return outcome
+
+    def measure_anew(
+        self, architecture: Architecture, connection: Connection, progress: Progress
+    ) -> tuple[ComparedNetwork | None, Outcome]:
+        """One network that may teach, whatever the table has of it; None where it was not measured in both passes."""
+        key = self._space.network(architecture).key
+        first_round = self._unused_round(key)
+        outcome = self.measure(Drawn(tested=[], teachers=[architecture]), connection, progress, first_round)
+        passes = network_passes_ms(self._table, key, first_round)
+        return None if passes is None else self._compared(key, architecture, passes), outcome
+
+    def _unused_round(self, key: str) -> int:
+        """The first of a first pass that no Visit of the network was in, and that no other command goes on from."""
+        used = max(self._table.rounds_of().get(key, ()), default=0)
+        return max(MOST_ROUNDS, used + PASSES - used % PASSES)
+
+    def teach(self) -> Calibration | None:
+        """The Calibration from every network of the table that may teach; kept in the table."""
+        teachers = list(self.measured(CALIBRATION))
+        taught = None
+        if teachers:
+            population = self._space.encode([parse_architecture(network.architecture) for network in teachers])
+            taught = self._model.taught(population, [network.measured_ms for network in teachers])
+        write_calibration(self._table, self._space, taught)
+        return taught
+
+    def compare(
+        self, drawn: Drawn, device: dict[str, Any], condition_after: dict[str, Any], seconds: float
+    ) -> Comparison:
+        """What was measured, against the prediction, beside all References of the table; networks that failed are not
+        in it."""
+        calibration = self.teach()
+        tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
+        networks = [
+            replace(network, name=drawn.names.get(network.key, network.name))
+            for network in self.measured(TEST)
+            if network.key in tested_keys
+        ]
+        return Comparison(
+            table=str(self._table.path),
+            space=self._space.name,
+            identity=self._table.identity,
+            device=device,
+            condition_after=condition_after,
+            stages=self._space.stages,
+            networks=self._shifted(networks, calibration),
+            teachers=self._shifted(list(self.measured(CALIBRATION)), calibration),
+            calibration=calibration,
+            measured_at=time.time(),
+            seconds=seconds,
+            references=tuple(measured_references(self._table)),
+        )
+
+    def _shifted(self, networks: list[ComparedNetwork], calibration: Calibration | None) -> tuple[ComparedNetwork, ...]:
+        if calibration is None or not networks:
+            return tuple(networks)
+        calibrated = LatencyModel(self._table, self._space, calibration)
+        summed = calibrated.summed(self._space.encode([parse_architecture(n.architecture) for n in networks]))
+        return tuple(replace(n, shifted_ms=float(ms)) for n, ms in zip(networks, summed, strict=True))
+
+    def _noise(self, keys: Sequence[str], first_round: int) -> float | None:
+        """How far the passes of these networks lie apart in the mean, relative to the latency."""
+        passes = [both for key in keys if (both := network_passes_ms(self._table, key, first_round)) is not None]
+        return noise(np.array(passes).T).mape if passes else None
+
+    def measured(self, role: str) -> Iterator[ComparedNetwork]:
+        """The table's networks of this Space that have been measured in both passes."""
+        for key, space_name, value, stored_role in self._table.store.networks():
+            passes = network_passes_ms(self._table, key)
+            if space_name == self._space.name and stored_role == role and passes is not None:
+                yield self._compared(key, parse_architecture(value), passes)
+
+    def _compared(self, key: str, architecture: Architecture, passes: tuple[float, float]) -> ComparedNetwork:
+        population = self._space.encode([architecture])
+        figures = self._model.figures_ms[population.genes[-1, 0]]
+        stage_ms = [0.0] * len(self._space.stages)
+        for position, index in zip(self._space.positions, self._space.entry_indices(population)[:, 0], strict=True):
+            if index != ABSENT:
+                stage_ms[position.stage] += float(figures[index])
+        entry = self._table.entry(key)
+        blocks = (self._table.entry(block.key) for block in self._space.network_blocks(architecture))
+        interpolated = any(block is not None and INTERPOLATED in block.flags for block in blocks)
+        return ComparedNetwork(
+            name=key.removeprefix("network:")[:6],
+            key=key,
+            architecture=architecture.to_json(),
+            resolution_px=architecture.resolution_px,
+            macs=float(self._space.macs(population)[0]),
+            raw_ms=float(self._model.raw(population)[0]),
+            stage_ms=tuple(stage_ms),
+            passes_ms=passes,
+            flags=(*(entry.flags if entry else ()), *([INTERPOLATED] if interpolated else [])),
+        )

@@ -1,0 +1,103 @@
+"""From a table's promise to a network that was measured to be fast enough."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ofa_nas.search import Found, Problem, Question
+from ofa_nas.search.resolutions import in_words
+from ofa_nas.spaces import Population, Space, parse_architecture
+from ofa_profiler.campaign.campaign import Progress
+from ofa_profiler.comparison.compare import Comparer
+from ofa_profiler.comparison.statistics import ComparedNetwork
+from ofa_profiler.connections import Connection
+from ofa_tables.errors import OfaError
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.table import LatencyTable
+
+ATTEMPTS = 12
+# After a second miss the search aims so much lower, and so much more after each further one: what it finds is among the
+# networks whose prediction is too low, and measurements scatter.
+STEP = 0.005
+
+
+@dataclass(frozen=True)
+class Verified:
+    """``found`` is the last search's answer to ``problem``, its network ``measured``; ``misses`` are those before it,
+    each with what was predicted of it, in ms."""
+
+    problem: Problem
+    found: Found
+    measured: ComparedNetwork
+    misses: tuple[tuple[float, ComparedNetwork], ...]
+
+
+class NotFastEnough(OfaError):
+    pass
+
+
+def verify(
+    table: LatencyTable,
+    question: Question,
+    find: Callable[[Problem], Found],
+    connection: Connection,
+    progress: Callable[[], AbstractContextManager[Progress]],
+    say: Callable[[str], None],
+) -> Verified:
+    """Searches and measures until a network is found whose two passes are both within the limit. Ctrl-C ends it, also
+    during a search: what that has found by then is not measured.
+
+    Each that is not teaches the table's Calibration before the next search. Raises NotFastEnough after ATTEMPTS,
+    LimitUnreachable where the taught table knows of no network any more.
+    """
+    (limit_ms,) = question.latency_ms
+    space = question.space
+    comparer = Comparer(table, space)
+    misses: list[tuple[float, ComparedNetwork]] = []
+    for _ in range(ATTEMPTS):
+        model = LatencyModel.calibrated(table, space)
+        problem = _aimed(question.pose([model]), limit_ms, [network for _, network in misses])
+        if not misses:
+            for line in in_words(problem.left_out):
+                say(line)
+        found = find(problem)
+        if found.interrupted:
+            raise KeyboardInterrupt
+        network = found.best[0].population
+        predicted_ms = float(model.predict(network)[0])
+        with progress() as shown:
+            measured = _measured(comparer, space, network, connection, shown)
+        comparer.teach()
+        if max(measured.passes_ms) <= limit_ms:
+            return Verified(problem.within(limit_ms), found, measured, tuple(misses))
+        misses.append((predicted_ms, measured))
+        say(
+            f"measured {measured.measured_ms:.4g} ms, {measured.measured_ms / limit_ms - 1:+.1%} from the limit, where "
+            f"{predicted_ms:.4g} ms were predicted: the table learns from it, and the search goes on"
+        )
+    raise NotFastEnough(
+        f"{ATTEMPTS} networks in a row were measured to be over {limit_ms:g} ms, the last one at "
+        f"{misses[-1][1].measured_ms:.4g} ms; they taught {table.path}: call again to go on, or keep the device quieter"
+    )
+
+
+def _aimed(problem: Problem, limit_ms: float, missed: Sequence[ComparedNetwork]) -> Problem:
+    """The limit, lower after each miss but the first, and below what the model now says of all that missed it."""
+    aim_ms = limit_ms * (1 - STEP * max(0, len(missed) - 1))
+    if missed:
+        population = problem.space.encode([parse_architecture(network.architecture) for network in missed])
+        aim_ms = min(aim_ms, float(np.nextafter(problem.meters[0](population).min(), 0)))
+    return problem.within(aim_ms)
+
+
+def _measured(
+    comparer: Comparer, space: Space, network: Population, connection: Connection, progress: Progress
+) -> ComparedNetwork:
+    (architecture,) = space.decode(network)
+    measured, outcome = comparer.measure_anew(architecture, connection, progress)
+    if measured is None:
+        reasons = "; ".join(outcome.failures.values()) or "too few of its visits succeeded"
+        raise NotFastEnough(f"what was found could not be measured: {reasons}")
+    return measured

@@ -1,0 +1,318 @@
+"""An agent beside a phone that cannot host one: the same service, run by the host, over the phone's Shell.
+
+Its worker pushes a model, has TFLite's ``benchmark_model`` run it there, and reads its figures. Started by the
+connection ``adb`` as a process of its own: ``python -m ofa_profiler.connections.adb.host_agent serve | worker``.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ofa_agent import conditions
+from ofa_agent.conditions.knob import cpus
+from ofa_agent.device.shell import Ran
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.measuring.worker import answer
+from ofa_agent.operators import InvalidBlock
+from ofa_agent.protocol import messages as wire
+from ofa_agent.runtimes import Malformed, RuntimeFailure, Unsupported, benchmark_model
+from ofa_agent.runtimes.benchmark_model import Options, Report
+from ofa_agent.service import server
+from ofa_agent.service.lock import DeviceBusy
+from ofa_profiler.connections.adb.server import NO_ROOM, AdbServer, Phone
+from ofa_profiler.connections.adb.shell import EVERY_CORE, FOLDER, AdbShell, Request, Snapshot
+from ofa_tables.errors import DeviceError, OfaError, Unreachable
+
+# How each Runtime runs a model.
+DELEGATES = {
+    "benchmark_model": "xnnpack",
+    "benchmark_model-none": "none",
+    "benchmark_model-gpu": "gpu",
+    "benchmark_model-nnapi": "nnapi",
+    "benchmark_model-hexagon": "hexagon",
+}
+PRECISIONS = ("fp32", "fp16", "int8")
+MODELS = f"{FOLDER}/models"
+MOST_MODELS_BYTES = 512 << 20
+# The tool has no rule of its own for when a phone is warm: clocks take about so long to rise.
+WARMUP_S = 0.1
+FINE_NS = 50_000
+BURST_S = 0.15  # short beside what it takes to start the tool
+MOST_S = 2.0  # for the runs that a slow network is to have
+SPARE_S = 5.0  # of a Visit's time-out, to end what hangs
+REFERENCE_AGE_S = 1.5  # the reference's run after a Visit is the one before the next, where that follows at once
+NO_REFERENCE = ("", 0.0, 0, 0)  # model, when it ran, median and mean in ns
+TOOK_TOO_LONG = 124  # as a Shell says it
+GONE_S = 20.0  # the agent ends when its phone is unplugged, and its worker with it
+
+
+class TimedOut(RuntimeFailure):
+    status = "timed-out"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(prog="python -m ofa_profiler.connections.adb.host_agent", description=__doc__)
+    parser.add_argument("command", choices=("serve", "worker"))
+    for name in ("server", "serial", "name", "binary"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--token-stdin", action="store_true")
+    parser.add_argument("--end-with-stdin", action="store_true")
+    parser.add_argument("--lock-wait", type=float, default=0.0)
+    options, pipes = parser.parse_known_args(arguments)
+    try:
+        return _worker(options, pipes) if options.command == "worker" else _serve(options)
+    except (OfaError, DeviceBusy, server.ServeError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def _serve(options: Any) -> int:
+    phone = _phone(options)
+    token = sys.stdin.readline().strip()  # nothing follows it but the end
+    threading.Thread(target=_end_with_phone, args=(phone,), daemon=True).start()
+    given = [f"--{name}={getattr(options, name)}" for name in ("server", "serial", "name", "binary")]
+    server.serve(
+        server.ServeOptions(token=token, end_with_stdin=True, lock_wait_s=options.lock_wait),
+        lambda address: print(json.dumps({"address": address, "pid": os.getpid()}), flush=True),
+        Snapshot(AdbShell(phone)),
+        [sys.executable, "-m", "ofa_profiler.connections.adb.host_agent", *given],
+    )
+    return 0
+
+
+def _end_with_phone(phone: Phone) -> None:
+    """A stream that is cut is what tells the host that the phone is gone, and what was under way with it."""
+    try:
+        for states in phone.server.watch():
+            if states.get(phone.serial) != "device":
+                break
+    except Unreachable:
+        pass
+    server.log("phone gone", serial=phone.serial)
+    os._exit(1)
+
+
+def _worker(options: Any, pipes: list[str]) -> int:
+    bench = PhoneBench(AdbShell(_phone(options)), Path(options.binary))
+    return answer(pipes, bench.probe, bench.take)
+
+
+def _phone(options: Any) -> Phone:
+    return Phone(AdbServer(options.server), options.serial, options.name)
+
+
+class PhoneBench:
+    """Takes Visits on a phone, one after the other."""
+
+    def __init__(self, shell: AdbShell, binary: Path) -> None:
+        self._shell = shell
+        self._snapshot = Snapshot(shell)
+        self._binary = binary
+        self._run_by = self.version = ""
+        self._models: dict[str, int] = {}
+        self._reference = NO_REFERENCE
+
+    def probe(self) -> Any:
+        """The runtimes, as the worker's first message; the binary is on the phone by then, if it fits there."""
+        ready = wire.WorkerReady()
+        try:
+            self._shell.end_running()  # of an agent that is gone, for who starts one has the phone
+            self._push_binary()
+            ready.runtimes.update(dict.fromkeys(DELEGATES, self.version))
+        except DeviceError as error:
+            ready.missing_runtimes.update(dict.fromkeys(DELEGATES, str(error)))
+        except Exception as error:
+            ready.missing_runtimes.update(dict.fromkeys(DELEGATES, f"{type(error).__name__}: {error}"))
+        return ready
+
+    def take(self, request: Any) -> Any:
+        """The Measurement of one WorkerVisit; a failure is a Measurement too."""
+        visit = request.visit
+        measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
+        try:
+            self._measure(request, measurement)
+        except InvalidBlock as error:
+            measurement.status, measurement.error = "malformed", str(error)
+        except RuntimeFailure as error:
+            measurement.status, measurement.error = error.status, str(error)
+        except Unreachable as error:
+            time.sleep(GONE_S)  # the agent that sees its phone go ends this worker meanwhile
+            measurement.status, measurement.error = "crashed", str(error)
+        except DeviceError as error:  # no room for the model
+            measurement.status, measurement.error = "out-of-memory", str(error)
+        except Exception as error:
+            measurement.status, measurement.error = "crashed", f"{type(error).__name__}: {error}"
+        return measurement
+
+    def _measure(self, request: Any, measurement: Any) -> None:
+        visit = request.visit
+        job = visit.job
+        wire.job_block(job)
+        if job.settings.precision not in PRECISIONS or job.settings.runtime not in DELEGATES:
+            raise Unsupported(f"runtime {job.settings.runtime} measures no {job.settings.precision}")
+        if not request.model_path:
+            raise Malformed(f"runtime {job.settings.runtime} reads a model, and the Job names none")
+        measurement.runtime_version = self.version
+        model = self._there(request.model_path)
+        reference = self._reference_there(request.reference_path, model, measurement)
+        measurement.condition_before.CopyFrom(self._condition())
+        budget = wire.budget_of(visit.budget)
+        own = self._command(job, model, budget)
+        of_reference = self._command(visit.reference, reference, budget) if reference else None
+        known, at_s, _, _ = self._reference
+        fresh = known == visit.reference.model_id and time.monotonic() - at_s < REFERENCE_AGE_S
+        before = [of_reference] if of_reference and not fresh else []
+        after = [of_reference] if of_reference else []
+        answers = self._run([*before, own, *after], visit.budget.visit_timeout_s - SPARE_S)
+        report = _report(answers[len(before)], job)
+        measurement.condition_after.CopyFrom(self._condition())
+        _fill(measurement, report)
+        if of_reference:
+            self._tell_reference(measurement, answers, bool(before), visit)
+
+    def _reference_there(self, path: str, model: str, measurement: Any) -> str:
+        """Empty where there is none, or no room for it beside the model: what it would have said stays unknown."""
+        try:
+            return self._there(path, model) if path else ""
+        except Unreachable:
+            raise
+        except DeviceError as error:
+            measurement.reference_error = str(error)
+            return ""
+
+    def _tell_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, visit: Any) -> None:
+        """What the reference took before and after: the run after the last Visit is the one before this, if fresh."""
+        try:
+            reports = [_report(ran, visit.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
+        except RuntimeFailure as error:
+            measurement.reference_error = str(error)
+            self._reference = NO_REFERENCE
+            return
+        told = [(_median_ns(report) or report.mean_ns, report.mean_ns) for report in reports]
+        (before_ns, before_mean_ns), (after_ns, after_mean_ns) = (
+            told[0] if ran_before else self._reference[2:],
+            told[-1],
+        )
+        self._reference = (visit.reference.model_id, time.monotonic(), after_ns, after_mean_ns)
+        measurement.reference_before_ns, measurement.reference_after_ns = before_ns, after_ns
+        measurement.reference_mean_ns = (before_mean_ns + after_mean_ns) // 2
+        measurement.timed_ns += sum(report.count * report.mean_ns for report in reports)
+
+    def _condition(self) -> Any:
+        return conditions.read(self._snapshot, of_all=False)
+
+    def _command(self, job: Any, model: str, budget: Budget) -> Request:
+        options = Options(
+            graph=model,
+            threads=job.settings.threads,
+            delegate=DELEGATES[job.settings.runtime],
+            fp16=job.settings.precision == "fp16",
+            warmup_s=min(WARMUP_S, budget.warmup_s),
+            min_s=max(BURST_S, budget.burst_min_s),
+            max_s=max(MOST_S, budget.burst_max_s),
+            min_runs=budget.min_runs,
+        )
+        return Request("hold", (*self._mask(), *benchmark_model.command(self._run_by, options)))
+
+    def _mask(self) -> tuple[str, ...]:
+        """What puts the command on the cores that were asked for; Android's taskset takes a mask, and no list."""
+        pinned = self._snapshot.pinned()
+        if pinned == EVERY_CORE:
+            return ()
+        return ("taskset", f"{sum(1 << cpu for cpu in cpus(pinned)):x}")
+
+    def _run(self, requests: list[Request], timeout_s: float) -> tuple[Ran, ...]:
+        answers = self._shell.ask(requests, timeout_s)
+        if any(ran.code == TOOK_TOO_LONG for ran in answers):
+            self._shell.end_running()
+            raise TimedOut(f"benchmark_model did not end within {timeout_s:g} s, and was ended")
+        return answers
+
+    def _push_binary(self) -> None:
+        content = self._binary.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        self.version = f"sha256:{digest[:12]}"  # it mostly names none
+        self._run_by = f"{FOLDER}/benchmark_model-{digest[:12]}"
+        ran = self._shell.phone.run(f"mkdir -p {MODELS}")
+        if not ran.ok:
+            raise DeviceError(f"{self._shell.phone.name}: {MODELS} cannot be made: {ran.error or ran.output}")
+        self._models = self._listed(f"{MODELS}/*.tflite")
+        if self._listed(self._run_by).get(self._run_by) != len(content):
+            self._shell.phone.push(self._run_by, content, 0o755)
+
+    def _there(self, model_path: str, beside: str = "") -> str:
+        """The model on the phone, by its content hash; pushed if it is not there yet, and ``beside`` stays. Raises
+        DeviceError."""
+        path, size = f"{MODELS}/{os.path.basename(model_path)}.tflite", os.path.getsize(model_path)
+        if self._models.pop(path, 0) != size:  # files appear whole, by being renamed
+            while sum(self._models.values()) + size > MOST_MODELS_BYTES and self._remove_oldest(beside):
+                pass
+            self._push(path, Path(model_path).read_bytes(), beside)
+        self._models[path] = size  # the longest unused goes first
+        return path
+
+    def _push(self, path: str, content: bytes, beside: str) -> None:
+        """Where there is no room, older models go first. Raises DeviceError where none is left."""
+        while True:
+            try:
+                return self._shell.phone.push(path, content)
+            except Unreachable:
+                raise
+            except DeviceError as error:
+                if not any(words in str(error) for words in NO_ROOM) or not self._remove_oldest(beside):
+                    raise
+
+    def _remove_oldest(self, beside: str) -> bool:
+        """Of the models but one; False where there is no other."""
+        oldest = next((path for path in self._models if path != beside), None)
+        if oldest is None:
+            return False
+        self._shell.run("rm", "-f", oldest)
+        del self._models[oldest]
+        return True
+
+    def _listed(self, pattern: str) -> dict[str, int]:
+        """Sizes by path."""
+        paths = self._shell.list(pattern)
+        told = self._shell.run("stat", "-c", "%s %n", *paths).output if paths else ""
+        return {path: int(size) for size, path in (line.split(" ", 1) for line in told.splitlines())}
+
+
+def _report(ran: Ran, job: Any) -> Report:
+    return benchmark_model.parse(ran.output, ran.error, ran.code, DELEGATES[job.settings.runtime])
+
+
+def _median_ns(report: Report) -> int:
+    """0 where this version tells none, or in whole µs that are too coarse for it: the mean has six digits."""
+    return report.median_ns if report.median_ns >= FINE_NS else 0
+
+
+def _fill(measurement: Any, report: Report) -> None:
+    measurement.samples_ns.extend(report.samples_ns)
+    measurement.summary.CopyFrom(
+        wire.Summary(
+            count=report.count,
+            median_ns=_median_ns(report),
+            mean_ns=report.mean_ns,
+            std_ns=report.std_ns,
+            min_ns=report.min_ns,
+            max_ns=report.max_ns,
+        )
+    )
+    measurement.first_ns = report.first_ns
+    measurement.load_ns = report.init_ns
+    measurement.warmup_runs = report.warmup_count
+    measurement.timed_ns = report.count * report.mean_ns + report.warmup_count * report.warmup_mean_ns
+    measurement.warm = measurement.narrow = True  # by the tool's own rule; it knows no other
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The host's end of the protocol: one agent over one gRPC channel."""
+
+import getpass
+import os
+import queue
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.operators import Block
+from ofa_agent.protocol import messages as wire
+from ofa_profiler.campaign.decoding import latency_ms
+from ofa_profiler.lowering import Model
+from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
+
+# So many Visits are on their way, so that the device never waits for the link. Where the host is the device, one: what
+# the host does with a Measurement would else run beside the next Visit.
+WINDOW = 4
+WINDOW_ON_DEVICE = 1
+CALL_TIMEOUT_S = 150.0  # a slow board imports its runtimes before it answers
+
+CHANNEL_OPTIONS = [
+    ("grpc.keepalive_time_ms", 20000),
+    ("grpc.keepalive_timeout_ms", 20000),
+    ("grpc.http2.ping_timeout_ms", 20000),
+    ("grpc.enable_http_proxy", 0),
+]
+
+
+class Agent:
+    """An agent that answers on ``channel``; ``window`` Visits at most are on their way to it."""
+
+    def __init__(self, channel: grpc.Channel, target: str, token: str | None = None, window: int = WINDOW) -> None:
+        self._window = window
+        self._channel = channel
+        self._target = target
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    def describe(self) -> dict[str, Any]:
+        """What the device is, as plain data. Raises DeviceError and its kinds."""
+        call = self._channel.unary_unary(
+            wire.method(wire.SERVICE, "Describe"), wire.DescribeRequest.SerializeToString, wire.Description.FromString
+        )
+        try:
+            description = call(wire.DescribeRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise typed(error, self._target) from None
+        if description.protocol != wire.PROTOCOL:
+            older = "agent" if description.protocol < wire.PROTOCOL else "host"
+            raise ProtocolMismatch(
+                f"the agent on {self._target} speaks protocol {description.protocol}, this host {wire.PROTOCOL}; "
+                f"update the {older}"
+            )
+        return wire.to_dict(description)
+
+    def lease(self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None) -> "Lease":
+        """Takes the device, its ``conditions`` set meanwhile. Raises DeviceHeld where another host has it."""
+        call = self._channel.stream_stream(
+            wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
+        )
+        return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {})
+
+
+def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
+    """The median latency in ms of one Visit, which is not kept. Raises DeviceError."""
+    visit = wire.Visit(visit_id=uuid.uuid4().hex)
+    settings = wire.Settings(runtime=runtime, precision=precision, threads=1, batch=1)
+    visit.job.CopyFrom(wire.job_message(block, settings, model.model_id))
+    wire.set_budget(visit.budget, budget, CALL_TIMEOUT_S)
+    visits = [visit]
+    with agent.lease(uuid.uuid4().hex, "a check") as lease:
+        (measurement,) = lease.measure(lambda: visits.pop() if visits else None, {model.model_id: model})
+        lease.acknowledge([measurement.visit_id])
+    if measurement.status != "ok":
+        raise DeviceError(f"{block.key} could not be timed: {measurement.status}: {measurement.error}")
+    return latency_ms(measurement)
+
+
+class Lease:
+    """A hold on the device, and the stream of Visits and Measurements; a context manager.
+
+    ``not_set`` are the conditions that the device could not set, and why.
+    """
+
+    def __init__(
+        self,
+        call: Any,
+        metadata: Any,
+        target: str,
+        window: int,
+        lease_id: str,
+        purpose: str,
+        conditions: Mapping[str, str],
+    ) -> None:
+        self._target = target
+        self._window = window
+        self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}, {purpose})"
+        self._send(hello=wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions))
+        self._responses = call(iter(self._outgoing.get, None), metadata=metadata)
+        welcome = self._next()
+        if welcome is None or welcome.WhichOneof("message") != "welcome":
+            raise ProtocolMismatch(f"the agent on {target} did not greet; is it an agent of ofa-profile?")
+        self.not_set = dict(welcome.welcome.not_set)
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Says that the host is done; after an error cuts the stream: the agent keeps what was not acknowledged."""
+        if error is None:
+            self._outgoing.put(None)
+            while self._next() is not None:
+                pass
+        else:
+            self.cut()
+
+    def cut(self) -> None:
+        """Ends the stream without a word: the agent waits for this host for a while."""
+        self._responses.cancel()
+        self._outgoing.put(None)
+
+    def measure(self, next_visit: Callable[[], Any], models: Mapping[str, Model]) -> Iterator[Any]:
+        """Measurements as they come, until ``next_visit`` gives None and all have answered.
+
+        ``next_visit`` is asked for one more Visit whenever one has come back. Each Measurement must be acknowledged.
+        """
+        in_flight: set[str] = set()
+
+        def fill() -> None:
+            while len(in_flight) < self._window and (visit := next_visit()) is not None:
+                in_flight.add(visit.visit_id)
+                self._send(visit=visit)
+
+        fill()
+        while in_flight:
+            message = self._next()
+            if message is None:
+                raise AgentLost(f"the agent on {self._target} ended the stream")
+            kind = message.WhichOneof("message")
+            if kind == "model_wanted":
+                model = models.get(message.model_wanted.model_id)
+                # None: a Visit of an earlier command's, that was cut off, still waits for it; it ends with the lease.
+                for part in wire.model_messages(model.model_id, model.chunks) if model else ():
+                    self._send(model=part)
+            elif kind == "measurement":
+                in_flight.discard(message.measurement.visit_id)
+                yield message.measurement
+                fill()
+
+    def acknowledge(self, visit_ids: list[str]) -> None:
+        """Only after they are committed: the agent forgets them."""
+        self._send(acknowledge=wire.Acknowledge(visit_ids=visit_ids))
+
+    def _send(self, **message: Any) -> None:
+        self._outgoing.put(wire.HostMessage(**message))
+
+    def _next(self) -> Any:
+        try:
+            return next(self._responses, None)
+        except grpc.RpcError as error:
+            raise typed(error, self._target) from None
+
+
+def typed(error: grpc.RpcError, target: str) -> OfaError:
+    """Our own kind of failure for gRPC's."""
+    code, details = error.code(), error.details()
+    if code == grpc.StatusCode.FAILED_PRECONDITION:
+        return ProtocolMismatch(f"the agent on {target} is of another version: {details}")
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return DeviceHeld(f"{target} is {details}; wait until that host is done, or end it")
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return DeviceError(f"the agent on {target} refused: {details}; give the right one with --set token-file=FILE")
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return ProtocolMismatch(f"what answers on {target} is not an agent of ofa-profile, or a much older one")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return AgentLost(f"the agent on {target} does not answer ({details})")
+    return AgentLost(f"the agent on {target} failed ({code.name}: {details})")

@@ -1,0 +1,185 @@
+"""Targets: named devices and how to reach them, as ours and the user's files say."""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from ofa_agent import conditions
+from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
+
+SHIPPED = "ofa-profile"
+PHONE_RUNTIMES = ("benchmark_model", "tflite", "onnxruntime")
+FILE_NAME = "targets.toml"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A named device.
+
+    ``models`` are patterns of what phones of its kind call themselves. Of what ``--set key=value`` gives,
+    ``conditions`` are the device's, set while it is measured, and ``settings`` the Connection's own. ``suggest`` are
+    conditions that steady it. ``origins`` says which file each value comes from.
+    """
+
+    name: str
+    connection: str
+    description: str = ""
+    address: str = ""
+    models: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ("onnxruntime",)
+    precision: str = "fp32"
+    notes: tuple[str, ...] = ()
+    suggest: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def file_stem(self) -> str:
+        return "".join(character if character.isalnum() or character in "-_." else "-" for character in self.name)
+
+
+def files() -> list[Path]:
+    """Where a user's own targets may be, the last word last."""
+    return [platformdirs.user_config_path("ofa-profile") / FILE_NAME, Path(FILE_NAME)]
+
+
+def all_targets() -> dict[str, Target]:
+    """Ours, and those of the user's files, whose values take the place of ours. Raises FileError."""
+    entries: dict[str, dict[str, Any]] = {}
+    origins: dict[str, dict[str, str]] = {}
+    ours = resources.files("ofa_profiler.targets").joinpath(FILE_NAME).read_text()
+    for origin, text in [(SHIPPED, ours), *_texts()]:
+        for name, values in _parsed(text, origin).items():
+            like = values.pop("like", name)
+            if like not in entries and like != name:
+                raise FileError(f"{origin}: {name} is like {like!r}, which is no target; {_nearest(like, entries)}")
+            entries[name] = {**entries.get(like, {}), **values}
+            origins[name] = {**origins.get(like, {}), **dict.fromkeys(values, origin)}
+            if "connection" not in entries[name]:
+                raise FileError(f"{origin}: {name} has no connection; write connection = 'ssh', or like = 'jetson-tx2'")
+    return {name: _target(name, entries[name], origins[name]) for name in entries}
+
+
+def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: str | None = None) -> Target:
+    """A named target; ``user@host[:port]`` for a board that SSH reaches; ``adb:SERIAL`` for a phone; ``tcp:HOST:PORT``
+    for an agent that somebody started. ``runtime`` is the one wanted: by it a phone's agent is on the phone, or beside
+    it. Raises UnknownName, FileError."""
+    if name.startswith("tcp:"):
+        target = Target(name, "tcp", "an agent that serves there", name.removeprefix("tcp:"))
+    elif name.startswith("adb:"):
+        target = Target(name, "adb", "a phone", name.removeprefix("adb:"), runtimes=PHONE_RUNTIMES)
+    elif "@" in name:
+        target = Target(name, "ssh", "a board that SSH reaches", name, runtimes=("onnxruntime", "torch"))
+    else:
+        targets = all_targets()
+        if name not in targets:
+            raise UnknownName("target", name, [*targets, "user@host", "adb:SERIAL", "tcp:HOST:PORT"])
+        target = targets[name]
+    given = {**target.settings, **(settings or {})}
+    knobs = conditions.settings()
+    of_device = {key: value for key, value in given.items() if key in knobs}
+    of_connection = {key: value for key, value in given.items() if key not in knobs}
+    runtimes = (runtime,) if runtime and target.connection == "adb" else target.runtimes
+    return replace(target, settings=of_connection, conditions=of_device, runtimes=runtimes)
+
+
+def choose_runtime(target: Target, wanted: str | None, description: Mapping[str, Mapping[str, str]]) -> str:
+    """The runtime to measure with: the one asked for, or the target's first preferred one that loads on the device."""
+    there, missing = description["runtimes"], description["missing_runtimes"]
+    if wanted is None:
+        chosen = next((runtime for runtime in target.runtimes if runtime in there), None)
+        if chosen is None:
+            reasons = "; ".join(f"{name}: {missing[name]}" for name in ("worker", *target.runtimes) if name in missing)
+            raise DeviceError(
+                f"{target.name} has none of its runtimes ({', '.join(target.runtimes)}): {reasons}; "
+                "install one there with python3 -m pip install"
+            )
+        return chosen
+    if wanted in there:
+        return wanted
+    if wanted in missing:
+        raise DeviceError(
+            f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; mend its installation there"
+        )
+    raise UnknownName("runtime", wanted, [*there, *missing])
+
+
+def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` pairs of the command line. Raises UsageError."""
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set takes key=value, not {pair!r}")
+        settings[key] = value
+    return settings
+
+
+def _texts() -> list[tuple[str, str]]:
+    found = []
+    for path in files():
+        try:
+            found.append((str(path), path.read_text()))
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    return found
+
+
+def _strings(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
+
+
+def _pairs(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+
+
+_TEXT: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, str) and bool(value), "a text")
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "like": _TEXT,
+    "connection": _TEXT,
+    "description": _TEXT,
+    "address": _TEXT,
+    "precision": (lambda value: value in ("fp32", "fp16", "int8"), "fp32, fp16 or int8"),
+    "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
+    "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
+    "notes": (_strings, "a list of texts"),
+    "suggest": (_pairs, "a table of texts, such as { governor = 'performance' }"),
+    "set": (_pairs, "a table of texts, such as { governor = 'performance' }"),
+}
+
+
+def _parsed(text: str, origin: str) -> dict[str, dict[str, Any]]:
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise FileError(f"{origin} is no TOML: {error}") from None
+    for name, values in content.items():
+        if not isinstance(values, dict):
+            raise FileError(f"{origin}: {name!r} stands alone; values belong under a target, such as [jetson-tx2]")
+        for key, value in values.items():
+            if key not in _FIELDS:
+                raise FileError(f"{origin}: {name} has {key!r}, which means nothing here; {_nearest(key, _FIELDS)}")
+            fits, wanted = _FIELDS[key]
+            if not fits(value):
+                raise FileError(f"{origin}: {name}: {key} is {wanted}, not {value!r}")
+    return content
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+
+
+def _target(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Target:
+    plain = {key: value for key, value in values.items() if key != "set"}
+    lists = {key: tuple(values[key]) for key in ("models", "runtimes", "notes") if key in values}
+    return Target(name, **{**plain, **lists, "settings": values.get("set", {}), "origins": origins})

@@ -1,0 +1,1 @@
+"""What a table contains: problems (``check.py``), differences (``diff.py``), a summary (``summary.py``)."""

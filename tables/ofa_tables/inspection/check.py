@@ -1,0 +1,278 @@
+"""What is wrong with a table: entries that cannot be right, are not the device's own, or are missing.
+
+A check is a function from a table to Findings, registered in CHECKS. An error is something that cannot be true of a
+device, or that makes predictions wrong; a warning is something that a careful reader wants to know.
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ofa_tables.estimates.entry import FEWEST_VISITS, Entry
+from ofa_tables.estimates.keys import width_and_kernel
+from ofa_tables.model.latency_model import LatencyModel, Space
+from ofa_tables.table import IMPORTED, LatencyTable
+from ofa_tables.words import counted
+
+ERROR = "error"
+WARNING = "warning"
+
+# A deviation of a third of the mean, as in published tables, says next to nothing.
+NOISY = 1 / 3
+# A Block with a larger kernel or more channels may be so much faster, and what both Blocks' Visits spread: padded and
+# unpadded channels differ by some percent on real devices.
+NOT_MONOTONE = 0.15
+# A Block is compared with what its kind's others say of it by a plane through log kernel and log expand.
+OUT_OF_LINE = 1.6
+FEWEST_LIKES = 6
+SECONDS_A_DAY = 86400.0
+
+Kind = tuple[str, int | None]  # of Blocks at one place of the network, and the resolution of a published figure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. ``key`` is empty where it is the table as a whole."""
+
+    check: str
+    severity: str
+    key: str
+    text: str
+    advice: str
+    resolution_px: int | None = None
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What the checks look at. ``others`` are tables that this one should have no row of."""
+
+    table: LatencyTable
+    space: Space | None
+    others: Sequence[LatencyTable] = ()
+    max_age_days: float = 365.0
+    now: float = field(default_factory=time.time)
+
+    @property
+    def entries(self) -> list[Entry]:
+        return [entry for entry in self.table.entries if not entry.failure]
+
+    @property
+    def imported(self) -> bool:
+        return self.table.identity.runtime == IMPORTED
+
+    @property
+    def again(self) -> str:
+        """What to do about a figure that is not right."""
+        if self.imported:
+            return "ask its publisher, or measure the table with ofa-profile"
+        return f"measure more of it: {self._command} --effort thorough"
+
+    @property
+    def _command(self) -> str:
+        resolutions_px = [self.resolution_px] if self.resolution_px else []
+        return self.table.profile_command(self.space.name if self.space else "SPACE", *resolutions_px)
+
+    @cached_property
+    def resolution_px(self) -> int | None:
+        """The one that the table is complete at, where there is one alone."""
+        complete = LatencyModel(self.table, self.space).resolutions_px if self.space else []
+        return complete[0] if len(complete) == 1 else None
+
+
+def check(inspected: Inspected) -> list[Finding]:
+    """Everything that is wrong, errors first."""
+    findings = [finding for look in CHECKS for finding in look(inspected)]
+    return sorted(findings, key=lambda finding: finding.severity != ERROR)
+
+
+def no_latency(inspected: Inspected) -> Iterator[Finding]:
+    for entry in inspected.entries:
+        if not entry.latency_ms > 0 or not np.isfinite(entry.latency_ms):
+            name = "zero" if entry.latency_ms == 0 else "negative" if entry.latency_ms < 0 else "not a number"
+            text = f"{entry.latency_ms:g} ms is no latency"
+            yield _of(entry, name, ERROR, text, inspected.again)
+
+
+def failed(inspected: Inspected) -> Iterator[Finding]:
+    figures = {entry.key for entry in inspected.entries}
+    for entry in inspected.table.entries:
+        if entry.failure and entry.key not in figures:
+            yield _of(entry, "failed", ERROR, entry.failure, "mend what failed, then run ofa-profile again")
+
+
+def duplicated(inspected: Inspected) -> Iterator[Finding]:
+    """Rows of other keys with the very same statistics: measurements are never equal to the last digit."""
+    seen: dict[tuple[float, float], Entry] = {}
+    for entry in inspected.entries:
+        first = seen.setdefault(_statistics(entry), entry)
+        if first.key != entry.key and entry.std_ms > 0:
+            yield _of(entry, "duplicated", ERROR, f"has the statistics of {first.key}", inspected.again)
+
+
+def copied(inspected: Inspected) -> Iterator[Finding]:
+    for other in inspected.others:
+        theirs = {(entry.key, *_statistics(entry)) for entry in other.entries if not entry.failure}
+        for entry in inspected.entries:
+            if entry.std_ms > 0 and (entry.key, *_statistics(entry)) in theirs:
+                text = f"has the statistics that it has in {other.path}, of {other.identity.target}"
+                yield _of(entry, "copied", ERROR, text, inspected.again)
+
+
+def not_monotone(inspected: Inspected) -> Iterator[Finding]:
+    """Of Blocks that differ in one size alone, the one that does more work should not be the faster."""
+    for likes in _kinds(inspected.entries).values():
+        for sizes, entry in likes.items():
+            for axis, name in enumerate(("expand", "kernel")):
+                smaller = [
+                    (other_sizes, other)
+                    for other_sizes, other in likes.items()
+                    if other_sizes[axis] < sizes[axis] and other_sizes[1 - axis] == sizes[1 - axis]
+                ]
+                if not smaller:
+                    continue
+                of_smaller, slowest = max(smaller, key=lambda pair: pair[1].latency_ms)
+                allowed = NOT_MONOTONE + 3 * np.hypot(entry.standard_error or 0, slowest.standard_error or 0)
+                if entry.latency_ms < slowest.latency_ms * (1 - allowed):
+                    text = (
+                        f"{entry.latency_ms:.4g} ms with {name} {sizes[axis]}, "
+                        f"but {slowest.latency_ms:.4g} ms with {of_smaller[axis]}"
+                    )
+                    yield _of(entry, "not monotone", ERROR, text, inspected.again)
+                    break
+
+
+def out_of_line(inspected: Inspected) -> Iterator[Finding]:
+    """What a plane through the logarithms of its likes, itself left out, says of a Block."""
+    for likes in _kinds(inspected.entries).values():
+        if len(likes) < FEWEST_LIKES:
+            continue
+        rows = np.array([[1.0, *np.log(sizes)] for sizes in likes])
+        logs = np.log([entry.latency_ms for entry in likes.values()])
+        for index, entry in enumerate(likes.values()):
+            others = np.arange(len(logs)) != index
+            line = _robust(rows[others], logs[others])
+            off = float(np.exp(logs[index] - rows[index] @ line))
+            if max(off, 1 / off) > OUT_OF_LINE:
+                text = f"takes {entry.latency_ms:.4g} ms, {off:.2g} × what its likes lead to expect"
+                yield _of(entry, "out of line", ERROR, text, inspected.again)
+
+
+def noisy(inspected: Inspected) -> Iterator[Finding]:
+    for entry in inspected.entries:
+        if not entry.latency_ms > 0:
+            continue
+        deviation, what = entry.spread, "its visits spread"
+        if entry.visits == 1:
+            deviation, what = entry.std_ms / entry.latency_ms, "its samples deviate"
+        if deviation > NOISY:
+            text = f"{what} by {deviation:.0%} of its figure, over {NOISY:.0%}"
+            yield _of(entry, "noisy", ERROR, text, inspected.again)
+
+
+def few_samples(inspected: Inspected) -> Iterator[Finding]:
+    if inspected.imported:
+        return
+    for entry in inspected.entries:
+        if entry.visits < FEWEST_VISITS:
+            visits = counted(entry.visits, "undisturbed visit")
+            text = f"{visits}, {FEWEST_VISITS} are the least that tell of a spread"
+            yield _of(entry, "few samples", WARNING, text, inspected.again)
+
+
+def old(inspected: Inspected) -> Iterator[Finding]:
+    last: dict[str, float] = defaultdict(float)
+    for measurement in inspected.table.measurements:
+        if measurement.ok and not inspected.imported:
+            last[measurement.key] = max(last[measurement.key], measurement.received_at)
+    for entry in inspected.entries:
+        days = (inspected.now - last.get(entry.key, inspected.now)) / SECONDS_A_DAY
+        if days > inspected.max_age_days:
+            text = f"was measured {days:.0f} days ago; the device's software may be another by now"
+            yield _of(entry, "old", ERROR, text, inspected.again)
+
+
+def missing(inspected: Inspected) -> Iterator[Finding]:
+    """Keys that a resolution lacks of which the table has one that no other resolution has: it is meant to be there."""
+    if inspected.space is None:
+        return
+    at = Counter(key for px in inspected.space.resolutions_px for key in set(inspected.space.keys(px)))
+    for px in inspected.space.resolutions_px:
+        there = {key: inspected.table.entry(key, px) is not None for key in inspected.space.keys(px)}
+        if not any(there[key] for key in there if at[key] == 1):
+            continue
+        for key, known in there.items():
+            if not known:
+                advice = (
+                    f"import a file that has it, or leave {px} px out"
+                    if inspected.imported
+                    else inspected.table.profile_command(inspected.space.name, px)
+                )
+                yield Finding("missing", ERROR, key, f"{inspected.space.name} has it at {px} px", advice, px)
+
+
+def no_provenance(inspected: Inspected) -> Iterator[Finding]:
+    """Of what device, by which runtime, when: without that a figure is a rumour."""
+    identity, device = inspected.table.identity, inspected.table.device
+    unknown = [
+        name
+        for name, known in (
+            ("the device's fingerprint", identity.fingerprint not in ("", IMPORTED)),
+            ("the runtime", not inspected.imported and identity.runtime),
+            ("the runtime's version", not inspected.imported and identity.runtime_version),
+            ("what the device is", device),
+        )
+        if not known
+    ]
+    if unknown:
+        text = f"does not say {', '.join(unknown)}"
+        if inspected.imported:
+            yield Finding("no provenance", WARNING, "", text, "a published file has none; trust it as its publisher")
+        else:
+            yield Finding("no provenance", ERROR, "", text, inspected.again)
+
+
+CHECKS: tuple[Callable[[Inspected], Iterator[Finding]], ...] = (
+    no_latency,
+    failed,
+    missing,
+    duplicated,
+    copied,
+    not_monotone,
+    out_of_line,
+    noisy,
+    few_samples,
+    old,
+    no_provenance,
+)
+
+
+def _of(entry: Entry, check: str, severity: str, text: str, advice: str) -> Finding:
+    return Finding(check, severity, entry.key, text, advice, entry.resolution_px)
+
+
+def _statistics(entry: Entry) -> tuple[float, float]:
+    return entry.mean_ms, entry.std_ms
+
+
+def _kinds(entries: Sequence[Entry]) -> dict[Kind, dict[tuple[int, int], Entry]]:
+    """Entries with a latency by kind: those of one kind differ in (expand, kernel) alone."""
+    kinds: dict[Kind, dict[tuple[int, int], Entry]] = defaultdict(dict)
+    for entry in entries:
+        sized = width_and_kernel(entry.key)
+        if sized and entry.latency_ms > 0:
+            kind, width, kernel = sized
+            kinds[kind, entry.resolution_px][width, kernel] = entry
+    return kinds
+
+
+def _robust(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Least absolute deviations, by reweighted least squares: a few entries that are wrong do not bend the plane."""
+    weights = np.ones(len(values))
+    for _ in range(30):
+        line = np.linalg.lstsq(rows * weights[:, None], values * weights, rcond=None)[0]
+        weights = 1 / np.sqrt(np.maximum(np.abs(rows @ line - values), 1e-3))
+    return line

@@ -1,0 +1,84 @@
+"""What a table holds, in a few figures."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ofa_tables.estimates.entry import Entry
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, Space, calibrations
+from ofa_tables.table import CARRIER, LatencyTable
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The smallest and the largest network of a Space that is whole at a resolution, in ms as predicted.
+
+    ``interpolated`` of its ``entries`` were not measured.
+    """
+
+    space: str
+    resolution_px: int
+    entries: int
+    interpolated: int
+    smallest_ms: float
+    largest_ms: float
+    calibrated: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``entries`` counts keys; ``failed`` those without a figure; ``flagged`` those that have one, and a flag.
+
+    ``flags`` says how many entries have each flag; ``calibrations`` what a Space's networks taught;
+    ``lasted`` is when the first and the last Measurement came, in seconds since 1970, or None where there is none.
+    """
+
+    entries: int
+    failed: int
+    flagged: int
+    flags: Mapping[str, int]
+    visits: int
+    networks: int
+    calibrations: Mapping[str, Calibration]
+    reaches: tuple[Reach, ...]
+    lasted: tuple[float, float] | None
+
+
+def summarise(table: LatencyTable, spaces: Sequence[Space]) -> Summary:
+    by_key: dict[str, list[Entry]] = {}
+    for entry in table.entries:
+        by_key.setdefault(entry.key, []).append(entry)
+    failed = [key for key, entries in by_key.items() if all(entry.failure for entry in entries)]
+    flags = [{flag for entry in entries for flag in entry.flags} for entries in by_key.values()]
+    came = [measurement.received_at for measurement in table.measurements]
+    compared = {key for key, _, _, role in table.store.networks() if role != CARRIER}
+    networks = {visit.key for visit in table.measurements if visit.ok} & compared
+    return Summary(
+        entries=len(by_key),
+        failed=len(failed),
+        flagged=sum(bool(of_key - {"failed"}) for of_key in flags),
+        flags=Counter(sorted(flag for of_key in flags for flag in of_key - {"failed"})),
+        visits=sum(entry.visits for entries in by_key.values() for entry in entries),
+        networks=len(networks),
+        calibrations=calibrations(table),
+        reaches=tuple(reach for space in spaces for reach in _reaches(table, space)),
+        lasted=(min(came), max(came)) if came else None,
+    )
+
+
+def _reaches(table: LatencyTable, space: Space) -> list[Reach]:
+    model = LatencyModel.calibrated(table, space)
+    interpolated = {entry.key for entry in model.interpolated()}
+    return [
+        Reach(
+            space=space.name,
+            resolution_px=px,
+            entries=len(space.keys(px)),
+            interpolated=len(interpolated.intersection(space.keys(px))),
+            smallest_ms=model.cheapest([px])[0],
+            largest_ms=model.dearest([px])[0],
+            calibrated=model.calibration is not None,
+        )
+        for px in model.resolutions_px
+    ]

@@ -1,0 +1,329 @@
+"""LatencyModel: a table's figures for a Space, with the Calibration that whole networks taught it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ofa_tables.errors import EntriesMissing, TableMismatch
+from ofa_tables.estimates.entry import Entry, students_t
+from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.estimates.keys import some
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.table import IMPORTED, LatencyTable
+
+CALIBRATIONS = "calibration/"  # names in the store begin so
+MADE_FOR = "made_for"
+
+# A sum over many entries knows its spread well, whatever each of them does.
+FIGURES_FREEDOM = 100.0
+
+
+class Population(Protocol):
+    """``genes[-1]`` is each network's resolution, as an index into the Space's."""
+
+    @property
+    def genes(self) -> Any: ...
+
+    def __len__(self) -> int: ...
+
+
+class Pricer(Protocol):
+    """Sums a figure of each entry over a whole Population."""
+
+    def __call__(self, population: Any) -> np.ndarray: ...
+
+    def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]: ...
+
+
+class Space(Protocol):
+    """What the model asks of a Space."""
+
+    name: str
+
+    @property
+    def resolutions_px(self) -> tuple[int, ...]: ...
+
+    @property
+    def positions(self) -> Sequence[Any]: ...
+
+    def keys(self, resolution_px: int) -> list[str]: ...
+
+    def entry_indices(self, population: Any) -> np.ndarray: ...
+
+    def pricer(self, figures: np.ndarray) -> Pricer: ...
+
+
+SpaceT = TypeVar("SpaceT", bound=Space)
+
+
+class LatencyModel:
+    """Prices a Population at once: ``predict`` with the table's Calibration, ``raw`` without."""
+
+    def __init__(self, table: LatencyTable, space: Space, calibration: Calibration | None = None) -> None:
+        self.table = table
+        self.space = space
+        self.calibration = calibration
+        self._interpolates = table.interpolates  # asked now: by and by the table's file is closed
+        self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
+        self._pricer = space.pricer(self.figures_ms)
+
+    @classmethod
+    def calibrated(cls, table: LatencyTable, space: Space) -> "LatencyModel":
+        """With the table's Calibration for this Space, where it has one."""
+        return cls(table, space, read_calibration(table, space))
+
+    @classmethod
+    def read(cls, path: Path, space: Space) -> "LatencyModel":
+        """Calibrated, of a table that is closed again. Raises TableError."""
+        with LatencyTable.read(path) as table:
+            return cls.calibrated(table, space)
+
+    @property
+    def resolutions_px(self) -> list[int]:
+        """The resolutions at which no entry is missing."""
+        complete = ~np.isnan(self.figures_ms).any(axis=1)
+        return [px for px, whole in zip(self.space.resolutions_px, complete, strict=True) if whole]
+
+    def interpolated(self) -> list[Entry]:
+        """The entries of those resolutions that the table has from others of their kind, each once."""
+        if not self._interpolates:
+            return []
+        keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
+        entries = (self.table.entry(key) for key in keys)
+        return [entry for entry in entries if entry is not None and INTERPOLATED in entry.flags]
+
+    def interpolated_blocks(self, population: Population) -> np.ndarray:
+        """(N,): how many of each network's blocks were not measured, but lie between others that were."""
+        keys = {entry.key for entry in self.interpolated()}
+        there = np.array([[key in keys for key in self.space.keys(px)] for px in self.space.resolutions_px])
+        indices = self.space.entry_indices(population)
+        counts: np.ndarray = (there[population.genes[-1][None, :], indices] & (indices >= 0)).sum(axis=0)
+        return counts
+
+    def require(self, resolutions_px: Iterable[int] | None = None) -> list[int]:
+        """The given resolutions, or all that are complete. Raises EntriesMissing: how many of how many, and which."""
+        if resolutions_px is None:
+            if self.resolutions_px:
+                return self.resolutions_px
+            lacking = np.isnan(self.figures_ms).sum(axis=1)
+            wanted = [self.space.resolutions_px[int(np.argmin(lacking))]]
+        else:
+            wanted = list(resolutions_px)
+        for px in wanted:
+            keys, missing = self.space.keys(px), self.missing(px)
+            if len(missing) == len(keys) and not self.resolutions_px:
+                raise EntriesMissing(
+                    f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px: "
+                    f"it is of another space or resolution; ofa-table show {self.table.path} says of which"
+                )
+            if missing:
+                raise EntriesMissing(
+                    f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px "
+                    f"({some(missing)}); {self.mend(px)}"
+                )
+        return wanted
+
+    def missing(self, resolution_px: int) -> list[str]:
+        """The keys of the entries that the table lacks at a resolution."""
+        row = self.figures_ms[self.space.resolutions_px.index(resolution_px)]
+        return [key for key, figure in zip(self.space.keys(resolution_px), row, strict=True) if np.isnan(figure)]
+
+    def mend(self, resolution_px: int) -> str:
+        """How to come by the entries that it lacks there."""
+        if self.table.identity.runtime == IMPORTED:
+            return f"import a file that has them, or choose another resolution than {resolution_px}"
+        return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
+
+    def raw(self, population: Population) -> np.ndarray:
+        """(N,) summed latencies in ms; NaN at a resolution that the table lacks."""
+        return self._pricer(population)
+
+    def predict(self, population: Population) -> np.ndarray:
+        """(N,) latencies in ms, calibrated where the model has a Calibration."""
+        return self._calibrate(self.summed(population))
+
+    def summed(self, population: Population) -> np.ndarray:
+        """(N,) sums of the figures, each shifted as the Calibration says."""
+        return self._calibrated_pricer(population)
+
+    @cached_property
+    def _shifted_ms(self) -> np.ndarray:
+        """``figures_ms``, each shifted as the Calibration says."""
+        if self.calibration is None or not self.calibration.shifts:
+            return self.figures_ms
+        shifted = self.figures_ms.copy()
+        for row, px in enumerate(self.space.resolutions_px):
+            for index, key in enumerate(self.space.keys(px)):
+                keys, parts_ms = zip(*self._measured_parts(key, px), strict=True)
+                shifted[row, index] = self.calibration.factors(keys) @ np.array(parts_ms)
+        return shifted
+
+    def _measured_parts(self, key: str, resolution_px: int) -> Sequence[tuple[str, float]]:
+        """(key, ms) of the measured figures that an entry's is made of: itself, or those that it lies between."""
+        entry = self.table.entry(key, resolution_px)
+        if entry is None:
+            return [(key, np.nan)]
+        return entry.parts_ms or [(key, entry.latency_ms)]
+
+    @cached_property
+    def _calibrated_pricer(self) -> Pricer:
+        return self.space.pricer(self._shifted_ms)
+
+    def taught(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
+        """What these networks, measured as a whole, teach."""
+        keys = dict.fromkeys(key for px in self.space.resolutions_px for key in self.space.keys(px))
+        column = {key: number for number, key in enumerate(keys)}
+        parts_ms = np.zeros((len(population), len(keys)))
+        for network, (px_index, indices) in enumerate(
+            zip(population.genes[-1], self.space.entry_indices(population).T, strict=True)
+        ):
+            px = self.space.resolutions_px[px_index]
+            for index in indices[indices >= 0]:
+                for key, part_ms in self._measured_parts(self.space.keys(px)[index], px):
+                    parts_ms[network, column[key]] += part_ms
+        standing = np.flatnonzero(parts_ms.any(axis=0))
+        return Calibration.teach([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
+
+    @property
+    def linear(self) -> tuple[float, np.ndarray]:
+        """(ms, (resolutions, entries) in ms): a prediction is the first, plus the second of each of its entries."""
+        scale = 1.0 if self.calibration is None else self.calibration.scale
+        return float(self._calibrate(0.0)), scale * self._shifted_ms
+
+    def upper(self, population: Population, confidence: float) -> np.ndarray:
+        """(N,) the upper ends in ms of the intervals that hold so large a share; NaN where there are none."""
+        return self.predict(population) * (1 + self.half_widths(population, confidence))
+
+    def least_upper(self, confidence: float) -> tuple[float, np.ndarray]:
+        """(ms, (resolutions, entries) in ms) as ``linear``: what no network's upper end is below."""
+        base_ms, figures_ms = self.linear
+        if self.calibration is None:
+            # No sum of squares is smaller than that of as many equal errors (Cauchy-Schwarz).
+            least = students_t(FIGURES_FREEDOM, confidence) / np.sqrt(len(self.space.positions))
+            return base_ms, figures_ms + least * self.errors_ms
+        wider = 1 + (self.calibration.half_width_at(confidence) or 0.0)
+        return base_ms * wider, figures_ms * wider
+
+    def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray:
+        """(N,) half the interval of each prediction, relative to it; NaN where an entry of the network has none.
+
+        What the Visits leave open of each figure adds up over a network's entries (of an entry that stands there
+        several times, as often); what the networks that taught were off by is wider, where there is a Calibration.
+        """
+        errors_ms = self._standard_errors_ms(population)
+        from_figures: np.ndarray = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
+        if self.calibration is None or (of_networks := self.calibration.half_width_at(confidence)) is None:
+            return from_figures
+        return np.maximum(from_figures, of_networks)
+
+    def without_interval(self, resolutions_px: Iterable[int]) -> list[str]:
+        """The keys of the entries at these resolutions of which no Visits tell how sure they are, each once."""
+        rows = [(self.space.keys(px), self.errors_ms[self.space.resolutions_px.index(px)]) for px in resolutions_px]
+        lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
+        return list(dict.fromkeys(lacking))
+
+    def lack_of_intervals(self, resolutions_px: Sequence[int]) -> str:
+        """In words, of how many entries there is no interval, and what gives them one; empty where none lacks it."""
+        lacking = self.without_interval(resolutions_px)
+        if not lacking:
+            return ""
+        count = len({key for px in resolutions_px for key in self.space.keys(px)})
+        if self.table.identity.runtime == IMPORTED:
+            return f"{self.table.path} has no intervals, for it was imported: measure the device with ofa-profile"
+        needed, left = [], set(lacking)
+        for px in resolutions_px:
+            if not left.isdisjoint(self.space.keys(px)):
+                needed.append(px)
+                left.difference_update(self.space.keys(px))
+        return (
+            f"{self.table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}): fewer than two "
+            "undisturbed visits tell of none; visit them more often with "
+            f"{self.table.profile_command(self.space.name, *needed)} --effort thorough"
+        )
+
+    @cached_property
+    def errors_ms(self) -> np.ndarray:
+        """(resolutions, entries) standard errors of the figures; NaN where nothing tells of it."""
+        return np.array(
+            [
+                [np.nan if (entry := self.table.entry(key, px)) is None else _error_ms(entry) for key in keys]
+                for px, keys in ((px, self.space.keys(px)) for px in self.space.resolutions_px)
+            ]
+        )
+
+    def _standard_errors_ms(self, population: Population) -> np.ndarray:
+        indices = self.space.entry_indices(population)  # (positions, N), negative where nothing stands
+        errors = np.where(indices < 0, 0.0, self.errors_ms[population.genes[-1][None, :], indices])
+        same = indices[:, None, :] == indices[None, :, :]
+        return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
+
+    def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
+        """The smallest predicted latency there is in ms, and a network that has it."""
+        smallest, population = self._calibrated_pricer.cheapest(self.require(resolutions_px))
+        return float(self._calibrate(smallest)), population
+
+    def dearest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
+        """The largest predicted latency there is in ms, and a network that has it."""
+        wanted = self.require(resolutions_px)
+        largest, population = self.space.pricer(-self._shifted_ms).cheapest(wanted)
+        return float(self._calibrate(-largest)), population
+
+    @property
+    def _calibrate(self) -> Callable[[Any], Any]:
+        return self.calibration or (lambda latency_ms: latency_ms)
+
+
+def _error_ms(entry: Entry) -> float:
+    return np.nan if entry.standard_error is None else entry.standard_error * entry.latency_ms
+
+
+def fullest_space(table: LatencyTable, spaces: Sequence[SpaceT]) -> SpaceT:
+    """The Space with most entries among those that the table has whole at some resolution; the first of equals.
+
+    So a Space is preferred to those that are made of its Blocks. Where none is whole, the one that lacks least.
+    """
+    keys = {entry.key for entry in table.entries if not entry.failure}
+
+    def fullness(space: SpaceT) -> tuple[bool, int, int]:
+        whole = LatencyModel(table, space).resolutions_px
+        have = max(len(keys.intersection(space.keys(px))) for px in space.resolutions_px)
+        return bool(whole), len(space.keys(whole[0])) if whole else have, len(whole)
+
+    return max(spaces, key=fullness)
+
+
+def read_calibration(table: LatencyTable, space: Space) -> Calibration | None:
+    return calibrations(table).get(space.name)
+
+
+def calibrations(table: LatencyTable) -> dict[str, Calibration]:
+    """By the name of the Space whose networks taught them. Raises TableMismatch where one is of other Settings."""
+    found = {}
+    for name in table.store.names(CALIBRATIONS):
+        value = table.store.get(name)
+        made_for, space = value.pop(MADE_FOR, None), name.removeprefix(CALIBRATIONS)
+        if made_for not in (None, _made_for(table)):
+            raise TableMismatch(
+                f"the calibration for {space} in {table.path} was made for {made_for}, the table is of "
+                f"{_made_for(table)}; teach it anew with ofa-compare --calibrate, or predict with --raw"
+            )
+        found[space] = Calibration(**value)
+    return found
+
+
+def write_calibration(table: LatencyTable, space: Space, calibration: Calibration | None) -> None:
+    """In place of the one before; None where nothing teaches one any more."""
+    name = f"{CALIBRATIONS}{space.name}"
+    if calibration is None:
+        table.store.remove(name)
+    else:
+        table.store.put(name, {**asdict(calibration), MADE_FOR: _made_for(table)})
+
+
+def _made_for(table: LatencyTable) -> str:
+    identity = table.identity
+    return f"{identity.runtime} {identity.runtime_version}, {identity.settings}"

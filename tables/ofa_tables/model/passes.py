@@ -1,0 +1,32 @@
+"""Passes: each whole network is measured twice, independently, and how far the two lie apart is the device's noise.
+
+Visits alternate between the two, round by round, so that a slow drift meets both alike.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ofa_tables.store.measurement import Measurement
+from ofa_tables.table import LatencyTable
+
+PASSES = 2
+FEWEST_VISITS = 3  # of a pass: disturbed ones do not count
+
+
+def network_passes_ms(table: LatencyTable, key: str, first_round: int = 0) -> tuple[float, float] | None:
+    """Of one network, from a round on, at the table's pace; None where it was not measured in both. Disturbed Visits
+    count where there are too few others."""
+    visits = [visit for visit in table.visits.get((key, None), []) if visit.round >= first_round]
+    return passes_ms(table.steady(visits)) or passes_ms(visits)
+
+
+def passes_ms(visits: Sequence[Measurement]) -> tuple[float, float] | None:
+    """The two independent passes of one network: each the median of the medians of its own rounds."""
+    medians: list[list[float]] = [[], []]
+    for visit in visits:
+        if visit.ok and visit.median_ms is not None:
+            medians[visit.round % PASSES].append(visit.median_ms)
+    if not all(len(one_pass) >= FEWEST_VISITS for one_pass in medians):
+        return None
+    return float(np.median(medians[0])), float(np.median(medians[1]))

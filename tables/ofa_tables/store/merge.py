@@ -1,0 +1,79 @@
+"""One table of two that were made under the same conditions."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ofa_tables.errors import TableMismatch, UsageError
+from ofa_tables.model.latency_model import CALIBRATIONS
+from ofa_tables.table import LatencyTable
+
+
+@dataclass(frozen=True)
+class Merged:
+    """``calibrations`` and ``dropped`` are names of Spaces: those whose Calibration was kept, and those where not."""
+
+    visits: int
+    repeats: int
+    calibrations: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
+    """Every Measurement and network of both in a new table; a Visit that both have counts once.
+
+    A Calibration is kept where what it was fitted on is as it was: every figure of its table, and the roles of its
+    networks. Otherwise, and where the two tables have different ones for a Space, it is dropped: fit it anew.
+    Raises TableMismatch where the tables are not of the same device, runtime version and Settings.
+    """
+    _require_comparable(one, two)
+    with LatencyTable.building(out, one.identity, one.device) as merged:
+        for table in (one, two):
+            merged.add(list(table.store.measurements(samples=True)))
+            for network in table.store.networks():
+                merged.store.add_network(*network)
+        kept, dropped = _calibrations((one, two), merged)
+        for space, value in kept.items():
+            merged.store.put(f"{CALIBRATIONS}{space}", value)
+        visits = len(merged.measurements)
+    repeats = len(one.measurements) + len(two.measurements) - visits
+    return Merged(visits, repeats, tuple(kept), tuple(dropped))
+
+
+def _require_comparable(one: LatencyTable, two: LatencyTable) -> None:
+    if one.path.samefile(two.path):
+        raise UsageError(f"{one.path} and {two.path} are the same file; name two tables")
+    differences = one.identity.differences(two.identity, f"in {one.path.name}", f"in {two.path.name}")
+    if differences:
+        raise TableMismatch(
+            f"{one.path} and {two.path} are not of the same ({'; '.join(differences)}); "
+            "their figures cannot stand in one table"
+        )
+
+
+def _calibrations(
+    tables: tuple[LatencyTable, LatencyTable], merged: LatencyTable
+) -> tuple[dict[str, object], list[str]]:
+    """The Calibrations to keep by Space, and the Spaces whose Calibrations are dropped."""
+    found: dict[str, list[object]] = {}
+    stale = set()
+    for table in tables:
+        for name in table.store.names(CALIBRATIONS):
+            space = name.removeprefix(CALIBRATIONS)
+            found.setdefault(space, []).append(table.store.get(name))
+            if not _unchanged(table, merged):
+                stale.add(space)
+    kept = {
+        space: values[0]
+        for space, values in found.items()
+        if space not in stale and all(value == values[0] for value in values)
+    }
+    return kept, [space for space in found if space not in kept]
+
+
+def _unchanged(table: LatencyTable, merged: LatencyTable) -> bool:
+    figures = {(entry.key, entry.resolution_px): entry.latency_ms for entry in merged.entries}
+    same_figures = all(
+        figures[entry.key, entry.resolution_px] == entry.latency_ms for entry in table.entries if not entry.failure
+    )
+    roles = {key: role for key, _, _, role in merged.store.networks()}
+    return same_figures and all(roles[key] == role for key, _, _, role in table.store.networks())

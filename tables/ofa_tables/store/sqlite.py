@@ -1,0 +1,282 @@
+"""The file behind a table (SQLite): append-only Measurements, safe against crashes, one file whenever it is closed.
+
+One process writes at a time. A committed Measurement survives ``kill -9`` of the writer; a power cut may cost the last
+few, which are then measured again.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import fields
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from ofa_tables.errors import TableError, TableUnreadable
+from ofa_tables.store.measurement import Measurement
+
+APPLICATION_ID = 0x0FA1A7E0
+FORMAT = 3
+
+# https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 says how the file is journalled, 60 holds
+# user_version, 68 application_id.
+_MAGIC = b"SQLite format 3\0"
+_HEADER_BYTES = 100
+_ROLLBACK_JOURNAL = 1
+
+_COLUMNS = tuple(field.name for field in fields(Measurement))
+_VALUES = attrgetter(*_COLUMNS)
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE networks (
+    key TEXT PRIMARY KEY, space TEXT NOT NULL, architecture TEXT NOT NULL, role TEXT NOT NULL
+);
+CREATE TABLE measurements (
+    visit_id TEXT PRIMARY KEY, key TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, round INTEGER NOT NULL,
+    resolution_px INTEGER, count INTEGER NOT NULL, median_ms REAL, mean_ms REAL, std_ms REAL, samples_ns BLOB NOT NULL,
+    warmup_runs INTEGER NOT NULL, first_ns INTEGER NOT NULL, timed_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
+    warm INTEGER NOT NULL, narrow INTEGER NOT NULL,
+    reference_before_ns INTEGER NOT NULL, reference_after_ns INTEGER NOT NULL, condition TEXT NOT NULL,
+    started_at REAL NOT NULL, received_at REAL NOT NULL
+);
+CREATE INDEX measurements_by_key ON measurements (key);
+"""
+
+
+class Store:
+    """An open table file. Every sqlite3 error leaves as a TableError that names the file and the way out."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+
+    @classmethod
+    @contextlib.contextmanager
+    def building(cls, path: Path) -> Iterator["Store"]:
+        """A new file, to be filled inside the block: it appears at ``path`` whole where the block ends well, or not
+        at all. Raises TableError where the path is taken, or the folder absent, unwritable or full."""
+        if os.path.lexists(path):
+            raise TableError(f"{path} exists already; choose another file, or remove it")
+        draft = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.lut")
+        try:
+            with cls(path, _connect(draft, "rwc")) as store:
+                store._lay_out()
+                yield store
+            if _journal(draft).exists():
+                raise _no_room(path, "its journal could not be folded in")
+            # What a table that was removed left beside it would be taken for this one's.
+            _journal(path).unlink(missing_ok=True)
+            os.rename(draft, path)
+        except (sqlite3.Error, OSError) as error:
+            raise TableError(
+                f"cannot create {path}: {error}; is the folder there and writable, and is there room?"
+            ) from None
+        finally:
+            for left_over in (draft, _journal(draft)):
+                with contextlib.suppress(OSError):
+                    left_over.unlink()
+
+    @classmethod
+    def open(cls, path: Path) -> "Store":
+        """For writing. Raises TableUnreadable for a file that is absent, foreign, truncated, newer, or in use."""
+        _require_ours(path)
+        return cls._open(path, "rw")
+
+    @classmethod
+    def read(cls, path: Path) -> "Store":
+        """For reading alone: no byte of the file changes, and its folder may be read-only. Raises as ``open`` does."""
+        header = _require_ours(path)
+        # Where the last writer did not get to close the file, SQLite has to write to put it right.
+        closed = header[18] == _ROLLBACK_JOURNAL and not _journal(path).exists()
+        return cls._open(path, "ro" if closed else "rw")
+
+    @classmethod
+    def _open(cls, path: Path, mode: str) -> "Store":
+        try:
+            store = cls(path, _connect(path, mode))
+        except sqlite3.Error as error:
+            raise _unreadable(path, error) from None
+        try:
+            with store._guarded():
+                damage = store._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if damage != "ok":
+                raise _damaged(path, damage)
+        except TableUnreadable:
+            store._connection.close()
+            raise
+        return store
+
+    def _lay_out(self) -> None:
+        self._connection.executescript(
+            f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA} COMMIT;"
+        )
+
+    def close(self) -> None:
+        # Folds the journal in: one file is left. Without room for that it stays beside, and the next open reads both.
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA journal_mode=DELETE")
+        self._connection.close()
+
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Measurements.
+
+    def add(self, measurements: list[Measurement]) -> None:
+        """Commits them together; a visit_id that is there already is dropped."""
+        marks = ", ".join("?" * len(_COLUMNS))
+        with self._guarded(), self._connection:
+            self._connection.executemany(
+                f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (visit_id) DO NOTHING",
+                [_VALUES(measurement) for measurement in measurements],
+            )
+
+    def measurements(self, samples: bool = False) -> Iterator[Measurement]:
+        """All of them in the order in which they came; raw samples only where asked for."""
+        columns = ", ".join(_COLUMNS if samples else [c if c != "samples_ns" else "x''" for c in _COLUMNS])
+        with self._guarded():
+            rows = self._connection.execute(f"SELECT {columns} FROM measurements ORDER BY rowid").fetchall()
+        for row in rows:
+            values = dict(zip(_COLUMNS, row, strict=True))
+            values["warm"], values["narrow"] = bool(values["warm"]), bool(values["narrow"])
+            yield Measurement(**values)
+
+    # Networks that were measured as a whole.
+
+    def add_network(self, key: str, space: str, architecture: dict[str, Any], role: str) -> None:
+        """A network that was ever tested stays a test: it never teaches a Calibration."""
+        with self._guarded(), self._connection:
+            self._connection.execute(
+                "INSERT INTO networks VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET role = 'test' WHERE excluded.role = 'test'",
+                (key, space, json.dumps(architecture), role),
+            )
+
+    def networks(self) -> list[tuple[str, str, dict[str, Any], str]]:
+        """(key, space, architecture, role)."""
+        with self._guarded():
+            rows = self._connection.execute(
+                "SELECT key, space, architecture, role FROM networks ORDER BY rowid"
+            ).fetchall()
+        return [(key, space, json.loads(architecture), role) for key, space, architecture, role in rows]
+
+    # Everything else, by name.
+
+    def get(self, name: str) -> Any:
+        with self._guarded():
+            row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def names(self, prefix: str) -> list[str]:
+        with self._guarded():
+            rows = self._connection.execute("SELECT name FROM meta ORDER BY name").fetchall()
+        return [name for (name,) in rows if name.startswith(prefix)]
+
+    def put(self, name: str, value: Any) -> None:
+        with self._guarded(), self._connection:
+            self._connection.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, json.dumps(value)),
+            )
+
+    def remove(self, name: str) -> None:
+        with self._guarded(), self._connection:
+            self._connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+
+    def _guarded(self) -> "_Guard":
+        return _Guard(self.path)
+
+
+class _Guard:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, sqlite3.DatabaseError):
+            raise _unreadable(self.path, error) from None
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=1.0, check_same_thread=False)
+    try:
+        if mode != "ro":
+            # One writer: a second ofa-profile on the same table is told so, instead of both measuring everything.
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _require_ours(path: Path) -> bytes:
+    """The header, read before SQLite sees the file: a foreign one is not touched. Raises TableUnreadable."""
+    if os.path.isdir(path):
+        raise TableUnreadable(f"{path} is a folder; name the table's file")
+    if not os.path.isfile(path):
+        raise TableUnreadable(f"{path} is not there; make it with ofa-profile or ofa-table import")
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError as error:
+        raise TableUnreadable(f"cannot open {path}: {error.strerror}; check its permissions") from None
+    if header[:16] != _MAGIC[: len(header)]:
+        raise _foreign(path)
+    if len(header) < _HEADER_BYTES:
+        raise _damaged(path, f"cut short after {len(header)} bytes")
+    version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    if application != APPLICATION_ID:
+        raise _foreign(path)
+    if version > FORMAT:
+        raise TableUnreadable(
+            f"{path} has table format {version}, this ofa-profile reads up to {FORMAT}; update ofa-profile"
+        )
+    if version < FORMAT:
+        raise TableUnreadable(
+            f"{path} has table format {version}, from an ofa-profile before this one, which needs {FORMAT}; "
+            "measure anew with --fresh, or import its export"
+        )
+    return header
+
+
+def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
+    text = str(error)
+    if "locked" in text:
+        return TableUnreadable(f"{path} is in use by another command; wait until that one has ended")
+    if "full" in text or "disk I/O" in text:
+        return _no_room(path, text)
+    if "readonly" in text or "unable to open" in text:
+        return TableUnreadable(f"cannot open {path} for writing ({text}); check its permissions and its folder's")
+    if "not a database" in text:
+        return _foreign(path)
+    return _damaged(path, text)
+
+
+def _no_room(path: Path, text: str) -> TableUnreadable:
+    return TableUnreadable(
+        f"no room left for {path} ({text}); free some space and run the same command again, what was kept stays"
+    )
+
+
+def _foreign(path: Path) -> TableUnreadable:
+    return TableUnreadable(f"{path} is not a latency table of ofa-profile; for YAML or CSV use ofa-table import")
+
+
+def _damaged(path: Path, text: str) -> TableUnreadable:
+    return TableUnreadable(f"{path} is damaged ({text}); restore a copy, or measure anew with --fresh")
