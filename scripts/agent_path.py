@@ -62,11 +62,11 @@ def main() -> None:
 
 def _through_agent(lease: Lease, block: Block, model: Model) -> wire.Message:
     settings = wire.Settings(runtime=RUNTIME, precision="fp32", threads=1, batch=1)
-    visit = wire.Visit(visit_id=uuid.uuid4().hex, job=wire.job_message(block, settings, model.model_id))
-    wire.set_budget(visit.budget, BUDGET, 60.0)
-    visits = iter([visit])
-    (message,) = lease.measure(lambda: next(visits, None), {model.model_id: model})
-    lease.acknowledge([message.visit_id])
+    trial = wire.Trial(trial_id=uuid.uuid4().hex, job=wire.job_message(block, settings, model.model_id))
+    wire.set_budget(trial.budget, BUDGET, 60.0)
+    trials = iter([trial])
+    (message,) = lease.measure(lambda: next(trials, None), {model.model_id: model})
+    lease.acknowledge([message.trial_id])
     assert message.status == "ok", message.error
     return message
 

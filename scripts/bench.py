@@ -71,7 +71,7 @@ def main() -> None:
 def within(latency: LatencyModel, accuracy: Mlp | MacsStandIn, resolutions_px: tuple[int, ...]) -> Problem:
     smallest, largest = latency.cheapest(resolutions_px)[0], latency.dearest(resolutions_px)[0]
     limit_ms = smallest + LIMIT_OF_RANGE * (largest - smallest)
-    return Question(latency.space, accuracy, (limit_ms,), resolutions_px=resolutions_px).pose([latency])
+    return Question(latency.space, accuracy, (limit_ms,), resolutions_px=resolutions_px).to_problem([latency])
 
 
 def synthetic_table(path: Path, rng: np.random.Generator) -> LatencyTable:

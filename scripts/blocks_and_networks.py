@@ -19,8 +19,8 @@ from ofa_agent.operators import Activation, Block, concatenate
 from ofa_nas.spaces import Space, find_space, parse_architecture
 from ofa_profiler.campaign.campaign import Campaign
 from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET
-from ofa_profiler.campaign.jobs import OTHERS_BYTES, Task, lower_tasks
-from ofa_profiler.campaign.profiled_networks import carrier_rounds
+from ofa_profiler.campaign.jobs import OTHERS_BYTES, Job, lower_jobs
+from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.comparison.compare import Comparer, draw
 from ofa_profiler.comparison.statistics import ComparedNetwork, MacsLine, errors, noise, passes_of
@@ -38,43 +38,43 @@ EMPTY = Block("empty", (1, 1, 1), (Activation("relu"),))
 
 @dataclass(frozen=True)
 class Way:
-    """One way to time the Blocks of a Space: what each round visits."""
+    """One way to time the Blocks of a Space: what each round trials."""
 
     name: str
-    rounds: Callable[[LatencyTable, Space, Sequence[int]], list[list[Task]]]
+    rounds: Callable[[LatencyTable, Space, Sequence[int]], list[list[Job]]]
 
 
-def inside_networks(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Task]]:
-    return carrier_rounds(table, space, resolutions_px, EFFORT.rounds)
+def inside_networks(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Job]]:
+    return profiled_network_rounds(table, space, resolutions_px, EFFORT.rounds)
 
 
-def between_neighbours(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Task]]:
+def between_neighbours(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Job]]:
     """Each Block between two others of a network that has it; only its own time is kept."""
     rounds = []
     for number in range(EFFORT.rounds):
-        tasks = {}
+        jobs = {}
         for px in resolutions_px:
             rng = np.random.default_rng((number, px))
-            while set(space.keys(px)) - set(tasks):
+            while set(space.keys(px)) - set(jobs):
                 (architecture,) = space.decode(space.sample_spread(1, rng, [px]))
                 blocks = space.network_blocks(architecture)
                 for at, block in enumerate(blocks):
-                    if block.key not in tasks:
-                        tasks[block.key] = _between(blocks[max(0, at - 1) : at + 2], block)
-        rounds.append(list(tasks.values()))
+                    if block.key not in jobs:
+                        jobs[block.key] = _between(blocks[max(0, at - 1) : at + 2], block)
+        rounds.append(list(jobs.values()))
     return rounds
 
 
-def _between(blocks: Sequence[Block], block: Block) -> Task:
+def _between(blocks: Sequence[Block], block: Block) -> Job:
     parts = tuple(part if part is block else part._replace(key="neighbour") for part in blocks)
     network = concatenate("between:" + "+".join(part.key for part in blocks), blocks)
-    return Task(network, lower(RUNTIME, network, 1), parts=parts)
+    return Job(network, lower(RUNTIME, network, 1), parts=parts)
 
 
-def alone(others_bytes: int) -> Callable[[LatencyTable, Space, Sequence[int]], list[list[Task]]]:
-    def rounds(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Task]]:
+def alone(others_bytes: int) -> Callable[[LatencyTable, Space, Sequence[int]], list[list[Job]]]:
+    def rounds(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Job]]:
         blocks = [EMPTY, *(block for px in resolutions_px for block in space.blocks(px))]
-        return [lower_tasks(blocks, RUNTIME, 1, others_bytes)] * EFFORT.rounds
+        return [lower_jobs(blocks, RUNTIME, 1, others_bytes)] * EFFORT.rounds
 
     return rounds
 
@@ -107,26 +107,29 @@ def main() -> None:
         comparer = Comparer(first, space)
         with CampaignProgress(console, "networks") as progress:
             comparer.measure(drawn, connection, progress)
-        tested, teachers = list(comparer.measured(TEST)), list(comparer.measured(CALIBRATION))
-        for line in report(space, tables, tested, teachers):
+        tested, calibration_networks = list(comparer.measured(TEST)), list(comparer.measured(CALIBRATION))
+        for line in report(space, tables, tested, calibration_networks):
             print(line)
 
 
 def report(
-    space: Space, tables: dict[Way, LatencyTable], tested: list[ComparedNetwork], teachers: list[ComparedNetwork]
+    space: Space,
+    tables: dict[Way, LatencyTable],
+    tested: list[ComparedNetwork],
+    calibration_networks: list[ComparedNetwork],
 ) -> Iterator[str]:
-    passes, taught = passes_of(tested), passes_of(teachers).mean(axis=0)
-    yield f"{len(tested)} networks, {len(teachers)} teach; two passes differ by {noise(passes).mape:.1%}"
+    passes, fitted = passes_of(tested), passes_of(calibration_networks).mean(axis=0)
+    yield f"{len(tested)} networks, {len(calibration_networks)} teach; two passes differ by {noise(passes).mape:.1%}"
     yield "| blocks timed | sum, raw | one factor | a line |"
     yield "|---|---|---|---|"
     for name, price in _prices(space, tables):
-        summed, known = price(tested), price(teachers)
-        factor = float(np.median(taught / known))
-        line = Calibration.fit(known, taught)
+        summed, known = price(tested), price(calibration_networks)
+        factor = float(np.median(fitted / known))
+        line = Calibration.fit(known, fitted)
         bias = errors(summed, passes).bias
         one, two = (errors(guess, passes).excess_rms for guess in (factor * summed, line(summed)))
         yield f"| {name} | {bias:+.0%} | {one:.1%} | {two:.1%} |"
-    baseline = MacsLine.fit(teachers)
+    baseline = MacsLine.fit(calibration_networks)
     excess = errors(baseline(np.array([network.macs for network in tested])), passes).excess_rms
     yield f"| *the line through MACs* | | | *{excess:.1%}* |"
 

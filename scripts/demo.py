@@ -21,7 +21,7 @@ def main() -> None:
     )
 
     say("2. Teach: measure whole networks, for what their blocks do not tell alone")
-    command("ofa-compare", "--table", table, "--networks", "4", "--calibrate", "8", "--out", str(FOLDER / "taught"))
+    command("ofa-compare", "--table", table, "--networks", "4", "--calibrate", "8", "--out", str(FOLDER / "calibrated"))
 
     smallest_ms, largest_ms = range_of(command("ofa-table", "show", table))
     limit_ms = round(smallest_ms + LIMIT_OF_RANGE * (largest_ms - smallest_ms), 2)

@@ -2,9 +2,9 @@
 
     .venv/bin/python scripts/disturbance.py --threads 2 --pairs 3 --out build/disturbance
 
-Each pair is measured one after the other; the tables stay in --out. Prints how far tables lie apart at one pace (the
+Each pair is measured one after the other; the tables stay in --out. Prints how far tables lie apart at one speed (the
 median over entries): undisturbed ones from each other, disturbed ones from those, and the same where nothing is done
-about it: every Visit counts as it came, and none is taken again.
+about it: every trial counts as it came, and none is taken again.
 """
 
 import argparse
@@ -86,23 +86,23 @@ def _burn(seconds: float) -> None:
 
 
 def _figures(path: Path, reference_ms: float | None) -> dict[str, float]:
-    """At one pace for all tables, as networks that are compared with a table are brought to its own."""
+    """At one speed for all tables, as networks that are compared with a table are brought to its own."""
     with LatencyTable.read(path) as table:
         return {key: entry.latency_ms for key, entry in table.entries_at(reference_ms).items()}
 
 
 def _figures_untouched(path: Path) -> dict[str, float]:
-    """The medians of the Visits as they came, the first of each Task in each round."""
+    """The medians of the trials as they came, the first of each job in each round."""
     with LatencyTable.read(path) as table:
-        networks = {m.visit_id: m.key for m in table.measurements}
+        networks = {m.trial_id: m.key for m in table.measurements}
         first: dict[tuple[str, str, int], str] = {}
-        visits: dict[str, list] = {}
+        trials: dict[str, list] = {}
         for measurement in table.measurements:
-            task = (networks.get(measurement.taken_with, ""), measurement.key, measurement.round)
-            if measurement.ok and first.setdefault(task, measurement.taken_with) == measurement.taken_with:
-                visits.setdefault(measurement.key, []).append(measurement)
+            job = (networks.get(measurement.taken_with, ""), measurement.key, measurement.round)
+            if measurement.ok and first.setdefault(job, measurement.taken_with) == measurement.taken_with:
+                trials.setdefault(measurement.key, []).append(measurement)
         known = {entry.key for entry in table.entries}
-        return {key: derive_entry(key, of_key).latency_ms for key, of_key in visits.items() if key in known}
+        return {key: derive_entry(key, of_key).latency_ms for key, of_key in trials.items() if key in known}
 
 
 def _apart(one: dict[str, float], two: dict[str, float]) -> float:

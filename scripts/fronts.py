@@ -38,7 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
     space = find_space(arguments.space)
     latency = LatencyModel.read(arguments.table, space)
-    problem = Question(space, landscape(space), ()).pose([latency])
+    problem = Question(space, landscape(space), ()).to_problem([latency])
     volumes: dict[str, list[float]] = {}
     seconds: dict[str, list[float]] = {}
     for seed in range(arguments.seeds):

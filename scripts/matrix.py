@@ -34,8 +34,8 @@ def main() -> None:
             capture_output=True,
             text=True,
         )
-        told = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-        print(f"Python {version}: {done.stdout.strip().splitlines()[-1]}", *told, sep="\n  ", flush=True)
+        reported = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+        print(f"Python {version}: {done.stdout.strip().splitlines()[-1]}", *reported, sep="\n  ", flush=True)
         failed += [version] if done.returncode else []
     sys.exit(f"failed on {', '.join(failed)}" if failed else 0)
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/remeasure.py TABLE.lut --resolutions 160,192,224 --entries 200
 
-Measured thoroughly, so that what it finds is not the second measurement's own spread; at the first table's pace.
+Measured thoroughly, so that what it finds is not the second measurement's own spread; at the first table's speed.
 """
 
 import argparse

@@ -39,7 +39,7 @@ def main() -> None:
     accuracy = landscape(space)
     print(f"R² of a linear model of the landscape: {linear_share(accuracy, space):.3f}")
     question = Question(space, accuracy, ())
-    free = question.pose([latency])
+    free = question.to_problem([latency])
     smallest, largest = latency.cheapest(free.resolutions_px)[0], latency.dearest(free.resolutions_px)[0]
     for share in SHARES:
         problem = free.within(smallest + share * (largest - smallest))

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ofa_tables.errors import TableMismatch, TableUnreadable
-from ofa_tables.estimates.device_speed import PaceErrors, at_pace, usual_reference_ms
-from ofa_tables.estimates.entry import FEWEST_VISITS, Entry, derive_entry, with_standard_errors
+from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, usual_reference_ms
+from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
 from ofa_tables.estimates.interpolation import Interpolation
 from ofa_tables.store.measurement import NETWORK, Measurement
 from ofa_tables.store.sqlite import Store
@@ -26,7 +26,7 @@ SIMULATED = ("roofline",)  # runtimes that compute what a device would take
 # What whole networks were measured for.
 TEST = "test"
 CALIBRATION = "calibration"
-CARRIER = "carrier"  # to time Blocks inside
+PROFILED = "profiled"  # to time Blocks inside
 REFERENCE = "reference"  # published: to hold others against
 
 # How Blocks were timed.
@@ -34,7 +34,7 @@ ALONE = "alone"
 IN_NETWORKS = "in-networks"
 
 # Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
-OFF_PACE = 0.4
+OFF_SPEED = 0.4
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,13 @@ class LatencyTable:
     # Measurements and entries.
 
     def add(self, measurements: Sequence[Measurement]) -> None:
-        """Commits them; a repeat of a visit_id is dropped."""
+        """Commits them; a repeat of a trial_id is dropped."""
         self.store.add(list(measurements))
         for derived in (
             "measurements",
             "reference_ms",
-            "visits",
-            "_at_pace",
+            "trials",
+            "_at_table_speed",
             "_far",
             "_interrupted",
             "_entries",
@@ -188,74 +188,76 @@ class LatencyTable:
 
     @cached_property
     def reference_ms(self) -> float | None:
-        """The table's pace: how long the reference Job takes at it."""
+        """The table's speed: how long the reference Job takes at it."""
         return usual_reference_ms(self.measurements)
 
     @cached_property
-    def visits(self) -> dict[tuple[str, int | None], list[Measurement]]:
-        """By key and resolution, at the table's pace."""
-        visits: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
-        for measurement in self._at_pace:
-            visits[measurement.key, measurement.resolution_px].append(measurement)
-        return dict(visits)
+    def trials(self) -> dict[tuple[str, int | None], list[Measurement]]:
+        """By key and resolution, at the table's speed."""
+        trials: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
+        for measurement in self._at_table_speed:
+            trials[measurement.key, measurement.resolution_px].append(measurement)
+        return dict(trials)
 
     @cached_property
-    def _at_pace(self) -> list[Measurement]:
-        return at_pace(self.measurements, self.reference_ms)
+    def _at_table_speed(self) -> list[Measurement]:
+        return at_table_speed(self.measurements, self.reference_ms)
 
     @cached_property
     def _far(self) -> set[str]:
-        """The Visits during which the device was far from the table's pace."""
-        both = zip(self.measurements, self._at_pace, strict=True)
-        return {visit.visit_id for visit, scaled in both if off_pace(visit.median_ms, scaled.median_ms)}
+        """The trials during which the device was far from the table's speed."""
+        both = zip(self.measurements, self._at_table_speed, strict=True)
+        return {trial.trial_id for trial, scaled in both if off_speed(trial.median_ms, scaled.median_ms)}
 
     @cached_property
     def _interrupted(self) -> set[str]:
-        """The Visits during which others had the processor far longer than they usually had.
+        """The trials during which others had the processor far longer than they usually had.
 
         Those that Blocks were timed in are looked at apart: networks that are measured later change no entry.
         """
-        with_blocks = {visit.taken_with for visit in self.measurements if not visit.key.startswith(NETWORK)}
+        with_blocks = {trial.taken_with for trial in self.measurements if not trial.key.startswith(NETWORK)}
         means_ms: tuple[dict[str, float], dict[str, float]] = ({}, {})
-        for visit in self.measurements:
-            if visit.taken_with == visit.visit_id and (mean_ms := visit.reference_mean_ms):
-                means_ms[visit.visit_id in with_blocks][visit.visit_id] = mean_ms
+        for trial in self.measurements:
+            if trial.taken_with == trial.trial_id and (mean_ms := trial.reference_mean_ms):
+                means_ms[trial.trial_id in with_blocks][trial.trial_id] = mean_ms
         found = set()
         for of_kind in filter(None, means_ms):
             usual_ms = float(np.median(list(of_kind.values())))
-            found |= {visit_id for visit_id, mean_ms in of_kind.items() if interrupted(mean_ms, usual_ms)}
+            found |= {trial_id for trial_id, mean_ms in of_kind.items() if interrupted(mean_ms, usual_ms)}
         return found
 
     def rounds_of(self) -> dict[str, set[int]]:
-        """The rounds that each key has been visited in, successfully."""
+        """The rounds that each key has been timed in, successfully."""
         rounds: dict[str, set[int]] = defaultdict(set)
         for measurement in self.measurements:
             if measurement.ok:
                 rounds[measurement.key].add(measurement.round)
         return rounds
 
-    def steady(self, visits: Sequence[Measurement]) -> list[Measurement]:
-        """Those during which the device neither changed its pace nor was far from the table's; where there is none,
+    def steady(self, trials: Sequence[Measurement]) -> list[Measurement]:
+        """Those during which the device neither changed its speed nor was far from the table's; where there is none,
         all."""
-        kept = [visit for visit in visits if not self._disturbed(visit)]
-        return kept if any(visit.ok for visit in kept) else list(visits)
+        kept = [trial for trial in trials if not self._disturbed(trial)]
+        return kept if any(trial.ok for trial in kept) else list(trials)
 
-    def _disturbed(self, visit: Measurement) -> bool:
-        return visit.disturbed or visit.visit_id in self._far or visit.taken_with in self._interrupted
+    def _disturbed(self, trial: Measurement) -> bool:
+        return trial.disturbed or trial.trial_id in self._far or trial.taken_with in self._interrupted
 
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
-        steady = {place: self.steady(visits) for place, visits in self.visits.items()}
-        entries = {place: derive_entry(place[0], visits) for place, visits in steady.items()}
-        for place, visits in steady.items():
-            if all(self._disturbed(visit) for visit in visits):
+        steady = {place: self.steady(trials) for place, trials in self.trials.items()}
+        entries = {place: derive_entry(place[0], trials) for place, trials in steady.items()}
+        for place, trials in steady.items():
+            if all(self._disturbed(trial) for trial in trials):
                 entries[place] = entries[place].flagged("disturbed")
-            if 0 < entries[place].visits < FEWEST_VISITS and self.identity.runtime != IMPORTED:
+            if 0 < entries[place].trials < FEWEST_TRIALS and self.identity.runtime != IMPORTED:
                 entries[place] = entries[place].flagged("few-samples")
             if self.identity.runtime in SIMULATED:
                 entries[place] = entries[place].flagged("simulated")
-        carriers = {visit.visit_id: visit.key for visit in self.measurements if visit.key.startswith(NETWORK)}
-        return with_standard_errors(entries, steady, carriers, PaceErrors(self.measurements, self._at_pace))
+        profiled_networks = {trial.trial_id: trial.key for trial in self.measurements if trial.key.startswith(NETWORK)}
+        return with_standard_errors(
+            entries, steady, profiled_networks, SpeedErrors(self.measurements, self._at_table_speed)
+        )
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
         """The entry, or None. Where a published file gave a figure of its own for this resolution, that one.
@@ -284,12 +286,12 @@ class LatencyTable:
         return Interpolation(entry for entry in self.entries if not entry.failure)
 
     def entries_at(self, reference_ms: float | None) -> dict[str, Entry]:
-        """Each Block's entry, without its interval, where the reference Job takes so long: at another table's pace."""
-        visits: dict[str, list[Measurement]] = defaultdict(list)
-        for visit in at_pace(self.measurements, reference_ms):
-            if not visit.key.startswith(NETWORK):
-                visits[visit.key].append(visit)
-        return {key: derive_entry(key, self.steady(of_key)) for key, of_key in visits.items()}
+        """Each Block's entry, without its interval, where the reference Job takes so long: at another table's speed."""
+        trials: dict[str, list[Measurement]] = defaultdict(list)
+        for trial in at_table_speed(self.measurements, reference_ms):
+            if not trial.key.startswith(NETWORK):
+                trials[trial.key].append(trial)
+        return {key: derive_entry(key, self.steady(of_key)) for key, of_key in trials.items()}
 
     @property
     def network_keys(self) -> set[str]:
@@ -315,13 +317,13 @@ class LatencyTable:
         return sorted({px for _, px in self._entries if px is not None})
 
 
-def off_pace(took_ms: float | None, usual_ms: float | None) -> bool:
+def off_speed(took_ms: float | None, usual_ms: float | None) -> bool:
     """Whether it took so much more or less than it usually does that the device was another one."""
     if not took_ms or not usual_ms:
         return False
-    return max(took_ms, usual_ms) > (1 + OFF_PACE) * min(took_ms, usual_ms)
+    return max(took_ms, usual_ms) > (1 + OFF_SPEED) * min(took_ms, usual_ms)
 
 
 def interrupted(mean_ms: float | None, usual_ms: float | None) -> bool:
     """Whether the reference's runs took so much more in the mean that others had the processor in between."""
-    return bool(mean_ms and usual_ms and mean_ms > (1 + OFF_PACE) * usual_ms)
+    return bool(mean_ms and usual_ms and mean_ms > (1 + OFF_SPEED) * usual_ms)

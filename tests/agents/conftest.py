@@ -216,18 +216,18 @@ class Host:
             return True
         return False
 
-    def acknowledge(self, *visit_ids):
-        self.send(acknowledge=wire.Acknowledge(visit_ids=visit_ids))
+    def acknowledge(self, *trial_ids):
+        self.send(acknowledge=wire.Acknowledge(trial_ids=trial_ids))
 
-    def take(self, visit, model=None):
-        """One Visit from beginning to end, its Measurement acknowledged."""
-        self.send(visit=visit)
+    def take(self, trial, model=None):
+        """One trial from beginning to end, its Measurement acknowledged."""
+        self.send(trial=trial)
         message = self.next()
         while message.WhichOneof("message") == "model_wanted":
             for part in wire.model_messages(message.model_wanted.model_id, model.chunks):
                 self.send(model=part)
             message = self.next()
-        self.acknowledge(message.measurement.visit_id)
+        self.acknowledge(message.measurement.trial_id)
         return message.measurement
 
     def cut(self):
@@ -242,13 +242,13 @@ class Host:
             pass
 
 
-def visit_message(runtime="steady", block=BLOCK, budget=SHORT, timeout_s=PATIENCE_S, model_id="", **settings):
-    """One Visit of ``block``, with an id of its own."""
+def trial_message(runtime="steady", block=BLOCK, budget=SHORT, timeout_s=PATIENCE_S, model_id="", **settings):
+    """One trial of ``block``, with an id of its own."""
     settings = {"precision": "fp32", "batch": 1, "threads": 1, **settings}
     job = wire.job_message(block, wire.Settings(runtime=runtime, **settings), model_id)
-    visit = wire.Visit(visit_id=uuid.uuid4().hex, job=job)
-    wire.set_budget(visit.budget, budget, timeout_s)
-    return visit
+    trial = wire.Trial(trial_id=uuid.uuid4().hex, job=job)
+    wire.set_budget(trial.budget, budget, timeout_s)
+    return trial
 
 
 @pytest.fixture(scope="session")
@@ -341,8 +341,8 @@ def living():
 
 
 @pytest.fixture(scope="session")
-def visit_of():
-    return visit_message
+def trial_of():
+    return trial_message
 
 
 @pytest.fixture(scope="session")

@@ -47,8 +47,8 @@ def output(name):
 def test_a_real_output_gives_the_figures_in_it(name):
     delegate, (count, *figures) = FIGURES[name]
     first, low, high, mean, std, median, warmups, warmup, init = figures
-    told = [round(each * US) for each in (first, low, high, mean, std, median)]
-    expected = Report(count, *told, warmups, round(warmup * US), init * US)
+    reported = [round(each * US) for each in (first, low, high, mean, std, median)]
+    expected = Report(count, *reported, warmups, round(warmup * US), init * US)
     assert parse(output(name), "", 0, delegate) == expected
     assert parse("", output(name).replace("\n", "\r\n"), 0, delegate) == expected
     assert not expected.samples_ns
@@ -185,7 +185,7 @@ def test_runs_of_one_length_have_no_spread():
     assert (report.min_ns, report.median_ns, report.mean_ns, report.max_ns, report.std_ns) == (120000,) * 4 + (0,)
 
 
-def test_a_summary_told_twice_is_one():
+def test_a_summary_reported_twice_is_one():
     assert parse("\n".join([*GOOD, CLOSING]), "", 0) == parse("\n".join(GOOD), "", 0)
 
 
@@ -359,7 +359,7 @@ def test_a_stand_in_that_sleeps_takes_as_long_as_its_model_is_large(model):
 
 
 @pytest.mark.real
-def test_a_file_beside_the_stand_in_tells_how_it_deviates(model, tmp_path, monkeypatch):
+def test_a_file_beside_the_stand_in_reports_how_it_deviates(model, tmp_path, monkeypatch):
     monkeypatch.delenv("OFA_STAND_IN", raising=False)
     (tmp_path / "benchmark_model").write_bytes(STAND_IN.read_bytes())
     (tmp_path / "benchmark_model.stand_in").write_text("silent\n")
@@ -370,7 +370,7 @@ def test_a_file_beside_the_stand_in_tells_how_it_deviates(model, tmp_path, monke
 
 
 @pytest.mark.real
-def test_an_old_stand_in_tells_no_median_and_knows_fewer_flags(model):
+def test_an_old_stand_in_reports_no_median_and_knows_fewer_flags(model):
     report = measured(brief(model), "old")
     assert report.median_ns == 0 < report.mean_ns
     with pytest.raises(Unsupported, match=r"does not know flags: .*--xnnpack_force_fp16=true"):

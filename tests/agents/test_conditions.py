@@ -90,7 +90,7 @@ def test_a_gpu_at_its_power_cap_is_throttled(device):
     assert condition["throttled"]
 
 
-def test_around_a_visit_no_command_is_run(device):
+def test_around_a_trial_no_command_is_run(device):
     shell = device("jetson-tx2")
     conditions.read(shell, of_all=False)
     assert shell.ran == []
@@ -226,12 +226,12 @@ def test_nonsense_in_every_file_is_unknown_not_an_error(device, name, nonsense):
     assert (condition["clock_mhz"], condition["hot"], condition["load"]) == (0, False, 0.0)
 
 
-def test_an_empty_folder_is_a_device_that_tells_nothing(tmp_path):
+def test_an_empty_folder_is_a_device_that_reports_nothing(tmp_path):
     assert not conditions.read(RecordedShell(str(tmp_path))).ByteSize()
 
 
 @pytest.mark.real
-def test_this_machine_tells_its_load_and_which_cores_it_has():
+def test_this_machine_reports_its_load_and_which_cores_it_has():
     condition = conditions.read(LocalShell())
     assert condition.affinity
     assert condition.involuntary_switches >= 0

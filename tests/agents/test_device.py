@@ -45,7 +45,7 @@ JETSON = {
 }
 
 
-def test_a_board_is_described_as_its_files_tell(describe):
+def test_a_board_is_described_as_its_files_report(describe):
     description = describe(JETSON, {"onnxruntime": "1.10.0"}, {"tflite": "not installed"})
     assert description.chip == "NVIDIA Jetson TX2 Developer Kit"
     assert description.os == "Ubuntu 18.04.6 LTS"
@@ -64,7 +64,7 @@ def test_cores_of_equal_top_clock_are_a_cluster_the_fastest_first(describe):
     assert [(list(cluster.cpus), cluster.max_mhz) for cluster in clusters] == [([0, 3, 4, 5], 2035), ([1, 2], 1881)]
 
 
-def test_cores_that_do_not_tell_their_clock_are_one_cluster(describe):
+def test_cores_that_do_not_report_their_clock_are_one_cluster(describe):
     clusters = describe({f"{CPU}/online": "0,2-3\n"}).clusters
     assert [(list(cluster.cpus), cluster.max_mhz) for cluster in clusters] == [([0, 2, 3], 0)]
 
@@ -81,7 +81,7 @@ def test_without_a_device_tree_the_processor_names_the_chip(describe, cpuinfo, c
     assert describe({"proc/cpuinfo": cpuinfo}).chip == chip
 
 
-def test_without_cpufreq_the_processor_tells_its_clock(describe):
+def test_without_cpufreq_the_processor_reports_its_clock(describe):
     assert describe({"proc/cpuinfo": CPUINFO["a PC"][0]}).condition.clock_mhz == 2600
 
 
@@ -113,7 +113,7 @@ def test_a_list_of_cores_that_cannot_be_read_is_one_core(describe, online):
     assert [list(cluster.cpus) for cluster in describe({f"{CPU}/online": online}).clusters] == [[0]]
 
 
-def test_a_device_that_tells_nothing_is_described_all_the_same(describe):
+def test_a_device_that_reports_nothing_is_described_all_the_same(describe):
     description = describe({})
     assert description.chip
     assert description.os
@@ -150,10 +150,10 @@ def test_devices_that_differ_have_different_fingerprints(describe, change):
     assert describe(JETSON).fingerprint != describe({**JETSON, **change}).fingerprint
 
 
-def test_a_jetson_tells_what_software_it_has():
+def test_a_jetson_reports_what_software_it_has():
     devices = Path(__file__).parents[1] / "devices"
-    told = device.describe(RecordedShell(str(devices / "jetson-tx2")), wire.WorkerReady()).software
-    assert dict(told) == {
+    reported = device.describe(RecordedShell(str(devices / "jetson-tx2")), wire.WorkerReady()).software
+    assert dict(reported) == {
         "L4T": "32.7.1",
         "JetPack": "4.6.1",
         "CUDA": "10.2.300",

@@ -7,26 +7,26 @@ import pytest
 
 from ofa_agent.device.shell import LocalShell
 from ofa_agent.measuring import executor as bench_module
-from ofa_agent.measuring.executor import Bench
+from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.measuring.worker import WorkerGone
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service.models import ModelCache
 
 
 class FakeWorker:
-    """A worker process whose behaviour the test scripts, Visit by Visit."""
+    """A worker process whose behaviour the test scripts, trial by trial."""
 
     def __init__(self, script):
         self.script = script
         self.ready = wire.WorkerReady(runtimes={"steady": "1.0"}, missing_runtimes={"tflite": "not installed"})
 
-    def visit(self, visit, model_path, reference_path):
+    def trial(self, trial, model_path, reference_path):
         step = self.script.pop(0) if self.script else None
         if isinstance(step, BaseException):
             raise step
         if step is not None:
             step()
-        return wire.Measurement(visit_id=visit.visit_id, status="ok")
+        return wire.Measurement(trial_id=trial.trial_id, status="ok")
 
     def kill(self):
         pass
@@ -37,7 +37,7 @@ class FakeWorker:
 
 @pytest.fixture
 def script():
-    """What the next Visits do: an exception is raised, a function called."""
+    """What the next trials do: an exception is raised, a function called."""
     return []
 
 
@@ -54,7 +54,7 @@ def started_with():
 
 
 @pytest.fixture
-def bench(script, start_failures, started_with, tmp_path, monkeypatch):
+def executor(script, start_failures, started_with, tmp_path, monkeypatch):
     def start(keep_open, command):
         started_with.append(keep_open)
         if start_failures:
@@ -62,19 +62,19 @@ def bench(script, start_failures, started_with, tmp_path, monkeypatch):
         return FakeWorker(script)
 
     monkeypatch.setattr(bench_module, "WorkerProcess", start)
-    bench = Bench(ModelCache(str(tmp_path / "models")), lock_descriptor=42, shell=LocalShell())
-    yield bench
-    if bench.is_alive():
-        bench.stop()
+    executor = TrialExecutor(ModelCache(str(tmp_path / "models")), lock_descriptor=42, shell=LocalShell())
+    yield executor
+    if executor.is_alive():
+        executor.stop()
 
 
 @pytest.fixture
-def take(bench):
-    """Submits one Visit and waits for its Measurement."""
+def take(executor):
+    """Submits one trial and waits for its Measurement."""
     delivered = queue.SimpleQueue()
 
-    def take(visit_id, model_id=""):
-        bench.submit(wire.Visit(visit_id=visit_id, job=wire.Job(key="a key", model_id=model_id)), delivered.put)
+    def take(trial_id, model_id=""):
+        executor.submit(wire.Trial(trial_id=trial_id, job=wire.Job(key="a key", model_id=model_id)), delivered.put)
         return delivered.get(timeout=60)
 
     return take
@@ -90,63 +90,65 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("failure", "status"), FAILURES, ids=[repr(failure) for failure, _ in FAILURES])
-def test_whatever_fails_each_visit_has_its_answer_and_the_next_one_works(bench, take, script, failure, status):
+def test_whatever_fails_each_trial_has_its_answer_and_the_next_one_works(executor, take, script, failure, status):
     script.append(failure)
-    bench.start()
+    executor.start()
     failed = take("one")
-    assert (failed.visit_id, failed.key, failed.status) == ("one", "a key", status)
+    assert (failed.trial_id, failed.key, failed.status) == ("one", "a key", status)
     assert failed.error
     assert take("two").status == "ok"
 
 
-def test_a_worker_that_is_gone_is_replaced_by_one_that_holds_the_lock_too(bench, take, script, started_with):
+def test_a_worker_that_is_gone_is_replaced_by_one_that_holds_the_lock_too(executor, take, script, started_with):
     script.append(WorkerGone("ended by SIGSEGV"))
-    bench.start()
+    executor.start()
     take("one")
     take("two")
     take("three")
     assert started_with == [(42,), (42,)]
 
 
-def test_a_worker_that_does_not_start_is_tried_again_for_the_next_visit(bench, take, start_failures):
+def test_a_worker_that_does_not_start_is_tried_again_for_the_next_trial(executor, take, start_failures):
     start_failures.append(OSError(12, "Cannot allocate memory"))
-    bench.start()
-    assert dict(bench.runtimes().missing_runtimes) == {"worker": "it did not start: [Errno 12] Cannot allocate memory"}
+    executor.start()
+    assert dict(executor.runtimes().missing_runtimes) == {
+        "worker": "it did not start: [Errno 12] Cannot allocate memory"
+    }
     assert take("one").status == "ok"
-    assert dict(bench.runtimes().runtimes) == {"steady": "1.0"}
+    assert dict(executor.runtimes().runtimes) == {"steady": "1.0"}
 
 
-def test_a_model_that_is_no_longer_there_is_said_to_be(bench, take):
-    bench.start()
+def test_a_model_that_is_no_longer_there_is_said_to_be(executor, take):
+    executor.start()
     failed = take("one", model_id="0" * 64)
     assert failed.status != "ok"
     assert "no longer here" in failed.error
 
 
-def test_a_full_disk_costs_the_visit_whose_model_it_cannot_take(bench, take, monkeypatch):
+def test_a_full_disk_costs_the_trial_whose_model_it_cannot_take(executor, take, monkeypatch):
     def path(model_id):
         raise OSError(28, "No space left on device")
 
-    bench.start()
+    executor.start()
     with monkeypatch.context() as patched:
-        patched.setattr(bench._models, "path", path)
+        patched.setattr(executor._models, "path", path)
         failed = take("one", model_id="0" * 64)
     assert failed.status == "out-of-memory"
     assert failed.error.startswith(
-        f"cannot write the model to {bench._models.folder}: No space left on device; make room"
+        f"cannot write the model to {executor._models.folder}: No space left on device; make room"
     )
     assert take("two").status == "ok"
 
 
-def test_visits_that_wait_when_the_agent_stops_are_not_begun(bench, script):
+def test_trials_that_wait_when_the_agent_stops_are_not_begun(executor, script):
     delivered = []
     begun, let_go = threading.Event(), threading.Event()
     script.append(lambda: (begun.set(), let_go.wait(60)))
-    bench.start()
-    for visit_id in ("one", "two", "three"):
-        bench.submit(wire.Visit(visit_id=visit_id), delivered.append)
+    executor.start()
+    for trial_id in ("one", "two", "three"):
+        executor.submit(wire.Trial(trial_id=trial_id), delivered.append)
     begun.wait(60)
     threading.Timer(0.1, let_go.set).start()
-    bench.stop()
-    assert not bench.is_alive()
+    executor.stop()
+    assert not executor.is_alive()
     assert delivered == []

@@ -1,4 +1,4 @@
-"""What a runtime may do on a bad day costs one Visit, never the agent."""
+"""What a runtime may do on a bad day costs one trial, never the agent."""
 
 import os
 import signal
@@ -14,12 +14,12 @@ from ofa_profiler.lowering import Model, lower
 LONG = Budget(warmup_s=0.001, burst_min_s=600.0, burst_max_s=600.0, half_width=0.0)
 
 
-def test_a_block_is_timed(host, visit_of, small_model):
-    visit = visit_of("onnxruntime", model_id=small_model.model_id)
-    measurement = host.take(visit, small_model)
+def test_a_block_is_timed(host, trial_of, small_model):
+    trial = trial_of("onnxruntime", model_id=small_model.model_id)
+    measurement = host.take(trial, small_model)
     assert measurement.status == "ok", measurement.error
-    assert measurement.visit_id == visit.visit_id
-    assert measurement.key == visit.job.key
+    assert measurement.trial_id == trial.trial_id
+    assert measurement.key == trial.job.key
     assert len(measurement.samples_ns) >= 3
     assert min(measurement.samples_ns) > 0
     assert measurement.first_ns > 0
@@ -29,22 +29,22 @@ def test_a_block_is_timed(host, visit_of, small_model):
     assert measurement.runtime_version
 
 
-def test_a_worker_that_is_killed_in_mid_burst_costs_that_visit_alone(agent, host, visit_of, eventual):
+def test_a_worker_that_is_killed_in_mid_burst_costs_that_trial_alone(agent, host, trial_of, eventual):
     before = len(agent.loaded())
-    host.send(visit=visit_of(budget=LONG))
+    host.send(trial=trial_of(budget=LONG))
     eventual(lambda: len(agent.loaded()) > before)
     (worker,) = agent.workers
     os.kill(worker, signal.SIGKILL)
     measurement = host.measurement()
     assert (measurement.status, measurement.error) == ("crashed", "the worker process was ended by SIGKILL")
-    host.acknowledge(measurement.visit_id)
-    assert host.take(visit_of()).status == "ok"
+    host.acknowledge(measurement.trial_id)
+    assert host.take(trial_of()).status == "ok"
 
 
-def test_a_runtime_that_hangs_is_ended_in_time(agent, host, visit_of):
-    measurement = host.take(visit_of("hanging", timeout_s=0.5))
+def test_a_runtime_that_hangs_is_ended_in_time(agent, host, trial_of):
+    measurement = host.take(trial_of("hanging", timeout_s=0.5))
     assert (measurement.status, measurement.error) == ("timed-out", "no answer within 0.5 s")
-    assert host.take(visit_of()).status == "ok"
+    assert host.take(trial_of()).status == "ok"
     assert len(agent.workers) == 1
 
 
@@ -59,29 +59,29 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("runtime", FAILURES)
-def test_a_visit_that_fails_says_how_and_the_next_one_works(host, visit_of, runtime):
+def test_a_trial_that_fails_says_how_and_the_next_one_works(host, trial_of, runtime):
     status, text = FAILURES[runtime]
-    measurement = host.take(visit_of(runtime))
+    measurement = host.take(trial_of(runtime))
     assert measurement.status == status
     assert text in measurement.error
     assert list(measurement.samples_ns) == []
     assert measurement.started_at > 0
-    assert host.take(visit_of()).status == "ok"
+    assert host.take(trial_of()).status == "ok"
 
 
-def test_the_runtimes_that_there_are_are_named(host, visit_of):
-    error = host.take(visit_of("onnxrutime")).error
+def test_the_runtimes_that_there_are_are_named(host, trial_of):
+    error = host.take(trial_of("onnxrutime")).error
     assert "onnxruntime" in error
     assert "steady" in error
 
 
-def test_what_a_runtime_prints_disturbs_nothing(agent, host, visit_of):
-    assert host.take(visit_of("chatty")).status == "ok"
+def test_what_a_runtime_prints_disturbs_nothing(agent, host, trial_of):
+    assert host.take(trial_of("chatty")).status == "ok"
     assert "INFO: Created delegate for CPU." in agent.log
 
 
-def test_a_precision_that_a_runtime_lacks_is_unsupported(host, visit_of, small_model):
-    measurement = host.take(visit_of("onnxruntime", model_id=small_model.model_id, precision="int4"), small_model)
+def test_a_precision_that_a_runtime_lacks_is_unsupported(host, trial_of, small_model):
+    measurement = host.take(trial_of("onnxruntime", model_id=small_model.model_id, precision="int4"), small_model)
     assert measurement.status == "unsupported"
     assert "int4" in measurement.error
 
@@ -105,9 +105,9 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize(("wrong", "settings"), MALFORMED.values(), ids=MALFORMED)
-def test_a_job_that_cannot_be_is_malformed_and_reaches_no_runtime(agent, host, visit_of, wrong, settings):
+def test_a_job_that_cannot_be_is_malformed_and_reaches_no_runtime(agent, host, trial_of, wrong, settings):
     before = agent.loaded()
-    measurement = host.take(visit_of(block=wrong, **settings))
+    measurement = host.take(trial_of(block=wrong, **settings))
     assert measurement.status == "malformed", measurement.error
     assert measurement.error
     assert agent.loaded() == before
@@ -118,59 +118,59 @@ def damaged(content):
     return Model(wire.model_id_of([content]), (content,))
 
 
-def test_a_model_that_is_none_is_malformed(host, visit_of):
+def test_a_model_that_is_none_is_malformed(host, trial_of):
     model = damaged(b"no model at all")
-    measurement = host.take(visit_of("onnxruntime", model_id=model.model_id), model)
+    measurement = host.take(trial_of("onnxruntime", model_id=model.model_id), model)
     assert measurement.status == "malformed", measurement.error
 
 
-def test_half_a_model_is_malformed(host, visit_of, small_model):
+def test_half_a_model_is_malformed(host, trial_of, small_model):
     whole = wire.model_bytes(small_model.chunks)
     model = damaged(whole[: len(whole) // 2])
-    measurement = host.take(visit_of("onnxruntime", model_id=model.model_id), model)
+    measurement = host.take(trial_of("onnxruntime", model_id=model.model_id), model)
     assert measurement.status == "malformed", measurement.error
 
 
-def test_a_model_of_another_block_is_malformed(host, visit_of, small_model):
+def test_a_model_of_another_block_is_malformed(host, trial_of, small_model):
     other = block(ops.Conv(4, 4, 3), shape=(4, 6, 6))
-    measurement = host.take(visit_of("onnxruntime", other, model_id=small_model.model_id), small_model)
+    measurement = host.take(trial_of("onnxruntime", other, model_id=small_model.model_id), small_model)
     assert measurement.status == "malformed", measurement.error
 
 
-def test_a_model_that_was_damaged_on_its_way_is_malformed(host, visit_of):
+def test_a_model_that_was_damaged_on_its_way_is_malformed(host, trial_of):
     model = Model("0" * 64, (b"something else",))
-    measurement = host.take(visit_of("onnxruntime", model_id=model.model_id), model)
+    measurement = host.take(trial_of("onnxruntime", model_id=model.model_id), model)
     assert measurement.status == "malformed"
     assert "arrived damaged" in measurement.error
 
 
-def test_a_job_without_the_model_that_its_runtime_reads_is_malformed(host, visit_of):
-    assert host.take(visit_of("onnxruntime")).status == "malformed"
+def test_a_job_without_the_model_that_its_runtime_reads_is_malformed(host, trial_of):
+    assert host.take(trial_of("onnxruntime")).status == "malformed"
 
 
 @pytest.mark.parametrize("timeout_s", [float("inf"), 1e300])
-def test_a_visit_without_end_of_patience_is_taken(host, visit_of, timeout_s):
-    assert host.take(visit_of(timeout_s=timeout_s)).status == "ok"
+def test_a_trial_without_end_of_patience_is_taken(host, trial_of, timeout_s):
+    assert host.take(trial_of(timeout_s=timeout_s)).status == "ok"
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
-def test_a_visit_without_any_patience_times_out(host, visit_of, timeout_s):
-    assert host.take(visit_of(timeout_s=timeout_s)).status == "timed-out"
-    assert host.take(visit_of()).status == "ok"
+def test_a_trial_without_any_patience_times_out(host, trial_of, timeout_s):
+    assert host.take(trial_of(timeout_s=timeout_s)).status == "timed-out"
+    assert host.take(trial_of()).status == "ok"
 
 
-def test_many_visits_under_way_come_back_in_order_one_by_one(agent, host, visit_of):
-    visits = [visit_of() for _ in range(8)]
-    for visit in visits:
-        host.send(visit=visit)
-    measurements = [host.measurement() for _ in visits]
-    assert [measurement.visit_id for measurement in measurements] == [visit.visit_id for visit in visits]
+def test_many_trials_under_way_come_back_in_order_one_by_one(agent, host, trial_of):
+    trials = [trial_of() for _ in range(8)]
+    for trial in trials:
+        host.send(trial=trial)
+    measurements = [host.measurement() for _ in trials]
+    assert [measurement.trial_id for measurement in measurements] == [trial.trial_id for trial in trials]
     begun = [measurement.started_at for measurement in measurements]
     ended = [measurement.started_at + measurement.timed_ns / 1e9 for measurement in measurements]
     assert all(start >= end - 0.001 for start, end in zip(begun[1:], ended, strict=False))
 
 
-def test_a_network_that_does_not_fit_into_memory_is_said_not_to(start_agent, visit_of):
+def test_a_network_that_does_not_fit_into_memory_is_said_not_to(start_agent, trial_of):
     """Its weights are few; a value in its midst takes 1 GiB, which the runtime asks for at the first run."""
     command = (
         "sh",
@@ -186,7 +186,7 @@ def test_a_network_that_does_not_fit_into_memory_is_said_not_to(start_agent, vis
     host.welcome()
     wide = block(ops.Conv(1, 65536, 1), ops.Pool(), shape=(1, 64, 64))
     model = lower("onnxruntime", wide, 1)
-    measurement = host.take(visit_of("onnxruntime", wide, model_id=model.model_id), model)
+    measurement = host.take(trial_of("onnxruntime", wide, model_id=model.model_id), model)
     assert measurement.status == "out-of-memory", measurement.error
-    assert host.take(visit_of()).status == "ok"
+    assert host.take(trial_of()).status == "ok"
     host.done()

@@ -19,13 +19,13 @@ class FakeBench:
         self.submitted = []
         self._deliver = {}
 
-    def submit(self, visit, deliver):
-        self.submitted.append(visit.visit_id)
-        self._deliver[visit.visit_id] = (visit, deliver)
+    def submit(self, trial, deliver):
+        self.submitted.append(trial.trial_id)
+        self._deliver[trial.trial_id] = (trial, deliver)
 
-    def finish(self, visit_id):
-        visit, deliver = self._deliver.pop(visit_id)
-        deliver(wire.Measurement(visit_id=visit_id, key=visit.job.key, status="ok"))
+    def finish(self, trial_id):
+        trial, deliver = self._deliver.pop(trial_id)
+        deliver(wire.Measurement(trial_id=trial_id, key=trial.job.key, status="ok"))
 
 
 class FakeHost:
@@ -35,9 +35,9 @@ class FakeHost:
         self.lease, self.resumed = desk.take(lease_id, holder, wanted or {})
         self.stream = self.lease.connect()
 
-    def visit(self, visit_id, model_id=""):
-        visit = wire.Visit(visit_id=visit_id, job=wire.Job(key=f"key of {visit_id}", model_id=model_id))
-        self.lease.handle(wire.HostMessage(visit=visit), self.stream)
+    def trial(self, trial_id, model_id=""):
+        trial = wire.Trial(trial_id=trial_id, job=wire.Job(key=f"key of {trial_id}", model_id=model_id))
+        self.lease.handle(wire.HostMessage(trial=trial), self.stream)
 
     def model(self, chunks, model_id):
         for part in wire.model_messages(model_id, chunks):
@@ -46,14 +46,14 @@ class FakeHost:
     def part(self, part):
         self.lease.handle(wire.HostMessage(model=part), self.stream)
 
-    def acknowledge(self, *visit_ids):
-        self.lease.handle(wire.HostMessage(acknowledge=wire.Acknowledge(visit_ids=visit_ids)), self.stream)
+    def acknowledge(self, *trial_ids):
+        self.lease.handle(wire.HostMessage(acknowledge=wire.Acknowledge(trial_ids=trial_ids)), self.stream)
 
     def lose_link(self):
         self.lease.disconnect(self.stream)
 
     def heard(self):
-        """What has come down the stream so far: visit ids, models wanted, and None for its end."""
+        """What has come down the stream so far: trial ids, models wanted, and None for its end."""
         heard = []
         while True:
             try:
@@ -63,7 +63,7 @@ class FakeHost:
             if message is None:
                 heard.append(None)
             elif message.WhichOneof("message") == "measurement":
-                heard.append(message.measurement.visit_id)
+                heard.append(message.measurement.trial_id)
             else:
                 heard.append(("wants", message.model_wanted.model_id))
 
@@ -73,7 +73,7 @@ MODEL_ID = wire.model_id_of(MODEL)
 
 
 @pytest.fixture
-def bench():
+def executor():
     return FakeBench()
 
 
@@ -98,18 +98,18 @@ def setter():
 
 
 @pytest.fixture
-def told():
+def reported():
     return []
 
 
 @pytest.fixture
-def desk(bench, setter, told, tmp_path):
+def desk(executor, setter, reported, tmp_path):
     return Desk(
-        bench,
+        executor,
         ModelCache(str(tmp_path / "models")),
         setter,
         log=lambda *args, **facts: None,
-        tell=lambda **facts: told.append(facts["holder"]) if "holder" in facts else None,
+        tell=lambda **facts: reported.append(facts["holder"]) if "holder" in facts else None,
     )
 
 
@@ -130,61 +130,61 @@ def test_the_next_host_finds_the_device_as_it_was(desk, setter, monkeypatch):
     assert setter.now == {}
 
 
-def test_a_measurement_goes_to_the_host_that_asked(desk, bench):
+def test_a_measurement_goes_to_the_host_that_asked(desk, executor):
     host = FakeHost(desk)
-    host.visit("one")
-    bench.finish("one")
+    host.trial("one")
+    executor.finish("one")
     assert host.heard() == ["one"]
 
 
-def test_what_was_not_acknowledged_is_sent_again_to_the_host_that_returns(desk, bench):
+def test_what_was_not_acknowledged_is_sent_again_to_the_host_that_returns(desk, executor):
     host = FakeHost(desk)
-    for visit_id in ("one", "two", "three"):
-        host.visit(visit_id)
-    bench.finish("one")
-    bench.finish("two")
+    for trial_id in ("one", "two", "three"):
+        host.trial(trial_id)
+    executor.finish("one")
+    executor.finish("two")
     host.acknowledge("one")
     host.lose_link()
-    bench.finish("three")  # while nobody listens
+    executor.finish("three")  # while nobody listens
     returned = FakeHost(desk)
     assert returned.resumed
     assert returned.heard() == ["two", "three"]
 
 
-def test_what_was_acknowledged_is_never_sent_again(desk, bench):
+def test_what_was_acknowledged_is_never_sent_again(desk, executor):
     host = FakeHost(desk)
-    host.visit("one")
-    bench.finish("one")
+    host.trial("one")
+    executor.finish("one")
     host.acknowledge("one", "never heard of")
     host.lose_link()
     assert FakeHost(desk).heard() == []
 
 
-def test_it_is_sent_again_as_often_as_the_link_is_lost(desk, bench):
+def test_it_is_sent_again_as_often_as_the_link_is_lost(desk, executor):
     host = FakeHost(desk)
-    host.visit("one")
-    bench.finish("one")
+    host.trial("one")
+    executor.finish("one")
     for _ in range(3):
         host.lose_link()
         host = FakeHost(desk)
         assert host.heard() == ["one"]
 
 
-def test_a_repeated_visit_is_measured_once(desk, bench):
+def test_a_repeated_trial_is_measured_once(desk, executor):
     host = FakeHost(desk)
-    host.visit("one")
-    host.visit("one")
-    bench.finish("one")
-    host.visit("one")
-    assert bench.submitted == ["one"]
+    host.trial("one")
+    host.trial("one")
+    executor.finish("one")
+    host.trial("one")
+    assert executor.submitted == ["one"]
     assert host.heard() == ["one"]
 
 
-def test_a_visit_that_is_under_way_answers_the_new_stream_alone(desk, bench):
+def test_a_trial_that_is_under_way_answers_the_new_stream_alone(desk, executor):
     first = FakeHost(desk)
-    first.visit("one")
+    first.trial("one")
     second = FakeHost(desk)
-    bench.finish("one")
+    executor.finish("one")
     assert first.heard() == [None]
     assert second.heard() == ["one"]
 
@@ -205,7 +205,7 @@ def test_the_end_of_an_old_stream_does_not_give_the_new_ones_device_back(desk):
         FakeHost(desk, "bob's")
 
 
-def test_another_host_is_told_who_holds_the_device_and_since_when(desk):
+def test_another_host_is_reported_who_holds_the_device_and_since_when(desk):
     FakeHost(desk)
     with pytest.raises(Held) as held:
         FakeHost(desk, "bob's", "bob@desk")
@@ -231,32 +231,32 @@ def test_a_host_that_listens_is_never_late(desk, monkeypatch):
         FakeHost(desk, "bob's")
 
 
-def test_the_next_host_hears_nothing_of_the_one_before(desk, bench):
+def test_the_next_host_hears_nothing_of_the_one_before(desk, executor):
     host = FakeHost(desk)
-    host.visit("one")
-    host.visit("two")
-    bench.finish("one")
+    host.trial("one")
+    host.trial("two")
+    executor.finish("one")
     desk.give_back(host.lease, host.stream)
     other = FakeHost(desk, "bob's")
-    bench.finish("two")
+    executor.finish("two")
     assert other.heard() == []
 
 
-def test_a_host_that_is_done_frees_the_device_at_once_and_its_lease_is_over(desk, bench):
+def test_a_host_that_is_done_frees_the_device_at_once_and_its_lease_is_over(desk, executor):
     host = FakeHost(desk)
-    host.visit("one")
-    bench.finish("one")
+    host.trial("one")
+    executor.finish("one")
     desk.give_back(host.lease, host.stream)
     returned = FakeHost(desk)
     assert not returned.resumed
     assert returned.heard() == []
 
 
-def test_the_lock_is_told_who_holds_the_device(desk, told):
+def test_the_lock_is_reported_who_holds_the_device(desk, reported):
     host = FakeHost(desk)
     desk.give_back(host.lease, host.stream)
     FakeHost(desk, "bob's", "bob@desk")
-    assert told == ["ada@laptop", None, "bob@desk"]
+    assert reported == ["ada@laptop", None, "bob@desk"]
 
 
 def test_the_device_is_idle_while_nobody_holds_it(desk):
@@ -276,91 +276,91 @@ def test_the_device_is_idle_while_nobody_holds_it(desk):
 # Models.
 
 
-def test_a_model_that_is_lacking_is_asked_for_and_the_visit_runs_when_it_has_come(desk, bench):
+def test_a_model_that_is_lacking_is_asked_for_and_the_trial_runs_when_it_has_come(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
+    host.trial("one", MODEL_ID)
     assert host.heard() == [("wants", MODEL_ID)]
-    assert bench.submitted == []
+    assert executor.submitted == []
     host.model(MODEL, MODEL_ID)
-    assert bench.submitted == ["one"]
+    assert executor.submitted == ["one"]
 
 
-def test_a_model_that_is_there_is_not_asked_for(desk, bench):
+def test_a_model_that_is_there_is_not_asked_for(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
+    host.trial("one", MODEL_ID)
     host.model(MODEL, MODEL_ID)
     host.heard()
-    host.visit("two", MODEL_ID)
+    host.trial("two", MODEL_ID)
     assert host.heard() == []
-    assert bench.submitted == ["one", "two"]
+    assert executor.submitted == ["one", "two"]
 
 
-def test_a_model_that_several_visits_wait_for_is_asked_for_once(desk, bench):
+def test_a_model_that_several_trials_wait_for_is_asked_for_once(desk, executor):
     host = FakeHost(desk)
-    for visit_id in ("one", "two", "three"):
-        host.visit(visit_id, MODEL_ID)
+    for trial_id in ("one", "two", "three"):
+        host.trial(trial_id, MODEL_ID)
     assert host.heard() == [("wants", MODEL_ID)]
     host.model(MODEL, MODEL_ID)
-    assert bench.submitted == ["one", "two", "three"]
+    assert executor.submitted == ["one", "two", "three"]
 
 
-def test_a_model_that_comes_twice_starts_no_visit_twice(desk, bench):
+def test_a_model_that_comes_twice_starts_no_trial_twice(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
+    host.trial("one", MODEL_ID)
     host.model(MODEL, MODEL_ID)
     host.model(MODEL, MODEL_ID)
-    assert bench.submitted == ["one"]
+    assert executor.submitted == ["one"]
 
 
-def test_other_visits_go_on_while_one_waits_for_its_model(desk, bench):
+def test_other_trials_go_on_while_one_waits_for_its_model(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
-    host.visit("two")
-    assert bench.submitted == ["two"]
+    host.trial("one", MODEL_ID)
+    host.trial("two")
+    assert executor.submitted == ["two"]
 
 
-def test_a_host_that_returns_is_asked_again_for_what_is_still_lacking(desk, bench):
+def test_a_host_that_returns_is_asked_again_for_what_is_still_lacking(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
-    host.visit("two", MODEL_ID)
+    host.trial("one", MODEL_ID)
+    host.trial("two", MODEL_ID)
     host.lose_link()
     returned = FakeHost(desk)
     assert returned.heard() == [("wants", MODEL_ID)]
     returned.model(MODEL, MODEL_ID)
-    assert bench.submitted == ["one", "two"]
+    assert executor.submitted == ["one", "two"]
 
 
-def test_a_model_that_a_lost_link_cut_short_begins_anew(desk, bench):
+def test_a_model_that_a_lost_link_cut_short_begins_anew(desk, executor):
     content = [bytes(3000)]
     model_id = wire.model_id_of(content)
     parts = wire.model_messages(model_id, content, message_bytes=1000)
     first = FakeHost(desk)
-    first.visit("one", model_id)
+    first.trial("one", model_id)
     first.part(parts[0])
     second = FakeHost(desk)
     first.part(parts[1])  # still on its way when the new link stands
     for part in parts:
         second.part(part)
-    assert bench.submitted == ["one"]
+    assert executor.submitted == ["one"]
 
 
-def test_a_visit_whose_model_came_damaged_has_failed(desk, bench):
+def test_a_trial_whose_model_came_damaged_has_failed(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
+    host.trial("one", MODEL_ID)
     host.heard()
     host.model([b"something else"], MODEL_ID)
     message = host.stream.get_nowait().measurement
-    assert (message.visit_id, message.status) == ("one", "malformed")
+    assert (message.trial_id, message.status) == ("one", "malformed")
     assert "another hash" in message.error
-    assert bench.submitted == []
+    assert executor.submitted == []
 
 
-def test_a_visit_that_follows_a_damaged_model_asks_for_it_again(desk, bench):
+def test_a_trial_that_follows_a_damaged_model_asks_for_it_again(desk, executor):
     host = FakeHost(desk)
-    host.visit("one", MODEL_ID)
+    host.trial("one", MODEL_ID)
     host.model([b"something else"], MODEL_ID)
     host.heard()
-    host.visit("two", MODEL_ID)
+    host.trial("two", MODEL_ID)
     assert host.heard() == [("wants", MODEL_ID)]
     host.model(MODEL, MODEL_ID)
-    assert bench.submitted == ["two"]
+    assert executor.submitted == ["two"]

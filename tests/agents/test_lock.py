@@ -14,7 +14,7 @@ HOLDER = """
 import subprocess, sys, time
 from ofa_agent.service.lock import DeviceLock
 lock = DeviceLock.acquire()
-lock.tell(address="127.0.0.1:5000", holder="ada@laptop")
+lock.announce(address="127.0.0.1:5000", holder="ada@laptop")
 child = None
 if "--with-child" in sys.argv:
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -43,7 +43,7 @@ def holder(*flags):
             process.kill()
 
 
-def test_a_second_agent_is_told_who_has_the_device_where_and_for_whom():
+def test_a_second_agent_is_reported_who_has_the_device_where_and_for_whom():
     with holder() as (process, _), pytest.raises(DeviceBusy) as refused:
         DeviceLock.acquire()
     assert re.search(
@@ -55,8 +55,8 @@ def test_a_second_agent_is_told_who_has_the_device_where_and_for_whom():
 
 def test_an_agent_that_nobody_holds_says_so():
     held = DeviceLock.acquire()
-    held.tell(holder="ada@laptop")
-    held.tell(holder=None)
+    held.announce(holder="ada@laptop")
+    held.announce(holder=None)
     with pytest.raises(DeviceBusy, match="held by nobody now"):
         DeviceLock.acquire()
     os.close(held.descriptor)

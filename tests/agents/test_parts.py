@@ -17,63 +17,65 @@ LAST = Block("last", (64, 16, 16), (Pool(),))
 
 
 def test_parts_add_up_to_the_whole():
-    told = Profiled(np.array([[300.0, 0.0, 500.0, 700.0]] * 5), np.array([1, 0, 1, 3]))
-    samples = part_samples(told, [2, 1, 1], whole_ns=1250.0)
+    reported = Profiled(np.array([[300.0, 0.0, 500.0, 700.0]] * 5), np.array([1, 0, 1, 3]))
+    samples = part_samples(reported, [2, 1, 1], whole_ns=1250.0)
     assert np.array(samples).sum(axis=0) == pytest.approx([1250] * 5)
 
 
 def test_what_telling_takes_is_the_same_for_every_kernel():
-    told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
-    assert part_samples(told, [1, 1], whole_ns=1200.0) == [[280], [920]]
+    reported = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
+    assert part_samples(reported, [1, 1], whole_ns=1200.0) == [[280], [920]]
 
 
-def test_times_that_hold_nothing_of_the_profilers_are_brought_to_the_pace_of_the_whole():
-    told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]), pure=True)
-    assert part_samples(told, [1, 1], whole_ns=1170.0) == [[270], [900]]
-    assert part_samples(told, [1, 1], whole_ns=2600.0) == [[600], [2000]]
+def test_times_that_hold_nothing_of_the_profilers_are_brought_to_the_speed_of_the_whole():
+    reported = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]), pure=True)
+    assert part_samples(reported, [1, 1], whole_ns=1170.0) == [[270], [900]]
+    assert part_samples(reported, [1, 1], whole_ns=2600.0) == [[600], [2000]]
 
 
 def test_nothing_is_added_where_telling_took_no_time():
-    told = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
-    assert part_samples(told, [1, 1], whole_ns=2000.0) == [[300], [1000]]
+    reported = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
+    assert part_samples(reported, [1, 1], whole_ns=2000.0) == [[300], [1000]]
 
 
 def test_no_part_takes_less_than_nothing():
-    told = Profiled(np.array([[2.0, 1000.0]]), np.array([1, 1]))
-    samples = part_samples(told, [1, 1], whole_ns=500.0)
+    reported = Profiled(np.array([[2.0, 1000.0]]), np.array([1, 1]))
+    samples = part_samples(reported, [1, 1], whole_ns=500.0)
     assert min(map(min, samples)) > 0
 
 
 def test_parts_add_up_to_the_whole_though_telling_takes_most_of_the_time():
     """As in networks of microseconds: kernels of 1 to 6 µs, told to take 3 more."""
     kernels, own = np.array([1, 2, 10, 3]), np.array([200.0, 3000.0, 30_000.0, 18_000.0])
-    told = Profiled(np.array([own + kernels * 3000.0] * 5), kernels)
-    samples = np.median(part_samples(told, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
+    reported = Profiled(np.array([own + kernels * 3000.0] * 5), kernels)
+    samples = np.median(part_samples(reported, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
     assert samples == pytest.approx(own, rel=1e-3)
-    told = Profiled(np.array([own + kernels * 3000.0] * 5), np.array([2, 2, 10, 3]))  # the first has no such overhead
-    samples = np.median(part_samples(told, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
+    reported = Profiled(
+        np.array([own + kernels * 3000.0] * 5), np.array([2, 2, 10, 3])
+    )  # the first has no such overhead
+    samples = np.median(part_samples(reported, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
     assert samples.min() > 0
     assert samples.sum() == pytest.approx(own.sum(), rel=1e-3)
 
 
-def test_a_part_of_which_nothing_was_told_is_no_measurement():
-    told = Profiled(np.array([[300.0, 0.0]]), np.array([1, 0]))
+def test_a_part_of_which_nothing_was_reported_is_no_measurement():
+    reported = Profiled(np.array([[300.0, 0.0]]), np.array([1, 0]))
     with pytest.raises(ValueError, match="part 1"):
-        part_samples(told, [1, 1], whole_ns=200.0)
+        part_samples(reported, [1, 1], whole_ns=200.0)
 
 
-def parts_visit(visit_of, blocks):
+def parts_trial(trial_of, blocks):
     network = concatenate("network:test", blocks)
     model = lower("onnxruntime", network, 1)
-    visit = visit_of("onnxruntime", block=network, model_id=model.model_id)
+    trial = trial_of("onnxruntime", block=network, model_id=model.model_id)
     for block in blocks:
-        visit.job.parts.add(key=block.key, operators=len(block.operators))
-    return visit, model
+        trial.job.parts.add(key=block.key, operators=len(block.operators))
+    return trial, model
 
 
-def test_onnxruntime_times_blocks_inside_a_network(host, visit_of):
-    visit, model = parts_visit(visit_of, (FIRST, SECOND, LAST))
-    measurement = host.take(visit, model)
+def test_onnxruntime_times_blocks_inside_a_network(host, trial_of):
+    trial, model = parts_trial(trial_of, (FIRST, SECOND, LAST))
+    measurement = host.take(trial, model)
     assert measurement.status == "ok", measurement.error
     assert [part.key for part in measurement.parts] == ["first", "second", "last"]
     for part in measurement.parts:
@@ -84,17 +86,17 @@ def test_onnxruntime_times_blocks_inside_a_network(host, visit_of):
     assert medians[2] < min(medians[:2])
 
 
-def test_parts_that_are_not_the_networks_operators_are_refused(host, visit_of):
-    visit, model = parts_visit(visit_of, (FIRST, SECOND))
-    visit.job.parts[0].operators += 1
-    measurement = host.take(visit, model)
+def test_parts_that_are_not_the_networks_operators_are_refused(host, trial_of):
+    trial, model = parts_trial(trial_of, (FIRST, SECOND))
+    trial.job.parts[0].operators += 1
+    measurement = host.take(trial, model)
     assert (measurement.status, "the parts of network:test" in measurement.error) == ("malformed", True)
 
 
-def test_a_runtime_that_tells_nothing_of_operators_says_so(host, visit_of):
-    visit, _ = parts_visit(visit_of, (FIRST, SECOND))
-    visit.job.settings.runtime, visit.job.model_id = "steady", ""
-    measurement = host.take(visit)
+def test_a_runtime_that_reports_nothing_of_operators_says_so(host, trial_of):
+    trial, _ = parts_trial(trial_of, (FIRST, SECOND))
+    trial.job.settings.runtime, trial.job.model_id = "steady", ""
+    measurement = host.take(trial)
     assert (measurement.status, "does not tell" in measurement.error) == ("unsupported", True)
 
 
@@ -107,32 +109,32 @@ def test_kernels_that_run_in_another_order_are_not_guessed_at():
         _owners(["operator2_kernel_time", "operator1_kernel_time"], 3)
 
 
-def test_the_reference_is_run_before_and_after(host, visit_of, small_block, small_model):
-    visit = visit_of("onnxruntime", model_id=small_model.model_id)
-    plain = host.take(visit, small_model)
+def test_the_reference_is_run_before_and_after(host, trial_of, small_block, small_model):
+    trial = trial_of("onnxruntime", model_id=small_model.model_id)
+    plain = host.take(trial, small_model)
     assert (plain.reference_before_ns, plain.reference_after_ns) == (0, 0)
-    visit = visit_of("onnxruntime", model_id=small_model.model_id)
-    visit.reference.CopyFrom(visit.job)
-    timed = host.take(visit, small_model)
+    trial = trial_of("onnxruntime", model_id=small_model.model_id)
+    trial.reference.CopyFrom(trial.job)
+    timed = host.take(trial, small_model)
     assert timed.status == "ok", timed.error
     assert min(timed.reference_before_ns, timed.reference_after_ns) > 0
     assert timed.reference_mean_ns > 0
     assert timed.timed_ns > sum(timed.samples_ns)
 
 
-def test_a_reference_that_this_device_cannot_run_costs_nothing_but_its_reading(host, visit_of):
-    visit = visit_of()
-    visit.reference.CopyFrom(visit_of("raising").job)
-    measurement = host.take(visit)
+def test_a_reference_that_this_device_cannot_run_costs_nothing_but_its_reading(host, trial_of):
+    trial = trial_of()
+    trial.reference.CopyFrom(trial_of("raising").job)
+    measurement = host.take(trial)
     assert (measurement.status, measurement.reference_before_ns) == ("ok", 0)
     assert measurement.reference_error
 
 
-def test_a_visit_waits_for_its_references_model_too(host, visit_of, small_model):
-    visit = visit_of()
-    visit.reference.CopyFrom(visit_of("onnxruntime", model_id=small_model.model_id).job)
-    visit.reference.seed += 1
-    assert host.take(visit, small_model).status == "ok"
+def test_a_trial_waits_for_its_references_model_too(host, trial_of, small_model):
+    trial = trial_of()
+    trial.reference.CopyFrom(trial_of("onnxruntime", model_id=small_model.model_id).job)
+    trial.reference.seed += 1
+    assert host.take(trial, small_model).status == "ok"
 
 
 def test_the_first_run_of_the_reference_is_not_counted():

@@ -23,24 +23,24 @@ def test_a_burst_on_a_jetson_draws_what_its_rails_say(device):
     assert meter.mean_w > 0
 
 
-def test_other_devices_do_not_tell():
+def test_other_devices_do_not_report():
     with PowerMeter(RecordedShell(str(DEVICES / "xeon"))) as meter:
         time.sleep(2 * EVERY_S)
     assert meter.mean_w == 0
 
 
-def visit(number, median_ms, power_w):
+def trial(number, median_ms, power_w):
     condition = f'{{"power_w": {power_w}}}' if power_w else ""
     times = {"median_ms": median_ms, "mean_ms": median_ms, "std_ms": 0.0, "count": 5}
     return Measurement(f"v{number}", "k", condition=condition, **times)
 
 
 def test_energy_is_power_for_as_long_as_an_inference_takes():
-    entry = derive_entry("k", [visit(0, 2.0, 10.0), visit(1, 2.2, 10.0), visit(2, 2.1, 10.0)])
+    entry = derive_entry("k", [trial(0, 2.0, 10.0), trial(1, 2.2, 10.0), trial(2, 2.1, 10.0)])
     assert entry.energy_mj == pytest.approx(21.0)
     assert 0.01 < entry.energy_half_width < 0.5
 
 
-def test_where_no_rail_tells_energy_is_unknown():
-    entry = derive_entry("k", [visit(0, 2.0, 0), visit(1, 2.2, 0)])
+def test_where_no_rail_reports_energy_is_unknown():
+    entry = derive_entry("k", [trial(0, 2.0, 0), trial(1, 2.2, 0)])
     assert (entry.energy_mj, entry.energy_half_width) == (None, None)

@@ -70,19 +70,19 @@ def test_python_36_describes_its_device_from_the_zip(run_agent, python36, archiv
     assert "onnxruntime 1.10.0" in plain.stdout
 
 
-def test_python_36_times_todays_blocks_for_todays_host(start_agent, python36, archive, visit_of, small_block):
+def test_python_36_times_todays_blocks_for_todays_host(start_agent, python36, archive, trial_of, small_block):
     agent = start_agent(command=(python36, archive), environment={"PYTHONPATH": ""})
     model = lower("onnxruntime", small_block, 1)
-    visits = [visit_of("onnxruntime", model_id=model.model_id) for _ in range(3)]
-    waiting = list(visits)
+    trials = [trial_of("onnxruntime", model_id=model.model_id) for _ in range(3)]
+    waiting = list(trials)
     with connect(find_target(f"tcp:{agent.address}")) as connection:
         assert connection.agent.describe()["python"].startswith("3.6.")
         with connection.agent.lease(uuid.uuid4().hex, "a test") as lease:
             measurements = []
             for measurement in lease.measure(lambda: waiting.pop(0) if waiting else None, {model.model_id: model}):
-                lease.acknowledge([measurement.visit_id])
+                lease.acknowledge([measurement.trial_id])
                 measurements.append(measurement)
-    assert [measurement.visit_id for measurement in measurements] == [visit.visit_id for visit in visits]
+    assert [measurement.trial_id for measurement in measurements] == [trial.trial_id for trial in trials]
     for measurement in measurements:
         assert measurement.status == "ok", measurement.error
         assert len(measurement.samples_ns) >= 3
@@ -91,20 +91,20 @@ def test_python_36_times_todays_blocks_for_todays_host(start_agent, python36, ar
     assert "Traceback" not in agent.log
 
 
-def test_python_36_times_blocks_inside_a_network(start_agent, python36, archive, visit_of):
+def test_python_36_times_blocks_inside_a_network(start_agent, python36, archive, trial_of):
     agent = start_agent(command=(python36, archive), environment={"PYTHONPATH": ""})
     space = find_space("compofa-fixed-w1.0")
     architecture = space.decode(space.sample(1, np.random.default_rng(0), [128]))[0]
     network, blocks = space.network(architecture), space.network_blocks(architecture)
     model = lower("onnxruntime", network, 1)
-    visit = visit_of("onnxruntime", block=network, model_id=model.model_id)
-    visit.job.parts.extend(wire.Part(key=block.key, operators=len(block.operators)) for block in blocks)
-    visits = [visit]
+    trial = trial_of("onnxruntime", block=network, model_id=model.model_id)
+    trial.job.parts.extend(wire.Part(key=block.key, operators=len(block.operators)) for block in blocks)
+    trials = [trial]
     with connect(find_target(f"tcp:{agent.address}")) as connection:
         assert connection.agent.describe()["profiling_runtimes"] == ["onnxruntime"]
         with connection.agent.lease(uuid.uuid4().hex, "a test") as lease:
-            (measurement,) = lease.measure(lambda: visits.pop() if visits else None, {model.model_id: model})
-            lease.acknowledge([measurement.visit_id])
+            (measurement,) = lease.measure(lambda: trials.pop() if trials else None, {model.model_id: model})
+            lease.acknowledge([measurement.trial_id])
     assert measurement.status == "ok", measurement.error
     assert [part.key for part in measurement.parts] == [block.key for block in blocks]
     assert min(min(part.samples_ns) for part in measurement.parts) > 0
@@ -131,19 +131,19 @@ def test_python_36_makes_the_same_weights_of_a_seed(python36):
     assert digests[0] == digests[1]
 
 
-def test_python_36_reads_the_protocol_as_today_does(python36, visit_of):
-    visit = visit_of(batch=3)
+def test_python_36_reads_the_protocol_as_today_does(python36, trial_of):
+    trial = trial_of(batch=3)
     code = (
-        "import sys; from ofa_agent.protocol import messages as wire; visit = wire.Visit.FromString(sys.stdin.buffer.read()); "
-        "block = wire.job_block(visit.job); wire.to_dict(visit); "
-        "visit.job.CopyFrom(wire.job_message(block, visit.job.settings, visit.job.model_id)); "
-        "sys.stdout.buffer.write(visit.SerializeToString())"
+        "import sys; from ofa_agent.protocol import messages as wire; trial = wire.Trial.FromString(sys.stdin.buffer.read()); "
+        "block = wire.job_block(trial.job); wire.to_dict(trial); "
+        "trial.job.CopyFrom(wire.job_message(block, trial.job.settings, trial.job.model_id)); "
+        "sys.stdout.buffer.write(trial.SerializeToString())"
     )
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
-        [python36, "-c", code], input=visit.SerializeToString(), env=environment, stdout=subprocess.PIPE, check=True
+        [python36, "-c", code], input=trial.SerializeToString(), env=environment, stdout=subprocess.PIPE, check=True
     )
-    assert wire.Visit.FromString(done.stdout) == visit
+    assert wire.Trial.FromString(done.stdout) == trial
 
 
 @pytest.mark.parametrize("version", ["3.6", "3.7", "3.8", "3.9", "3.10", "3.12", "3.13", "3.14"])

@@ -24,17 +24,17 @@ def refusal(agent, holder="bob@desk"):
     return refused.value.details()
 
 
-def test_a_measurement_that_was_not_acknowledged_comes_again_over_a_new_link(agent, lease_id, visit_of, eventual):
+def test_a_measurement_that_was_not_acknowledged_comes_again_over_a_new_link(agent, lease_id, trial_of, eventual):
     first = agent.host(lease_id)
     assert not first.welcome().resumed
-    visit = visit_of()
-    first.send(visit=visit)
+    trial = trial_of()
+    first.send(trial=trial)
     measurement = first.measurement()
     first.cut()
     second = agent.host(lease_id)
     assert second.welcome().resumed
     assert second.measurement() == measurement
-    second.acknowledge(visit.visit_id)
+    second.acknowledge(trial.trial_id)
     eventual(lambda: '"acknowledged"' in agent.log)
     second.cut()
     third = agent.host(lease_id)
@@ -43,18 +43,18 @@ def test_a_measurement_that_was_not_acknowledged_comes_again_over_a_new_link(age
     third.done()
 
 
-def test_what_was_measured_while_the_link_was_down_is_not_lost(agent, lease_id, visit_of, eventual):
+def test_what_was_measured_while_the_link_was_down_is_not_lost(agent, lease_id, trial_of, eventual):
     first = agent.host(lease_id)
     first.welcome()
-    visits = [visit_of() for _ in range(3)]
-    for visit in visits:
-        first.send(visit=visit)
+    trials = [trial_of() for _ in range(3)]
+    for trial in trials:
+        first.send(trial=trial)
     first.measurement()
     first.cut()
-    eventual(lambda: agent.log.count('"event": "measured"') >= 3 and visits[-1].visit_id in agent.log)
+    eventual(lambda: agent.log.count('"event": "measured"') >= 3 and trials[-1].trial_id in agent.log)
     second = agent.host(lease_id)
     second.welcome()
-    assert [second.measurement().visit_id for _ in visits] == [visit.visit_id for visit in visits]
+    assert [second.measurement().trial_id for _ in trials] == [trial.trial_id for trial in trials]
     second.done()
 
 
@@ -68,17 +68,17 @@ def test_a_link_that_is_lost_again_and_again_never_costs_the_device(agent, lease
     host.done()
 
 
-def test_a_visit_sent_again_over_the_new_link_is_measured_once(agent, lease_id, visit_of):
+def test_a_trial_sent_again_over_the_new_link_is_measured_once(agent, lease_id, trial_of):
     first = agent.host(lease_id)
     first.welcome()
-    visit = visit_of()
-    first.send(visit=visit)
+    trial = trial_of()
+    first.send(trial=trial)
     first.measurement()
     first.cut()
     second = agent.host(lease_id)
     second.welcome()
-    second.send(visit=visit)
-    assert second.measurement().visit_id == visit.visit_id
+    second.send(trial=trial)
+    assert second.measurement().trial_id == trial.trial_id
     assert second.hears_nothing()
     second.done()
 
@@ -95,15 +95,15 @@ def test_another_host_is_refused_while_the_device_is_held_and_while_the_link_is_
 
 
 def test_a_host_whose_old_link_is_not_yet_known_to_be_dead_takes_its_device_back_and_keeps_it(
-    agent, lease_id, visit_of
+    agent, lease_id, trial_of
 ):
     first = agent.host(lease_id, holder="ada@laptop")
     first.welcome()
     second = agent.host(lease_id, holder="ada@laptop")
     assert second.welcome().resumed
     assert first.next() is None  # the agent ends the old stream
-    visit = visit_of()
-    assert second.take(visit).visit_id == visit.visit_id
+    trial = trial_of()
+    assert second.take(trial).trial_id == trial.trial_id
     assert refusal(agent).startswith("held by ada@laptop since ")
     second.done()
 
@@ -117,10 +117,10 @@ def test_a_host_that_says_it_is_done_frees_the_device_at_once(agent, lease_id):
     second.done()
 
 
-def test_a_lease_that_was_given_back_is_not_resumed(agent, lease_id, visit_of):
+def test_a_lease_that_was_given_back_is_not_resumed(agent, lease_id, trial_of):
     first = agent.host(lease_id)
     first.welcome()
-    first.send(visit=visit_of())
+    first.send(trial=trial_of())
     first.measurement()
     first.done()
     second = agent.host(lease_id)

@@ -29,14 +29,14 @@ def call(channel, method, request=b"", metadata=()):
 
 
 @pytest.fixture
-def in_mid_burst(visit_of, eventual):
+def in_mid_burst(trial_of, eventual):
     """Brings an agent there: its worker times a burst that no test lives to see the end of."""
 
     def begin(agent):
         host = agent.host()
         host.welcome()
-        host.send(visit=visit_of(budget=LONG))
-        host.send(visit=visit_of(budget=LONG))
+        host.send(trial=trial_of(budget=LONG))
+        host.send(trial=trial_of(budget=LONG))
         eventual(agent.loaded)
         return host
 
@@ -59,7 +59,7 @@ def test_it_prints_its_address_on_loopback(tmp_path):
     assert re.fullmatch(r"serving on 127\.0\.0\.1:\d+\n", line)
 
 
-def test_describe_tells_what_the_device_is(agent):
+def test_describe_reports_what_the_device_is(agent):
     facts = connect(find_target(f"tcp:{agent.address}")).agent.describe()
     assert facts["protocol"] == wire.PROTOCOL
     asked = subprocess.run([AGENT_PYTHON, "-V"], capture_output=True, text=True, check=True)
@@ -125,7 +125,7 @@ def test_a_second_agent_is_refused_with_one_line_that_names_the_first(agent, run
     host.done()
 
 
-def test_a_host_of_ours_is_told_who_has_the_device(agent):
+def test_a_host_of_ours_is_reported_who_has_the_device(agent):
     host = agent.host(holder="ada@laptop")
     host.welcome()
     with pytest.raises(DeviceHeld, match="held by ada@laptop since"):
@@ -196,7 +196,7 @@ def test_without_its_token_nobody_is_let_in(start_agent, tmp_path):
     host.done()
 
 
-def test_beyond_loopback_it_serves_with_token_and_tls(start_agent, tmp_path, visit_of):
+def test_beyond_loopback_it_serves_with_token_and_tls(start_agent, tmp_path, trial_of):
     if shutil.which("openssl") is None:
         pytest.skip("openssl, which makes the certificate, is not installed")
     token, certificate, key = (tmp_path / name for name in ("token", "cert.pem", "key.pem"))
@@ -216,11 +216,11 @@ def test_beyond_loopback_it_serves_with_token_and_tls(start_agent, tmp_path, vis
     settings = {"token-file": str(token), "tls-ca": str(certificate)}
     with connect(find_target(target, settings)) as connection:
         assert connection.agent.describe()["runtimes"]["steady"] == "1.0"
-        visits = iter([visit_of()])
+        trials = iter([trial_of()])
         with connection.agent.lease("a lease", "a test") as lease:
-            for measurement in lease.measure(lambda: next(visits, None), {}):
+            for measurement in lease.measure(lambda: next(trials, None), {}):
                 assert measurement.status == "ok"
-                lease.acknowledge([measurement.visit_id])
+                lease.acknowledge([measurement.trial_id])
     with connect(find_target(target, {"token-file": str(token)})) as plain, pytest.raises(DeviceError):
         plain.agent.describe()
 
@@ -253,7 +253,7 @@ def test_it_ends_with_its_standard_input_also_in_mid_burst(start_agent, in_mid_b
     agent.process.stdin.close()
     assert agent.process.wait(timeout=60) == 0
     eventual(lambda: living(agent.home) == [])
-    assert len(agent.loaded()) == 1, "a Visit that waited was begun all the same"
+    assert len(agent.loaded()) == 1, "a trial that waited was begun all the same"
     assert not (agent.home / "models").exists()
 
 

@@ -142,7 +142,7 @@ print(ready.runtimes.get("tflite", ready.missing_runtimes["tflite"]))
         (None, "1.26.4", "neither ai-edge-litert nor tflite-runtime is installed"),
     ],
 )
-def test_what_is_installed_is_told_before_it_is_imported(tmp_path, package, numpy_version, answer):
+def test_what_is_installed_is_reported_before_it_is_imported(tmp_path, package, numpy_version, answer):
     if package is not None:
         (tmp_path / "tflite_runtime").mkdir()
         (tmp_path / "tflite_runtime" / "__init__.py").write_text(package)
@@ -158,12 +158,12 @@ def test_either_package_is_found_by_the_probe(monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_agent_measures_with_it(host, visit_of, litert, precision):
+def test_the_agent_measures_with_it(host, trial_of, litert, precision):
     model = lower("tflite", BLOCK, 1, precision)
-    visit = visit_of("tflite")
-    visit.job.CopyFrom(job_of(BLOCK, precision=precision))
-    visit.job.model_id = model.model_id
-    measurement = host.take(visit, model)
+    trial = trial_of("tflite")
+    trial.job.CopyFrom(job_of(BLOCK, precision=precision))
+    trial.job.model_id = model.model_id
+    measurement = host.take(trial, model)
     assert measurement.status == "ok", measurement.error
     assert measurement.runtime_version == runtimes.find("tflite").version()
     assert min(measurement.samples_ns) > 0
@@ -260,11 +260,11 @@ def test_operators_are_timed_inside_a_network(tmp_path, profiler, precision):
     loaded = runtimes.find("tflite").load_profiled(network, job, str(path))
     for _ in range(5):
         loaded.run()
-    told = loaded.told()
+    reported = loaded.operator_times()
     fused = [isinstance(op, ops.Activation) and op.function in ("relu", "relu6") for op in network.operators]
-    assert told.operator_ns.shape == (5, len(network.operators))
-    assert [kernels == 0 for kernels in told.kernels] == fused
-    assert ((told.operator_ns == 0) == fused).all()
+    assert reported.operator_ns.shape == (5, len(network.operators))
+    assert [kernels == 0 for kernels in reported.kernels] == fused
+    assert ((reported.operator_ns == 0) == fused).all()
     loaded.run()  # and nothing more is told
     plain = runtimes.find("tflite").load(network, job, str(path))
     plain.run()
@@ -273,15 +273,15 @@ def test_operators_are_timed_inside_a_network(tmp_path, profiler, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_agent_times_blocks_inside_a_network(host, visit_of, profiler, precision):
+def test_the_agent_times_blocks_inside_a_network(host, trial_of, profiler, precision):
     network = network_of(PARTS)
     model = lower("tflite", network, 1, precision)
-    visit = visit_of("tflite")
-    visit.job.CopyFrom(job_of(network, precision=precision))
-    visit.job.model_id = model.model_id
+    trial = trial_of("tflite")
+    trial.job.CopyFrom(job_of(network, precision=precision))
+    trial.job.model_id = model.model_id
     for part in PARTS:
-        visit.job.parts.add(key=part.key, operators=len(part.operators))
-    measurement = host.take(visit, model)
+        trial.job.parts.add(key=part.key, operators=len(part.operators))
+    measurement = host.take(trial, model)
     assert measurement.status == "ok", measurement.error
     assert [part.key for part in measurement.parts] == ["first", "second", "last"]
     medians = [np.median(part.samples_ns) for part in measurement.parts]

@@ -86,11 +86,11 @@ def test_operators_are_timed_inside_a_network(tmp_path):
     loaded = runtimes.find("torch").load_profiled(network, job_of(network, "torch"), "")
     for _ in range(3):
         loaded.run()
-    told = loaded.told()
-    assert told.operator_ns.shape == (3, len(network.operators))
-    assert (told.operator_ns > 0).all()
+    reported = loaded.operator_times()
+    assert reported.operator_ns.shape == (3, len(network.operators))
+    assert (reported.operator_ns > 0).all()
     loaded.run()  # and nothing more is told
-    assert loaded.told is not None
+    assert loaded.operator_times is not None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -113,8 +113,8 @@ def test_onnxruntime_without_its_gpu_providers_says_so():
             runtimes.find(runtime).version()
 
 
-def test_the_agent_measures_with_it(host, visit_of, small_block):
-    visit = visit_of("torch")
-    measurement = host.take(visit)
+def test_the_agent_measures_with_it(host, trial_of, small_block):
+    trial = trial_of("torch")
+    measurement = host.take(trial)
     assert measurement.status == "ok", measurement.error
     assert measurement.runtime_version == torch.__version__

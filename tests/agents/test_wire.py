@@ -81,10 +81,10 @@ def test_threads_beyond_the_bounds_are_refused():
 
 def test_a_budget_arrives_as_it_was_sent():
     budget = Budget(0.25, 0.004, 0.01, 0.02, 3, 0.001)
-    visit = wire.Visit()
-    wire.set_budget(visit.budget, budget, 12.5)
-    assert wire.budget_of(sent(visit).budget) == budget
-    assert visit.budget.visit_timeout_s == 12.5
+    trial = wire.Trial()
+    wire.set_budget(trial.budget, budget, 12.5)
+    assert wire.budget_of(sent(trial).budget) == budget
+    assert trial.budget.trial_timeout_s == 12.5
 
 
 def test_the_compiled_protocol_is_that_of_its_sources(tmp_path):
@@ -159,7 +159,7 @@ def test_a_seed_travels_in_the_place_of_its_values():
     assert wire.model_bytes(chunks)[4:] == ops.seeded(5, 1 << 20, 0.5).tobytes()
 
 
-def test_the_hash_tells_models_apart():
+def test_the_hash_reports_models_apart():
     models = [
         [b"ab"],
         [b"a"],
@@ -182,7 +182,7 @@ def test_neighbouring_literals_are_merged():
 # Plain data.
 
 
-@pytest.mark.parametrize("name", ["Description", "Measurement", "Visit", "Condition", "AgentMessage"])
+@pytest.mark.parametrize("name", ["Description", "Measurement", "Trial", "Condition", "AgentMessage"])
 def test_plain_data_has_every_field_also_of_an_empty_message(name):
     message_class = getattr(wire, name)
     assert set(wire.to_dict(message_class())) == {field.name for field in message_class.DESCRIPTOR.fields}

@@ -184,7 +184,7 @@ class Board:
         return found
 
     def measured(self):
-        """How many Visits an agent has measured there since the board was started."""
+        """How many trials an agent has measured there since the board was started."""
         for pid in self.processes():
             with contextlib.suppress(OSError):
                 log = Path(f"/proc/{pid}/root/tmp/ofa-agent-0/agent.log").read_text()

@@ -47,8 +47,8 @@ def test_a_board_without_internet_is_provisioned_and_measured(make_board, host, 
     space = ("--space", "compofa-fixed-w1.0", "--resolutions", "128", "--effort", "quick")
     done = host("ofa-profile", "--target", "raspberry-pi-4", *space, "--json", timeout_s=PATIENCE_S)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert (told["entries"], told["measured"], told["failed"]) == (36, 36, 0)
-    shown = host("ofa-table", "show", told["table"], "--json")
+    reported = json.loads(done.stdout.splitlines()[-1])
+    assert (reported["entries"], reported["measured"], reported["failed"]) == (36, 36, 0)
+    shown = host("ofa-table", "show", reported["table"], "--json")
     assert json.loads(shown.stdout.splitlines()[-1])["entries"] == 36
     assert host("ofa-targets", "clean", "raspberry-pi-4").returncode == 0

@@ -18,9 +18,9 @@ def answer(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def visits(host):
+def trials(host):
     with sqlite3.connect(host.folder / "t.lut") as table:
-        return table.execute("SELECT key, round, count(*) FROM measurements GROUP BY visit_id").fetchall()
+        return table.execute("SELECT key, round, count(*) FROM measurements GROUP BY trial_id").fetchall()
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def bound(board, host):
 def test_from_an_address_to_a_table_and_back_to_an_empty_board(board, bound):
     done = bound(*profile())
     assert done.returncode == 0, done.stderr
-    told = answer(done)
-    assert (told["entries"], told["measured"], told["failed"]) == (36, 36, 0)
-    assert told["target"] == "jetson-tx2"
+    reported = answer(done)
+    assert (reported["entries"], reported["measured"], reported["failed"]) == (36, 36, 0)
+    assert reported["target"] == "jetson-tx2"
     assert len(list((board.home / ".cache" / "ofa-profile").glob("ofa-agent-*.pyz"))) == 1
     assert board.processes()  # it waits for the next command
     cleaned = bound("ofa-targets", "clean", "jetson-tx2")
@@ -265,7 +265,7 @@ def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, event
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert json.loads(out.splitlines()[-1])["measured"] == 36
-    assert all(count == 1 for *_, count in visits(bound))
+    assert all(count == 1 for *_, count in trials(bound))
     assert err.count("jetson-tx2 is there again") >= 2
     assert "the agent on jetson-tx2 does not answer" in err
     assert "trying again in" in err
@@ -315,10 +315,10 @@ def test_a_slow_link_leaves_the_board_nothing_to_wait_for(board, host, relay):
     host.environment["PYTHONPATH"] = str(host.home / "plugins")
     done = host(*profile("--runtime", "sleeping", target=f"{board.user}@127.0.0.1:{slow.port}"))
     assert done.returncode == 0, done.stderr
-    told = answer(done)
-    assert told["measured"] == 36
-    print(told)
-    assert told["waited_seconds"] <= 0.01 * told["timed_seconds"]
+    reported = answer(done)
+    assert reported["measured"] == 36
+    print(reported)
+    assert reported["waited_seconds"] <= 0.01 * reported["timed_seconds"]
 
 
 def test_a_table_costs_little_traffic(board, host, relay):
@@ -340,19 +340,21 @@ def test_the_same_jetson_from_its_block_to_a_found_network(make_board, host, pyt
     host.binds("jetson-tx2", f"{board.user}@{board.address}")
     done = host("ofa-profile", "--target", "jetson-tx2", "--resolutions", "160", "--effort", "quick", "--json")
     assert done.returncode == 0, done.stderr
-    told = answer(done)
-    assert (told["entries"], told["measured"], told["failed"]) == (96, 96, 0)
-    assert told["table"] == "jetson-tx2-onnxruntime-fp32-t1-b1.lut"
-    compared = host("ofa-compare", "--table", told["table"], "--networks", "2", "--calibrate", "4", "--json")
+    reported = answer(done)
+    assert (reported["entries"], reported["measured"], reported["failed"]) == (96, 96, 0)
+    assert reported["table"] == "jetson-tx2-onnxruntime-fp32-t1-b1.lut"
+    compared = host("ofa-compare", "--table", reported["table"], "--networks", "2", "--calibrate", "4", "--json")
     assert compared.returncode == 0, compared.stderr
     assert answer(compared)["networks"] == 2
     limit = ("--max-latency-ms", "1000", "--generations", "2")
-    found = host("ofa-search", "--table", told["table"], "--space", "ofa-mbv3-w1.0", *limit, "--json")
+    found = host("ofa-search", "--table", reported["table"], "--space", "ofa-mbv3-w1.0", *limit, "--json")
     assert found.returncode == 0, found.stderr
     assert answer(found)["predicted_latency_ms"] <= 1000
 
 
-def test_another_host_is_told_who_has_the_board_and_gets_it_when_that_one_is_gone(board, bound, make_host, eventual):
+def test_another_host_is_reported_who_has_the_board_and_gets_it_when_that_one_is_gone(
+    board, bound, make_host, eventual
+):
     bob = make_host("bob")
     bob.knows(board)
     bob.binds("jetson-tx2", f"{board.user}@{board.address}")

@@ -16,7 +16,7 @@ from ofa_tables.table import Identity, LatencyTable
 def make_table(tmp_path):
     """A closed table file of every entry at some resolutions: latencies follow MACs, give or take a third.
 
-    The first ``without`` entries are left out, and those that are ``lacking``. Of several ``visits`` each entry's lie
+    The first ``without`` entries are left out, and those that are ``lacking``. Of several ``trials`` each entry's lie
     apart by a share of its own; those ``once`` have one.
     """
 
@@ -27,7 +27,7 @@ def make_table(tmp_path):
         name="t.lut",
         without=0,
         lacking=(),
-        visits=1,
+        trials=1,
         once=(),
         condition="",
     ):
@@ -37,7 +37,7 @@ def make_table(tmp_path):
         path = tmp_path / name
         with LatencyTable.create(path, Identity("bench", "f00d", "onnxruntime", "1.18.0"), {}) as table:
             kept = {key: value for key, value in list(latency_ns.items())[without:] if key not in lacking}
-            apart = {key: rng.choice([0.001, 0.3]) if visits > 1 else 0.0 for key in kept}
+            apart = {key: rng.choice([0.001, 0.3]) if trials > 1 else 0.0 for key in kept}
             table.add(
                 [
                     Measurement(
@@ -48,7 +48,7 @@ def make_table(tmp_path):
                         **statistics([round(value * np.exp(apart[key] * rng.standard_normal()))]),
                     )
                     for key, value in kept.items()
-                    for number in range(1 if key in once else visits)
+                    for number in range(1 if key in once else trials)
                 ]
             )
         return path

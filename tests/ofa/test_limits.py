@@ -11,16 +11,16 @@ from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.errors import LimitUnreachable, NoneFound
 from ofa_nas.search import (
     Budget,
-    Meter,
+    Metric,
     Problem,
     Question,
     find_method,
-    macs_meter,
-    memory_meter,
-    parameters_meter,
+    macs_metric,
+    memory_metric,
+    parameters_metric,
     search,
     search_front,
-    upper_meter,
+    upper_metric,
 )
 from ofa_nas.search.pareto import undominated
 from ofa_nas.search.variation import Variation
@@ -42,22 +42,22 @@ def between(latency, share):
 
 
 @pytest.fixture
-def pose(make_latency, make_mlp):
+def to_problem(make_latency, make_mlp):
     """A Problem on as many devices as there are shares, each limited to one of its range."""
 
     def make(*shares, space=FIXED, **others):
         latencies = [make_latency(space, PX, seed) for seed in range(len(shares))]
         limits = tuple(between(latency, share) for latency, share in zip(latencies, shares, strict=True))
         question = Question(find_space(space), make_mlp(space), limits, resolutions_px=PX, **others)
-        return question.pose(latencies)
+        return question.to_problem(latencies)
 
     return make
 
 
 @pytest.mark.parametrize("method", ["annealing", "ofa"])
 @pytest.mark.parametrize("shares", [(0.3, 0.3), (0.2, 0.6), (0.5, 0.1), (0.4, 0.4, 0.4)])
-def test_two_devices_are_searched_together(pose, method, shares):
-    problem = pose(*shares)
+def test_two_devices_are_searched_together(to_problem, method, shares):
+    problem = to_problem(*shares)
     best = search(problem, find_method("exhaustive")).best[0]
     found = search(problem, find_method(method), Budget(50, 40)).best[0]
     assert (found.prices[:, 0] <= problem.limits).all()
@@ -65,12 +65,14 @@ def test_two_devices_are_searched_together(pose, method, shares):
 
 
 @pytest.mark.parametrize("shares", [(0.3, 0.3), (0.2, 0.4)])
-def test_on_two_devices_nothing_that_is_on_the_front_of_either_and_within_both_limits_is_better(pose, shares):
-    problem, budget = pose(*shares, space=OFA), Budget(100, 200)
+def test_on_two_devices_nothing_that_is_on_the_front_of_either_and_within_both_limits_is_better(to_problem, shares):
+    problem, budget = to_problem(*shares, space=OFA), Budget(100, 200)
     found = search(problem, find_method("annealing"), budget).best[0]
     assert (found.prices[:, 0] <= problem.limits).all()
     for device in range(2):
-        alone = replace(problem, meters=problem.meters[device : device + 1], limits=problem.limits[device : device + 1])
+        alone = replace(
+            problem, metrics=problem.metrics[device : device + 1], limits=problem.limits[device : device + 1]
+        )
         front = search_front(alone, find_method("annealing"), budget).best
         within = [each for each in front if problem.fits(problem.prices(each.population))[0]]
         assert within, "some networks of the front are within both limits"
@@ -78,13 +80,13 @@ def test_on_two_devices_nothing_that_is_on_the_front_of_either_and_within_both_l
 
 
 @pytest.mark.parametrize("shares", [(0.1, 0.1), (0.02, 0.5), (0.01, 0.01, 0.01)])
-def test_a_network_within_all_limits_is_found_where_there_is_one(pose, shares):
-    problem = pose(*shares, space=OFA)
+def test_a_network_within_all_limits_is_found_where_there_is_one(to_problem, shares):
+    problem = to_problem(*shares, space=OFA)
     assert problem.fits(problem.prices(problem.smallest())).all()
 
 
-def test_limits_that_only_clash_together_are_said(pose):
-    problem = pose(0.0, 0.0, space=OFA)
+def test_limits_that_only_clash_together_are_said(to_problem):
+    problem = to_problem(0.0, 0.0, space=OFA)
     with pytest.raises(LimitUnreachable, match="together, though each alone can be met"):
         problem.smallest()
 
@@ -107,8 +109,8 @@ def clashing(make_mlp):
         space = find_space(FIXED)
         rng = np.random.default_rng(seed)
         figures = rng.uniform(0.1, 2.0, size=(2, len(space.resolutions_px), len(space.keys(PX[0]))))
-        meters = tuple(Meter("made up", "ms", "--max-latency-ms", space.pricer(each), each) for each in figures)
-        problem = Problem(space, make_mlp(), meters, (100.0, 100.0), PX)
+        metrics = tuple(Metric("made up", "ms", "--max-latency-ms", space.pricer(each), each) for each in figures)
+        problem = Problem(space, make_mlp(), metrics, (100.0, 100.0), PX)
         prices = problem.prices(everything(space))
         return problem, prices[:, undominated(prices[0], -prices[1])]
 
@@ -157,32 +159,32 @@ def test_a_front_under_limits_that_clash_is_left_to_the_method(clashing):
 
 @pytest.mark.parametrize("kind", ["macs", "parameters", "memory"])
 @pytest.mark.parametrize("space", [FIXED, OFA])
-def test_other_limits_are_kept(pose, kind, space):
-    free = pose(0.6, space=space)
-    meter = {"macs": macs_meter, "parameters": parameters_meter, "memory": memory_meter}[kind](free.space)
+def test_other_limits_are_kept(to_problem, kind, space):
+    free = to_problem(0.6, space=space)
+    metric = {"macs": macs_metric, "parameters": parameters_metric, "memory": memory_metric}[kind](free.space)
     loose = search(free, find_method("annealing"), Budget(50, 20)).best[0]
-    smallest = meter.smallest(free.space, PX)
-    cap = smallest + 0.5 * (float(meter(loose.population)[0]) - smallest)
-    problem = pose(0.6, space=space, caps={kind: cap})
+    smallest = metric.smallest(free.space, PX)
+    cap = smallest + 0.5 * (float(metric(loose.population)[0]) - smallest)
+    problem = to_problem(0.6, space=space, caps={kind: cap})
     found = search(problem, find_method("annealing"), Budget(50, 20)).best[0]
-    assert smallest <= meter(found.population)[0] <= cap
+    assert smallest <= metric(found.population)[0] <= cap
     if space == FIXED:
         best = search(problem, find_method("exhaustive")).best[0]
         assert found.accuracy == pytest.approx(best.accuracy, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["macs", "parameters", "memory"])
-def test_the_smallest_figure_there_is_is_named(pose, kind):
+def test_the_smallest_figure_there_is_is_named(to_problem, kind):
     flag = {"macs": "--max-macs-m", "parameters": "--max-parameters-m", "memory": "--max-memory-mb"}[kind]
     with pytest.raises(LimitUnreachable, match=f"raise {flag}"):
-        search(pose(0.5, space=OFA, caps={kind: 0.01}), find_method("annealing"))
+        search(to_problem(0.5, space=OFA, caps={kind: 0.01}), find_method("annealing"))
 
 
 def test_peak_memory_is_that_of_running_operator_by_operator():
     space = find_space(OFA)
     population = space.sample(30, np.random.default_rng(0))
-    meter = memory_meter(space, "int8", batch=2)
-    for figure, architecture in zip(meter(population), space.decode(population), strict=True):
+    metric = memory_metric(space, "int8", batch=2)
+    for figure, architecture in zip(metric(population), space.decode(population), strict=True):
         assert figure * 1e6 == pytest.approx(2 * simulated_peak(space.network(architecture)))
 
 
@@ -199,12 +201,12 @@ def simulated_peak(network):
 
 
 def test_with_confidence_the_upper_end_is_within(make_latency):
-    latency = make_latency(OFA, PX, visits=4)
+    latency = make_latency(OFA, PX, trials=4)
     latency.calibration = Calibration(1.1, 20, 0.05, error=0.03)
     limit = 1.1 * between(latency, 0.4)
     question = Question(latency.space, MacsStandIn(latency.space), (limit,), resolutions_px=PX)
-    plain = search(question.pose([latency]), find_method("annealing"), Budget(50, 20)).best[0]
-    posed = replace(question, confidence=0.95).pose([latency])
+    plain = search(question.to_problem([latency]), find_method("annealing"), Budget(50, 20)).best[0]
+    posed = replace(question, confidence=0.95).to_problem([latency])
     careful = search(posed, find_method("annealing"), Budget(50, 20)).best[0]
     half = latency.half_widths(careful.population)[0]
     assert latency.predict(careful.population)[0] * (1 + half) == pytest.approx(careful.prices[0, 0])
@@ -215,12 +217,14 @@ def test_with_confidence_the_upper_end_is_within(make_latency):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("confidence", [0.6, 0.95])
-def test_with_measured_visits_the_best_whose_upper_end_is_within_is_found(make_latency, make_mlp, seed, confidence):
-    latency = make_latency(FIXED, PX, seed, visits=4)
+def test_with_measured_trials_the_best_whose_upper_end_is_within_is_found(make_latency, make_mlp, seed, confidence):
+    latency = make_latency(FIXED, PX, seed, trials=4)
     every = everything(latency.space)
     upper = latency.upper(every, confidence)
     limit = float(np.quantile(upper, 0.3))
-    problem = Question(latency.space, make_mlp(), (limit,), resolutions_px=PX, confidence=confidence).pose([latency])
+    problem = Question(latency.space, make_mlp(), (limit,), resolutions_px=PX, confidence=confidence).to_problem(
+        [latency]
+    )
     best = problem.accuracy(every[upper <= limit]).max()
     for method in ("exhaustive", "annealing"):
         found = search(problem, find_method(method), Budget(50, 40)).best[0]
@@ -230,39 +234,39 @@ def test_with_measured_visits_the_best_whose_upper_end_is_within_is_found(make_l
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_smallest_and_the_largest_upper_end_are_found(make_latency, seed):
-    latency = make_latency(FIXED, PX, seed, visits=4)
+    latency = make_latency(FIXED, PX, seed, trials=4)
     upper = latency.upper(everything(latency.space), 0.95)
-    meter = upper_meter(latency, 0.95, PX)
-    assert meter.bound(latency.space, PX) <= upper.min() == pytest.approx(meter.smallest(latency.space, PX))
-    assert upper.max() == pytest.approx(meter.largest(latency.space, PX))
+    metric = upper_metric(latency, 0.95, PX)
+    assert metric.bound(latency.space, PX) <= upper.min() == pytest.approx(metric.smallest(latency.space, PX))
+    assert upper.max() == pytest.approx(metric.largest(latency.space, PX))
 
 
 def test_a_limit_below_the_upper_end_of_the_smallest_prediction_can_be_met(make_latency, make_mlp):
-    latency = make_latency(OFA, PX, visits=4)
-    smallest = upper_meter(latency, 0.95, PX).smallest(latency.space, PX)
+    latency = make_latency(OFA, PX, trials=4)
+    smallest = upper_metric(latency, 0.95, PX).smallest(latency.space, PX)
     assert smallest < 0.9995 * latency.upper(latency.cheapest(PX)[1], 0.95)[0]
     question = Question(latency.space, make_mlp(OFA), (smallest,), resolutions_px=PX, confidence=0.95)
-    assert search(question.pose([latency]), find_method("annealing"), SHORT).best[0].prices <= smallest
+    assert search(question.to_problem([latency]), find_method("annealing"), SHORT).best[0].prices <= smallest
 
 
 def test_with_confidence_too_none_is_only_said_to_be_there_where_that_is_proven(make_latency, make_mlp):
-    latency = make_latency(FIXED, PX, 0, visits=4)
+    latency = make_latency(FIXED, PX, 0, trials=4)
     upper = latency.upper(everything(latency.space), 0.95)
     question = Question(latency.space, make_mlp(), (float(upper.min()) * 0.9999,), resolutions_px=PX, confidence=0.95)
     with pytest.raises(NoneFound, match=r"was found within .* 1\.000 × over"):
-        search(question.pose([latency]), find_method("annealing"))
+        search(question.to_problem([latency]), find_method("annealing"))
     with pytest.raises(LimitUnreachable, match="all were tried"):
-        search(question.pose([latency]), find_method("exhaustive"))
+        search(question.to_problem([latency]), find_method("exhaustive"))
     with pytest.raises(LimitUnreachable, match=r"smallest latency, upper end at 95\.0% there is"):
-        search(replace(question, latency_ms=(0.01,)).pose([latency]), find_method("annealing"))
+        search(replace(question, latency_ms=(0.01,)).to_problem([latency]), find_method("annealing"))
 
 
 @pytest.mark.parametrize("method", ["annealing", "exhaustive"])
-def test_of_several_limits_the_one_that_no_network_is_found_for_is_told_apart(make_latency, make_mlp, method):
-    latency = make_latency(FIXED, PX, 0, visits=4)
+def test_of_several_limits_the_one_that_no_network_is_found_for_is_reported_apart(make_latency, make_mlp, method):
+    latency = make_latency(FIXED, PX, 0, trials=4)
     smallest = float(latency.upper(everything(latency.space), 0.95).min())
     limits = (smallest * 0.9999, 1.2 * smallest)
-    problem = Question(latency.space, make_mlp(), limits, resolutions_px=PX, confidence=0.95).pose([latency])
+    problem = Question(latency.space, make_mlp(), limits, resolutions_px=PX, confidence=0.95).to_problem([latency])
     found = search(problem, find_method(method), SHORT, limits=limits)
     assert found.limits == limits[1:]
     assert found.best[0].prices[0, 0] <= limits[1]
@@ -275,27 +279,27 @@ def test_confidence_needs_intervals(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     question = Question(latency.space, make_mlp(), (5.0,), resolutions_px=PX, confidence=0.9)
     with pytest.raises(EntriesMissing, match=r"no interval of \d+ of \d+ entries"):
-        question.pose([latency])
+        question.to_problem([latency])
 
 
 def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_are_searched(make_latency, make_mlp):
     space = find_space(FIXED)
     once = [key for key in space.keys(192) if key not in space.keys(160)][3:8]
     assert "--resolutions 160,192 " in make_latency(FIXED, PX, seed=1).lack_of_intervals(PX)
-    latency = make_latency(FIXED, PX, visits=4, once=once)
+    latency = make_latency(FIXED, PX, trials=4, once=once)
     question = Question(space, make_mlp(), (50.0,), confidence=0.9)
     named = ", ".join(once[:3])
     with pytest.raises(EntriesMissing, match=rf"no interval of 5 of \d+ entries \({named} and 2 more\)") as refused:
-        question.pose([latency])
+        question.to_problem([latency])
     assert "--resolutions 192" in str(refused.value)
     assert "--effort thorough" in str(refused.value)
-    problem = replace(question, resolutions_px=(160,)).pose([latency])
+    problem = replace(question, resolutions_px=(160,)).to_problem([latency])
     assert np.isfinite(search(problem, find_method("exhaustive")).best[0].prices).all()
 
 
-def test_energy_needs_a_table_that_knows_it(pose):
+def test_energy_needs_a_table_that_knows_it(to_problem):
     with pytest.raises(EntriesMissing, match=r"has no energy of \d+ of \d+ entries"):
-        pose(0.5, caps={"energy": 3.0})
+        to_problem(0.5, caps={"energy": 3.0})
 
 
 def test_energy_is_asked_for_at_the_resolutions_that_are_searched(make_table, make_mlp):
@@ -306,29 +310,29 @@ def test_energy_is_asked_for_at_the_resolutions_that_are_searched(make_table, ma
         table.add([Measurement(key, key, **statistics([100_000])) for key in others])
         latency = LatencyModel(table, space)
     question = Question(space, make_mlp(), (50.0,), {"energy": 100.0}, resolutions_px=(160,))
-    found = search(question.pose([latency]), find_method("exhaustive")).best[0]
+    found = search(question.to_problem([latency]), find_method("exhaustive")).best[0]
     assert found.prices[1] == pytest.approx(2 * found.prices[0])
     with pytest.raises(EntriesMissing, match="has no energy of"):
-        replace(question, resolutions_px=None).pose([latency])
+        replace(question, resolutions_px=None).to_problem([latency])
 
 
-def test_of_several_tables_it_is_said_whose_memory_is_limited(pose):
-    names = [meter.name for meter in pose(0.5, 0.5, caps={"memory": 50.0, "macs": 500.0}).meters]
+def test_of_several_tables_it_is_said_whose_memory_is_limited(to_problem):
+    names = [metric.name for metric in to_problem(0.5, 0.5, caps={"memory": 50.0, "macs": 500.0}).metrics]
     assert names[2:] == ["peak memory of activations on compofa-fixed-w1.0-0-160-192.lut", "MACs"]
 
 
 def test_as_many_limits_as_tables(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     with pytest.raises(UsageError, match="2 tables take as many latency limits"):
-        Question(latency.space, make_mlp(), (5.0,)).pose([latency, latency])
+        Question(latency.space, make_mlp(), (5.0,)).to_problem([latency, latency])
 
 
 # Several limits, and all of them.
 
 
 @pytest.mark.parametrize("method", ["annealing", "ofa", "random", "exhaustive"])
-def test_several_limits_are_searched_in_one_call(pose, method):
-    problem = pose(0.5)
+def test_several_limits_are_searched_in_one_call(to_problem, method):
+    problem = to_problem(0.5)
     limits = [problem.limits[0] * share for share in (1.0, 0.6, 0.8)]
     found = search(problem, find_method(method), Budget(50, 30), limits=limits)
     for limit, best in zip(limits, found.best, strict=True):
@@ -337,22 +341,22 @@ def test_several_limits_are_searched_in_one_call(pose, method):
         assert best.accuracy == pytest.approx(alone.accuracy, abs=1e-6)
 
 
-def test_several_limits_are_not_more_than_can_be_remembered(pose):
-    problem = pose(0.5)
+def test_several_limits_are_not_more_than_can_be_remembered(to_problem):
+    problem = to_problem(0.5)
     with pytest.raises(UsageError, match=r"for each of 3 limits, are more than the 10,000,000 networks"):
         search(problem, find_method("random"), Budget(1000, 4999), limits=[problem.limits[0]] * 3)
 
 
-def test_what_is_found_for_one_limit_counts_for_the_others(pose):
-    problem = pose(0.5, space=OFA)
+def test_what_is_found_for_one_limit_counts_for_the_others(to_problem):
+    problem = to_problem(0.5, space=OFA)
     limits = [problem.limits[0] * share for share in (0.7, 0.8, 0.9, 1.0)]
     together = search(problem, find_method("annealing"), Budget(50, 40), limits=limits)
     scores = [float(best.accuracy[0]) for best in together.best]
     assert scores == sorted(scores)
 
 
-def test_the_front_of_a_small_space_is_the_true_one(pose):
-    problem = pose(1.01)
+def test_the_front_of_a_small_space_is_the_true_one(to_problem):
+    problem = to_problem(1.01)
     every = search(problem, find_method("exhaustive"))
     assert every.evaluated == 486
     true = search_front(problem, find_method("exhaustive"))
@@ -360,8 +364,8 @@ def test_the_front_of_a_small_space_is_the_true_one(pose):
     assert [float(best.accuracy[0]) for best in found.best] == pytest.approx([float(b.accuracy[0]) for b in true.best])
 
 
-def test_a_front_rises(pose):
-    found = search_front(pose(0.8, space=OFA), find_method("annealing"), Budget(50, 100))
+def test_a_front_rises(to_problem):
+    found = search_front(to_problem(0.8, space=OFA), find_method("annealing"), Budget(50, 100))
     prices, scores = [float(b.prices[0, 0]) for b in found.best], [float(b.accuracy[0]) for b in found.best]
     assert prices == sorted(prices)
     assert scores == sorted(set(scores))
@@ -377,8 +381,8 @@ def test_what_another_beats_is_not_in_a_front():
 
 
 @pytest.mark.parametrize("shares", [(0.1,), (0.4,), (0.2, 0.3)])
-def test_repaired_children_fit_and_keep_what_they_can(pose, shares):
-    problem = pose(*shares, space=OFA)
+def test_repaired_children_fit_and_keep_what_they_can(to_problem, shares):
+    problem = to_problem(*shares, space=OFA)
     rng = np.random.default_rng(0)
     variation = Variation(problem, rng)
     parents = Population(np.repeat(problem.smallest().genes, 300, axis=1))

@@ -91,7 +91,7 @@ def measure(table, name, rounds, *samples_ns):
     )
 
 
-def test_those_measured_in_both_passes_are_told_with_what_is_published(table):
+def test_those_measured_in_both_passes_are_reported_with_what_is_published(table):
     measure(table, "resnet-50", EVERY_ROUND, 30_000_000, 32_000_000)
     measure(table, "mobilenet-v2", EVERY_ROUND, 5_000_000)
     measure(table, "mnasnet-a1", EVERY_ROUND[::2], 5_000_000)

@@ -23,7 +23,7 @@ EXPAND = {2: 3, 3: 4, 4: 6}  # by depth
 
 
 @pytest.fixture
-def pose(make_latency, make_mlp):
+def to_problem(make_latency, make_mlp):
     """A Problem whose limit lies at a share of the range of latencies."""
 
     def make(share, space=FIXED, seed=0, accuracy=None):
@@ -36,7 +36,7 @@ def pose(make_latency, make_mlp):
 
 
 def problem_of(latency, accuracy, limit_ms, **others):
-    return Question(latency.space, accuracy, (limit_ms,), resolutions_px=RESOLUTIONS, **others).pose([latency])
+    return Question(latency.space, accuracy, (limit_ms,), resolutions_px=RESOLUTIONS, **others).to_problem([latency])
 
 
 def best_of(*arguments, **options):
@@ -65,15 +65,15 @@ class Watched:
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_evolution_finds_the_optimum_of_a_small_space(pose, share, seed):
-    problem = pose(share, seed=seed)
+def test_evolution_finds_the_optimum_of_a_small_space(to_problem, share, seed):
+    problem = to_problem(share, seed=seed)
     best = best_of(problem, find_method("exhaustive"))
     found = best_of(problem, find_method("annealing"), seed=seed)
     assert found.accuracy == pytest.approx(best.accuracy, abs=1e-6)
 
 
-def test_exhaustive_evaluates_every_network_within_the_limit(pose):
-    problem = pose(0.5)
+def test_exhaustive_evaluates_every_network_within_the_limit(to_problem):
+    problem = to_problem(0.5)
     kernels = tuple(kernel for kernel in (3, 5, 3, 3, 5) for _ in range(4))
     every = problem.space.encode(
         [
@@ -90,8 +90,8 @@ def test_exhaustive_evaluates_every_network_within_the_limit(pose):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 1.0])
-def test_what_is_found_is_within_the_limit(pose, method, share):
-    problem = pose(share)
+def test_what_is_found_is_within_the_limit(to_problem, method, share):
+    problem = to_problem(share)
     best = best_of(problem, find_method(method), SHORT)
     assert best.prices[0, 0] <= problem.limits[0]
     assert problem.predicted_ms(best.population) == best.prices[0]
@@ -99,8 +99,8 @@ def test_what_is_found_is_within_the_limit(pose, method, share):
 
 
 @pytest.mark.parametrize("method", SEEDED)
-def test_the_same_seed_gives_the_same_answer(pose, method):
-    problem = pose(0.3, OFA)
+def test_the_same_seed_gives_the_same_answer(to_problem, method):
+    problem = to_problem(0.3, OFA)
     one, two, other = (search(problem, find_method(method), SHORT, seed) for seed in (1, 1, 2))
     assert (one.best[0].population.genes == two.best[0].population.genes).all()
     assert (one.best[0].accuracy, one.evaluated) == (two.best[0].accuracy, two.evaluated)
@@ -108,16 +108,16 @@ def test_the_same_seed_gives_the_same_answer(pose, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_no_network_is_evaluated_twice_and_all_are_counted(pose, make_mlp, method):
+def test_no_network_is_evaluated_twice_and_all_are_counted(to_problem, make_mlp, method):
     watched = Watched(make_mlp(FIXED), find_space(FIXED))
-    found = search(pose(0.6, accuracy=watched), find_method(method))
+    found = search(to_problem(0.6, accuracy=watched), find_method(method))
     *searched, reported = watched.asked
     assert found.evaluated == len(searched) == len(set(searched))
     assert reported in searched
 
 
-def test_evolution_beats_random_with_as_many_evaluations(pose):
-    problem = pose(0.3, OFA)
+def test_evolution_beats_random_with_as_many_evaluations(to_problem):
+    problem = to_problem(0.3, OFA)
     budget = Budget(50, 40)
     evolved, drawn = (search(problem, find_method(method), budget) for method in ("annealing", "random"))
     assert evolved.evaluated <= budget.evaluations
@@ -126,10 +126,10 @@ def test_evolution_beats_random_with_as_many_evaluations(pose):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3])
-def test_with_as_many_evaluations_the_default_is_no_worse_than_the_published_method(pose, share):
+def test_with_as_many_evaluations_the_default_is_no_worse_than_the_published_method(to_problem, share):
     """As many as were published, on the landscape that searches are measured with."""
     landscape = runpy.run_path(str(LANDSCAPE))["landscape"]
-    problem = pose(share, OFA, accuracy=landscape(find_space(OFA)))
+    problem = to_problem(share, OFA, accuracy=landscape(find_space(OFA)))
 
     def median(method):
         found = [search(problem, find_method(method), seed=seed) for seed in range(3)]
@@ -141,19 +141,19 @@ def test_with_as_many_evaluations_the_default_is_no_worse_than_the_published_met
 
 @pytest.mark.parametrize("population", [1, 2, 3])
 @pytest.mark.parametrize("generations", [0, 1])
-def test_the_smallest_budgets_give_an_answer(pose, population, generations):
-    found = search(pose(0.3, OFA), find_method("annealing"), Budget(population, generations))
+def test_the_smallest_budgets_give_an_answer(to_problem, population, generations):
+    found = search(to_problem(0.3, OFA), find_method("annealing"), Budget(population, generations))
     assert 1 <= found.evaluated <= population * (generations + 1)
 
 
 @pytest.mark.parametrize("method", SEEDED)
-def test_a_limit_at_the_smallest_latency_gives_the_fastest_network(pose, method):
-    problem = pose(0.0, OFA)
+def test_a_limit_at_the_smallest_latency_gives_the_fastest_network(to_problem, method):
+    problem = to_problem(0.0, OFA)
     assert best_of(problem, find_method(method)).prices[0] == pytest.approx(problem.limits[0])
 
 
-def test_a_limit_just_above_the_smallest_latency_is_made_use_of(pose):
-    problem = pose(0.01, OFA, accuracy=MacsStandIn(find_space(OFA)))
+def test_a_limit_just_above_the_smallest_latency_is_made_use_of(to_problem):
+    problem = to_problem(0.01, OFA, accuracy=MacsStandIn(find_space(OFA)))
     fastest = problem.accuracy(problem.smallest())[0]
     found = search(problem, find_method("annealing"), Budget(100, 50))
     assert found.evaluated > 10
@@ -161,7 +161,7 @@ def test_a_limit_just_above_the_smallest_latency_is_made_use_of(pose):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_limit_that_no_network_meets_is_said_at_once(pose, make_latency, make_mlp, method):
+def test_a_limit_that_no_network_meets_is_said_at_once(to_problem, make_latency, make_mlp, method):
     latency = make_latency(OFA)
     problem = problem_of(latency, make_mlp(OFA), 0.001)
     with pytest.raises(LimitUnreachable, match="the smallest latency there is"):
@@ -177,23 +177,23 @@ def test_the_smallest_latency_that_is_said_can_be_met(make_latency, make_mlp):
     assert best_of(again, find_method("annealing"), SHORT).prices[0] <= said
 
 
-def test_a_space_too_large_for_exhaustive_is_said(pose):
+def test_a_space_too_large_for_exhaustive_is_said(to_problem):
     with pytest.raises(UsageError, match="use --method annealing"):
-        search(pose(0.5, OFA), find_method("exhaustive"))
+        search(to_problem(0.5, OFA), find_method("exhaustive"))
 
 
-def test_an_interrupted_search_gives_the_best_so_far(pose, make_mlp):
+def test_an_interrupted_search_gives_the_best_so_far(to_problem, make_mlp):
     watched = Watched(make_mlp(OFA), find_space(OFA), interrupted_after=300)
-    found = search(pose(0.5, OFA, accuracy=watched), find_method("annealing"))
+    found = search(to_problem(0.5, OFA, accuracy=watched), find_method("annealing"))
     assert found.interrupted
     assert 0 < found.evaluated <= 400
     assert bytes(find_space(OFA).canonical(found.best[0].population).genes[:, 0]) in watched.asked
 
 
 @pytest.mark.parametrize("method", ["annealing", "ofa", "random", "exhaustive"])
-def test_interrupted_before_anything_was_tried_the_smallest_is_the_best_so_far(pose, make_mlp, method):
+def test_interrupted_before_anything_was_tried_the_smallest_is_the_best_so_far(to_problem, make_mlp, method):
     watched = Watched(make_mlp(FIXED), find_space(FIXED), interrupted_after=0)
-    problem = pose(0.5, accuracy=watched)
+    problem = to_problem(0.5, accuracy=watched)
     found = search(problem, find_method(method))
     assert (found.interrupted, found.proven, found.evaluated) == (True, False, 1)
     assert (found.best[0].population.genes == problem.smallest().genes).all()
@@ -225,9 +225,9 @@ def ticking(monkeypatch, make_mlp):
     return make
 
 
-def test_a_search_that_time_ends_is_as_good_as_one_of_as_many_evaluations(pose, ticking):
+def test_a_search_that_time_ends_is_as_good_as_one_of_as_many_evaluations(to_problem, ticking):
     model = ticking()
-    problem = pose(0.3, OFA, accuracy=model)
+    problem = to_problem(0.3, OFA, accuracy=model)
 
     def median(method, budget):
         found = [search(problem, find_method(method), budget, seed) for seed in range(5)]
@@ -240,18 +240,18 @@ def test_a_search_that_time_ends_is_as_good_as_one_of_as_many_evaluations(pose, 
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_however_little_time_there_is_a_network_within_the_limit_is_found(pose, monkeypatch, method):
+def test_however_little_time_there_is_a_network_within_the_limit_is_found(to_problem, monkeypatch, method):
     monkeypatch.setattr("ofa_nas.search.run.monotonic", itertools.count().__next__)
-    problem = pose(0.5)
+    problem = to_problem(0.5)
     found = search(problem, find_method(method), Budget(seconds=1e-6))
     assert not found.interrupted
     assert found.evaluated >= 1
     assert found.best[0].prices[0, 0] <= problem.limits[0]
 
 
-def test_exhaustive_ends_in_time_and_then_proves_nothing(pose, ticking, monkeypatch):
+def test_exhaustive_ends_in_time_and_then_proves_nothing(to_problem, ticking, monkeypatch):
     monkeypatch.setitem(find_method("exhaustive").__globals__, "CHUNK", 50)
-    problem = pose(1.01, accuracy=ticking(FIXED))
+    problem = to_problem(1.01, accuracy=ticking(FIXED))
     part = search(problem, find_method("exhaustive"), Budget(seconds=0.12))
     assert 100 < part.evaluated < 486
     assert not part.proven
@@ -260,10 +260,12 @@ def test_exhaustive_ends_in_time_and_then_proves_nothing(pose, ticking, monkeypa
     assert whole.proven
 
 
-def test_progress_ends_at_its_total(pose):
-    told = []
-    search(pose(0.5), find_method("exhaustive"), SHORT, progress=lambda done, total: told.append((done, total)))
-    assert told[-1] == (486, 486)
+def test_progress_ends_at_its_total(to_problem):
+    reported = []
+    search(
+        to_problem(0.5), find_method("exhaustive"), SHORT, progress=lambda done, total: reported.append((done, total))
+    )
+    assert reported[-1] == (486, 486)
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
@@ -287,11 +289,11 @@ def test_all_that_the_table_has_whole_and_the_model_knows(make_latency, make_mlp
     assert usable_resolutions([latency], MacsStandIn(latency.space)) == (160, 164, 192)
 
 
-def test_what_is_left_out_is_told_and_why(make_latency, make_mlp):
+def test_what_is_left_out_is_reported_and_why(make_latency, make_mlp):
     space = find_space(FIXED)
     lacking = [key for key in space.keys(192) if key not in space.keys(160)][:5]
     latency = make_latency(FIXED, (160, 164, 192), lacking=lacking)
-    problem = Question(space, make_mlp(), (50.0,)).pose([latency])
+    problem = Question(space, make_mlp(), (50.0,)).to_problem([latency])
     assert problem.resolutions_px == (160,)
     odd, partial = problem.left_out
     assert (odd.resolution_px, odd.missing) == (164, ())
@@ -306,12 +308,12 @@ def test_what_is_left_out_is_told_and_why(make_latency, make_mlp):
 @pytest.mark.parametrize("resolutions", [(160,), (128, 160, 224)])
 def test_what_was_never_begun_is_not_left_out(make_latency, name, resolutions):
     latency = make_latency(name, resolutions)
-    assert Question(latency.space, MacsStandIn(latency.space), (50.0,)).pose([latency]).left_out == ()
+    assert Question(latency.space, MacsStandIn(latency.space), (50.0,)).to_problem([latency]).left_out == ()
 
 
-def test_what_another_table_lacks_altogether_is_told_in_a_line(make_latency):
+def test_what_another_table_lacks_altogether_is_reported_in_a_line(make_latency):
     one, two = make_latency(FIXED, (160, 176, 192)), make_latency(FIXED, (160,), 1)
-    problem = Question(one.space, MacsStandIn(one.space), (50.0, 50.0)).pose([one, two])
+    problem = Question(one.space, MacsStandIn(one.space), (50.0, 50.0)).to_problem([one, two])
     (line,) = in_words(problem.left_out)
     assert line.startswith("176, 192 px are left out: ")
     assert line.endswith("160.lut has no figures there")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ofa_nas.accuracy import MacsStandIn, write_members
-from ofa_nas.search import Found, Known
+from ofa_nas.search import Evaluated, Found
 from ofa_nas.selection import read_network, read_networks
 from ofa_nas.spaces import find_space, read_architectures
 from ofa_profiler.commands import accuracy, search
@@ -144,7 +144,7 @@ def test_a_limit_that_cannot_be_met_costs_the_others_nothing(ofa_search, tmp_pat
     assert (code, printed, err.count("\n")) == (1, "", 1)
 
 
-def test_each_of_several_limits_is_told_as_its_own(ofa_search):
+def test_each_of_several_limits_is_reported_as_its_own(ofa_search):
     found = answer_of(ofa_search("6", "--max-macs-m", 900, "--json"))
     assert [result["limited"][0]["limit"] for result in found["results"]] == [8, 6]
 
@@ -241,12 +241,12 @@ def test_one_of_several_networks_is_chosen_by_its_name(call, table, tmp_path, wo
 
 def test_networks_of_a_front_that_are_as_fast_are_numbered():
     prices = (0.0703264, 0.0703265, 0.0703266, 0.0704)
-    front = tuple(Known(None, np.zeros(1), np.array([[price]])) for price in prices)
+    front = tuple(Evaluated(None, np.zeros(1), np.array([[price]])) for price in prices)
     assert names(Found(front, (), 4, 0.1)) == ["0.07033ms", "0.07033ms-2", "0.07033ms-3", "0.0704ms"]
     assert names(Found(front[:2], (6.5, 12.345), 4, 0.1)) == ["6.5ms", "12.345ms"]
 
 
-def test_where_one_network_is_taken_of_several_their_names_are_told(tmp_path):
+def test_where_one_network_is_taken_of_several_their_names_are_reported(tmp_path):
     networks = [{"ks": [3], "e": [3], "d": [2], "r": 160}, {"ks": [5], "e": [3], "d": [2], "r": 160}]
     path = tmp_path / "several.json"
     path.write_text(json.dumps(networks))
@@ -275,17 +275,17 @@ def with_references(table):
     return table
 
 
-def test_beside_one_network_the_nearest_published_ones_are_told(call, with_references, tmp_path):
+def test_beside_one_network_the_nearest_published_ones_are_reported(call, with_references, tmp_path):
     words = ("--table", with_references, "--space", FIXED, "--method", "exhaustive", "--out", tmp_path / "found.json")
     found = answer_of(call(search, *words, "--max-latency-ms", 6, "--json"))
     lines = call(search, *words, "--max-latency-ms", 6)[1].splitlines()
-    told = [line for line in lines if line.startswith("reference")]
+    reported = [line for line in lines if line.startswith("reference")]
     less = 1 - 5 / found["predicted_latency_ms"]
-    assert len(told) == 2
-    assert "mobilenet-v3-large (75.2% on ImageNet, 224 px): 5 ms measured here" in told[0]
-    assert told[0].endswith(f"{less:.0%} less than this one's raw sum")
-    assert "mobilenet-v2" in told[1]
-    assert "more than" in told[1]
+    assert len(reported) == 2
+    assert "mobilenet-v3-large (75.2% on ImageNet, 224 px): 5 ms measured here" in reported[0]
+    assert reported[0].endswith(f"{less:.0%} less than this one's raw sum")
+    assert "mobilenet-v2" in reported[1]
+    assert "more than" in reported[1]
     assert "reference" not in call(search, *words, "--max-latency-ms", 6, 8)[1]
 
 
@@ -310,7 +310,7 @@ def test_people_see_how_far_an_ensembles_members_lie_apart(ofa_search, model, ma
     assert predicted <= 100
 
 
-def test_no_accuracy_is_told_to_be_above_1(ofa_search, model, make_layers):
+def test_no_accuracy_is_reported_to_be_above_1(ofa_search, model, make_layers):
     *hidden, last = make_layers(16, 16)
     write_members(model, [[*hidden, replace(last, bias=last.bias + 5)]])
     assert answer_of(ofa_search("--accuracy", model, "--json"))["predicted_accuracy"] == 1.0
@@ -404,8 +404,8 @@ def test_what_cannot_be_written_in_the_end_is_printed_all_the_same(ofa_search, t
     assert "written to" not in out
 
 
-def test_the_front_under_a_confidence_tells_prediction_and_upper_end_apart(call, make_table, tmp_path):
-    path = make_table(FIXED, (160,), name="visited.lut", visits=4)
+def test_the_front_under_a_confidence_reports_prediction_and_upper_end_apart(call, make_table, tmp_path):
+    path = make_table(FIXED, (160,), name="timed.lut", trials=4)
     out = tmp_path / "front.json"
     words = ("--table", path, "--space", FIXED, "--pareto", "--confidence", 0.9, "--method", "exhaustive", "--out", out)
     front = answer_of(call(search, *words, "--json"))["front"]

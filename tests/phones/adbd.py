@@ -345,7 +345,7 @@ class World:
                     tell(kind, data)
 
         def feed():
-            for kind, data in told(stream, apart):
+            for kind, data in reported(stream, apart):
                 with contextlib.suppress(OSError):  # it may have closed its input
                     if kind == STDIN:
                         near.sendall(data)
@@ -371,7 +371,7 @@ class World:
             tell(EXIT, bytes([code if code >= 0 else 128 - code]))
 
 
-def told(stream, apart):
+def reported(stream, apart):
     """Kinds and contents of what a shell is told, until the other end is gone."""
     while not apart and (data := stream.some()) is not None:
         yield STDIN, data

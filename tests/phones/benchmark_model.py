@@ -118,14 +118,14 @@ def main(arguments):
 
 
 def read_deviations():
-    told = os.environ.get("OFA_STAND_IN")
-    if told is None:
+    reported = os.environ.get("OFA_STAND_IN")
+    if reported is None:
         try:
             with open(os.path.splitext(os.path.abspath(sys.argv[0]))[0] + ".stand_in", encoding="utf-8") as file:
-                told = file.read()
+                reported = file.read()
         except OSError:
-            told = ""
-    pairs = (word.partition("=") for word in told.replace(",", " ").split())
+            reported = ""
+    pairs = (word.partition("=") for word in reported.replace(",", " ").split())
     return Deviations((name, text) for name, _, text in pairs)
 
 
@@ -155,9 +155,9 @@ def benchmark(flags, model, deviations, log):
     init_us, init_memory = now_us() - start_us, resident_mb()
     log.info(f"The input model file size (MB): {len(model.content) / 1e6:g}")
     log.info(f"Initialized session in {init_us / 1e3:g}ms.")
-    told = {**DEFAULTS, **flags}
-    warmup = burst(run, told["warmup_runs"], told["warmup_min_secs"], told, deviations, log)
-    timed = burst(run, told["num_runs"], told["min_secs"], told, deviations, log)
+    reported = {**DEFAULTS, **flags}
+    warmup = burst(run, reported["warmup_runs"], reported["warmup_min_secs"], reported, deviations, log)
+    timed = burst(run, reported["num_runs"], reported["min_secs"], reported, deviations, log)
     log.info(
         f"Inference timings in us: Init: {init_us}, First inference: {warmup[0] if warmup else 0}, "
         f"Warmup (avg): {mean(warmup):g}, Inference (avg): {mean(timed):g}"
@@ -252,17 +252,17 @@ def crash():
     os.kill(os.getpid(), SEGMENTATION_FAULT)
 
 
-def burst(run, least_runs, least_s, told, deviations, log):
+def burst(run, least_runs, least_s, reported, deviations, log):
     """Runs by the tool's rule. How long each took, in µs."""
     log.info(
         f"Running benchmark for at least {least_runs} iterations and at least {least_s:g} seconds but "
-        f"terminate if exceeding {told['max_secs']:g} seconds."
+        f"terminate if exceeding {reported['max_secs']:g} seconds."
     )
-    clock, delay_s, taken = time.perf_counter_ns, told.get("run_delay", -1.0), []
+    clock, delay_s, taken = time.perf_counter_ns, reported.get("run_delay", -1.0), []
     gc.collect()
     gc.disable()
     begun = clock()
-    least_end, last_start, now = begun + least_s * 1e9, begun + told["max_secs"] * 1e9, begun
+    least_end, last_start, now = begun + least_s * 1e9, begun + reported["max_secs"] * 1e9, begun
     while (len(taken) < least_runs or now < least_end) and now <= last_start:
         start = clock()
         run()

@@ -106,12 +106,12 @@ class AdbServer:
                 assert time.monotonic() < deadline, "the adb server does not listen"
                 time.sleep(0.02)
 
-    def run(self, *words, told=""):
+    def run(self, *words, reported=""):
         """By the real client."""
         return subprocess.run(
             [adbutils.adb_path(), *map(str, words)],
             env=self.environment,
-            input=told,
+            input=reported,
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -171,7 +171,7 @@ class Phone:
     def set(self, name, value):
         (self.state / name).write_text(f"{value}\n")
 
-    def told(self, name):
+    def reported(self, name):
         return (self.state / name).read_text().strip()
 
     def set_battery(self, level, temperature_c):

@@ -59,7 +59,7 @@ def test_its_model_may_be_another(phone, adb_server):
     assert there.device.getprop("ro.serialno") == "FA7B"
 
 
-def test_properties_are_told_one_by_one_and_all(device):
+def test_properties_are_reported_one_by_one_and_all(device):
     assert device.shell("getprop ro.board.platform") == "msm8996"
     assert device.shell("getprop ro.not.there") == ""
     assert "[ro.product.model]: [Pixel]" in device.shell("getprop").splitlines()
@@ -75,7 +75,7 @@ def test_cores_and_governors_are_the_phones(device):
     device.shell(f"echo schedutil > {of}/cpufreq/policy2/scaling_governor")
 
 
-def test_services_tell_what_the_phone_was_set_to(phone):
+def test_services_report_what_the_phone_was_set_to(phone):
     there = phone()
     there.set_battery(5, 45.0)
     there.set("skin", 41.5)
@@ -92,10 +92,10 @@ def test_services_tell_what_the_phone_was_set_to(phone):
 def test_fixed_performance_came_with_android_11(phone):
     command = "cmd power set-fixed-performance-mode-enabled true"
     old, new = phone(), phone(**{"ro.build.version.sdk": "30"})
-    assert (old.shell(command).returncode, old.told("fixed_performance")) == (255, "false")
-    assert (new.shell(command).returncode, new.told("fixed_performance")) == (0, "true")
+    assert (old.shell(command).returncode, old.operator_times("fixed_performance")) == (255, "false")
+    assert (new.shell(command).returncode, new.operator_times("fixed_performance")) == (0, "true")
     new.set("fixed_performance", "unsupported")  # as where the Power HAL is an old one
-    assert (new.shell(command).returncode, new.told("fixed_performance")) == (255, "unsupported")
+    assert (new.shell(command).returncode, new.operator_times("fixed_performance")) == (255, "unsupported")
 
 
 def test_this_machine_does_not_see_the_phones_files(pixel):
@@ -119,9 +119,9 @@ def test_without_v2_outputs_come_together(device):
 
 def test_input_is_read_to_its_end(pixel, adb_server):
     text = "".join(f"{number}\n" for number in range(100_000))
-    ran = adb_server.run("-s", pixel.serial, "shell", "wc -c; echo done", told=text)
+    ran = adb_server.run("-s", pixel.serial, "shell", "wc -c; echo done", reported=text)
     assert ran.stdout.split() == [str(len(text)), "done"]
-    assert adb_server.run("-s", pixel.serial, "shell", told="echo told; exit 3\n").returncode == 3
+    assert adb_server.run("-s", pixel.serial, "shell", reported="echo told; exit 3\n").returncode == 3
 
 
 def test_this_machines_python_runs_there(pixel):
@@ -211,7 +211,7 @@ def test_a_full_disk_takes_no_file_and_keeps_no_part_of_it(phone, adb_server, tm
     assert there.device.sync.push(b"a" * 9000, f"{ROOM}/small") == 9000
 
 
-def test_what_cannot_be_written_is_told_in_adbds_words(pixel, adb_server, tmp_path):
+def test_what_cannot_be_written_is_reported_in_adbds_words(pixel, adb_server, tmp_path):
     (tmp_path / "file").touch()
     pushed = adb_server.run("-s", pixel.serial, "push", tmp_path / "file", "/proc/ofa-mark")
     assert "remote couldn't create file: No such file or directory" in pushed.stderr
@@ -239,7 +239,7 @@ print("left", flush=True)
 
 
 @pytest.mark.parametrize("kind", ["tcp", "localabstract", "localfilesystem"])
-def test_a_forward_leads_to_a_server_there_and_its_end_is_told(pixel, adb_server, kind):
+def test_a_forward_leads_to_a_server_there_and_its_end_is_reported(pixel, adb_server, kind):
     pixel.device.sync.push(ECHO.encode(), f"{ROOM}/echo.py")
     name = str(os.getpid())
     command = [adbutils.adb_path(), "-s", pixel.serial, "shell", f"{sys.executable} {ROOM}/echo.py {kind} {name}"]

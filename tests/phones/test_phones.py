@@ -19,9 +19,9 @@ from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign.campaign import Campaign
-from ofa_profiler.campaign.jobs import lower_tasks
+from ofa_profiler.campaign.jobs import lower_jobs
 from ofa_profiler.connections import connect
-from ofa_profiler.connections.adb.host_agent import PhoneBench
+from ofa_profiler.connections.adb.host_agent import PhoneTrialExecutor
 from ofa_profiler.connections.adb.server import AdbServer, Phone
 from ofa_profiler.connections.adb.shell import FOLDER, HOLD, AdbShell
 from ofa_profiler.targets.target import find_target
@@ -67,12 +67,12 @@ def command(adb_server, tmp_path, tool):
 
 
 @pytest.fixture
-def bench(adb_server, tool):
-    """Takes Visits on a phone, without an agent around it."""
+def executor(adb_server, tool):
+    """Takes trials on a phone, without an agent around it."""
 
     def make(phone):
         shell = AdbShell(Phone(AdbServer(f"127.0.0.1:{adb_server.port}"), phone.serial, "pixel-1"))
-        made = PhoneBench(shell, tool)
+        made = PhoneTrialExecutor(shell, tool)
         assert "benchmark_model" in made.probe().runtimes
         return made
 
@@ -90,15 +90,15 @@ def deviate(tool):
     return write
 
 
-def take(bench, tmp_path, block, runtime="benchmark_model", visit_timeout_s=30.0):
-    """The Measurement of one Visit of a Block."""
-    (task,) = lower_tasks([block], runtime, 1)
-    path = tmp_path / task.model.model_id
-    path.write_bytes(wire.model_bytes(task.model.chunks))
+def take(executor, tmp_path, block, runtime="benchmark_model", trial_timeout_s=30.0):
+    """The Measurement of one trial of a Block."""
+    (job,) = lower_jobs([block], runtime, 1)
+    path = tmp_path / job.model.model_id
+    path.write_bytes(wire.model_bytes(job.model.chunks))
     settings = wire.Settings(runtime=runtime, precision="fp32", threads=1, batch=1)
-    visit = wire.Visit(visit_id="v", job=wire.job_message(block, settings, task.model.model_id))
-    wire.set_budget(visit.budget, BUDGET, visit_timeout_s)
-    return bench.take(wire.WorkerVisit(visit=visit, model_path=str(path)))
+    trial = wire.Trial(trial_id="v", job=wire.job_message(block, settings, job.model.model_id))
+    wire.set_budget(trial.budget, BUDGET, trial_timeout_s)
+    return executor.take(wire.WorkerTrial(trial=trial, model_path=str(path)))
 
 
 BLOCK, OTHER_BLOCK = SPACE.blocks(128)[1:3]
@@ -111,12 +111,12 @@ def test_a_phone_is_checked_by_its_models_name(command, phone, tool):
     phone()
     ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}", "--json")
     assert ran.returncode == 0, ran.stderr
-    told = json.loads(ran.stdout)
-    assert told["ok"]
-    assert told["battery"] == "84%, 30 °C"
-    assert told["describe"].startswith("msm8996, Android 10 (SDK 29)")
-    assert "model Google Pixel" in told["describe"]
-    assert "by benchmark_model, fp32, 1 thread" in told["time a network"]
+    reported = json.loads(ran.stdout)
+    assert reported["ok"]
+    assert reported["battery"] == "84%, 30 °C"
+    assert reported["describe"].startswith("msm8996, Android 10 (SDK 29)")
+    assert "model Google Pixel" in reported["describe"]
+    assert "by benchmark_model, fp32, 1 thread" in reported["time a network"]
 
 
 def test_an_agent_on_the_phone_runs_by_its_own_python(command, phone, python36):
@@ -155,30 +155,30 @@ def test_conditions_are_set_on_the_phone_and_put_back(phone, tool, adb_server, m
     with connect(find_target("pixel-1", {**wanted, "benchmark_model": str(tool)})) as connection:
         with connection.agent.lease("a", "a test", connection.target.conditions) as lease:
             assert lease.not_set == {}
-            assert there.told("wakefulness") == "Asleep"
-            assert there.told("fixed_performance") == "true"
+            assert there.operator_times("wakefulness") == "Asleep"
+            assert there.operator_times("fixed_performance") == "true"
             assert (there.folder / "cpu/cpufreq/policy2/scaling_governor").read_text() == "performance"
-            visits = [visit_of(BLOCK)]
-            (task,) = lower_tasks([BLOCK], "benchmark_model", 1)
-            models = {task.model.model_id: task.model}
-            (measurement,) = lease.measure(lambda: visits.pop() if visits else None, models)
-            lease.acknowledge([measurement.visit_id])
+            trials = [trial_of(BLOCK)]
+            (job,) = lower_jobs([BLOCK], "benchmark_model", 1)
+            models = {job.model.model_id: job.model}
+            (measurement,) = lease.measure(lambda: trials.pop() if trials else None, models)
+            lease.acknowledge([measurement.trial_id])
             assert measurement.status == "ok", measurement.error
-            assert there.told("mask") == "c"  # cores 2 and 3, the faster ones
+            assert there.operator_times("mask") == "c"  # cores 2 and 3, the faster ones
         deadline = time.monotonic() + PATIENCE_S
-        while there.told("wakefulness") != "Awake" and time.monotonic() < deadline:
+        while there.operator_times("wakefulness") != "Awake" and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert there.told("wakefulness") == "Awake"
-    assert there.told("fixed_performance") == "false"
+    assert there.operator_times("wakefulness") == "Awake"
+    assert there.operator_times("fixed_performance") == "false"
     assert (there.folder / "cpu/cpufreq/policy2/scaling_governor").read_text() == "schedutil"
 
 
-def visit_of(block):
-    (task,) = lower_tasks([block], "benchmark_model", 1)
+def trial_of(block):
+    (job,) = lower_jobs([block], "benchmark_model", 1)
     settings = wire.Settings(runtime="benchmark_model", precision="fp32", threads=1, batch=1)
-    visit = wire.Visit(visit_id="v", job=wire.job_message(block, settings, task.model.model_id))
-    wire.set_budget(visit.budget, BUDGET, 30.0)
-    return visit
+    trial = wire.Trial(trial_id="v", job=wire.job_message(block, settings, job.model.model_id))
+    wire.set_budget(trial.budget, BUDGET, 30.0)
+    return trial
 
 
 def lead(monkeypatch, adb_server, tmp_path):
@@ -195,10 +195,10 @@ class Said:
     def __init__(self, at=0, call=None):
         self.texts, self.count, self.at, self.call = [], 0, at, call
 
-    def begin(self, visits):
+    def begin(self, trials):
         pass
 
-    def measured(self, measurement, visits_left):
+    def measured(self, measurement, trials_left):
         self.count += 1
         if self.call and self.count == self.at:
             threading.Thread(target=self.call, daemon=True).start()
@@ -218,15 +218,15 @@ def share(adb_server, tool, monkeypatch, tmp_path):
         lead(monkeypatch, adb_server, tmp_path)
         serials = ",".join(each.serial for each in phones)
         target = find_target(f"adb:{serials}", {"benchmark_model": str(tool), **settings})
-        tasks = lower_tasks(SPACE.blocks(128)[:blocks], "benchmark_model", 1)
+        jobs = lower_jobs(SPACE.blocks(128)[:blocks], "benchmark_model", 1)
         with connect(target) as connection:
             for member in connection.members:
                 member.say = said.say
             identity = Identity(target.name, "f", "benchmark_model", "1")
             with LatencyTable.create(tmp_path / "t.lut", identity, {}) as table:
-                outcome = Campaign(table, [tasks] * 3, BUDGET, said, "a test").run(connection)
+                outcome = Campaign(table, [jobs] * 3, BUDGET, said, "a test").run(connection)
                 done = table.rounds_of()
-        assert all(done[task.block.key] >= set(range(3)) for task in tasks)
+        assert all(done[job.block.key] >= set(range(3)) for job in jobs)
         return outcome
 
     return run
@@ -244,8 +244,8 @@ def test_phones_of_one_model_share_a_campaign(share, phone, deviate):
 
 def test_a_phone_that_is_off_is_set_aside(share, phone, deviate):
     phones = [phone("FA6A"), phone("FA6B")]
-    for each, pace in zip(phones, (5, 8), strict=True):
-        deviate(each, f"sleep={pace}")
+    for each, speed in zip(phones, (5, 8), strict=True):
+        deviate(each, f"sleep={speed}")
     said = Said()
     outcome = share(phones, said)
     (name,) = outcome.set_aside
@@ -344,9 +344,9 @@ def test_a_phone_whose_host_is_gone_is_free_again(connection, phone, adb_server)
         ("wrong-abi", "unsupported", "is built for another ABI than the device's: .*not executable: 64-bit ELF file"),
     ],
 )
-def test_a_tool_that_does_not_work_gives_no_figure(bench, deviate, phone, tmp_path, how, status, says):
+def test_a_tool_that_does_not_work_gives_no_figure(executor, deviate, phone, tmp_path, how, status, says):
     there = phone()
-    made = bench(there)
+    made = executor(there)
     deviate(there, how)
     measurement = take(made, tmp_path, BLOCK)
     assert measurement.status == status
@@ -354,11 +354,11 @@ def test_a_tool_that_does_not_work_gives_no_figure(bench, deviate, phone, tmp_pa
     assert re.search(says, measurement.error)
 
 
-def test_a_tool_that_hangs_is_ended(bench, deviate, phone, tmp_path):
+def test_a_tool_that_hangs_is_ended(executor, deviate, phone, tmp_path):
     there = phone()
-    made = bench(there)
+    made = executor(there)
     deviate(there, "hang")
-    measurement = take(made, tmp_path, BLOCK, visit_timeout_s=7.0)
+    measurement = take(made, tmp_path, BLOCK, trial_timeout_s=7.0)
     assert (measurement.status, measurement.error) == (
         "timed-out",
         "benchmark_model did not end within 2 s, and was ended",
@@ -368,11 +368,13 @@ def test_a_tool_that_hangs_is_ended(bench, deviate, phone, tmp_path):
     assert take(made, tmp_path, BLOCK).status == "ok"
 
 
-def test_a_model_that_a_delegate_refuses_is_unsupported_and_the_next_one_is_measured(bench, deviate, phone, tmp_path):
+def test_a_model_that_a_delegate_refuses_is_unsupported_and_the_next_one_is_measured(
+    executor, deviate, phone, tmp_path
+):
     there = phone()
-    made = bench(there)
-    (task,) = lower_tasks([BLOCK], "benchmark_model-gpu", 1)
-    deviate(there, f"refuse={task.model.model_id}")
+    made = executor(there)
+    (job,) = lower_jobs([BLOCK], "benchmark_model-gpu", 1)
+    deviate(there, f"refuse={job.model.model_id}")
     refused = take(made, tmp_path, BLOCK, "benchmark_model-gpu")
     assert refused.status == "unsupported"
     assert "the delegate refuses the model" in refused.error
@@ -387,8 +389,8 @@ def test_a_phone_without_room_says_so(command, phone, tool):
     assert "No space left on device; make room where /data/local/tmp/ofa-profile is, or run ofa-targets" in ran.stderr
 
 
-def test_a_model_that_has_no_room_fails_alone(bench, phone, tmp_path):
-    made = bench(phone(size="300k"))
+def test_a_model_that_has_no_room_fails_alone(executor, phone, tmp_path):
+    made = executor(phone(size="300k"))
     big = SPACE.network(SPACE.decode(SPACE.sample(1, np.random.default_rng(1), [128]))[0])
     measurement = take(made, tmp_path, big)
     assert measurement.status == "out-of-memory"
@@ -396,9 +398,9 @@ def test_a_model_that_has_no_room_fails_alone(bench, phone, tmp_path):
     assert take(made, tmp_path, SPACE.blocks(128)[0]).status == "ok"
 
 
-def test_where_there_is_little_room_older_models_go_first(bench, phone, tmp_path):
+def test_where_there_is_little_room_older_models_go_first(executor, phone, tmp_path):
     there = phone(size="500k")
-    made = bench(there)
+    made = executor(there)
     blocks = [block for block in SPACE.blocks(128) if 60_000 < 4 * block.parameters < 400_000][:6]
     assert sum(4 * block.parameters for block in blocks) > 500_000
     for block in blocks:

@@ -57,7 +57,7 @@ def test_a_phone_that_cannot_be_used_is_never_replaced_by_another(name, listed, 
         chosen(find_target(name), listed)
 
 
-def test_phones_that_may_be_meant_too_but_cannot_be_used_are_told_of():
+def test_phones_that_may_be_meant_too_but_cannot_be_used_are_reported_of():
     silent, off = Listed("FA6C", "unauthorized"), Listed("FA6D", "offline", "Pixel")
     assert left_out(find_target("pixel-1"), [PIXEL, silent, off, Listed("R1", "offline", "SM_1")]) == [silent, off]
     assert left_out(find_target("adb:FA6A"), [PIXEL, silent]) == []
@@ -111,7 +111,7 @@ def test_where_no_phone_can_be_measured_each_says_why():
         _ = phones(Member("one", Unreachable("unplugged"))).agent
 
 
-def test_two_phones_of_one_serial_are_told_apart_by_nobody():
+def test_two_phones_of_one_serial_are_reported_apart_by_nobody():
     with pytest.raises(DeviceError, match="2 phones have the serial FA6A; unplug all but one"):
         chosen(find_target("adb:FA6A"), [PIXEL, PIXEL])
 
@@ -301,8 +301,8 @@ def bench(tmp_path):
 
 
 @pytest.fixture
-def visit(tmp_path):
-    """A Visit whose model and reference have so many bytes."""
+def trial(tmp_path):
+    """A trial whose model and reference have so many bytes."""
 
     def make(bytes_of_model, bytes_of_reference=0):
         paths = []
@@ -312,39 +312,39 @@ def visit(tmp_path):
             paths.append(str(path) if size else "")
         settings = wire.Settings(runtime="benchmark_model-none", precision="fp32", threads=1, batch=1)
         jobs = [wire.job_message(Block("a", (1, 1, 1), (Activation("relu"),)), settings, path) for path in paths]
-        taken = wire.Visit(visit_id="v", job=jobs[0], reference=jobs[1])
+        taken = wire.Trial(trial_id="v", job=jobs[0], reference=jobs[1])
         wire.set_budget(taken.budget, Budget(), 30.0)
-        return wire.WorkerVisit(visit=taken, model_path=paths[0], reference_path=paths[1])
+        return wire.WorkerTrial(trial=taken, model_path=paths[0], reference_path=paths[1])
 
     return make
 
 
-def test_a_reference_that_has_no_room_beside_the_model_is_done_without(bench, visit):
+def test_a_reference_that_has_no_room_beside_the_model_is_done_without(bench, trial):
     made = bench(room=1000)
-    assert made.take(visit(100)).status == "ok"
-    measurement = made.take(visit(700, 400))
+    assert made.take(trial(100)).status == "ok"
+    measurement = made.take(trial(700, 400))
     assert measurement.status == "ok", measurement.error
     assert "No space left on device" in measurement.reference_error
     assert sorted(map(os.path.basename, made._models)) == ["model700.tflite"]
 
 
-def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_there(bench, visit, monkeypatch):
+def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_there(bench, trial, monkeypatch):
     made = bench(room=1000)
-    assert made.take(visit(600)).status == made.take(visit(700)).status == "ok"
+    assert made.take(trial(600)).status == made.take(trial(700)).status == "ok"
     assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
 
     def refuse(path, content, mode=0o644):
         raise DeviceError("pixel-1 does not take it: couldn't create file: Read-only file system")
 
     monkeypatch.setattr(made._shell.phone, "push", refuse)
-    assert "Read-only" in made.take(visit(50)).error
+    assert "Read-only" in made.take(trial(50)).error
     assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
 
 
-def test_whatever_goes_wrong_is_a_measurement(bench, visit, monkeypatch, tmp_path):
+def test_whatever_goes_wrong_is_a_measurement(bench, trial, monkeypatch, tmp_path):
     made = bench(room=1000)
     monkeypatch.setattr(made._shell.phone, "push", lambda *_: 1 / 0)
-    measurement = made.take(visit(100))
+    measurement = made.take(trial(100))
     assert (measurement.status, measurement.error) == ("crashed", "ZeroDivisionError: division by zero")
     missing = PhoneBench(made._shell, tmp_path / "none").probe().missing_runtimes
     assert missing["benchmark_model"].startswith("FileNotFoundError: ")

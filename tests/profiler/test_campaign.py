@@ -9,11 +9,11 @@ import pytest
 
 from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import Population, find_space
-from ofa_profiler.campaign import device_pool as crew
+from ofa_profiler.campaign import device_pool as pool
 from ofa_profiler.campaign.campaign import RETAKES, Campaign
 from ofa_profiler.campaign.disturbance import Drift
 from ofa_profiler.campaign.effort import NETWORK_BUDGET, Probe
-from ofa_profiler.campaign.jobs import Visit, lower_tasks, reference_task
+from ofa_profiler.campaign.jobs import Trial, lower_jobs, reference_job
 from ofa_profiler.connections import Connection
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import AgentLost, DeviceError
@@ -27,10 +27,10 @@ class Silent:
     def __init__(self):
         self.said = []
 
-    def begin(self, visits):
+    def begin(self, trials):
         pass
 
-    def measured(self, measurement, visits_left):
+    def measured(self, measurement, trials_left):
         pass
 
     def say(self, text):
@@ -43,42 +43,42 @@ def progress():
 
 
 @pytest.fixture
-def tasks():
-    return lower_tasks(SPACE.blocks(128)[:3], "onnxruntime", 1)
+def jobs():
+    return lower_jobs(SPACE.blocks(128)[:3], "onnxruntime", 1)
 
 
 @pytest.fixture
-def campaign(tmp_path, tasks, progress):
+def campaign(tmp_path, jobs, progress):
     with LatencyTable.create(tmp_path / "t.lut", Identity("here", "f", "onnxruntime", "1"), {}) as table:
-        yield Campaign(table, [tasks], NETWORK_BUDGET, progress, "a test")
+        yield Campaign(table, [jobs], NETWORK_BUDGET, progress, "a test")
 
 
 @pytest.mark.parametrize("adopts", [True, False])
-def test_what_an_earlier_command_left_at_the_agent_counts_unless_all_is_to_be_anew(campaign, tasks, progress, adopts):
-    campaign = Campaign(campaign._table, [tasks], NETWORK_BUDGET, progress, "a test", adopts=adopts)
+def test_what_an_earlier_command_left_at_the_agent_counts_unless_all_is_to_be_anew(campaign, jobs, progress, adopts):
+    campaign = Campaign(campaign._table, [jobs], NETWORK_BUDGET, progress, "a test", adopts=adopts)
     waiting = campaign._plan()
     own, other = waiting[:2]
-    assert campaign._adopt(wire.Measurement(visit_id=own.visit_id, key=own.task.block.key), waiting) is own
-    earlier = wire.Measurement(visit_id="of an earlier command", key=other.task.block.key)
+    assert campaign._adopt(wire.Measurement(trial_id=own.trial_id, key=own.job.block.key), waiting) is own
+    earlier = wire.Measurement(trial_id="of an earlier command", key=other.job.block.key)
     assert campaign._adopt(earlier, waiting) is (other if adopts else None)
     assert len(waiting) == (1 if adopts else 2)
 
 
-def watched(visits, paces, timed_ns=1_000_000_000):
+def watched(trials, slowdowns, timed_ns=1_000_000_000):
     drift = Drift()
-    for number, (visit, pace) in enumerate(zip(visits, paces, strict=True)):
-        both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(pace * 1e6))
-        drift.watch(Measurement(f"v{number}", "k", timed_ns=timed_ns, **both, **statistics([10])), visit)
+    for number, (trial, speed) in enumerate(zip(trials, slowdowns, strict=True)):
+        both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(speed * 1e6))
+        drift.watch(Measurement(f"v{number}", "k", timed_ns=timed_ns, **both, **statistics([10])), trial)
     return drift
 
 
-def test_visits_of_a_disturbed_stretch_are_taken_again_and_it_is_named(campaign, tasks, progress):
-    visits = [Visit(f"v{number}", tasks[number % 3], 0) for number in range(20)]
-    again = campaign._again(watched(visits, [1.0] * 15 + [2.5] * 5))
-    assert [visit.task for visit in again] == [visit.task for visit in visits[15:]]
-    assert not {visit.visit_id for visit in again} & {visit.visit_id for visit in visits}
-    assert "5 visits" in progress.said[0]
-    assert len(campaign._again(watched(visits, [1.0] * 15 + [2.5] * 5, timed_ns=10_000_000))) == 5
+def test_trials_of_a_disturbed_stretch_are_taken_again_and_it_is_named(campaign, jobs, progress):
+    trials = [Trial(f"v{number}", jobs[number % 3], 0) for number in range(20)]
+    again = campaign._again(watched(trials, [1.0] * 15 + [2.5] * 5))
+    assert [trial.job for trial in again] == [trial.job for trial in trials[15:]]
+    assert not {trial.trial_id for trial in again} & {trial.trial_id for trial in trials}
+    assert "5 trials" in progress.said[0]
+    assert len(campaign._again(watched(trials, [1.0] * 15 + [2.5] * 5, timed_ns=10_000_000))) == 5
     assert len(progress.said) == 1  # nothing is said of what cost nothing
 
 
@@ -86,16 +86,16 @@ def test_what_grpc_logs_beside_errors_reaches_no_terminal():
     assert "GRPC_VERBOSITY" in os.environ
 
 
-def test_what_was_taken_again_and_disturbed_again_is_left(campaign, tasks, progress):
-    visits = [Visit(f"v{number}", tasks[0], 0, attempt=RETAKES) for number in range(20)]
-    assert campaign._again(watched(visits, [1.0] * 15 + [2.5] * 5)) == []
+def test_what_was_taken_again_and_disturbed_again_is_left(campaign, jobs, progress):
+    trials = [Trial(f"v{number}", jobs[0], 0, attempt=RETAKES) for number in range(20)]
+    assert campaign._again(watched(trials, [1.0] * 15 + [2.5] * 5)) == []
     assert "flagged" in progress.said[0]
 
 
-def test_a_disturbed_visit_is_taken_again_once_and_a_failed_one_where_that_can_help(campaign, tasks):
+def test_a_disturbed_trial_is_taken_again_once_and_a_failed_one_where_that_can_help(campaign, jobs):
     def retried(attempt=0, **fields):
         waiting = []
-        campaign._retry(Visit("v", tasks[0], 0, attempt), Measurement("v", "k", **fields), waiting)
+        campaign._retry(Trial("v", jobs[0], 0, attempt), Measurement("v", "k", **fields), waiting)
         return len(waiting)
 
     assert (retried(), retried(attempt=RETAKES)) == (1, 0)
@@ -104,8 +104,8 @@ def test_a_disturbed_visit_is_taken_again_once_and_a_failed_one_where_that_can_h
 
 
 def test_the_reference_is_the_same_for_every_table():
-    assert reference_task("onnxruntime").model.model_id == reference_task("onnxruntime").model.model_id
-    assert reference_task("onnxruntime").block.key.startswith("network:")
+    assert reference_job("onnxruntime").model.model_id == reference_job("onnxruntime").model.model_id
+    assert reference_job("onnxruntime").block.key.startswith("network:")
 
 
 def test_how_long_it_will_take_goes_with_macs_and_weights():
@@ -127,11 +127,11 @@ def ends():
 
 
 class MadeUp(Connection):
-    """``pace`` is how long it takes a Job; ``trouble`` is raised instead of its Measurements of these numbers."""
+    """``speed`` is how long it takes a Job; ``trouble`` is raised instead of its Measurements of these numbers."""
 
-    def __init__(self, name, pace=1.0, trouble=None, not_set=None):
+    def __init__(self, name, speed=1.0, trouble=None, not_set=None):
         super().__init__(Target(name, "made up"))
-        self.pace, self.trouble, self.not_set = pace, trouble or {}, not_set or {}
+        self.speed, self.trouble, self.not_set = speed, trouble or {}, not_set or {}
         self.asked = 0
 
     @property
@@ -147,19 +147,19 @@ class MadeUp(Connection):
     def cut(self):
         pass
 
-    def acknowledge(self, visit_ids):
+    def acknowledge(self, trial_ids):
         pass
 
     def reopen(self):
         pass
 
-    def measure(self, next_visit, models):
-        while (visit := next_visit()) is not None:
+    def measure(self, next_trial, models):
+        while (trial := next_trial()) is not None:
             self.asked += 1
             if self.asked in self.trouble:
                 raise self.trouble[self.asked]
-            took_ns = round(1e6 * self.pace)
-            yield wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", samples_ns=[took_ns] * 3)
+            took_ns = round(1e6 * self.speed)
+            yield wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", samples_ns=[took_ns] * 3)
 
 
 class Several(Connection):
@@ -179,12 +179,12 @@ def table(tmp_path):
 
 
 @pytest.fixture
-def run(table, tasks, progress, monkeypatch):
+def run(table, jobs, progress, monkeypatch):
     """A campaign of so many rounds on these devices."""
-    monkeypatch.setattr(crew, "RESTART_PAUSE_S", 0.0)
+    monkeypatch.setattr(pool, "RESTART_PAUSE_S", 0.0)
 
     def run(rounds, *members):
-        return Campaign(table, [tasks] * rounds, NETWORK_BUDGET, progress, "a test").run(Several(*members))
+        return Campaign(table, [jobs] * rounds, NETWORK_BUDGET, progress, "a test").run(Several(*members))
 
     return run
 
@@ -196,17 +196,17 @@ def taken_by(table):
 
 
 @pytest.fixture
-def complete(table, tasks):
+def complete(table, jobs):
     def complete(rounds):
         done = table.rounds_of()
-        return all(done[task.block.key] >= set(range(rounds)) for task in tasks)
+        return all(done[job.block.key] >= set(range(rounds)) for job in jobs)
 
     return complete
 
 
 def test_devices_are_compared_in_whichever_rounds_are_left(run, taken_by, complete):
     run(2, MadeUp("first"))
-    slow = MadeUp("slow", pace=1.5)
+    slow = MadeUp("slow", speed=1.5)
     outcome = run(4, MadeUp("usual"), slow)
     assert outcome.factors == pytest.approx({"usual": 0.8, "slow": 1.2})
     assert outcome.set_aside == {"slow": "what the others take it takes 1.50 × as long for"}
@@ -215,7 +215,7 @@ def test_devices_are_compared_in_whichever_rounds_are_left(run, taken_by, comple
 
 
 def test_a_device_that_was_set_aside_stays_so_in_the_next_campaign_of_a_command(run, taken_by, complete):
-    usual, slow = MadeUp("usual"), MadeUp("slow", pace=1.5)
+    usual, slow = MadeUp("usual"), MadeUp("slow", speed=1.5)
     run(2, usual, slow)
     asked = slow.asked
     outcome = run(4, usual, slow)
@@ -233,14 +233,14 @@ def test_what_devices_that_were_lost_over_it_should_both_have_taken_is_taken(run
 
 
 def test_what_only_a_device_that_is_set_aside_took_is_taken_by_the_other(run, taken_by, complete):
-    outcome = run(3, MadeUp("usual", trouble={2: AgentLost("the link is cut")}), MadeUp("slow", pace=1.5))
+    outcome = run(3, MadeUp("usual", trouble={2: AgentLost("the link is cut")}), MadeUp("slow", speed=1.5))
     assert list(outcome.set_aside) == ["slow"]
     assert complete(3)
     assert taken_by()["slow"] == 0
 
 
-def test_another_attempt_is_for_any_device(tasks):
-    assert not Visit("v", tasks[0], 0, compared=True).again().compared
+def test_another_attempt_is_for_any_device(jobs):
+    assert not Trial("v", jobs[0], 0, compared=True).again().compared
 
 
 def test_a_device_that_fails_in_a_way_that_nobody_foresaw_does_not_stop_the_others(run, complete, progress):
@@ -256,7 +256,7 @@ def test_the_last_device_that_fails_so_ends_the_campaign(run):
         run(3, MadeUp("one", trouble={2: KeyError("x")}))
 
 
-def test_what_could_not_be_set_on_one_device_is_told_beside_what_could_not_on_another(run):
+def test_what_could_not_be_set_on_one_device_is_reported_beside_what_could_not_on_another(run):
     outcome = run(3, MadeUp("one", not_set={"governor": "no root"}), MadeUp("two", not_set={"screen": "no screen"}))
     assert outcome.not_set == {"governor": "no root", "screen": "no screen"}
 

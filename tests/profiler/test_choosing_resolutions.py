@@ -36,12 +36,12 @@ def chosen(table, latency, wanted=ALL):
         table.add(
             [
                 Measurement(
-                    f"{block.key} {visit}",
+                    f"{block.key} {trial}",
                     block.key,
                     **statistics([round(1e3 * index * latency(block.input_shape[1]))]),
                 )
                 for index, block in enumerate(SPACE.blocks(px), start=1)
-                for visit in range(3)
+                for trial in range(3)
             ]
         )
     return order

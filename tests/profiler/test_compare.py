@@ -13,14 +13,14 @@ from ofa_nas.selection import read_names
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign.campaign import Campaign
 from ofa_profiler.campaign.effort import EFFORTS
-from ofa_profiler.campaign.jobs import OTHERS_BYTES, lower_tasks
+from ofa_profiler.campaign.jobs import OTHERS_BYTES, lower_jobs
 from ofa_profiler.commands import compare
 from ofa_profiler.comparison import compare as comparing
 from ofa_profiler.comparison.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
 from ofa_profiler.comparison.verify import verify
 from ofa_tables.errors import EntriesMissing, UsageError
 from ofa_tables.model.latency_model import LatencyModel, read_calibration
-from ofa_tables.model.passes import FEWEST_VISITS, passes_ms
+from ofa_tables.model.passes import FEWEST_TRIALS, passes_ms
 from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import CALIBRATION, TEST, Identity, LatencyTable
 
@@ -50,18 +50,18 @@ def test_the_same_seed_draws_the_same_and_none_twice(model):
     first, second, other = (draw(model, SPACE, 20, 10, seed=seed) for seed in (1, 1, 2))
     assert first == second
     assert first != other
-    assert len(keys(first.tested) | keys(first.teachers)) == 30
+    assert len(keys(first.tested) | keys(first.calibration_networks)) == 30
 
 
 def test_roles_hold_whatever_the_seed(model):
     first = draw(model, SPACE, 40, 40, seed=1)
-    for role, architectures in ((TEST, first.tested), (CALIBRATION, first.teachers)):
+    for role, architectures in ((TEST, first.tested), (CALIBRATION, first.calibration_networks)):
         for architecture in architectures:
             network = SPACE.network(architecture)
             model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), role)
     second = draw(model, SPACE, 40, 40, seed=2)
-    assert not keys(second.tested) & keys(first.teachers)
-    assert not keys(second.teachers) & keys(first.tested)
+    assert not keys(second.tested) & keys(first.calibration_networks)
+    assert not keys(second.calibration_networks) & keys(first.tested)
 
 
 def test_more_networks_than_there_are_is_said(model):
@@ -148,9 +148,9 @@ def test_what_is_verified_is_measured_anew(model, question, monkeypatch):
 
     class OnThisDevice(Campaign):
         def run(self, connection):
-            visits = [(visit, visit.task.block.key) for visit in self._plan()]
+            trials = [(trial, trial.job.block.key) for trial in self._plan()]
             self._table.add(
-                [Measurement(v.visit_id, key, round=v.round, **statistics([now["ns"]])) for v, key in visits]
+                [Measurement(v.trial_id, key, round=v.round, **statistics([now["ns"]])) for v, key in trials]
             )
             return self._outcome
 
@@ -158,10 +158,10 @@ def test_what_is_verified_is_measured_anew(model, question, monkeypatch):
         return search(problem, find_method("exhaustive"))
 
     monkeypatch.setattr(comparing, "Campaign", OnThisDevice)
-    best = find(question.pose([model])).best[0].population
+    best = find(question.to_problem([model])).best[0].population
     key = SPACE.network(SPACE.decode(best)[0]).key
     model.table.add([Measurement(f"v{r}", key, round=r, **statistics([5_000_000])) for r in range(ROUNDS - 1)])
-    for now["ns"] in (9_000_000, 7_000_000):  # the second time after a whole Visit of the first
+    for now["ns"] in (9_000_000, 7_000_000):  # the second time after a whole trial of the first
         passes = verify(model.table, question, find, None, contextlib.nullcontext, print).measured.passes_ms
         assert passes == (now["ns"] / 1e6, now["ns"] / 1e6)
 
@@ -175,8 +175,8 @@ def test_networks_of_a_file_keep_their_names(model, tmp_path):
     assert read_names(f"{path}:1ms") == [("1ms", drawn.tested[1])]
     assert read_names(json.dumps(found)) == []
     for network in map(SPACE.network, drawn.tested):
-        visits = [Measurement(f"{network.key}{r}", network.key, round=r, **statistics([9])) for r in range(ROUNDS)]
-        model.table.add(visits)
+        trials = [Measurement(f"{network.key}{r}", network.key, round=r, **statistics([9])) for r in range(ROUNDS)]
+        model.table.add(trials)
     for architecture in drawn.tested:
         model.table.store.add_network(SPACE.network(architecture).key, SPACE.name, architecture.to_json(), TEST)
     drawn = replace(drawn, names={SPACE.network(one).key: name for name, one in read_names(f"{path}:1ms")})
@@ -186,18 +186,18 @@ def test_networks_of_a_file_keep_their_names(model, tmp_path):
 
 
 def test_rounds_alternate_between_the_passes():
-    visits = [Measurement(f"{r}", "n", round=r, **statistics([10 + r % 2])) for r in range(ROUNDS)]
-    assert passes_ms(visits) == (10 / 1e6, 11 / 1e6)
+    trials = [Measurement(f"{r}", "n", round=r, **statistics([10 + r % 2])) for r in range(ROUNDS)]
+    assert passes_ms(trials) == (10 / 1e6, 11 / 1e6)
 
 
-def test_a_network_with_too_few_visits_in_a_pass_is_not_compared():
-    visits = [Measurement(f"{r}", "n", round=r, **statistics([10])) for r in range(2 * FEWEST_VISITS - 1)]
-    assert passes_ms(visits) is None
-    assert passes_ms([*visits, Measurement("last", "n", round=1, **statistics([10]))]) is not None
+def test_a_network_with_too_few_trials_in_a_pass_is_not_compared():
+    trials = [Measurement(f"{r}", "n", round=r, **statistics([10])) for r in range(2 * FEWEST_TRIALS - 1)]
+    assert passes_ms(trials) is None
+    assert passes_ms([*trials, Measurement("last", "n", round=1, **statistics([10]))]) is not None
 
 
-def test_a_network_whose_visits_were_mostly_disturbed_is_compared_all_the_same(model):
-    (architecture,) = draw(model, SPACE, 0, 1, seed=0).teachers
+def test_a_network_whose_trials_were_mostly_disturbed_is_compared_all_the_same(model):
+    (architecture,) = draw(model, SPACE, 0, 1, seed=0).calibration_networks
     network = SPACE.network(architecture)
     model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), CALIBRATION)
     steady, disturbed = (
@@ -217,32 +217,32 @@ def test_both_passes_get_as_many_rounds():
 
 
 def test_blocks_are_timed_with_cold_weights_and_networks_as_they_are():
-    (block,) = lower_tasks(SPACE.blocks(160)[:1], "onnxruntime", 1, OTHERS_BYTES)
-    (network,) = lower_tasks(SPACE.blocks(160)[:1], "onnxruntime", 1)
+    (block,) = lower_jobs(SPACE.blocks(160)[:1], "onnxruntime", 1, OTHERS_BYTES)
+    (network,) = lower_jobs(SPACE.blocks(160)[:1], "onnxruntime", 1)
     assert (block.others_bytes, network.others_bytes) == (OTHERS_BYTES, 0)
 
 
-def test_every_round_visits_every_block_once_each_in_another_order(model):
+def test_every_round_trials_every_block_once_each_in_another_order(model):
     wider = find_space("ofa-mbv3-w1.2")
-    tasks = lower_tasks(wider.blocks(160), "onnxruntime", 1)
-    plan = Campaign(model.table, [tasks] * 3, EFFORTS["standard"].budget, None, "")._plan()
-    rounds = [[visit.task.block.key for visit in plan if visit.round == number] for number in range(3)]
+    jobs = lower_jobs(wider.blocks(160), "onnxruntime", 1)
+    plan = Campaign(model.table, [jobs] * 3, EFFORTS["standard"].budget, None, "")._plan()
+    rounds = [[trial.job.block.key for trial in plan if trial.round == number] for number in range(3)]
     assert all(sorted(order) == sorted(wider.keys(160)) for order in rounds)
     assert rounds[0] != rounds[1] != rounds[2]
 
 
-def test_teachers_that_are_to_be_tested_are_counted(model):
-    taught, new = draw(model, SPACE, 0, 2, seed=0).teachers
-    model.table.store.add_network(SPACE.network(taught).key, SPACE.name, taught.to_json(), CALIBRATION)
-    assert draw(model, SPACE, [taught, new], 0, seed=0).retired == 1
+def test_calibration_networks_that_are_to_be_tested_are_counted(model):
+    fitted, new = draw(model, SPACE, 0, 2, seed=0).calibration_networks
+    model.table.store.add_network(SPACE.network(fitted).key, SPACE.name, fitted.to_json(), CALIBRATION)
+    assert draw(model, SPACE, [fitted, new], 0, seed=0).retired == 1
     assert draw(model, SPACE, [new], 0, seed=0).retired == draw(model, SPACE, 2, 1, seed=0).retired == 0
 
 
-def test_a_calibration_whose_only_teacher_was_tested_is_forgotten(model):
-    (architecture,) = draw(model, SPACE, 0, 1, seed=0).teachers
+def test_a_calibration_whose_only_calibration_network_was_tested_is_forgotten(model):
+    (architecture,) = draw(model, SPACE, 0, 1, seed=0).calibration_networks
     network = SPACE.network(architecture)
     model.table.add([Measurement(f"v{r}", network.key, round=r, **statistics([9])) for r in range(ROUNDS)])
-    for role, taught in ((CALIBRATION, True), (TEST, False)):
+    for role, fitted in ((CALIBRATION, True), (TEST, False)):
         model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), role)
-        assert (Comparer(model.table, SPACE).teach() is not None) is taught
-        assert (read_calibration(model.table, SPACE) is not None) is taught
+        assert (Comparer(model.table, SPACE).calibrate() is not None) is fitted
+        assert (read_calibration(model.table, SPACE) is not None) is fitted

@@ -25,9 +25,11 @@ def network(raw_ms, passes_ms, macs=1e8, name="n00"):
     return ComparedNetwork(name, f"network:{name}", {"r": 160}, 160, macs, raw_ms, (raw_ms,), passes_ms)
 
 
-def comparison(networks, teachers=(), calibration=None):
+def comparison(networks, calibration_networks=(), calibration=None):
     identity = Identity("local", "f", "onnxruntime", "1")
-    return Comparison("t.lut", "s", identity, {}, {}, ("all",), tuple(networks), tuple(teachers), calibration, 0.0, 1.0)
+    return Comparison(
+        "t.lut", "s", identity, {}, {}, ("all",), tuple(networks), tuple(calibration_networks), calibration, 0.0, 1.0
+    )
 
 
 @pytest.fixture
@@ -121,8 +123,8 @@ def test_the_interval_of_the_excess_error_holds_the_truth_and_narrows_with_netwo
 
 
 def test_the_line_through_macs_is_found_where_there_is_one():
-    teachers = [network(1.0, (2 + 0.1 * m, 2 + 0.1 * m), macs=m * 1e6) for m in (60, 120, 230)]
-    line = MacsLine.fit(teachers)
+    calibration_networks = [network(1.0, (2 + 0.1 * m, 2 + 0.1 * m), macs=m * 1e6) for m in (60, 120, 230)]
+    line = MacsLine.fit(calibration_networks)
     assert (line.base_ms, line.ms_per_mac * 1e6) == (pytest.approx(2), pytest.approx(0.1))
 
 
@@ -141,7 +143,7 @@ def test_the_line_through_macs_has_the_least_relative_error():
 
 
 @pytest.mark.parametrize(
-    "teachers",
+    "calibration_networks",
     [
         [],
         [network(1.0, (1.0, 1.0))],
@@ -149,14 +151,14 @@ def test_the_line_through_macs_has_the_least_relative_error():
         [network(1.0, (1.0, 1.0)), network(1.0, (0.0, 2.0), macs=2e8)],
     ],
 )
-def test_there_is_no_line_without_two_networks_of_different_macs(teachers):
-    assert MacsLine.fit(teachers) is None
+def test_there_is_no_line_without_two_networks_of_different_macs(calibration_networks):
+    assert MacsLine.fit(calibration_networks) is None
 
 
-def test_teachers_are_in_no_test():
+def test_calibration_networks_are_in_no_test():
     tested = [network(10.0, (10.0, 10.0)), network(20.0, (20.0, 20.0), macs=2e8)]
-    teachers = [network(10.0, (90.0, 90.0)), network(20.0, (180.0, 180.0), macs=2e8)]
-    found = comparison(tested, teachers, Calibration(2.0, 2))
+    calibration_networks = [network(10.0, (90.0, 90.0)), network(20.0, (180.0, 180.0), macs=2e8)]
+    found = comparison(tested, calibration_networks, Calibration(2.0, 2))
     assert found.raw.mape == 0
     assert found.calibrated.bias == pytest.approx(1)
     assert found.macs_baseline.bias == pytest.approx(8)
@@ -172,8 +174,8 @@ def test_the_summary_is_the_documented_object(tmp_path):
     assert [(one["role"], one["predicted_ms"]) for one in summary["measured"]] == [
         ("test", pytest.approx(10.1)),
         ("test", pytest.approx(20.2)),
-        ("teacher", pytest.approx(10.1)),
-        ("teacher", pytest.approx(20.2)),
+        ("calibration", pytest.approx(10.1)),
+        ("calibration", pytest.approx(20.2)),
     ]
     assert summary["measured"][1]["passes_ms"] == [20.0, 20.3]
     assert summary["csv"] == str(tmp_path / "comparison.csv")
@@ -182,7 +184,7 @@ def test_the_summary_is_the_documented_object(tmp_path):
     assert summary["report"] == str(tmp_path / "report.html")
 
 
-def test_without_calibration_and_teachers_their_figures_are_null():
+def test_without_calibration_and_calibration_networks_their_figures_are_null():
     summary = comparison([network(10.0, (10.0, 10.1))]).summary()
     assert summary["calibrated"] is None
     assert summary["macs_baseline"] is None

@@ -10,7 +10,7 @@ from ofa_tables.store.measurement import HOT, THROTTLED
 
 
 def message(**fields):
-    return wire.Measurement(visit_id="v", key="network:n", status="ok", samples_ns=[90, 100, 110], **fields)
+    return wire.Measurement(trial_id="v", key="network:n", status="ok", samples_ns=[90, 100, 110], **fields)
 
 
 def test_a_network_that_was_timed_in_parts_is_a_measurement_of_each():
@@ -19,7 +19,7 @@ def test_a_network_that_was_timed_in_parts_is_a_measurement_of_each():
         timed.parts.add(key=key, samples_ns=samples)
     whole = measurement_of(timed, 4)
     parts = parts_of(timed, whole)
-    assert [(part.visit_id, part.key, part.round, part.count) for part in parts] == [
+    assert [(part.trial_id, part.key, part.round, part.count) for part in parts] == [
         ("v/0", "a", 4, 4),
         ("v/1", "b", 4, 2),
     ]
@@ -28,7 +28,7 @@ def test_a_network_that_was_timed_in_parts_is_a_measurement_of_each():
     assert (parts[0].reference_before_ns, parts[0].reference_after_ns) == (10, 20)
 
 
-def test_a_visit_carries_the_devices_condition_before_and_after():
+def test_a_trial_carries_the_devices_condition_before_and_after():
     before = wire.Condition(clock_mhz=2000, temperatures_c={"a": 50, "b": 40}, load=0.5, involuntary_switches=7)
     after = wire.Condition(clock_mhz=1500, temperatures_c={"a": 52, "b": 60}, load=1.0, involuntary_switches=19)
     after.hot, after.throttle_count, after.stolen_s = True, 3, 0.25
@@ -46,6 +46,6 @@ def test_a_visit_carries_the_devices_condition_before_and_after():
     assert (kept.was(HOT), kept.was(THROTTLED)) == (True, True)
 
 
-def test_what_a_device_does_not_tell_is_not_kept():
+def test_what_a_device_does_not_report_is_not_kept():
     kept = measurement_of(message(), 0)
     assert (kept.condition, kept.was(HOT), kept.was(THROTTLED)) == ("{}", False, False)

@@ -5,7 +5,7 @@ import pytest
 from ofa_profiler.campaign.device_agreement import APART, Agreement, spread
 
 
-def told(**latencies):
+def reported(**latencies):
     agreement = Agreement()
     for device, by_key in latencies.items():
         for key, values in by_key.items():
@@ -15,29 +15,29 @@ def told(**latencies):
 
 
 def test_devices_that_take_the_same_are_alike():
-    agreement = told(a={"x": [1.0, 1.1], "y": [5.0]}, b={"x": [1.05], "y": [5.1]})
+    agreement = reported(a={"x": [1.0, 1.1], "y": [5.0]}, b={"x": [1.05], "y": [5.1]})
     assert agreement.factors() == pytest.approx({"a": 0.995, "b": 1.005}, abs=0.01)
     assert agreement.off() == {}
 
 
 def test_of_two_the_slower_one_is_off():
-    off = told(a={"x": [1.0], "y": [5.0]}, b={"x": [1.3], "y": [6.5]}).off()
+    off = reported(a={"x": [1.0], "y": [5.0]}, b={"x": [1.3], "y": [6.5]}).off()
     assert off == pytest.approx({"b": 1.3})
 
 
 def test_of_three_whichever_lies_apart_is_off_be_it_faster():
-    off = told(a={"x": [1.0]}, b={"x": [1.02]}, c={"x": [0.8]}).off()
+    off = reported(a={"x": [1.0]}, b={"x": [1.02]}, c={"x": [0.8]}).off()
     assert list(off) == ["c"]
     assert abs(off["c"] - 1) > APART
 
 
 def test_only_jobs_that_all_have_run_count():
-    agreement = told(a={"x": [1.0], "y": [9.0]}, b={"x": [1.0]})
+    agreement = reported(a={"x": [1.0], "y": [9.0]}, b={"x": [1.0]})
     assert agreement.factors() == {"a": 1.0, "b": 1.0}
 
 
 def test_devices_without_a_common_job_are_not_judged():
-    assert told(a={"x": [1.0]}, b={"y": [2.0]}).factors() == {}
+    assert reported(a={"x": [1.0]}, b={"y": [2.0]}).factors() == {}
     assert Agreement().off() == {}
 
 

@@ -7,8 +7,8 @@ from ofa_profiler.campaign.disturbance import FEWEST_READINGS, Drift
 from ofa_tables.store.measurement import Measurement, statistics
 
 
-def reading(number, pace, mean_ms=None):
-    took_ns = round(2e6 * pace)
+def reading(number, speed, mean_ms=None):
+    took_ns = round(2e6 * speed)
     return Measurement(
         f"v{number}",
         "k",
@@ -20,10 +20,10 @@ def reading(number, pace, mean_ms=None):
     )
 
 
-def watched(*paces):
+def watched(*slowdowns):
     drift = Drift()
-    for number, pace in enumerate(paces):
-        drift.watch(reading(number, pace), number)
+    for number, speed in enumerate(slowdowns):
+        drift.watch(reading(number, speed), number)
     return drift
 
 
@@ -35,9 +35,9 @@ def test_a_steady_run_is_not_disturbed():
 def test_a_disturbed_stretch_is_named():
     disturbed, stretch = watched(*[1.0] * 20, *[2.0] * 10, *[1.0] * 20).disturbed()
     assert disturbed == list(range(20, 30))
-    assert (stretch.visits, stretch.seconds) == (10, pytest.approx(10.0))
-    assert (stretch.paces, stretch.usual_ms) == (pytest.approx([2.0] * 10), pytest.approx(2.0))
-    assert "10 visits (10 s): the reference job took 2.00 × its usual 2 ms" in str(stretch)
+    assert (stretch.trials, stretch.seconds) == (10, pytest.approx(10.0))
+    assert (stretch.slowdowns, stretch.usual_ms) == (pytest.approx([2.0] * 10), pytest.approx(2.0))
+    assert "10 trials (10 s): the reference job took 2.00 × its usual 2 ms" in str(stretch)
 
 
 def test_a_device_that_is_far_faster_for_a_while_is_another_one_too():
@@ -45,7 +45,7 @@ def test_a_device_that_is_far_faster_for_a_while_is_another_one_too():
     assert disturbed == [20, 21, 22]
 
 
-def test_where_others_keep_the_processor_the_mean_tells_and_the_median_does_not():
+def test_where_others_keep_the_processor_the_mean_reports_and_the_median_does_not():
     drift = Drift()
     for number, mean_ms in enumerate([2.2] * 20 + [4.4] * 3 + [2.2] * 5):
         drift.watch(reading(number, 1.0, mean_ms), number)
@@ -56,18 +56,18 @@ def test_where_others_keep_the_processor_the_mean_tells_and_the_median_does_not(
     )
 
 
-def test_what_was_told_is_not_told_again():
+def test_what_was_reported_is_not_reported_again():
     drift = watched(*[1.0] * 20, 3.0)
     assert drift.disturbed() is not None
     drift.watch(reading(30, 1.0), 30)
     assert drift.disturbed() is None
 
 
-def test_few_readings_do_not_tell_what_is_usual():
+def test_few_readings_do_not_report_what_is_usual():
     assert watched(*[1.0] * (FEWEST_READINGS - 2), 3.0).disturbed() is None
 
 
-def test_a_visit_without_a_reference_tells_nothing():
+def test_a_trial_without_a_reference_reports_nothing():
     drift = Drift()
     for number in range(50):
         drift.watch(Measurement(f"v{number}", "k", **statistics([10])), number)

@@ -76,16 +76,16 @@ def digits():
 @pytest.mark.parametrize("format", ["onnx", "tflite", "torch"])
 @pytest.mark.parametrize("space", ARCHITECTURES)
 def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, format):
-    told, path = export(checkpoint(space), format, space=space)
-    assert told["largest_difference"] < 1e-4
-    assert told["same_top1"] == 1
-    assert told["accuracy"] is None
-    assert told["bytes"] == path.stat().st_size > 4 * told["parameters"]
+    reported, path = export(checkpoint(space), format, space=space)
+    assert reported["largest_difference"] < 1e-4
+    assert reported["same_top1"] == 1
+    assert reported["accuracy"] is None
+    assert reported["bytes"] == path.stat().st_size > 4 * reported["parameters"]
     network = find_space(space).network_blocks(parse_architecture(ARCHITECTURES[space]))
-    assert told["macs"] == sum(block.macs for block in network)
+    assert reported["macs"] == sum(block.macs for block in network)
 
 
-def test_nothing_of_tracing_is_told_to_users(checkpoint, export, recwarn):
+def test_nothing_of_tracing_is_reported_to_users(checkpoint, export, recwarn):
     export(checkpoint(), "torch")
     assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, torch.jit.TracerWarning)]
 
@@ -94,20 +94,20 @@ def test_one_network_of_a_file_is_chosen_by_its_name(checkpoint, export, tmp_pat
     other = {**ARCHITECTURES["tiny"], "r": 32}
     named = [{"name": name, "architecture": one} for name, one in (("5ms", ARCHITECTURES["tiny"]), ("9ms", other))]
     (tmp_path / "front.json").write_text(json.dumps({"front": named}))
-    told, _ = export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json:9ms")
-    assert told["architecture"]["r"] == 32
+    reported, _ = export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json:9ms")
+    assert reported["architecture"]["r"] == 32
     with pytest.raises(UsageError, match="there are 5ms, 9ms"):
         export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json")
 
 
-def told_by(path):
+def reported_by(path):
     """What a file says of itself."""
     if path.suffix == ".onnx":
         return {prop.key: prop.value for prop in onnx.load(path).metadata_props}
     if path.suffix == ".torch":
-        told = dict.fromkeys(["input", "mean", "std", "classes", "space", "architecture"], "")
-        torch.jit.load(path, _extra_files=told)
-        return {name: text.decode() for name, text in told.items() if text}
+        reported = dict.fromkeys(["input", "mean", "std", "classes", "space", "architecture"], "")
+        torch.jit.load(path, _extra_files=reported)
+        return {name: text.decode() for name, text in reported.items() if text}
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes()))
@@ -127,29 +127,29 @@ def test_a_file_says_what_images_it_takes(checkpoint, export, digits, format):
         "std": std,
         "classes": list("0123456789"),
     }
-    told = told_by(path)
-    words = told.pop("input")
+    reported = reported_by(path)
+    words = reported.pop("input")
     assert words.startswith(f"float32 RGB, {layout} {shape}, (value / 255 - mean) / std with mean 0.")
     assert words.endswith(", value 0 to 255: scikit-learn's 0 to 16 times 255 / 16, rounded down")
-    assert told.pop("space") == "tiny"
+    assert reported.pop("space") == "tiny"
     values = {"mean": mean, "std": std, "classes": list("0123456789"), "architecture": ARCHITECTURES["tiny"]}
-    assert {name: json.loads(text) for name, text in told.items()} == values
+    assert {name: json.loads(text) for name, text in reported.items()} == values
 
 
-def test_a_checkpoint_tells_what_its_images_have_been_through(checkpoint, export):
+def test_a_checkpoint_reports_what_its_images_have_been_through(checkpoint, export):
     path = checkpoint()
-    assert (export(path)[0]["input"]["mean"], "mean" in told_by(export(path)[1])) == (None, False)
+    assert (export(path)[0]["input"]["mean"], "mean" in reported_by(export(path)[1])) == (None, False)
     normalisation = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.25, 0.25)}
     save_supernet(path, load_supernet(path), normalisation=normalisation)
-    told = told_by(export(path)[1])
-    assert told["input"].endswith("with mean 0.5, 0.4, 0.3 and std 0.25, 0.25, 0.25, value 0 to 255")
-    assert (told["mean"], told["std"]) == ("[0.5, 0.4, 0.3]", "[0.25, 0.25, 0.25]")
+    reported = reported_by(export(path)[1])
+    assert reported["input"].endswith("with mean 0.5, 0.4, 0.3 and std 0.25, 0.25, 0.25, value 0 to 255")
+    assert (reported["mean"], reported["std"]) == ("[0.5, 0.4, 0.3]", "[0.25, 0.25, 0.25]")
 
 
 @pytest.mark.parametrize(
     "normalisation", [5, {"mean": 1.0}, {"mean": (1, 2, 3), "std": (1, "x", 2)}, {"mean": (), "std": ()}]
 )
-def test_a_checkpoint_that_tells_it_in_another_form_tells_nothing(checkpoint, normalisation):
+def test_a_checkpoint_that_reports_it_in_another_form_reports_nothing(checkpoint, normalisation):
     path = checkpoint()
     save_supernet(path, load_supernet(path), normalisation=normalisation)
     assert load_supernet(path).normalisation is None
@@ -178,9 +178,9 @@ def test_how_it_is_measured_names_the_file_that_was_given(checkpoint, tmp_path):
 
 
 def test_half_precision(checkpoint, export):
-    told, path = export(checkpoint(), "tflite", "--precision", "fp16")
-    assert 1e-6 < told["largest_difference"] < 2e-2
-    assert path.stat().st_size < 0.7 * 4 * told["parameters"]
+    reported, path = export(checkpoint(), "tflite", "--precision", "fp16")
+    assert 1e-6 < reported["largest_difference"] < 2e-2
+    assert path.stat().st_size < 0.7 * 4 * reported["parameters"]
 
 
 def test_batches_and_other_classes(checkpoint, export):
@@ -193,8 +193,8 @@ def test_batches_and_other_classes(checkpoint, export):
 
 def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits, tmp_path):
     path = checkpoint()
-    told, file = export(path, "torch", "--data", "digits", "--statistics-images", "200", "--images", "100")
-    assert told["accuracy"] == told["supernet_accuracy"]
+    reported, file = export(path, "torch", "--data", "digits", "--statistics-images", "200", "--images", "100")
+    assert reported["accuracy"] == reported["supernet_accuracy"]
     without, plain = export(path, "torch", out=tmp_path / "plain.torch")
     assert without["accuracy"] is None
     supernet, architecture = load_supernet(path).eval(), parse_architecture(ARCHITECTURES["tiny"])
@@ -241,8 +241,8 @@ def test_one_network_that_was_trained_alone(export, tmp_path):
     architecture = parse_architecture(ARCHITECTURES["tiny"])
     path = tmp_path / "network.pth"
     save_supernet(path, OneNetwork(find_space("tiny"), architecture))
-    told, _ = export(path)
-    assert told["largest_difference"] < 1e-4
+    reported, _ = export(path)
+    assert reported["largest_difference"] < 1e-4
     with pytest.raises(UsageError, match="holds another network alone: "):
         export(path, architecture={**ARCHITECTURES["tiny"], "r": 24})
 

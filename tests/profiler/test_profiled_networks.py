@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ofa_nas.spaces import ABSENT, all_spaces, find_space
-from ofa_profiler.campaign.profiled_networks import carrier_rounds
+from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import CALIBRATION, CARRIER, Identity, LatencyTable
+from ofa_tables.table import CALIBRATION, PROFILED, Identity, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")
 
@@ -17,36 +17,36 @@ def table(tmp_path):
         yield table
 
 
-def standing(tasks):
-    return {part.key for task in tasks for part in task.parts}
+def standing(jobs):
+    return {part.key for job in jobs for part in job.parts}
 
 
 @pytest.mark.parametrize("space", all_spaces(), ids=lambda space: space.name)
-def test_every_entry_stands_in_a_carrier_of_every_round(table, space):
+def test_every_entry_stands_in_a_profiled_network_of_every_round(table, space):
     first, *_, last = space.resolutions_px
-    rounds = carrier_rounds(table, space, [first, last], 2)
+    rounds = profiled_network_rounds(table, space, [first, last], 2)
     fewest = 2 * max(len({*position.entries} - {ABSENT}) for position in space.positions)
-    for tasks in rounds:
-        assert standing(tasks) == {*space.keys(first), *space.keys(last)}
-        assert len(tasks) < max(50, 2 * fewest)
-    assert {task.block.key for task in rounds[0]} != {task.block.key for task in rounds[1]}
+    for jobs in rounds:
+        assert standing(jobs) == {*space.keys(first), *space.keys(last)}
+        assert len(jobs) < max(50, 2 * fewest)
+    assert {job.block.key for job in rounds[0]} != {job.block.key for job in rounds[1]}
 
 
-def test_carriers_are_small_and_large_alike(table):
-    (tasks,) = carrier_rounds(table, find_space("ofa-mbv3-w1.0"), [160], 1)
-    macs = np.array([task.block.macs for task in tasks])
+def test_profiled_networks_are_small_and_large_alike(table):
+    (jobs,) = profiled_network_rounds(table, find_space("ofa-mbv3-w1.0"), [160], 1)
+    macs = np.array([job.block.macs for job in jobs])
     assert macs.max() > 2 * macs.min()
 
 
-def test_the_parts_of_a_carrier_are_its_operators(table):
-    (tasks,) = carrier_rounds(table, SPACE, [128], 1)
-    for task in tasks:
-        assert sum(len(part.operators) for part in task.parts) == len(task.block.operators)
+def test_the_parts_of_a_profiled_network_are_its_operators(table):
+    (jobs,) = profiled_network_rounds(table, SPACE, [128], 1)
+    for job in jobs:
+        assert sum(len(part.operators) for part in job.parts) == len(job.block.operators)
 
 
-def test_a_round_whose_entries_have_all_been_visited_needs_none(table):
+def test_a_round_whose_entries_have_all_been_covered_needs_none(table):
     table.add([Measurement(key, key, round=0, **statistics([5])) for key in SPACE.keys(128)])
-    first, second = carrier_rounds(table, SPACE, [128], 2)
+    first, second = profiled_network_rounds(table, SPACE, [128], 2)
     assert first == []
     assert standing(second) == set(SPACE.keys(128))
 
@@ -54,18 +54,18 @@ def test_a_round_whose_entries_have_all_been_visited_needs_none(table):
 def test_what_is_left_of_a_round_is_covered_by_as_few_as_it_takes(table):
     keys = SPACE.keys(128)
     table.add([Measurement(key, key, round=0, **statistics([5])) for key in keys[:-5] if key != keys[10]])
-    (tasks,) = carrier_rounds(table, SPACE, [128], 1)
-    assert {keys[10], *keys[-5:]} <= standing(tasks)
-    assert len(tasks) <= 3
+    (jobs,) = profiled_network_rounds(table, SPACE, [128], 1)
+    assert {keys[10], *keys[-5:]} <= standing(jobs)
+    assert len(jobs) <= 3
 
 
-def test_a_network_that_taught_carries_nothing(table):
-    (before,) = carrier_rounds(table, SPACE, [128], 1)
+def test_a_network_that_calibrated_carries_nothing(table):
+    (before,) = profiled_network_rounds(table, SPACE, [128], 1)
     key = before[0].block.key
     for stored, space, architecture, _ in table.store.networks():
-        table.store.add_network(stored, space, architecture, CARRIER)
+        table.store.add_network(stored, space, architecture, PROFILED)
     with table.store._connection as connection:
         connection.execute("UPDATE networks SET role = ? WHERE key = ?", (CALIBRATION, key))
-    (after,) = carrier_rounds(table, SPACE, [128], 1)
-    assert key not in {task.block.key for task in after}
+    (after,) = profiled_network_rounds(table, SPACE, [128], 1)
+    assert key not in {job.block.key for job in after}
     assert standing(after) == set(SPACE.keys(128))

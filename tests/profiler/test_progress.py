@@ -15,12 +15,12 @@ from ofa_tables.store.measurement import Measurement
 def tell(monkeypatch, capsys):
     """What standard error has after figures that came at these seconds."""
 
-    def run(*told, shown=True):
+    def run(*reported, shown=True):
         now = [0.0]
         with monkeypatch.context() as patched:
             patched.setattr(time, "monotonic", lambda: now[0])
             with bar("networks evaluated", shown) as progress:
-                for now[0], done, total in told:
+                for now[0], done, total in reported:
                     progress(done, total)
         return capsys.readouterr().err.splitlines()
 
@@ -28,32 +28,32 @@ def tell(monkeypatch, capsys):
 
 
 def test_a_line_now_and_then_with_the_time_left_by_what_was_done_since(tell):
-    told = [(1, 300, 500), (6, 305, 500), (11, 320, 500), (15, 330, 500), (31, 360, 500), (32, 361, 500)]
-    assert tell(*told) == ["networks evaluated: 320 of 500, 90 s left", "networks evaluated: 360 of 500, 70 s left"]
+    reported = [(1, 300, 500), (6, 305, 500), (11, 320, 500), (15, 330, 500), (31, 360, 500), (32, 361, 500)]
+    assert tell(*reported) == ["networks evaluated: 320 of 500, 90 s left", "networks evaluated: 360 of 500, 70 s left"]
 
 
 def test_before_anything_is_done_nobody_knows_how_long_it_takes(tell):
     assert tell((0, 0, 5), (20, 0, 5)) == ["networks evaluated: 0 of 5"]
 
 
-def test_what_is_done_at_once_is_not_told(tell):
+def test_what_is_done_at_once_is_not_reported(tell):
     assert tell((0, 0, 5), (9, 5, 5)) == []
 
 
-def test_one_process_of_several_tells(tell):
+def test_one_process_of_several_reports(tell):
     assert tell((0, 0, 5), (20, 1, 5), shown=False) == []
 
 
-def test_visits_are_counted_with_the_time_left(monkeypatch):
+def test_trials_are_counted_with_the_time_left(monkeypatch):
     now, file = [0.0], io.StringIO()
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     console = Console(file=file, get_time=lambda: now[0])
     with CampaignProgress(console, "measuring blocks") as progress:
         progress.begin(40)
-        for visit in range(1, 13):
-            now[0] = float(visit)
-            progress.measured(Measurement(str(visit), "block", "ok", warm=visit > 1), 40 - visit)
+        for trial in range(1, 13):
+            now[0] = float(trial)
+            progress.measured(Measurement(str(trial), "block", "ok", warm=trial > 1), 40 - trial)
     assert file.getvalue().splitlines() == [
-        "measuring blocks: 40 visits to take",
-        "measuring blocks: 10 of 40 visits, 30 s left · 1 not warm in time",
+        "measuring blocks: 40 trials to take",
+        "measuring blocks: 10 of 40 trials, 30 s left · 1 not warm in time",
     ]

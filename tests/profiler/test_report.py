@@ -28,11 +28,11 @@ DEVICE = {
 HOSTILE = '"><script>alert(1)</script></style></svg>$\\frac{1}{0}$\x00\x1b[31m\ud800&amp;\n漢字'
 
 
-def make(tested=12, taught=4, device=DEVICE):
+def make(tested=12, calibration_count=4, device=DEVICE):
     rng = np.random.default_rng(0)
     space = find_space("ofa-mbv3-w1.0")
     networks = []
-    for at, architecture in enumerate(space.decode(space.sample(tested + taught, rng, [160, 224]))):
+    for at, architecture in enumerate(space.decode(space.sample(tested + calibration_count, rng, [160, 224]))):
         macs = float(rng.uniform(1e8, 3e8))
         stages = tuple(macs / 1e7 * np.array([0.1, 0.7, 0.2]))
         passes = (sum(stages) * 1.05 * float(rng.normal(1, 0.02)), sum(stages) * 1.05 * float(rng.normal(1, 0.02)))
@@ -51,7 +51,7 @@ def make(tested=12, taught=4, device=DEVICE):
             )
         )
     identity = Identity("pixel-1", "abc", "tflite", "2.14.0")
-    calibration = Calibration(1.05, taught) if taught else None
+    calibration = Calibration(1.05, calibration_count) if calibration_count else None
     return Comparison(
         "pixel.lut",
         space.name,
@@ -159,12 +159,12 @@ def test_hostile_text_stays_text(tmp_path, usual, field):
     assert not {"\x00", "\x1b"} & set(page.text)
 
 
-@pytest.mark.parametrize(("tested", "taught"), [(0, 0), (0, 3), (1, 0), (2, 1), (3, 2), (150, 3)])
-def test_any_number_of_networks_gives_a_page(tmp_path, tested, taught):
-    page = Page(write_report(make(tested, taught), tmp_path))
+@pytest.mark.parametrize(("tested", "calibration_count"), [(0, 0), (0, 3), (1, 0), (2, 1), (3, 2), (150, 3)])
+def test_any_number_of_networks_gives_a_page(tmp_path, tested, calibration_count):
+    page = Page(write_report(make(tested, calibration_count), tmp_path))
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text
-    assert len(pd.read_csv(tmp_path / "comparison.csv")) == tested + taught
+    assert len(pd.read_csv(tmp_path / "comparison.csv")) == tested + calibration_count
 
 
 def test_a_network_without_a_latency_is_in_the_csv_and_in_no_plot(tmp_path):
@@ -195,7 +195,7 @@ def test_the_csv_reads_back_what_was_compared(tmp_path):
     write_report(comparison, tmp_path)
     table = pd.read_csv(tmp_path / "comparison.csv")
     tested = table[table["role"] == "test"]
-    assert list(table["role"]) == ["test"] * 12 + ["teacher"] * 4
+    assert list(table["role"]) == ["test"] * 12 + ["calibration"] * 4
     assert [json.loads(text) for text in tested["architecture"]] == [n.architecture for n in comparison.networks]
     assert tested["raw_ms"].to_numpy() == pytest.approx(comparison.raw_ms)
     assert tested["calibrated_ms"].to_numpy() == pytest.approx(comparison.calibrated_ms)
@@ -216,7 +216,7 @@ def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
     comparison = dataclasses.replace(make(tested), references=REFERENCES)
     text = Page(write_report(comparison, tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ")
     section = text[text.index("Published networks") : text.index("The device")]
-    for told in (
+    for reported in (
         "mobilenet-v3-large",
         "224 px",
         "5.100 ms",
@@ -228,7 +228,7 @@ def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
         "4,089 M",
         "25.6 M",
     ):
-        assert told in section
+        assert reported in section
     assert ("2 published networks as this device runs them." in text) == (tested == 0)
     for judged in ("Excess error, ", "All figures", "0 networks"):
         assert judged not in text or tested

@@ -66,17 +66,17 @@ def refused(run):
 
 @pytest.fixture
 def measured(tmp_path):
-    """A table of every entry at 160 px, each visited twice; two more keys: one that failed, one that is unstable."""
+    """A table of every entry at 160 px, each timed twice; two more keys: one that failed, one that is unstable."""
 
     def make(name="t.lut", seed=0, identity=IDENTITY, without=()):
         rng = np.random.default_rng(seed)
-        visits = [(key, rng.uniform(0.5, 1.0)) for key in SPACE.keys(160) if key not in without]
-        visits = [*visits, ("shaky", 1.0), *visits, ("shaky", 2.0)]
+        trials = [(key, rng.uniform(0.5, 1.0)) for key in SPACE.keys(160) if key not in without]
+        trials = [*trials, ("shaky", 1.0), *trials, ("shaky", 2.0)]
         with LatencyTable.create(tmp_path / name, identity, {"chip": "a chip"}) as table:
             table.add(
                 [
                     Measurement(f"{name}-{number}", key, count=10, median_ms=ms, mean_ms=ms, std_ms=0.0)
-                    for number, (key, ms) in enumerate(visits)
+                    for number, (key, ms) in enumerate(trials)
                 ]
             )
             table.add([Measurement(f"{name}-failed", "broken", "crashed", "signal [11]")])
@@ -202,7 +202,7 @@ def test_export_names_its_files_on_standard_output(run, measured, tmp_path):
 def test_merge_joins_two_runs(run_json, measured, tmp_path):
     one, two = measured("a.lut"), measured("b.lut", seed=1)
     merged = run_json("merge", one, two, "--out", tmp_path / "both.lut")
-    assert (merged["entries"], merged["visits"], merged["repeats"]) == (98, 2 * 195, 0)
+    assert (merged["entries"], merged["trials"], merged["repeats"]) == (98, 2 * 195, 0)
 
 
 def test_merge_says_which_calibration_it_drops(run, measured, tmp_path):
@@ -212,7 +212,7 @@ def test_merge_says_which_calibration_it_drops(run, measured, tmp_path):
     code, out, err = run("merge", one, two, "--out", tmp_path / "both.lut")
     assert code == 0
     assert f"the calibration for {SPACE.name} is dropped" in err
-    assert out == f"{tmp_path}/both.lut: 98 entries from 390 visits\n"
+    assert out == f"{tmp_path}/both.lut: 98 entries from 390 trials\n"
 
 
 # Predict.

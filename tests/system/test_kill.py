@@ -66,15 +66,15 @@ def test_nothing_is_lost_and_nothing_counts_twice(ofa):
         "SELECT COUNT(DISTINCT round) FROM measurements WHERE status = 'ok' AND key NOT LIKE 'network:%' GROUP BY key",
     )
     assert rounds == [(4,)] * done.json["entries"]
-    # A Visit that the device was disturbed during is taken again, once.
+    # A trial that the device was disturbed during is taken again, once.
     taken = ofa.rows(
         "t.lut", "SELECT COUNT(*) FROM measurements WHERE status = 'ok' AND key LIKE 'network:%' GROUP BY key, round"
     )
     assert taken
     assert all(1 <= count <= 2 for (count,) in taken)
-    kept = {visit_id for (visit_id,) in ofa.rows("t.lut", "SELECT visit_id FROM measurements")}
+    kept = {trial_id for (trial_id,) in ofa.rows("t.lut", "SELECT trial_id FROM measurements")}
     events = [json.loads(line) for line in (ofa.home / "agent.log").read_text().splitlines() if line.startswith("{")]
-    acknowledged = {visit_id for event in events if event["event"] == "acknowledged" for visit_id in event["visit_ids"]}
+    acknowledged = {trial_id for event in events if event["event"] == "acknowledged" for trial_id in event["trial_ids"]}
     assert len(acknowledged) > 100
     assert acknowledged <= kept
     assert not list(ofa.folder.glob("t.lut-*"))

@@ -60,8 +60,8 @@ def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(ofa, table)
     first, second = ofa(*words), ofa(*words)
     assert first.code == second.code == 0, first.err + second.err
     assert first.json["raw"] == second.json["raw"]
-    assert "visits to take" in first.err
-    assert "visits to take" not in second.err
+    assert "trials to take" in first.err
+    assert "trials to take" not in second.err
 
 
 def test_published_networks_are_measured_like_any_other(ofa, table):
@@ -79,19 +79,19 @@ def test_published_networks_are_measured_like_any_other(ofa, table):
     assert {reference["name"] for reference in later.json["references"]} == set(references)
     assert "Published networks" in (ofa.folder / "later" / "report.html").read_text()
     listed = ofa("ofa-compare", "--table", table, "--networks", "references")
-    assert "visits to take" not in listed.err
+    assert "trials to take" not in listed.err
     assert "published top-1" in listed.out
     assert "proxylessnas-mobile" in listed.out
 
 
-def test_a_network_that_was_tested_never_teaches(ofa, table):
+def test_a_network_that_was_tested_never_calibrates(ofa, table):
     for seed in (1, 2):
         assert ofa("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--seed", seed).code == 0
     roles = dict(ofa.rows(table, "SELECT key, role FROM networks"))
-    teacher = next(key for key, role in roles.items() if role == "calibration")
-    ((architecture,),) = ofa.rows(table, "SELECT architecture FROM networks WHERE key = ?", teacher)
+    calibration_network = next(key for key, role in roles.items() if role == "calibration")
+    ((architecture,),) = ofa.rows(table, "SELECT architecture FROM networks WHERE key = ?", calibration_network)
     assert ofa("ofa-compare", "--table", table, "--networks", architecture, "--calibrate", "0").code == 0
-    ((role,),) = ofa.rows(table, "SELECT role FROM networks WHERE key = ?", teacher)
+    ((role,),) = ofa.rows(table, "SELECT role FROM networks WHERE key = ?", calibration_network)
     ((calibration,),) = ofa.rows(table, "SELECT value FROM meta WHERE name LIKE 'calibration/%'")
     assert role == "test"
     assert json.loads(calibration)["networks"] == list(roles.values()).count("calibration") - 1

@@ -15,13 +15,13 @@ ROUNDS_OF_BLOCKS = (
 
 
 @pytest.mark.parametrize("how", ["in-networks", "alone"])
-def test_every_entry_is_visited_in_every_round(ofa, how):
+def test_every_entry_is_timed_in_every_round(ofa, how):
     done = ofa.profile("--out", "t.lut", "--blocks", how)
     assert done.code == 0, done.err
     summary = done.json
     assert summary["entries"] == summary["measured"] == 36
     assert (summary["reused"], summary["failed"], summary["interpolated"]) == (0, 0, 0)
-    assert summary["visits"] >= 4 * 36
+    assert summary["trials"] >= 4 * 36
     assert 0 < summary["timed_seconds"] < summary["seconds"]
     assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
@@ -34,7 +34,7 @@ def test_blocks_that_were_timed_otherwise_are_not_mixed(profiled, ofa):
 def test_a_finished_table_is_reused_and_another_resolution_added_to_it(profiled, ofa):
     shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
     again = ofa.profile("--out", "t.lut").json
-    assert (again["measured"], again["reused"], again["visits"]) == (0, 36, 0)
+    assert (again["measured"], again["reused"], again["trials"]) == (0, 36, 0)
     wider = ofa(
         *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128,132"),
         *("--effort", "quick", "--out", "t.lut", "--json"),
@@ -46,9 +46,9 @@ def test_a_finished_table_is_reused_and_another_resolution_added_to_it(profiled,
 def test_fresh_begins_anew_and_keeps_the_old_table_beside(profiled, ofa):
     shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
     assert ofa.profile("--out", "t.lut", "--fresh").json["measured"] == 36
-    visits = "SELECT visit_id FROM measurements ORDER BY visit_id"
-    assert ofa.rows("t.lut.old", visits) == profiled.rows("t.lut", visits)
-    assert not set(ofa.rows("t.lut", visits)) & set(ofa.rows("t.lut.old", visits))
+    trials = "SELECT trial_id FROM measurements ORDER BY trial_id"
+    assert ofa.rows("t.lut.old", trials) == profiled.rows("t.lut", trials)
+    assert not set(ofa.rows("t.lut", trials)) & set(ofa.rows("t.lut.old", trials))
 
 
 def test_the_default_file_is_named_by_what_was_measured(ofa):
@@ -69,11 +69,11 @@ def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):
     assert process.returncode == 130
     assert "goes on" in err
     assert "Traceback" not in err
-    kept = ofa.rows("t.lut", "SELECT visit_id FROM measurements")
+    kept = ofa.rows("t.lut", "SELECT trial_id FROM measurements")
     assert len(kept) >= 5
     assert not (ofa.folder / "t.lut-wal").exists()
     assert ofa.profile("--out", "t.lut").code == 0
-    assert set(kept) < set(ofa.rows("t.lut", "SELECT visit_id FROM measurements"))
+    assert set(kept) < set(ofa.rows("t.lut", "SELECT trial_id FROM measurements"))
     assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 
@@ -114,11 +114,11 @@ def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reaso
     done = ofa.profile("--out", "t.lut", "--precision", "int8")
     assert done.code == 1
     assert done.json["failed"] == 36
-    assert done.json["visits"] < 2 * 36
+    assert done.json["trials"] < 2 * 36
     assert "unsupported" in done.err
 
 
-def test_a_second_run_on_the_same_device_is_told_who_has_it(ofa):
+def test_a_second_run_on_the_same_device_is_reported_who_has_it(ofa):
     agent = ofa.start("ofa-agent", "serve")
     try:
         address = agent.stdout.readline().split()[-1]
@@ -139,11 +139,11 @@ def test_some_resolutions_are_measured_and_the_others_interpolated(ofa):
     measured = set(re.search(r"measuring ([\d, ]+) px; .* are interpolated", done.err).group(1).split(", "))
     assert "about" in done.err  # how long it will take
     again = ofa("ofa-profile", *words, "--out", "t.lut", "--json").json
-    assert (again["measured"], again["reused"], again["visits"]) == (0, summary["measured"], 0)
+    assert (again["measured"], again["reused"], again["trials"]) == (0, summary["measured"], 0)
     shown = ofa("ofa-table", "show", "t.lut", "--keys", "--json").json
     flagged = [entry for entry in shown["keys"] if "interpolated" in entry["flags"]]
     assert len(flagged) == summary["interpolated"]
-    assert all(entry["visits"] == 0 and entry["half_width"] > 0 for entry in flagged)
+    assert all(entry["trials"] == 0 and entry["half_width"] > 0 for entry in flagged)
     found = ofa(
         *("ofa-search", "--table", "t.lut", "--space", "compofa-fixed-w1.0", "--max-latency-ms", "1000"),
         *("--resolutions", min(set(px.split(",")) - measured), "--out", "found.json"),
@@ -165,8 +165,8 @@ def test_conditions_are_set_for_the_run_or_it_is_said_why_not(ofa):
     assert not (ofa.home / "conditions.json").exists()
     log = (ofa.home / "agent.log").read_text()
     assert log.index('"event": "set"') < log.index('"event": "put back"')
-    visits = ofa.rows("t.lut", "SELECT condition FROM measurements WHERE status = 'ok'")
-    assert all("load" in json.loads(condition) for (condition,) in visits)
+    trials = ofa.rows("t.lut", "SELECT condition FROM measurements WHERE status = 'ok'")
+    assert all("load" in json.loads(condition) for (condition,) in trials)
 
 
 def test_an_agent_that_serves_is_measured_with_over_tcp(ofa):
@@ -195,10 +195,10 @@ def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(ofa):
         shutil.copytree(room, ofa.folder / "roomy")
     finally:
         subprocess.run(["umount", room], check=True)
-    kept = ofa.rows("roomy/t.lut", "SELECT visit_id FROM measurements")
+    kept = ofa.rows("roomy/t.lut", "SELECT trial_id FROM measurements")
     assert kept
     assert ofa.profile("--out", "roomy/t.lut").code == 0
-    assert set(kept) < set(ofa.rows("roomy/t.lut", "SELECT visit_id FROM measurements"))
+    assert set(kept) < set(ofa.rows("roomy/t.lut", "SELECT trial_id FROM measurements"))
     assert ofa.rows("roomy/t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 

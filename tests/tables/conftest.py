@@ -14,7 +14,7 @@ IDENTITY = Identity("bench", "f00d", "onnxruntime", "1.18.0")
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "note10"
 
-_visits = itertools.count()
+_trials = itertools.count()
 
 
 @pytest.fixture
@@ -23,28 +23,28 @@ def identity():
 
 
 @pytest.fixture
-def visit():
+def trial():
     """A Measurement of ``key`` whose samples, in ms, are these."""
 
     def make(key, *samples_ms, **fields):
         samples_ns = [round(sample * 1e6) for sample in samples_ms]
-        values = {"visit_id": f"visit-{next(_visits)}", "key": key, **statistics(samples_ns), **fields}
+        values = {"trial_id": f"trial-{next(_trials)}", "key": key, **statistics(samples_ns), **fields}
         return Measurement(**values)
 
     return make
 
 
 @pytest.fixture
-def failed_visit():
+def failed_trial():
     def make(key, status="unsupported", error="no kernel for it"):
-        return Measurement(f"visit-{next(_visits)}", key, status, error)
+        return Measurement(f"trial-{next(_trials)}", key, status, error)
 
     return make
 
 
 @pytest.fixture
-def make_table(tmp_path, visit):
-    """A closed table file: three Visits of every entry, but those whose key is in ``without``."""
+def make_table(tmp_path, trial):
+    """A closed table file: three trials of every entry, but those whose key is in ``without``."""
 
     def make(name="t.lut", space="ofa-mbv3-w1.0", resolutions=(160,), seed=0, identity=IDENTITY, without=()):
         path = tmp_path / name
@@ -54,7 +54,7 @@ def make_table(tmp_path, visit):
         with LatencyTable.create(path, identity, {"chip": "synthetic"}) as table:
             table.add(
                 [
-                    visit(key, *(base_ms[key] * rng.normal(1, 0.01, 5)), round=number)
+                    trial(key, *(base_ms[key] * rng.normal(1, 0.01, 5)), round=number)
                     for number in range(3)
                     for key in keys
                     if key not in without

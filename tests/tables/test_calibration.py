@@ -32,9 +32,9 @@ class Truth:
     def measured(self, networks):
         return 1.1 * self._true(networks) * np.exp(self._rng.normal(0, self._noise, len(networks)))
 
-    def teach(self, count, **where):
+    def calibrate(self, count, **where):
         networks = self.networks(count, seed=1, **where)
-        return self.model.taught(networks, self.measured(networks))
+        return self.model.fit_calibration(networks, self.measured(networks))
 
     def off(self, calibration, seed=2, **where):
         """Root mean square of the relative errors of networks that did not teach."""
@@ -49,24 +49,24 @@ def truth(make_table):
         yield Truth(table)
 
 
-def test_networks_teach_which_entries_are_off(truth):
+def test_networks_calibrate_which_entries_are_off(truth):
     line = Calibration.fit(truth.model.raw(truth.networks(40, 1)), truth.measured(truth.networks(40, 1)))
-    assert truth.off(truth.teach(40)) < 0.7 * truth.off(line)
+    assert truth.off(truth.calibrate(40)) < 0.7 * truth.off(line)
 
 
-def test_more_networks_teach_more(truth):
-    assert truth.off(truth.teach(120)) < truth.off(truth.teach(30))
+def test_more_networks_calibrate_more(truth):
+    assert truth.off(truth.calibrate(120)) < truth.off(truth.calibrate(30))
 
 
-def test_few_networks_teach_the_line_alone(truth):
-    assert not truth.teach(5).shifts
+def test_few_networks_calibrate_the_line_alone(truth):
+    assert not truth.calibrate(5).shifts
 
 
 def test_what_is_right_stays_nearly_so(truth, monkeypatch):
     for key in OFF:
         monkeypatch.setitem(OFF, key, 0.0)
     exact = Truth(truth.model.table)
-    calibration = exact.teach(40)
+    calibration = exact.calibrate(40)
     assert exact.off(calibration) < 0.006
     assert max(abs(shift) for shift in calibration.shifts.values()) < 0.03
 
@@ -75,11 +75,11 @@ def test_a_network_that_was_disturbed_moves_the_others_little(truth):
     networks = truth.networks(40, seed=1)
     measured = truth.measured(networks)
     measured[11] *= 1.6
-    assert truth.off(truth.model.taught(networks, measured)) < 1.3 * truth.off(truth.teach(40))
+    assert truth.off(truth.model.fit_calibration(networks, measured)) < 1.3 * truth.off(truth.calibrate(40))
 
 
-def test_the_stated_interval_holds_networks_that_did_not_teach(truth):
-    calibration = truth.teach(60)
+def test_the_stated_interval_holds_networks_that_did_not_calibrate(truth):
+    calibration = truth.calibrate(60)
     networks = truth.networks(300, seed=9)
     model = LatencyModel(truth.model.table, SPACE, calibration)
     off = np.abs(model.predict(networks) / truth.measured(networks) - 1)
@@ -87,21 +87,21 @@ def test_the_stated_interval_holds_networks_that_did_not_teach(truth):
     assert calibration.half_width < 0.06
 
 
-def test_what_stood_in_no_teacher_is_shifted_as_its_place(truth):
-    calibration = truth.teach(40)
+def test_what_stood_in_no_calibration_network_is_shifted_as_its_place(truth):
+    calibration = truth.calibrate(40)
     absent = next(key for key in SPACE.keys(224) if key not in calibration.shifts)
     assert calibration.factors([absent])[0] == 1 + calibration.shifts[place(absent)]
 
 
 def test_shifts_are_kept_in_the_table(make_table):
     with LatencyTable.open(make_table()) as table:
-        calibration = Truth(table).teach(20)
+        calibration = Truth(table).calibrate(20)
         write_calibration(table, SPACE, calibration)
         assert read_calibration(table, SPACE) == calibration
 
 
 def test_the_smallest_and_the_largest_network_are_those_of_the_shifted_figures(truth):
-    model = LatencyModel(truth.model.table, SPACE, truth.teach(40))
+    model = LatencyModel(truth.model.table, SPACE, truth.calibrate(40))
     for latency_ms, network in (model.cheapest([160]), model.dearest([160])):
         assert model.predict(network)[0] == pytest.approx(latency_ms)
 

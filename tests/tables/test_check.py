@@ -17,24 +17,24 @@ BLOCKS: dict[str, Block] = {block.key: block for block in SPACE.blocks(160)}
 
 
 @pytest.fixture
-def table(tmp_path, identity, visit):
-    """Latencies that follow MACs, each in three Visits of five samples."""
+def table(tmp_path, identity, trial):
+    """Latencies that follow MACs, each in three trials of five samples."""
     rng = np.random.default_rng(0)
     with LatencyTable.create(tmp_path / "t.lut", identity, {"chip": "synthetic"}) as table:
         for key, block in BLOCKS.items():
             latency_ms = 0.02 + block.macs / 3e7
-            table.add([visit(key, *(latency_ms * rng.normal(1, 0.01, 5)), round=number) for number in range(3)])
+            table.add([trial(key, *(latency_ms * rng.normal(1, 0.01, 5)), round=number) for number in range(3)])
         yield table
 
 
 @pytest.fixture
-def plant(table, visit):
-    """Puts other Visits in the place of a key's own."""
+def plant(table, trial):
+    """Puts other trials in the place of a key's own."""
 
     def plant(key, *medians_ms, **fields):
         with table.store._connection as connection:
             connection.execute("DELETE FROM measurements WHERE key = ?", (key,))
-        table.add([visit(key, *[median] * 5, round=number, **fields) for number, median in enumerate(medians_ms)])
+        table.add([trial(key, *[median] * 5, round=number, **fields) for number, median in enumerate(medians_ms)])
 
     return plant
 
@@ -60,9 +60,9 @@ def test_no_latency(table, plant, latency, name):
     assert (name, KEY) in found(table)
 
 
-def test_a_duplicated_row(table, visit):
+def test_a_duplicated_row(table, trial):
     first, second = SPACE.keys(160)[40:42]
-    samples = [visit(key, 0.5, 0.6, 0.7) for key in (first, second)]
+    samples = [trial(key, 0.5, 0.6, 0.7) for key in (first, second)]
     with table.store._connection as connection:
         connection.execute("DELETE FROM measurements WHERE key IN (?, ?)", (first, second))
     table.add(samples)
@@ -73,13 +73,13 @@ def test_a_row_that_is_another_tables(table, make_table):
     with LatencyTable.open(make_table("other.lut", seed=5)) as other:
         other.add(
             [
-                dataclasses.replace(measurement, visit_id=f"copy-{number}")
+                dataclasses.replace(measurement, trial_id=f"copy-{number}")
                 for number, measurement in enumerate(table.store.measurements(samples=True))
                 if measurement.key == KEY
             ]
         )
         with other.store._connection as connection:
-            connection.execute("DELETE FROM measurements WHERE key = ? AND visit_id NOT LIKE 'copy-%'", (KEY,))
+            connection.execute("DELETE FROM measurements WHERE key = ? AND trial_id NOT LIKE 'copy-%'", (KEY,))
         other.add([])
         assert found(table, others=[other]) == {("copied", KEY)}
 
@@ -100,13 +100,13 @@ def test_an_entry_out_of_line_with_its_likes(table, plant, factor):
     assert {key for check_, key in found(table) if check_ == "out of line"} == {KEY}
 
 
-def test_an_entry_whose_visits_lie_far_apart(table, plant):
+def test_an_entry_whose_trials_lie_far_apart(table, plant):
     value = latency_ms(table)
     plant(KEY, 0.7 * value, value, 1.6 * value)
     assert ("noisy", KEY) in found(table)
 
 
-def test_an_entry_with_few_visits_is_a_warning(table, plant):
+def test_an_entry_with_few_trials_is_a_warning(table, plant):
     value = latency_ms(table)
     plant(KEY, value, 1.01 * value)
     findings = check(Inspected(table, SPACE))
@@ -120,16 +120,16 @@ def test_an_old_entry(table, plant):
     assert found(table, max_age_days=600) == set()
 
 
-def test_a_missing_key_is_told_with_the_command_that_mends_it(table, plant):
+def test_a_missing_key_is_reported_with_the_command_that_mends_it(table, plant):
     plant(KEY)
     (finding,) = check(Inspected(table, SPACE))
     assert (finding.check, finding.key, finding.severity) == ("missing", KEY, ERROR)
     assert "--resolutions 160" in finding.advice
 
 
-def test_a_failed_entry(table, plant, failed_visit):
+def test_a_failed_entry(table, plant, failed_trial):
     plant(KEY)
-    table.add([failed_visit(KEY)])
+    table.add([failed_trial(KEY)])
     assert found(table) == {("failed", KEY)}
 
 
@@ -139,18 +139,18 @@ def test_a_table_that_does_not_say_of_what_device_it_is(table):
     assert found(table) == {("no provenance", "")}
 
 
-def test_a_published_table_has_no_provenance_and_that_is_a_warning(tmp_path, identity, visit):
+def test_a_published_table_has_no_provenance_and_that_is_a_warning(tmp_path, identity, trial):
     published = dataclasses.replace(identity, runtime=IMPORTED, fingerprint=IMPORTED, runtime_version="")
     with LatencyTable.create(tmp_path / "p.lut", published, {}) as table:
-        table.add([visit(key, 0.02 + block.macs / 3e7, resolution_px=160) for key, block in BLOCKS.items()])
+        table.add([trial(key, 0.02 + block.macs / 3e7, resolution_px=160) for key, block in BLOCKS.items()])
         findings = check(Inspected(table, SPACE))
     assert [(finding.check, finding.severity) for finding in findings] == [("no provenance", WARNING)]
 
 
-def test_a_row_whose_deviation_is_a_third_of_its_mean(tmp_path, identity, visit):
+def test_a_row_whose_deviation_is_a_third_of_its_mean(tmp_path, identity, trial):
     published = dataclasses.replace(identity, runtime=IMPORTED, fingerprint=IMPORTED)
     with LatencyTable.create(tmp_path / "p.lut", published, {}) as table:
         values = {key: 0.02 + block.macs / 3e7 for key, block in BLOCKS.items()}
-        table.add([visit(key, value, resolution_px=160) for key, value in values.items() if key != KEY])
-        table.add([visit(KEY, *(values[KEY] * part for part in (0.5, 1.0, 1.5)), resolution_px=160)])
+        table.add([trial(key, value, resolution_px=160) for key, value in values.items() if key != KEY])
+        table.add([trial(KEY, *(values[KEY] * part for part in (0.5, 1.0, 1.5)), resolution_px=160)])
         assert ("noisy", KEY) in found(table)

@@ -17,7 +17,7 @@ from ofa_tables.table import LatencyTable
 FORMAT = find_format("csv")
 SPACE = find_space("ofa-mbv3-w1.0")
 KEYS = SPACE.keys(160)
-COLUMNS = ["key", "resolution", "latency_ms", "mean_ms", "std_ms", "spread", "visits", "samples", "flags", "failure"]
+COLUMNS = ["key", "resolution", "latency_ms", "mean_ms", "std_ms", "spread", "trials", "samples", "flags", "failure"]
 
 
 def lines(keys=KEYS, resolution=None):
@@ -58,10 +58,10 @@ def test_blank_lines_and_spaces_around_values_do_not_matter(table_of):
         assert len(table.entries) == 96
 
 
-def test_a_measured_table_comes_back_with_the_same_predictions(make_table, failed_visit, tmp_path):
+def test_a_measured_table_comes_back_with_the_same_predictions(make_table, failed_trial, tmp_path):
     path = make_table(resolutions=(160, 192))
     with LatencyTable.open(path) as table:
-        table.add([failed_visit(SPACE.keys(224)[7], "crashed", "signal 11,\nafter 3 runs")])
+        table.add([failed_trial(SPACE.keys(224)[7], "crashed", "signal 11,\nafter 3 runs")])
         export_table(table, FORMAT, tmp_path / "out.csv", [])
         before = table.entries
         population = SPACE.sample(300, np.random.default_rng(0), (160, 192))
@@ -83,7 +83,7 @@ def test_the_rows_of_an_export(make_table, tmp_path):
         assert frame["key"].tolist() == [entry.key for entry in table.entries]
         assert frame["resolution"].isna().all()
         assert frame["latency_ms"].tolist() == [entry.latency_ms for entry in table.entries]
-        assert (frame["visits"] == 3).all()
+        assert (frame["trials"] == 3).all()
         assert (frame["samples"] == 15).all()
 
 

@@ -1,9 +1,9 @@
-"""What Visits would have brought at the table's pace, on a device that the test makes up."""
+"""What trials would have brought at the table's speed, on a device that the test makes up."""
 
 import numpy as np
 import pytest
 
-from ofa_tables.estimates.device_speed import PaceErrors, at_pace, usual_reference_ms
+from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, usual_reference_ms
 from ofa_tables.store.measurement import Measurement, statistics
 
 BLOCKS = {f"block {index}": 0.1 * (index + 1) for index in range(30)}
@@ -17,11 +17,11 @@ class Device:
         self._noise, self._reference_noise, self._elasticity = noise, reference_noise, elasticity
         self.measurements = []
 
-    def visit(self, keys, pace, prefix="network "):
-        """One Visit in which these Blocks are timed; a single one is a Visit of its own."""
+    def trial(self, keys, speed, prefix="network "):
+        """One trial in which these Blocks are timed; a single one is a trial of its own."""
         name = f"{prefix}{len(self.measurements)}"
-        reference_ns = round(2e6 * pace * np.exp(self._rng.normal(0, self._reference_noise)))
-        slow = pace**self._elasticity
+        reference_ns = round(2e6 * speed * np.exp(self._rng.normal(0, self._reference_noise)))
+        slow = speed**self._elasticity
         for index, key in enumerate(keys):
             took_ns = 1e6 * BLOCKS[key] * slow * np.exp(self._rng.normal(0, self._noise))
             self.measurements.append(
@@ -35,20 +35,22 @@ class Device:
             )
 
     def off(self):
-        """How far each Measurement at the table's pace is from the truth at it, as a fraction."""
+        """How far each Measurement at the table's speed is from the truth at it, as a fraction."""
         reference_ms = usual_reference_ms(self.measurements)
         usual = (reference_ms / 2) ** self._elasticity
-        return np.array([m.median_ms / (BLOCKS[m.key] * usual) - 1 for m in at_pace(self.measurements, reference_ms)])
+        return np.array(
+            [m.median_ms / (BLOCKS[m.key] * usual) - 1 for m in at_table_speed(self.measurements, reference_ms)]
+        )
 
 
-def in_networks(device, visits=40, paces=(0.8, 1.0, 1.2)):
+def in_networks(device, trials=40, slowdowns=(0.8, 1.0, 1.2)):
     rng = np.random.default_rng(1)
-    for number in range(visits):
-        device.visit(list(rng.choice(list(BLOCKS), 20, replace=False)), paces[number % len(paces)])
+    for number in range(trials):
+        device.trial(list(rng.choice(list(BLOCKS), 20, replace=False)), slowdowns[number % len(slowdowns)])
     return device
 
 
-def test_what_the_reference_misses_the_other_blocks_of_a_visit_tell():
+def test_what_the_reference_misses_the_other_blocks_of_a_trial_report():
     """Readings of the reference that are 10 % off would make Blocks 10 % off, too."""
     assert np.std(in_networks(Device(reference_noise=0.1)).off()) < 0.05
 
@@ -63,13 +65,13 @@ def test_blocks_that_slow_down_less_or_more_than_the_reference(elasticity):
 def test_blocks_alone_have_nothing_but_the_reference():
     device = Device(reference_noise=0.05, noise=0.0)
     for number in range(90):
-        device.visit([list(BLOCKS)[number % 3]], (0.8, 1.0, 1.2)[number // 3 % 3])
+        device.trial([list(BLOCKS)[number % 3]], (0.8, 1.0, 1.2)[number // 3 % 3])
     assert np.std(device.off()) == pytest.approx(0.05, rel=0.4)
 
 
 def test_a_block_has_no_say_in_what_it_is_corrected_by():
-    """Else Visits would seem to agree more than they do."""
-    off = in_networks(Device(noise=0.05), visits=200).off()
+    """Else trials would seem to agree more than they do."""
+    off = in_networks(Device(noise=0.05), trials=200).off()
     assert np.std(off) == pytest.approx(0.05, rel=0.15)
 
 
@@ -77,7 +79,7 @@ def test_one_block_that_went_wrong_moves_the_others_little():
     device = in_networks(Device(noise=0.01, reference_noise=0.01))
     spoilt = device.measurements[5]
     device.measurements[5] = Measurement(
-        spoilt.visit_id,
+        spoilt.trial_id,
         spoilt.key,
         reference_before_ns=spoilt.reference_before_ns,
         reference_after_ns=spoilt.reference_after_ns,
@@ -88,40 +90,40 @@ def test_one_block_that_went_wrong_moves_the_others_little():
 
 
 def test_long_networks_may_follow_the_reference_less_than_short_ones():
-    """By the logarithm of their length: each is brought to the table's pace by its own measure."""
+    """By the logarithm of their length: each is brought to the table's speed by its own measure."""
     lengths_ms = np.geomspace(1, 10, 100)
     elasticities = 1 + 0.2 * np.log(3.0 / lengths_ms)
     measurements = []
-    for pace in (0.7, 1.0, 1.1):
+    for speed in (0.7, 1.0, 1.1):
         for number, (length_ms, elasticity) in enumerate(zip(lengths_ms, elasticities, strict=True)):
-            reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(2e6 * pace))
-            samples = statistics([round(1e6 * length_ms * pace**elasticity)])
-            measurements.append(Measurement(f"{pace} {number}", f"network:{number}", **reference, **samples))
-    figures = np.array([m.median_ms for m in at_pace(measurements, 2.0)]).reshape(3, -1)
+            reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(2e6 * speed))
+            samples = statistics([round(1e6 * length_ms * speed**elasticity)])
+            measurements.append(Measurement(f"{speed} {number}", f"network:{number}", **reference, **samples))
+    figures = np.array([m.median_ms for m in at_table_speed(measurements, 2.0)]).reshape(3, -1)
     assert np.abs(figures / lengths_ms - 1).max() < 0.03
 
 
-def test_without_a_reference_nothing_is_changed(visit):
-    measurements = [visit("k", 1.0), visit("k", 3.0)]
-    assert at_pace(measurements, usual_reference_ms(measurements)) == measurements
+def test_without_a_reference_nothing_is_changed(trial):
+    measurements = [trial("k", 1.0), trial("k", 3.0)]
+    assert at_table_speed(measurements, usual_reference_ms(measurements)) == measurements
 
 
-def test_failures_and_their_place_are_kept(visit, failed_visit):
+def test_failures_and_their_place_are_kept(trial, failed_trial):
     reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 1_000_000)
-    measurements = [visit("k", 1.0, **reference), failed_visit("k"), visit("k", 1.0, **reference)]
-    assert [m.status for m in at_pace(measurements, 1.0)] == ["ok", "unsupported", "ok"]
+    measurements = [trial("k", 1.0, **reference), failed_trial("k"), trial("k", 1.0, **reference)]
+    assert [m.status for m in at_table_speed(measurements, 1.0)] == ["ok", "unsupported", "ok"]
 
 
-def test_the_pace_that_few_visits_were_brought_to_may_be_off():
-    few, many = (in_networks(Device(reference_noise=0.1), visits=visits).measurements for visits in (10, 200))
+def test_the_speed_that_few_trials_were_brought_to_may_be_off():
+    few, many = (in_networks(Device(reference_noise=0.1), trials=trials).measurements for trials in (10, 200))
     errors = []
     for measurements in (few, many):
-        scaled = at_pace(measurements, usual_reference_ms(measurements))
-        errors.append(PaceErrors(measurements, scaled)(scaled[:20]))
+        scaled = at_table_speed(measurements, usual_reference_ms(measurements))
+        errors.append(SpeedErrors(measurements, scaled)(scaled[:20]))
     assert errors[0] > errors[1] > 0
 
 
-def test_blocks_alone_have_no_pace_in_common(visit):
+def test_blocks_alone_have_no_speed_in_common(trial):
     reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 1_000_000)
-    measurements = [visit("k", 1.0, **reference) for _ in range(5)]
-    assert PaceErrors(measurements, at_pace(measurements, 1.0))(measurements) == 0
+    measurements = [trial("k", 1.0, **reference) for _ in range(5)]
+    assert SpeedErrors(measurements, at_table_speed(measurements, 1.0))(measurements) == 0

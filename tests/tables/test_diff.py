@@ -1,4 +1,4 @@
-"""Two tables side by side: what differs, and whether that is more than their Visits leave open."""
+"""Two tables side by side: what differs, and whether that is more than their trials leave open."""
 
 import pytest
 
@@ -23,10 +23,10 @@ def test_a_table_does_not_differ_from_itself(both):
     assert not any(difference.exceeds for difference in compared.differences)
 
 
-def test_what_exceeds_the_spread_of_visits_is_told(both, visit):
+def test_what_exceeds_the_spread_of_trials_is_reported(both, trial):
     first, second = both
     slow = 1.3 * second.entry(KEYS[5]).latency_ms
-    second.add([visit(KEYS[5], slow, round=number) for number in range(3, 20)])
+    second.add([trial(KEYS[5], slow, round=number) for number in range(3, 20)])
     exceeding = [difference for difference in diff_tables(first, second).differences if difference.exceeds]
     assert [difference.key for difference in exceeding] == [KEYS[5]]
     back = [difference.key for difference in diff_tables(second, first).differences if difference.exceeds]
@@ -34,7 +34,7 @@ def test_what_exceeds_the_spread_of_visits_is_told(both, visit):
     assert exceeding[0].ratio == pytest.approx(1.3, rel=0.02)
 
 
-def test_keys_of_one_table_alone_are_told(make_table):
+def test_keys_of_one_table_alone_are_reported(make_table):
     with (
         LatencyTable.read(make_table("a.lut", without=KEYS[:1])) as first,
         LatencyTable.read(make_table("b.lut", without=KEYS[1:3])) as second,

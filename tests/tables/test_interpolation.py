@@ -31,7 +31,7 @@ def test_a_straight_line_in_the_maps_area():
     for size in SIZES:
         assert between(key(size)).latency_ms == pytest.approx(truth_ms(size))
     assert between(key(20)).flags == (INTERPOLATED,)
-    assert (between(key(20)).visits, between(key(20)).samples) == (0, 0)
+    assert (between(key(20)).trials, between(key(20)).samples) == (0, 0)
 
 
 def test_nothing_is_said_beyond_the_ends_or_of_another_kind():
@@ -40,7 +40,7 @@ def test_nothing_is_said_beyond_the_ends_or_of_another_kind():
     assert between("Logits-input:1x1x1280-output:1000") is None
 
 
-def test_one_size_alone_tells_of_no_other():
+def test_one_size_alone_reports_of_no_other():
     between = Interpolation([entry(18, 1.0)])
     assert between(key(19)) is between(key(18)) is None
 

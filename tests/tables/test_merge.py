@@ -23,24 +23,24 @@ def merge(tmp_path):
     return make
 
 
-def test_the_merged_table_has_the_visits_of_both(make_table, merge, tmp_path):
+def test_the_merged_table_has_the_trials_of_both(make_table, merge, tmp_path):
     one, two = make_table("a.lut", resolutions=(160,)), make_table("b.lut", resolutions=(160, 224), seed=1)
     before = one.read_bytes(), two.read_bytes()
     merge(one, two)
     assert (one.read_bytes(), two.read_bytes()) == before
     with LatencyTable.read(tmp_path / "both.lut") as both:
-        assert {entry.visits for entry in both.entries if entry.key in SPACE.keys(160)} == {6}
-        assert {entry.visits for entry in both.entries if entry.key not in SPACE.keys(160)} == {3}
-        assert all(len(visit.samples_ns) == 40 for visit in both.store.measurements(samples=True))
+        assert {entry.trials for entry in both.entries if entry.key in SPACE.keys(160)} == {6}
+        assert {entry.trials for entry in both.entries if entry.key not in SPACE.keys(160)} == {3}
+        assert all(len(trial.samples_ns) == 40 for trial in both.store.measurements(samples=True))
         assert both.device == {"chip": "synthetic"}
 
 
-def test_a_visit_that_both_have_counts_once(make_table, merge):
+def test_a_trial_that_both_have_counts_once(make_table, merge):
     one, two = make_table("a.lut"), make_table("b.lut", seed=1)
     first = merge(one, two)
     again = merge(one.with_name("both.lut"), two, "again.lut")
-    assert (first.visits, first.repeats) == (2 * 288, 0)
-    assert (again.visits, again.repeats) == (2 * 288, 288)
+    assert (first.trials, first.repeats) == (2 * 288, 0)
+    assert (again.trials, again.repeats) == (2 * 288, 288)
 
 
 def test_tables_of_different_devices_are_refused(make_table, merge, identity, tmp_path):
@@ -94,7 +94,7 @@ def test_a_calibration_is_dropped_where_its_figures_change(make_table, merge, tm
         assert read_calibration(both, SPACE) is None
 
 
-def test_a_calibration_is_dropped_where_its_teacher_became_a_test(make_table, merge):
+def test_a_calibration_is_dropped_where_its_calibration_network_became_a_test(make_table, merge):
     rest = SPACE.keys(160)
     one, two = make_table("a.lut"), make_table("b.lut", without=rest)
     for path, role in ((one, "calibration"), (two, "test")):

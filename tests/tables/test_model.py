@@ -80,7 +80,7 @@ def test_one_disturbed_network_moves_a_calibration_little():
 
 
 @pytest.mark.parametrize("measured_ms", [[2.2], [2.2, 2.2, 2.2]])
-def test_networks_that_are_all_alike_teach_a_scale_alone(measured_ms):
+def test_networks_that_are_all_alike_calibrate_a_scale_alone(measured_ms):
     calibration = Calibration.fit([2.0] * len(measured_ms), measured_ms)
     assert calibration(2.0) == pytest.approx(2.2, rel=0.01)
     assert calibration(4.0) == pytest.approx(4.4, rel=0.03)
@@ -100,11 +100,11 @@ def test_an_interval_holds_and_is_narrow():
     assert np.median(widths) == pytest.approx(0.043, abs=0.005)
 
 
-def test_too_few_networks_tell_nothing_of_an_interval():
+def test_too_few_networks_report_nothing_of_an_interval():
     assert Calibration.fit([1.0, 2.0, 3.0], [1.1, 2.2, 3.3]).half_width is None
 
 
-def test_what_visits_leave_open_adds_up_over_a_network(make_table):
+def test_what_trials_leave_open_adds_up_over_a_network(make_table):
     space = find_space("ofa-mbv3-w1.0")
     with LatencyTable.read(make_table()) as table:
         model = LatencyModel(table, space)
@@ -112,25 +112,25 @@ def test_what_visits_leave_open_adds_up_over_a_network(make_table):
         halves = model.half_widths(population)
         entries = [entry.half_width for entry in table.entries]
         assert (halves < np.median(entries)).all()  # independent errors partly cancel
-        taught = LatencyModel(table, space, Calibration(1.0, 20, 0.0, error=0.05))
-        assert taught.half_widths(population) == pytest.approx(taught.calibration.half_width)
+        fitted = LatencyModel(table, space, Calibration(1.0, 20, 0.0, error=0.05))
+        assert fitted.half_widths(population) == pytest.approx(fitted.calibration.half_width)
 
 
-def test_a_table_without_visits_of_its_own_has_no_intervals(make_table, visit):
+def test_a_table_without_trials_of_its_own_has_no_intervals(make_table, trial):
     space = find_space("ofa-mbv3-w1.0")
     keys = space.keys(160)
     with LatencyTable.open(make_table(without=keys)) as table:
-        table.add([visit(key, 1.0) for key in keys])
+        table.add([trial(key, 1.0) for key in keys])
         model = LatencyModel(table, space)
         assert np.isnan(model.half_widths(space.sample(3, np.random.default_rng(0), (160,)))).all()
         assert model.without_interval([160]) == keys
 
 
-def test_an_entry_without_an_interval_leaves_only_its_own_networks_without(make_table, visit):
+def test_an_entry_without_an_interval_leaves_only_its_own_networks_without(make_table, trial):
     space = find_space("ofa-mbv3-w1.0")
     key = space.keys(160)[7]
     with LatencyTable.open(make_table(without=(key,))) as table:
-        table.add([visit(key, 1.0)])
+        table.add([trial(key, 1.0)])
         model = LatencyModel(table, space)
         population = space.sample(200, np.random.default_rng(0), (160,))
         has = np.array([key in {b.key for b in space.network_blocks(a)} for a in space.decode(population)])

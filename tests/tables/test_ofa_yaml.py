@@ -101,7 +101,7 @@ def test_count_and_std_may_be_absent(file, table_of):
 def test_the_same_file_twice_counts_once(file, table_of):
     content = rows()
     with table_of(file(content), file(content, "copy.yaml")) as table:
-        assert {entry.visits for entry in table.entries} == {1}
+        assert {entry.trials for entry in table.entries} == {1}
 
 
 def test_files_that_disagree_are_refused(file, table_of, tmp_path):

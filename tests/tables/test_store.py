@@ -29,10 +29,10 @@ time.sleep(60)
 
 
 @pytest.fixture
-def path(tmp_path, identity, visit):
+def path(tmp_path, identity, trial):
     path = tmp_path / "t.lut"
     with LatencyTable.create(path, identity, {}) as table:
-        table.add([visit("k", 1.0, 2.0, 3.0)])
+        table.add([trial("k", 1.0, 2.0, 3.0)])
     return path
 
 
@@ -48,15 +48,15 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_repeated_visit_is_dropped(path, visit):
+def test_a_repeated_trial_is_dropped(path, trial):
     with LatencyTable.open(path) as table:
-        table.add([visit("k", 5.0, visit_id="once")])
-        table.add([visit("k", 9.0, visit_id="once"), visit("k", 9.0, visit_id="twice")])
+        table.add([trial("k", 5.0, trial_id="once")])
+        table.add([trial("k", 9.0, trial_id="once"), trial("k", 9.0, trial_id="twice")])
         assert [m.median_ms for m in table.measurements] == [2.0, 5.0, 9.0]
 
 
-def test_a_measurement_comes_back_as_it_went_in(path, visit):
-    taken = visit("other", 1.5, 2.5, round=2, warmup_runs=7, first_ns=9, warm=False, started_at=4.0)
+def test_a_measurement_comes_back_as_it_went_in(path, trial):
+    taken = trial("other", 1.5, 2.5, round=2, warmup_runs=7, first_ns=9, warm=False, started_at=4.0)
     with LatencyTable.open(path) as table:
         table.add([taken])
     with LatencyTable.read(path) as table:
@@ -81,7 +81,7 @@ def test_what_was_committed_survives_a_writer_that_never_closed(path, end):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_second_writer_is_told_that_the_table_is_in_use(path):
+def test_a_second_writer_is_reported_that_the_table_is_in_use(path):
     with LatencyTable.open(path):
         for again in (LatencyTable.open, LatencyTable.read):
             with pytest.raises(TableUnreadable, match="in use by another command"):
@@ -174,13 +174,13 @@ def test_what_a_removed_table_left_beside_it_is_not_taken_for_the_new_one(path, 
         assert table.measurements == []
 
 
-def test_a_full_disk_loses_nothing_that_was_committed(small_disk, identity, visit):
+def test_a_full_disk_loses_nothing_that_was_committed(small_disk, identity, trial):
     path = small_disk / "t.lut"
     with LatencyTable.create(path, identity, {}) as table:
         kept = 0
         with pytest.raises(TableError, match="no room left"):  # noqa: PT012
             while True:
-                table.add([visit("k", *range(1, 1000))])
+                table.add([trial("k", *range(1, 1000))])
                 kept += 1
     with LatencyTable.open(path) as table:
         assert len(table.measurements) == kept > 0

@@ -1,4 +1,4 @@
-"""An entry's figure is the median of its Visits' medians, and says what it rests on."""
+"""An entry's figure is the median of its trials' medians, and says what it rests on."""
 
 import math
 from dataclasses import replace
@@ -15,106 +15,106 @@ from ofa_tables.table import LatencyTable, Settings
 SPACE = find_space("ofa-mbv3-w1.0")
 
 
-def test_the_figure_is_the_median_of_the_visits_medians(visit):
-    visits = [visit("k", 1.0, 1.0, 9.0), visit("k", 2.0, 2.0), visit("k", 3.0, 3.0, 3.0, 50.0)]
-    entry = derive_entry("k", visits)
+def test_the_figure_is_the_median_of_the_trials_medians(trial):
+    trials = [trial("k", 1.0, 1.0, 9.0), trial("k", 2.0, 2.0), trial("k", 3.0, 3.0, 3.0, 50.0)]
+    entry = derive_entry("k", trials)
     assert entry.latency_ms == 2.0
     assert entry.spread == pytest.approx((2.5 - 1.5) / 2.0)
-    assert (entry.visits, entry.samples) == (3, 9)
+    assert (entry.trials, entry.samples) == (3, 9)
 
 
-def test_mean_and_std_are_those_of_all_samples(visit):
+def test_mean_and_std_are_those_of_all_samples(trial):
     samples = [[1.0, 2.0, 6.0], [4.0, 5.0]]
-    entry = derive_entry("k", [visit("k", *part) for part in samples])
+    entry = derive_entry("k", [trial("k", *part) for part in samples])
     pooled = [value for part in samples for value in part]
     mean = sum(pooled) / 5
     assert entry.mean_ms == pytest.approx(mean)
     assert entry.std_ms == pytest.approx(math.sqrt(sum((value - mean) ** 2 for value in pooled) / 5))
 
 
-def test_a_failed_visit_beside_good_ones_does_not_count(visit, failed_visit):
-    entry = derive_entry("k", [failed_visit("k", "crashed"), visit("k", 2.0)])
-    assert (entry.latency_ms, entry.visits, entry.failure) == (2.0, 1, "")
+def test_a_failed_trial_beside_good_ones_does_not_count(trial, failed_trial):
+    entry = derive_entry("k", [failed_trial("k", "crashed"), trial("k", 2.0)])
+    assert (entry.latency_ms, entry.trials, entry.failure) == (2.0, 1, "")
 
 
-def test_an_entry_that_only_failed_has_no_figure(failed_visit):
-    entry = derive_entry("k", [failed_visit("k")])
+def test_an_entry_that_only_failed_has_no_figure(failed_trial):
+    entry = derive_entry("k", [failed_trial("k")])
     assert math.isnan(entry.latency_ms)
     assert entry.flags == ("failed",)
     assert entry.failure == "unsupported: no kernel for it"
 
 
-def test_an_entry_whose_interval_is_wide_is_flagged(make_table, visit):
+def test_an_entry_whose_interval_is_wide_is_flagged(make_table, trial):
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
-        table.add([visit("wide", median) for median in (1.0, 1.3, 1.1)])
-        table.add([visit("narrow", median) for median in (1.0, 1.02, 1.01)])
+        table.add([trial("wide", median) for median in (1.0, 1.3, 1.1)])
+        table.add([trial("narrow", median) for median in (1.0, 1.02, 1.01)])
         assert table.entry("wide").flags == ("unstable",)
         assert table.entry("narrow").half_width < table.entry("wide").half_width
 
 
-def test_a_visit_that_never_warmed_up_is_flagged(visit):
-    assert derive_entry("k", [visit("k", 1.0, warm=False)]).flags == ("cold",)
+def test_a_trial_that_never_warmed_up_is_flagged(trial):
+    assert derive_entry("k", [trial("k", 1.0, warm=False)]).flags == ("cold",)
 
 
-def test_visits_count_at_the_tables_pace(make_table, visit):
-    """Another pace of the device changes block and reference alike; the figure is that at the usual pace."""
+def test_trials_count_at_the_tables_speed(make_table, trial):
+    """Another speed of the device changes block and reference alike; the figure is that at the usual speed."""
     with LatencyTable.open(make_table(without=["k"])) as table:
-        for pace in (1.0, 1.0, 1.0, 1.3, 0.8):
-            both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(pace * 2e6))
-            table.add([visit("k", pace * 5.0, **both)])
+        for speed in (1.0, 1.0, 1.0, 1.3, 0.8):
+            both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(speed * 2e6))
+            table.add([trial("k", speed * 5.0, **both)])
         entry = table.entry("k")
     assert table.reference_ms == pytest.approx(2.0)
     assert (entry.latency_ms, entry.spread) == (pytest.approx(5.0), pytest.approx(0.0, abs=1e-6))
 
 
-def test_a_disturbed_visit_counts_only_where_there_is_no_other(make_table, visit):
+def test_a_disturbed_trial_counts_only_where_there_is_no_other(make_table, trial):
     disturbed = {"reference_before_ns": 2_000_000, "reference_after_ns": 2_600_000}
     steady = dict.fromkeys(disturbed, 2_300_000)
     with LatencyTable.open(make_table()) as table:
-        table.add([visit("k", 9.0, **disturbed)])
+        table.add([trial("k", 9.0, **disturbed)])
         assert "disturbed" in table.entry("k").flags
-        table.add([visit("k", 5.0, **steady)])
+        table.add([trial("k", 5.0, **steady)])
         entry = table.entry("k")
-    assert (entry.latency_ms, entry.visits, entry.flags) == (pytest.approx(5.0), 1, ("few-samples",))
+    assert (entry.latency_ms, entry.trials, entry.flags) == (pytest.approx(5.0), 1, ("few-samples",))
 
 
-def test_the_interval_holds_for_few_visits(make_table, visit):
-    """Of 96 entries with five Visits each, 95 % have their true latency in their interval."""
+def test_the_interval_holds_for_few_trials(make_table, trial):
+    """Of 96 entries with five trials each, 95 % have their true latency in their interval."""
     rng = np.random.default_rng(3)
     keys = [f"k{number}" for number in range(400)]
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
-        table.add([visit(key, rng.normal(1, 0.05), round=number) for key in keys for number in range(5)])
+        table.add([trial(key, rng.normal(1, 0.05), round=number) for key in keys for number in range(5)])
         within = [abs(table.entry(key).latency_ms - 1) <= table.entry(key).half_width for key in keys]
     assert 0.92 < np.mean(within) < 0.99
 
 
-def test_one_visit_tells_of_no_interval(make_table, visit):
+def test_one_trial_reports_of_no_interval(make_table, trial):
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
-        table.add([visit("k", 1.0)])
+        table.add([trial("k", 1.0)])
         assert table.entry("k").half_width is None
 
 
-def test_visits_of_one_carrier_alone_have_the_interval_that_is_usual(make_table, visit):
+def test_trials_of_one_profiled_network_alone_have_the_interval_that_is_usual(make_table, trial):
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for number, sample in enumerate((1.0, 1.1, 1.2, 1.0)):
             name = f"network:{number}"
-            table.add([visit(name, 9.0, visit_id=f"v{number}"), visit("k", sample, visit_id=f"v{number}/1")])
-            table.add([visit("network:one", 9.0, visit_id=f"w{number}"), visit("j", sample, visit_id=f"w{number}/1")])
-        table.add([visit("network:one", 9.0, visit_id="once"), visit("i", 1.0, visit_id="once/1")])
+            table.add([trial(name, 9.0, trial_id=f"v{number}"), trial("k", sample, trial_id=f"v{number}/1")])
+            table.add([trial("network:one", 9.0, trial_id=f"w{number}"), trial("j", sample, trial_id=f"w{number}/1")])
+        table.add([trial("network:one", 9.0, trial_id="once"), trial("i", 1.0, trial_id="once/1")])
         assert table.entry("j").half_width > table.entry("k").half_width
         assert table.entry("i").half_width is None
 
 
-def test_new_measurements_change_the_figures(make_table, visit):
+def test_new_measurements_change_the_figures(make_table, trial):
     with LatencyTable.open(make_table()) as table:
         key = table.entries[0].key
-        table.add([visit(key, 100.0) for _ in range(9)])
+        table.add([trial(key, 100.0) for _ in range(9)])
         assert table.entry(key).latency_ms == 100.0
 
 
-def test_a_missing_or_failed_entry_is_nan(make_table, failed_visit):
+def test_a_missing_or_failed_entry_is_nan(make_table, failed_trial):
     with LatencyTable.open(make_table()) as table:
-        table.add([failed_visit("broken")])
+        table.add([failed_trial("broken")])
         known = table.entries[0].key
         figures = table.figures_ms([known, "broken", "absent"])
         assert [math.isnan(figure) for figure in figures] == [False, True, True]
@@ -130,10 +130,10 @@ def test_a_figure_given_for_the_resolution_is_preferred(make_table):
         assert table.published_resolutions_px() == [160, 224]
 
 
-def test_whole_networks_are_not_entries(make_table, visit):
+def test_whole_networks_are_not_entries(make_table, trial):
     with LatencyTable.open(make_table()) as table:
         before = len(table.entries)
-        table.add([visit("network:abc", 30.0)])
+        table.add([trial("network:abc", 30.0)])
         assert len(table.entries) == before
         assert table.entry("network:abc").latency_ms == 30.0
 
@@ -152,35 +152,35 @@ def test_going_on_under_other_conditions_is_refused(make_table, identity):
             table.require_identity(replace(identity, settings=Settings(threads=4)))
 
 
-def test_a_visit_far_from_the_tables_pace_counts_only_where_there_is_no_other(make_table, visit):
+def test_a_trial_far_from_the_tables_speed_counts_only_where_there_is_no_other(make_table, trial):
     """Beyond two fifths, Jobs no longer slow down as the reference does."""
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for median_ms, reference_ms in ((5.0, 2.0), (5.1, 2.0), (14.0, 4.0)):
             both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(reference_ms * 1e6))
-            table.add([visit("k", median_ms, **both)])
-        assert table.entry("k").visits == 2
+            table.add([trial("k", median_ms, **both)])
+        assert table.entry("k").trials == 2
         assert table.entry("k").latency_ms == pytest.approx(5.05)
 
 
-def test_a_visit_that_others_interrupted_counts_only_where_there_is_no_other(make_table, visit):
-    """The reference's median is as usual: its runs fit between two turns of the scheduler, and the Visit's do not."""
+def test_a_trial_that_others_interrupted_counts_only_where_there_is_no_other(make_table, trial):
+    """The reference's median is as usual: its runs fit between two turns of the scheduler, and the trial's do not."""
     both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 2_000_000)
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for median_ms, mean_ms in ((5.0, 2.1), (5.1, 2.1), (6.5, 4.0)):
-            table.add([visit("k", median_ms, condition=f'{{"reference_mean_ms": {mean_ms}}}', **both)])
-        assert table.entry("k").visits == 2
+            table.add([trial("k", median_ms, condition=f'{{"reference_mean_ms": {mean_ms}}}', **both)])
+        assert table.entry("k").trials == 2
         assert table.entry("k").latency_ms == pytest.approx(5.05)
 
 
-def test_visits_of_one_carrier_count_as_one(make_table, visit):
-    """What stood beside a Block was the same each time: two Visits there tell less than Visits in two networks."""
+def test_trials_of_one_profiled_network_count_as_one(make_table, trial):
+    """What stood beside a Block was the same each time: two trials there tell less than trials in two networks."""
     samples = [1.0, 1.0, 1.2, 1.2, 1.1, 1.1]
 
-    def half_width(carriers):
-        with LatencyTable.open(make_table(f"{len(set(carriers))}.lut")) as table:
-            for number, (name, sample) in enumerate(zip(carriers, samples, strict=True)):
-                table.add([visit(f"network:{name}", 9.0, visit_id=f"v{number}")])
-                table.add([visit("k", sample, visit_id=f"v{number}/1")])
+    def half_width(profiled_networks):
+        with LatencyTable.open(make_table(f"{len(set(profiled_networks))}.lut")) as table:
+            for number, (name, sample) in enumerate(zip(profiled_networks, samples, strict=True)):
+                table.add([trial(f"network:{name}", 9.0, trial_id=f"v{number}")])
+                table.add([trial("k", sample, trial_id=f"v{number}/1")])
             return table.entry("k").half_width
 
     assert half_width("aabbcc") > half_width("abcdef")

@@ -27,7 +27,7 @@ from ofa_agent.protocol import messages as wire
 BUILT_IN = (Load, Thermal, PowerMode, CpuFreq, JetsonClocks, NvidiaClocks, Heat, Screen, FixedPerformance, Affinity)
 
 
-@lru_cache(maxsize=None)  # looking for entry points takes milliseconds, and this is read around every Visit
+@lru_cache(maxsize=None)  # looking for entry points takes milliseconds, and this is read around every trial
 def knobs() -> List[Knob]:
     return [knob() for knob in BUILT_IN] + [point.load()() for point in plugins.others("ofa_agent.conditions").values()]
 

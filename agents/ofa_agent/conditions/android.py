@@ -24,7 +24,7 @@ WAKE, SLEEP = "224", "223"  # android.view.KeyEvent
 
 
 class Heat(Knob):
-    """What the thermal service and the battery say. Their commands are quick, and told around every Visit."""
+    """What the thermal service and the battery say. Their commands are quick, and told around every trial."""
 
     def read(self, shell: Shell, condition: Any) -> None:
         if not is_android(shell):
@@ -96,19 +96,19 @@ def properties(shell: Shell) -> Dict[str, str]:
     return dict(PROPERTY.findall(shell.run("getprop").output)) if is_android(shell) else {}
 
 
-def _of_thermal_service(told: str, condition: Any) -> None:
+def _of_thermal_service(reported: str, condition: Any) -> None:
     # What the hardware says now is the last part; the one before it is a cache.
-    current = told.rpartition("Current temperatures from HAL")[2] or told
+    current = reported.rpartition("Current temperatures from HAL")[2] or reported
     for value, name in TEMPERATURE.findall(current):
         temperature_c = number(value, -60, 200)
         if temperature_c is not None:
             condition.temperatures_c[name] = temperature_c
-    status = re.search(r"Thermal Status:\s*(\d+)", told)
+    status = re.search(r"Thermal Status:\s*(\d+)", reported)
     if status:
         condition.throttled = condition.throttled or int(status.group(1)) >= LIGHT
         condition.hot = condition.hot or int(status.group(1)) >= SEVERE
 
 
-def _field(told: str, name: str) -> Optional[str]:
-    found = re.search(r"^\s*%s:\s*(-?\d+)\s*$" % name, told, re.MULTILINE)
+def _field(reported: str, name: str) -> Optional[str]:
+    found = re.search(r"^\s*%s:\s*(-?\d+)\s*$" % name, reported, re.MULTILINE)
     return found.group(1) if found else None

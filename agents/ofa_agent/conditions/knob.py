@@ -15,7 +15,7 @@ class Knob:
     """One thing about the device that changes how long a Block takes.
 
     ``settings`` are the names that ``--set`` knows it by; none: it is only read. ``cheap`` ones read files alone, and
-    are read around every Visit.
+    are read around every trial.
     """
 
     settings: "tuple[str, ...]" = ()

@@ -23,8 +23,8 @@ def software(shell: Shell) -> Dict[str, str]:
         return {}
     found = {}
     for name, package in PACKAGES.items():
-        told = shell.run("dpkg-query", "-W", "-f", "${Version}\n", package).output
-        release = re.match(r"\d+(\.\d+)*", told)
+        reported = shell.run("dpkg-query", "-W", "-f", "${Version}\n", package).output
+        release = re.match(r"\d+(\.\d+)*", reported)
         if release:
             found[name] = release.group(0)
     lowest, highest = ([shell.read(path) for path in shell.list(POLICIES % end)] for end in ("min", "max"))

@@ -1,4 +1,4 @@
-"""The thread that measures: it owns the worker process and takes one Visit after the other, nothing beside it."""
+"""The thread that measures: it owns the worker process and takes one trial after the other, nothing beside it."""
 
 import queue
 import threading
@@ -15,8 +15,8 @@ from ofa_agent.service.models import ModelCache
 Deliver = Callable[[Any], None]
 
 
-class Bench(threading.Thread):
-    """``submit`` a Visit; its Measurement is delivered from this thread, exactly one for each Visit.
+class TrialExecutor(threading.Thread):
+    """``submit`` a trial; its Measurement is delivered from this thread, exactly one for each trial.
 
     The worker is started by this thread, which lives as long as the agent: the kernel ends a child with the thread
     that started it.
@@ -41,8 +41,8 @@ class Bench(threading.Thread):
         self._ready.wait()
         return self._said
 
-    def submit(self, visit: Any, deliver: Deliver) -> None:
-        self._queue.put((visit, deliver))
+    def submit(self, trial: Any, deliver: Deliver) -> None:
+        self._queue.put((trial, deliver))
 
     def stop(self) -> None:
         """Ends the worker, also in the middle of a burst."""
@@ -58,45 +58,45 @@ class Bench(threading.Thread):
         self._ready.set()
         while True:
             idle_since = time.monotonic()
-            visit, deliver = self._queue.get()
+            trial, deliver = self._queue.get()
             if deliver is None or self._stopping:
                 break
             waited_s = time.monotonic() - idle_since
-            measurement = self._take(visit)
+            measurement = self._take(trial)
             measurement.waited_s = waited_s
             if not self._stopping:
                 deliver(measurement)
         if self._worker is not None:
             self._worker.stop()
 
-    def _take(self, visit: Any) -> Any:
+    def _take(self, trial: Any) -> Any:
         try:
-            reference_path = self._path(visit.reference)
-            model_path = self._path(visit.job)
+            reference_path = self._path(trial.reference)
+            model_path = self._path(trial.job)
             if self._worker is None:
                 self._start_worker()
             if self._worker is None:
-                return _failed(visit, "crashed", self._said.missing_runtimes["worker"])
-            cooled_s = wait_until_cool(self._condition, visit.budget.cool_s, time.monotonic, time.sleep)
+                return _failed(trial, "crashed", self._said.missing_runtimes["worker"])
+            cooled_s = wait_until_cool(self._condition, trial.budget.cool_s, time.monotonic, time.sleep)
             own_s = time.process_time()
-            measurement = self._worker.visit(visit, model_path, reference_path)
+            measurement = self._worker.trial(trial, model_path, reference_path)
             measurement.agent_cpu_ns = int((time.process_time() - own_s) * 1e9)
             measurement.cooled_s = cooled_s
             return measurement
         except OSError as error:  # no room for the model's file
             what = "cannot write the model to %s: %s" % (self._models.folder, error.strerror or error)
             advice = "make room there; ofa-targets clean NAME removes what else ofa-profile put on a device"
-            return _failed(visit, "out-of-memory", "%s; %s" % (what, advice))
+            return _failed(trial, "out-of-memory", "%s; %s" % (what, advice))
         except KeyError:
-            return _failed(visit, "malformed", "its model is no longer here")
+            return _failed(trial, "malformed", "its model is no longer here")
         except WorkerGone as gone:
             self._discard_worker()
-            return _failed(visit, "timed-out" if gone.timed_out else "crashed", str(gone))
+            return _failed(trial, "timed-out" if gone.timed_out else "crashed", str(gone))
         except MemoryError:
-            return _failed(visit, "out-of-memory", "the agent ran out of memory over the model")
+            return _failed(trial, "out-of-memory", "the agent ran out of memory over the model")
         except Exception as error:  # whatever it is, this thread goes on: without it the agent measures nothing more
             self._discard_worker()
-            return _failed(visit, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
+            return _failed(trial, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
 
     def _condition(self) -> Any:
         return conditions.read(self._shell, of_all=False)
@@ -118,7 +118,7 @@ class Bench(threading.Thread):
             self._worker = None
 
 
-def _failed(visit: Any, status: str, error: str) -> Any:
+def _failed(trial: Any, status: str, error: str) -> Any:
     return wire.Measurement(
-        visit_id=visit.visit_id, key=visit.job.key, status=status, error=error, started_at=time.time()
+        trial_id=trial.trial_id, key=trial.job.key, status=status, error=error, started_at=time.time()
     )

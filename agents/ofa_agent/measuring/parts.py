@@ -26,27 +26,29 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
 
     Telling takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs in
     which nothing was told: what is taken off is such that the parts add up to the whole (where the told runs were the
-    faster ones, they do not quite). Of pure times, each is brought to the pace that the whole had.
+    faster ones, they do not quite). Of pure times, each is brought to the speed that the whole had.
     Raises ValueError where a part has no kernel: its time would be told as another's.
     """
     starts = np.cumsum([0] + list(sizes[:-1]))
-    told = np.add.reduceat(profiled.operator_ns, starts, axis=1)
+    reported = np.add.reduceat(profiled.operator_ns, starts, axis=1)
     kernels = np.add.reduceat(profiled.kernels, starts)
     if not kernels.all():
         raise ValueError("the runtime told of no kernel of part %d" % int(np.argmin(kernels)))
-    told_ns = float(np.median(told.sum(axis=1)))
+    reported_ns = float(np.median(reported.sum(axis=1)))
     if profiled.pure:
-        own = told * (whole_ns / max(1.0, told_ns))
+        own = reported * (whole_ns / max(1.0, reported_ns))
     else:
-        usual = np.median(told, axis=0)
-        usual *= told_ns / max(1.0, usual.sum())
-        own = np.maximum(told - kernels * _overhead_ns(usual, kernels, told_ns - whole_ns), told * LEAST_OWN)
+        usual = np.median(reported, axis=0)
+        usual *= reported_ns / max(1.0, usual.sum())
+        own = np.maximum(
+            reported - kernels * _overhead_ns(usual, kernels, reported_ns - whole_ns), reported * LEAST_OWN
+        )
     return [[max(1, int(sample)) for sample in column] for column in own.T]
 
 
-def _overhead_ns(told_ns: Any, kernels: Any, surplus_ns: float) -> float:
+def _overhead_ns(reported_ns: Any, kernels: Any, surplus_ns: float) -> float:
     """What to take off for each kernel so that ``surplus_ns`` in all is taken off parts that have LEAST_OWN left."""
-    most = told_ns * (1 - LEAST_OWN)
+    most = reported_ns * (1 - LEAST_OWN)
     steps = np.concatenate([[0.0], np.sort(most / kernels)])  # between two of them the sum grows evenly
     taken_off = np.minimum(np.outer(steps, kernels), most).sum(axis=1)
     return float(np.interp(surplus_ns, taken_off, steps))

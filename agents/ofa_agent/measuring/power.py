@@ -18,16 +18,16 @@ class PowerMeter:
         self._readings: List[float] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
-        self._tells = jetson.is_jetson(shell) and jetson.power_w(shell) > 0
+        self._reports = jetson.is_jetson(shell) and jetson.power_w(shell) > 0
 
     def __enter__(self) -> "PowerMeter":
-        if self._tells:
+        if self._reports:
             self._thread.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
-        if self._tells:
+        if self._reports:
             self._thread.join()
 
     @property

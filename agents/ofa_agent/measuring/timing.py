@@ -27,7 +27,7 @@ class Budget(NamedTuple):
 
 
 class Burst(NamedTuple):
-    """What a Visit brings back: raw samples in ns, and what it took to get them."""
+    """What a trial brings back: raw samples in ns, and what it took to get them."""
 
     samples_ns: List[int]
     warmup_runs: int

@@ -1,4 +1,4 @@
-"""The child process that owns the runtime, and the agent's end of it: a crash or a hang costs one Visit.
+"""The child process that owns the runtime, and the agent's end of it: a crash or a hang costs one trial.
 
 Messages go over two pipes of their own, each behind its length: native libraries print on standard output. The worker
 is a fresh interpreter, and ends when its agent does.
@@ -61,14 +61,14 @@ class WorkerProcess:
             self.stop()
             raise
 
-    def visit(self, visit: Any, model_path: str, reference_path: str = "") -> Any:
-        """The Measurement of one Visit. Raises WorkerGone."""
-        request = wire.WorkerVisit(visit=visit, model_path=model_path, reference_path=reference_path)
+    def trial(self, trial: Any, model_path: str, reference_path: str = "") -> Any:
+        """The Measurement of one trial. Raises WorkerGone."""
+        request = wire.WorkerTrial(trial=trial, model_path=model_path, reference_path=reference_path)
         try:
             _write_frame(self._down, request.SerializeToString())
         except OSError:
             raise WorkerGone(self._epitaph()) from None
-        return wire.Measurement.FromString(self._receive(visit.budget.visit_timeout_s))
+        return wire.Measurement.FromString(self._receive(trial.budget.trial_timeout_s))
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -105,28 +105,28 @@ def main(arguments: List[str]) -> int:
     reference = Reference()
 
     def take(request: Any) -> Any:
-        reference.load(request.visit.reference, request.reference_path)
-        return take_visit(request.visit, request.model_path, reference)
+        reference.load(request.trial.reference, request.reference_path)
+        return take_trial(request.trial, request.model_path, reference)
 
     return answer(arguments, runtimes.probe, take)
 
 
 def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any], Any]) -> int:
-    """A worker's whole life: says which runtimes it has, and takes one WorkerVisit after the other until its agent
+    """A worker's whole life: says which runtimes it has, and takes one WorkerTrial after the other until its agent
     closes the pipe."""
     down, up, agent = (int(argument) for argument in arguments)
     _end_with(agent)
     _write_frame(up, probe().SerializeToString())
     while True:
         try:
-            request = wire.WorkerVisit.FromString(_read_frame(down))
+            request = wire.WorkerTrial.FromString(_read_frame(down))
         except EOFError:
             return 0
         _write_frame(up, take(request).SerializeToString())
 
 
 class Reference:
-    """The reference Job, kept loaded from Visit to Visit: how fast the device is just now."""
+    """The reference Job, kept loaded from trial to trial: how fast the device is just now."""
 
     def __init__(self) -> None:
         self._job = b""
@@ -172,14 +172,14 @@ class Reference:
         return spent_ns
 
 
-def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
+def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
     """One fresh load and one burst; a failure is a Measurement too."""
-    measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
+    measurement = wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", started_at=time.time())
     reference = reference or Reference()
     measurement.reference_error = reference.error
     reference.mean_ns()
     try:
-        _measure(visit, model_path, reference, measurement)
+        _measure(trial, model_path, reference, measurement)
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:
@@ -191,25 +191,25 @@ def take_visit(visit: Any, model_path: str, reference: Optional[Reference] = Non
     return measurement
 
 
-def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any) -> None:
-    block = wire.job_block(visit.job)
-    runtime = runtimes.find(visit.job.settings.runtime)
+def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any) -> None:
+    block = wire.job_block(trial.job)
+    runtime = runtimes.find(trial.job.settings.runtime)
     measurement.runtime_version = runtime.version()
     start = timing.clock_ns()
-    loaded = _load(runtime, block, visit.job, model_path)
+    loaded = _load(runtime, block, trial.job, model_path)
     measurement.load_ns = timing.clock_ns() - start
-    budget = wire.budget_of(visit.budget)
+    budget = wire.budget_of(trial.budget)
     measurement.condition_before.CopyFrom(conditions.read(LocalShell(), of_all=False))
     gc.disable()
     try:
-        told = None
-        if visit.job.parts:
+        reported = None
+        if trial.job.parts:
             measurement.reference_before_parts_ns = reference.time_ns()
             in_parts = timing.time_burst(loaded.run, budget, timing.clock_ns)
-            told = loaded.told()
+            reported = loaded.operator_times()
             measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
-        prepare = _chill(visit.job.others_bytes, loaded) if visit.job.others_bytes else None
+        prepare = _chill(trial.job.others_bytes, loaded) if trial.job.others_bytes else None
         with PowerMeter(LocalShell()) as meter:
             burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
         measurement.power_w = meter.mean_w
@@ -224,8 +224,8 @@ def _measure(visit: Any, model_path: str, reference: Reference, measurement: Any
     measurement.first_ns = burst.first_ns
     measurement.timed_ns += burst.timed_ns + reference.spent_ns()
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
-    if told is not None:
-        _divide(told._replace(operator_ns=told.operator_ns[in_parts.warmup_runs :]), visit.job, measurement)
+    if reported is not None:
+        _divide(reported._replace(operator_ns=reported.operator_ns[in_parts.warmup_runs :]), trial.job, measurement)
 
 
 def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
@@ -237,14 +237,14 @@ def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
     return runtime.load_profiled(block, job, model_path)
 
 
-def _divide(told: parts.Profiled, job: Any, measurement: Any) -> None:
-    """The whole's latency among its parts, at the pace that the device had while they were timed."""
+def _divide(reported: parts.Profiled, job: Any, measurement: Any) -> None:
+    """The whole's latency among its parts, at the speed that the device had while they were timed."""
     around_whole = measurement.reference_before_ns + measurement.reference_after_ns
     around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
-    pace = around_parts / around_whole if around_whole else 1.0
+    speed = around_parts / around_whole if around_whole else 1.0
     sizes = [part.operators for part in job.parts]
     try:
-        samples = parts.part_samples(told, sizes, pace * timing.median(list(measurement.samples_ns)))
+        samples = parts.part_samples(reported, sizes, speed * timing.median(list(measurement.samples_ns)))
     except ValueError as error:
         raise runtimes.Unsupported("%s of %s" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from ofa_agent import operators as ops
 from ofa_agent.measuring.timing import Budget
 
-PROTOCOL = 5
+PROTOCOL = 6
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -52,7 +52,7 @@ HostMessage = _classes["HostMessage"]
 AgentMessage = _classes["AgentMessage"]
 Hello = _classes["Hello"]
 Welcome = _classes["Welcome"]
-Visit = _classes["Visit"]
+Trial = _classes["Trial"]
 Job = _classes["Job"]
 Part = _classes["Part"]
 PartSamples = _classes["PartSamples"]
@@ -64,7 +64,7 @@ ModelWanted = _classes["ModelWanted"]
 Measurement = _classes["Measurement"]
 Summary = _classes["Summary"]
 WorkerReady = _classes["WorkerReady"]
-WorkerVisit = _classes["WorkerVisit"]
+WorkerTrial = _classes["WorkerTrial"]
 HealthCheckRequest = _classes["HealthCheckRequest"]
 HealthCheckResponse = _classes["HealthCheckResponse"]
 
@@ -118,15 +118,15 @@ def job_block(job: Message) -> ops.Block:
     return block
 
 
-def wanted_models(visit: Message) -> List[str]:
-    """The ids of the models that a Visit reads."""
-    return [job.model_id for job in (visit.job, visit.reference) if job.model_id]
+def wanted_models(trial: Message) -> List[str]:
+    """The ids of the models that a trial reads."""
+    return [job.model_id for job in (trial.job, trial.reference) if job.model_id]
 
 
-def set_budget(message: Message, budget: Budget, visit_timeout_s: float, cool_s: float = 0.0) -> None:
+def set_budget(message: Message, budget: Budget, trial_timeout_s: float, cool_s: float = 0.0) -> None:
     for name, value in zip(budget._fields, budget):
         setattr(message, name, value)
-    message.visit_timeout_s, message.cool_s = visit_timeout_s, cool_s
+    message.trial_timeout_s, message.cool_s = trial_timeout_s, cool_s
 
 
 def budget_of(message: Message) -> Budget:

@@ -2,7 +2,7 @@
 
 Other distributions add theirs through the entry point group ``ofa_agent.runtimes``.
 
-    RuntimeFailure          a typed failure of one Visit
+    RuntimeFailure          a typed failure of one trial
     ├── Unsupported         this runtime cannot do it, and will not on another try
     ├── OutOfMemory         it did not fit
     └── Malformed           the model is damaged, or is not the Block's
@@ -65,7 +65,7 @@ class Loaded:
 class LoadedProfiled(Loaded):
     """A Job whose runtime takes the time of every Operator while it runs, until it is asked what it took."""
 
-    def told(self) -> Profiled:
+    def operator_times(self) -> Profiled:
         """What every run took so far; those thereafter are as if nothing had ever been told."""
         raise NotImplementedError
 

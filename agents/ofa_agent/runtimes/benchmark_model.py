@@ -252,9 +252,9 @@ def _report(lines: List[str]) -> Report:
     if len(bursts) != 2:
         raise Malformed("benchmark_model told of %d bursts, not of a warm-up and of the timed runs" % len(bursts))
     warmup, timed = bursts
-    for told, burst in ((closing["warmup"], warmup), (closing["mean"], timed)):
-        if not _near(float(told), burst.mean_us):
-            raise Malformed(_quoted("benchmark_model's summary says a mean of %s µs, but" % told, burst.line))
+    for reported, burst in ((closing["warmup"], warmup), (closing["mean"], timed)):
+        if not _near(float(reported), burst.mean_us):
+            raise Malformed(_quoted("benchmark_model's summary says a mean of %s µs, but" % reported, burst.line))
     if closing.get("first") not in (None, str(warmup.first_us)):
         raise Malformed(_quoted("the summary says a first inference of %s µs, but" % closing["first"], warmup.line))
     return Report(
@@ -288,23 +288,23 @@ def _statistics(line: str) -> _Statistics:
     found = _STATISTICS.match(line)
     if not found or not int(found.group("count")):
         raise Malformed(_quoted("statistics that make no sense", line))
-    told = found.groupdict()
-    same = told["same"]  # one run, or several of the same length
-    low, high = int(same or told["min"]), int(same or told["max"])
-    mean = float(same or told["mean"])
-    median = int(told["median"] or 0)
+    reported = found.groupdict()
+    same = reported["same"]  # one run, or several of the same length
+    low, high = int(same or reported["min"]), int(same or reported["max"])
+    mean = float(same or reported["mean"])
+    median = int(reported["median"] or 0)
     if not mean:
         raise Malformed(_quoted("runs of 0 µs: too short for benchmark_model's clock", line))
-    if not low * (1 - ROUNDING) <= mean <= high * (1 + ROUNDING) or (told["median"] and not low <= median <= high):
+    if not low * (1 - ROUNDING) <= mean <= high * (1 + ROUNDING) or (reported["median"] and not low <= median <= high):
         raise Malformed(_quoted("statistics that contradict each other", line))
     return _Statistics(
         line=line,
-        runs=int(told["count"]),
-        first_us=int(same or told["first"]),
+        runs=int(reported["count"]),
+        first_us=int(same or reported["first"]),
         min_us=low,
         max_us=high,
         mean_us=mean,
-        std_us=int(told["std"] or 0),
+        std_us=int(reported["std"] or 0),
         median_us=median or int(same or 0),
     )
 

@@ -88,7 +88,7 @@ class ProfiledModel:
         self._runs.append([event.took_us for event in kernels])
         self._call("LiteRtResetProfiler", self._profiler)
 
-    def told(self, nodes: Sequence[Tuple[str, int]], operators: int) -> Profiled:
+    def operator_times(self, nodes: Sequence[Tuple[str, int]], operators: int) -> Profiled:
         """``nodes``: the file's, by name and Operator."""
         if any(len(run) != len(self._tags) for run in self._runs):
             raise Unsupported("LiteRT told of %d kernels in one run, and not in another" % len(self._tags))

@@ -149,7 +149,7 @@ class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
         self._runs += 1
         return super().run()
 
-    def told(self) -> Profiled:
+    def operator_times(self) -> Profiled:
         runs = self._runs
         with open(self._session.end_profiling()) as file:
             events = json.load(file)

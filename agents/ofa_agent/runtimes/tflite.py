@@ -134,11 +134,11 @@ class _TfliteProfiled(_TfliteLoaded, LoadedProfiled):
         self._twin.run()
         return None
 
-    def told(self) -> Profiled:
+    def operator_times(self) -> Profiled:
         assert self._twin
-        told = self._twin.told(_nodes(self._interpreter), self._operators)
+        reported = self._twin.operator_times(_nodes(self._interpreter), self._operators)
         self.close()
-        return told
+        return reported
 
     def close(self) -> None:
         if self._twin:

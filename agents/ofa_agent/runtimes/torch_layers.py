@@ -149,7 +149,7 @@ class _TorchProfiled(_TorchLoaded, LoadedProfiled):
         self._runs.append(clock)
         return values[-1]
 
-    def told(self) -> Profiled:
+    def operator_times(self) -> Profiled:
         operator_ns = np.diff(np.array(self._runs, dtype=np.float64), axis=1)
         self._call = self._plain
         return Profiled(operator_ns, np.ones(operator_ns.shape[1], dtype=int))

@@ -1,4 +1,4 @@
-"""Who holds the device, and what is on its way between holder and bench."""
+"""Who holds the device, and what is on its way between holder and trial executor."""
 
 import queue
 import threading
@@ -7,7 +7,7 @@ from collections import OrderedDict
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ofa_agent.conditions import Setter
-from ofa_agent.measuring.executor import Bench
+from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service.lock import clock
 from ofa_agent.service.models import BadModel, ModelCache
@@ -26,12 +26,14 @@ class Lease:
     It outlives the stream that it came by: Measurements that were not acknowledged wait for the host's return.
     """
 
-    def __init__(self, lease_id: str, holder: str, bench: Bench, models: ModelCache, log: Callable[..., None]) -> None:
+    def __init__(
+        self, lease_id: str, holder: str, executor: TrialExecutor, models: ModelCache, log: Callable[..., None]
+    ) -> None:
         self.lease_id = lease_id
         self.holder = holder
         self.since = time.time()
         self.not_set: Dict[str, str] = {}
-        self._bench = bench
+        self._executor = executor
         self._models = models
         self._log = log
         self._mutex = threading.Lock()
@@ -74,69 +76,69 @@ class Lease:
         if not self.serves(stream):
             return
         kind = message.WhichOneof("message")
-        if kind == "visit":
-            self._take(message.visit)
+        if kind == "trial":
+            self._take(message.trial)
         elif kind == "model":
             self._receive(message.model)
         elif kind == "acknowledge":
-            self._acknowledge(list(message.acknowledge.visit_ids))
+            self._acknowledge(list(message.acknowledge.trial_ids))
 
-    def _take(self, visit: Any) -> None:
+    def _take(self, trial: Any) -> None:
         with self._mutex:
-            if visit.visit_id in self._pending or visit.visit_id in self._unacknowledged:
+            if trial.trial_id in self._pending or trial.trial_id in self._unacknowledged:
                 return  # sent again by a host that lost its link
-            self._pending[visit.visit_id] = visit
-            lacking = self._lacking(visit)
+            self._pending[trial.trial_id] = trial
+            lacking = self._lacking(trial)
             if lacking:
                 asked_for = self._asked_for()
                 for model_id in lacking:
                     if model_id not in asked_for:
                         self._ask_for(model_id)
-                self._waiting[visit.visit_id] = visit
+                self._waiting[trial.trial_id] = trial
                 return
-        self._bench.submit(visit, self._deliver)
+        self._executor.submit(trial, self._deliver)
 
     def _receive(self, message: Any) -> None:
         try:
             if not self._models.receive(message):
                 return
         except BadModel as error:
-            for visit in self._no_longer_waiting(lambda visit: message.model_id in wire.wanted_models(visit)):
+            for trial in self._no_longer_waiting(lambda trial: message.model_id in wire.wanted_models(trial)):
                 self._deliver(
-                    wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="malformed", error=str(error))
+                    wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="malformed", error=str(error))
                 )
             return
-        for visit in self._no_longer_waiting(lambda visit: not self._lacking(visit)):
-            self._bench.submit(visit, self._deliver)
+        for trial in self._no_longer_waiting(lambda trial: not self._lacking(trial)):
+            self._executor.submit(trial, self._deliver)
 
     def _asked_for(self) -> List[str]:
-        """The models that Visits wait for, each once."""
-        lacking = (model_id for visit in self._waiting.values() for model_id in self._lacking(visit))
+        """The models that trials wait for, each once."""
+        lacking = (model_id for trial in self._waiting.values() for model_id in self._lacking(trial))
         return list(OrderedDict.fromkeys(lacking))
 
-    def _lacking(self, visit: Any) -> List[str]:
-        return [model_id for model_id in wire.wanted_models(visit) if model_id not in self._models]
+    def _lacking(self, trial: Any) -> List[str]:
+        return [model_id for model_id in wire.wanted_models(trial) if model_id not in self._models]
 
     def _no_longer_waiting(self, applies: Callable[[Any], bool]) -> List[Any]:
         with self._mutex:
-            visits = [visit for visit in self._waiting.values() if applies(visit)]
-            for visit in visits:
-                del self._waiting[visit.visit_id]
-            return visits
+            trials = [trial for trial in self._waiting.values() if applies(trial)]
+            for trial in trials:
+                del self._waiting[trial.trial_id]
+            return trials
 
-    def _acknowledge(self, visit_ids: List[str]) -> None:
+    def _acknowledge(self, trial_ids: List[str]) -> None:
         with self._mutex:
-            for visit_id in visit_ids:
-                self._unacknowledged.pop(visit_id, None)
-        self._log("acknowledged", visit_ids=visit_ids)
+            for trial_id in trial_ids:
+                self._unacknowledged.pop(trial_id, None)
+        self._log("acknowledged", trial_ids=trial_ids)
 
     def _deliver(self, measurement: Any) -> None:
         with self._mutex:
-            self._pending.pop(measurement.visit_id, None)
-            self._unacknowledged[measurement.visit_id] = measurement
+            self._pending.pop(measurement.trial_id, None)
+            self._unacknowledged[measurement.trial_id] = measurement
             if self._stream is not None:
                 self._stream.put(wire.AgentMessage(measurement=measurement))
-        self._log("measured", visit_id=measurement.visit_id, key=measurement.key, status=measurement.status)
+        self._log("measured", trial_id=measurement.trial_id, key=measurement.key, status=measurement.status)
 
     def _ask_for(self, model_id: str) -> None:
         if self._stream is not None:
@@ -148,17 +150,17 @@ class Desk:
 
     def __init__(
         self,
-        bench: Bench,
+        executor: TrialExecutor,
         models: ModelCache,
         setter: Setter,
         log: Callable[..., None],
         tell: Callable[..., None],
     ) -> None:
         self._setter = setter
-        self._bench = bench
+        self._executor = executor
         self._models = models
         self._log = log
-        self._tell = tell
+        self._report = tell
         self._mutex = threading.Lock()
         self._lease: Optional[Lease] = None
         self._idle_since = time.monotonic()
@@ -169,14 +171,14 @@ class Desk:
         with self._mutex:
             lease = self._lease
             if lease is not None and lease.lease_id == lease_id:
-                self._tell(lost=False)
+                self._report(lost=False)
                 return lease, True
             if lease is not None and not lease.expired():
                 raise Held("held by %s since %s" % (lease.holder, clock(lease.since)))
             self._setter.put_back()
-            self._lease = Lease(lease_id, holder, self._bench, self._models, self._log)
+            self._lease = Lease(lease_id, holder, self._executor, self._models, self._log)
             self._lease.not_set = self._setter.set(wanted)
-            self._tell(holder=holder, held_since=self._lease.since, lost=False)
+            self._report(holder=holder, held_since=self._lease.since, lost=False)
             self._log("lease taken", holder=holder)
             return self._lease, False
 
@@ -187,7 +189,7 @@ class Desk:
                 self._lease = None
                 self._setter.put_back()
                 self._idle_since = time.monotonic()
-                self._tell(holder=None)
+                self._report(holder=None)
                 self._log("lease given back", holder=lease.holder)
 
     def disconnect(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
@@ -195,7 +197,7 @@ class Desk:
         with self._mutex:
             lease.disconnect(stream)
             if self._lease is lease and lease.lost_at is not None:
-                self._tell(lost=True)
+                self._report(lost=True)
 
     def idle_s(self) -> float:
         """For how long nobody has held the device."""

@@ -45,7 +45,7 @@ def lock_path() -> str:
 class DeviceLock:
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self._told: Dict[str, Any] = {"pid": os.getpid(), "user": _user(), "since": time.time()}
+        self._reported: Dict[str, Any] = {"pid": os.getpid(), "user": _user(), "since": time.time()}
 
     @classmethod
     def acquire(cls, wait_s: float = 0.0) -> "DeviceLock":
@@ -64,13 +64,13 @@ class DeviceLock:
                     raise DeviceBusy("this device already has an agent: %s" % text) from None
                 time.sleep(0.05)
         lock = cls(descriptor)
-        lock.tell()
+        lock.announce()
         return lock
 
-    def tell(self, **facts: Any) -> None:
+    def announce(self, **facts: Any) -> None:
         """What the next one who asks shall read: ``address``, ``holder``, ``held_since``, ``lost`` (its link)."""
-        self._told.update(facts)
-        text = json.dumps(self._told).encode()
+        self._reported.update(facts)
+        text = json.dumps(self._reported).encode()
         try:
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, text, 0)
@@ -100,14 +100,14 @@ def end(patience_s: float = 10.0) -> bool:
 
 def _who(descriptor: int) -> str:
     try:
-        told = json.loads(os.pread(descriptor, 4096, 0).decode())
-        text = "process %s of %s, since %s" % (told["pid"], told["user"], clock(told["since"]))
-        if told.get("address"):
-            text += ", on %s" % told["address"]
-        if not told.get("holder"):
+        reported = json.loads(os.pread(descriptor, 4096, 0).decode())
+        text = "process %s of %s, since %s" % (reported["pid"], reported["user"], clock(reported["since"]))
+        if reported.get("address"):
+            text += ", on %s" % reported["address"]
+        if not reported.get("holder"):
             return text + ", held by nobody now"
-        text += ", held by %s since %s" % (told["holder"], clock(told.get("held_since", told["since"])))
-        return text + (", %s" % LINK_LOST if told.get("lost") else "")
+        text += ", held by %s since %s" % (reported["holder"], clock(reported.get("held_since", reported["since"])))
+        return text + (", %s" % LINK_LOST if reported.get("lost") else "")
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return "it did not say who it is (see %s)" % lock_path()
 

@@ -1,4 +1,4 @@
-"""Models by content hash: what the host sent, written out when a Visit needs it, within bounds."""
+"""Models by content hash: what the host sent, written out when a trial needs it, within bounds."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from typing import Any, Dict, List
 
 from ofa_agent.protocol import messages as wire
 
-# A network that is visited again finds its file where there is room: this part of what is free, and no more than this.
+# A network that is timed again finds its file where there is room: this part of what is free, and no more than this.
 FILES_SHARE = 0.25
 MAX_FILES_BYTES = 4 << 30
 MAX_RECIPE_BYTES = 256 << 20

@@ -1,4 +1,4 @@
-"""The gRPC service: describes the device, gives it to one host at a time, streams Visits and Measurements."""
+"""The gRPC service: describes the device, gives it to one host at a time, streams trials and Measurements."""
 
 import hmac
 import ipaddress
@@ -18,7 +18,7 @@ import grpc
 from ofa_agent.conditions import Setter
 from ofa_agent.device import description as device
 from ofa_agent.device.shell import LocalShell, Shell
-from ofa_agent.measuring.executor import Bench
+from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service.lease import Desk, Held, outgoing
 from ofa_agent.service.lock import DeviceLock, home
@@ -27,7 +27,7 @@ from ofa_agent.service.models import ModelCache
 SERVICES = ("", wire.SERVICE)
 
 # gRPC tells of a cut stream in two steps, the first of which looks as if the host were done.
-CUT_TOLD_S = 0.2
+CUT_REPORTED_S = 0.2
 
 
 class ServeError(Exception):
@@ -65,13 +65,13 @@ def serve(
     models = ModelCache(os.path.join(home(), "models"))
     setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
     setter.put_back()  # what an agent that was killed left as it had set it
-    bench = Bench(models, lock.descriptor, shell, worker_command)
-    desk = Desk(bench, models, setter, log, lock.tell)
-    server = _server(options, _Service(bench, desk, options.token, shell))
+    executor = TrialExecutor(models, lock.descriptor, shell, worker_command)
+    desk = Desk(executor, models, setter, log, lock.announce)
+    server = _server(options, _Service(executor, desk, options.token, shell))
     address = "%s:%d" % (_in_address(options.host), _bind(server, options))
-    bench.start()
+    executor.start()
     server.start()
-    lock.tell(address=address)
+    lock.announce(address=address)
     log("serving", address=address)
     stopped = threading.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -84,7 +84,7 @@ def serve(
             break
     log("stopping")
     server.stop(grace=None)
-    bench.stop()
+    executor.stop()
     setter.put_back()
     models.close()
 
@@ -96,9 +96,9 @@ def log(event: str, **facts: Any) -> None:
 
 
 class _Service:
-    def __init__(self, bench: Bench, desk: Desk, token: Optional[str], shell: Shell) -> None:
+    def __init__(self, executor: TrialExecutor, desk: Desk, token: Optional[str], shell: Shell) -> None:
         self._shell = shell
-        self._bench = bench
+        self._executor = executor
         self._desk = desk
         self._token = token
 
@@ -126,7 +126,7 @@ class _Service:
 
     def describe(self, request: Any, context: Any) -> Any:
         self._authorise(context)
-        return device.describe(self._shell, self._bench.runtimes())
+        return device.describe(self._shell, self._executor.runtimes())
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)
@@ -158,7 +158,7 @@ class _Service:
             try:
                 for message in requests:
                     lease.handle(message, stream)
-                if ended.wait(CUT_TOLD_S):
+                if ended.wait(CUT_REPORTED_S):
                     log("link lost", reason="the stream was cut")
                 else:  # the host said that it is done
                     self._desk.give_back(lease, stream)
@@ -192,8 +192,8 @@ class _Service:
     def _authorise(self, context: Any) -> None:
         if self._token is None:
             return
-        told = dict(context.invocation_metadata()).get("authorization", "")
-        if not hmac.compare_digest(told.encode(), b"Bearer " + self._token.encode()):
+        reported = dict(context.invocation_metadata()).get("authorization", "")
+        if not hmac.compare_digest(reported.encode(), b"Bearer " + self._token.encode()):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "this agent wants a token, and this is not it")
 
 

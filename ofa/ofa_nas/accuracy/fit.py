@@ -28,8 +28,8 @@ Progress = Callable[[int, int], None]
 
 def fit(pairs: Pairs, space: Space, members: int, seed: int, progress: Progress) -> list[list[Linear]]:
     """The members' layers. Learns from the pairs that are not held out. Raises UsageError where they are too few."""
-    stopping = pairs.only([pair.tells_when_to_stop for pair in pairs.pairs])
-    learned = pairs.only([not (pair.is_held_out or pair.tells_when_to_stop) for pair in pairs.pairs])
+    stopping = pairs.only([pair.reports_when_to_stop for pair in pairs.pairs])
+    learned = pairs.only([not (pair.is_held_out or pair.reports_when_to_stop) for pair in pairs.pairs])
     if len(learned.pairs) < FEWEST or not stopping.pairs:
         raise UsageError(
             f"{len(pairs.pairs)} pairs are too few to fit: {FEWEST} are needed beside a tenth that is held out and a "

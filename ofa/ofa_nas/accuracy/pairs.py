@@ -41,7 +41,7 @@ class Pair:
         return self.draw < HELD_OUT
 
     @property
-    def tells_when_to_stop(self) -> bool:
+    def reports_when_to_stop(self) -> bool:
         return HELD_OUT <= self.draw < HELD_OUT + STOPPING
 
 

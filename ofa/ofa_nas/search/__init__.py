@@ -2,15 +2,15 @@
 
 from ofa_nas.search.annealing import annealing
 from ofa_nas.search.constraints import (
-    Meter,
-    energy_meter,
-    latency_meter,
-    macs_meter,
-    memory_meter,
-    parameters_meter,
-    upper_meter,
+    Metric,
+    energy_metric,
+    latency_metric,
+    macs_metric,
+    memory_metric,
+    parameters_metric,
+    upper_metric,
 )
-from ofa_nas.search.evaluations import Known, Ledger
+from ofa_nas.search.evaluation_cache import Evaluated, EvaluationCache
 from ofa_nas.search.exhaustive import exhaustive
 from ofa_nas.search.once_for_all import once_for_all
 from ofa_nas.search.problem import Budget, Problem
@@ -24,25 +24,25 @@ from ofa_tables import plugins
 __all__ = [
     "METHODS",
     "Budget",
+    "Evaluated",
     "Found",
-    "Known",
-    "Ledger",
+    "EvaluationCache",
     "LeftOut",
-    "Meter",
+    "Metric",
     "Method",
     "Problem",
     "Progress",
     "Question",
     "Run",
-    "energy_meter",
+    "energy_metric",
     "find_method",
-    "latency_meter",
-    "macs_meter",
-    "memory_meter",
-    "parameters_meter",
+    "latency_metric",
+    "macs_metric",
+    "memory_metric",
+    "parameters_metric",
     "search",
     "search_front",
-    "upper_meter",
+    "upper_metric",
     "usable_resolutions",
 ]
 

@@ -15,7 +15,7 @@ import math
 
 import numpy as np
 
-from ofa_nas.search.evaluations import Known
+from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.search.exhaustive import combinations, exhaustive
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
@@ -42,23 +42,23 @@ FRUITFUL = 0.1
 def annealing(run: Run) -> None:
     fruitful = True
     while fruitful and not run.over:
-        tried, enough = run.ledger.evaluated, FRUITFUL * run.left
+        tried, enough = run.cache.evaluated, FRUITFUL * run.left
         ends = _anneal(run)
         for problem in run.problems:
-            polish(run, problem, run.ledger.best(problem))
+            polish(run, problem, run.cache.best(problem))
         for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
             for end in ends[chains].best(count=run.population).each():
                 polish(run, problem, end)
-        fruitful = run.ledger.evaluated - tried >= enough
+        fruitful = run.cache.evaluated - tried >= enough
     if combinations(run.problems[-1]) <= run.left:  # the few that are left prove the answer
         exhaustive(run)
 
 
-def _anneal(run: Run) -> Known:
+def _anneal(run: Run) -> Evaluated:
     """Where the chains end."""
     problem, count = run.problems[0], max(run.population, len(run.problems))
     variation = Variation(problem, run.rng)
-    limits = np.empty((len(problem.meters), count))
+    limits = np.empty((len(problem.metrics), count))
     smallest = np.empty((len(problem.space.radices), count), dtype=np.uint8)
     for each, chains in zip(run.problems, _by_problem(run, count), strict=True):
         limits[:, chains] = np.array(each.limits)[:, None]
@@ -105,7 +105,7 @@ def _proposed(run: Run, variation: Variation, here: Population, mated: float) ->
     return Population(genes)
 
 
-def _selected(run: Run, here: Known) -> Known:
+def _selected(run: Run, here: Evaluated) -> Evaluated:
     source = np.arange(len(here))
     for problem, chains in zip(run.problems, _by_problem(run, len(here)), strict=True):
         own = source[chains]

@@ -1,4 +1,4 @@
-"""Meters: what a limit can be put on."""
+"""Metrics: what a limit can be put on."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
-class Meter:
+class Metric:
     """Called on a Population, gives (N,) figures in ``unit``; ``flag`` is what a user limits it with.
 
     ``figures`` (resolutions, entries) are what they are made of: added to ``constant``, or, where it ``is_peak``, the
@@ -76,13 +76,15 @@ class Meter:
         return float(peaks[low])
 
 
-def latency_meter(model: LatencyModel, name: str = "latency") -> Meter:
+def latency_metric(model: LatencyModel, name: str = "latency") -> Metric:
     """Latency by a table."""
     base_ms, figures_ms = model.linear
-    return Meter(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
+    return Metric(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
 
 
-def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency") -> Meter:
+def upper_metric(
+    model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency"
+) -> Metric:
     """The upper end of a latency's interval. Raises EntriesMissing where an entry at these resolutions has none."""
     lack = model.lack_of_intervals(resolutions_px)
     if lack:
@@ -90,10 +92,10 @@ def upper_meter(model: LatencyModel, confidence: float, resolutions_px: Sequence
     base_ms, figures_ms = model.least_upper(confidence)
     price = partial(model.upper, confidence=confidence)
     name = f"{name}, upper end at {confidence:.1%}"
-    return Meter(name, "ms", "--max-latency-ms", price, figures_ms, base_ms, exact=False, model=model)
+    return Metric(name, "ms", "--max-latency-ms", price, figures_ms, base_ms, exact=False, model=model)
 
 
-def energy_meter(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Meter:
+def energy_metric(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Metric:
     """Energy of an inference, where the table's board tells of its power. Raises EntriesMissing where it does not."""
     table, space = model.table, model.space
     entries = [[table.entry(key, px) for key in space.keys(px)] for px in space.resolutions_px]
@@ -107,20 +109,20 @@ def energy_meter(model: LatencyModel, resolutions_px: Sequence[int], name: str =
             f"{table.path} has no energy of {lacking} of {asked.size} entries; it is measured on boards that "
             "tell of their power: leave --max-energy-mj out"
         )
-    return Meter(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
+    return Metric(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
 
 
-def macs_meter(space: Space) -> Meter:
+def macs_metric(space: Space) -> Metric:
     figures = space.figures(lambda block: block.macs / 1e6)
-    return Meter("MACs", "M", "--max-macs-m", space.pricer(figures), figures)
+    return Metric("MACs", "M", "--max-macs-m", space.pricer(figures), figures)
 
 
-def parameters_meter(space: Space) -> Meter:
+def parameters_metric(space: Space) -> Metric:
     figures = space.figures(lambda block: block.parameters / 1e6)
-    return Meter("parameters", "M", "--max-parameters-m", space.pricer(figures), figures)
+    return Metric("parameters", "M", "--max-parameters-m", space.pricer(figures), figures)
 
 
-def memory_meter(space: Space, precision: str = "fp32", batch: int = 1, name: str = MEMORY) -> Meter:
+def memory_metric(space: Space, precision: str = "fp32", batch: int = 1, name: str = MEMORY) -> Metric:
     """The most bytes of activations that live at once while a network runs operator by operator, in MB."""
     scale = BYTES[precision] * batch / 1e6
     figures = space.figures(lambda block: peak_values(block) * scale)
@@ -132,7 +134,7 @@ def memory_meter(space: Space, precision: str = "fp32", batch: int = 1, name: st
         peaks: FloatArray = padded[population.genes[-1][None, :], indices].max(axis=0)
         return peaks
 
-    return Meter(name, "MB", "--max-memory-mb", price, figures, is_peak=True)
+    return Metric(name, "MB", "--max-memory-mb", price, figures, is_peak=True)
 
 
 def peak_values(block: Block) -> int:

@@ -9,7 +9,7 @@ start.
 import math
 from collections.abc import Callable
 
-from ofa_nas.search.evaluations import Candidates, Known
+from ofa_nas.search.evaluation_cache import Candidates, Evaluated
 from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
@@ -48,18 +48,18 @@ def _evolve(run: Run, problem: Problem) -> None:
         born = births(parents.population, run.population)
         if len(born) < run.population:
             newcomers = variation.newcomers(run.population)
-            born = Known.concatenate([born, run.offer(newcomers, problem, run.population - len(born))])
+            born = Evaluated.concatenate([born, run.offer(newcomers, problem, run.population - len(born))])
         fruitless = 0 if len(born) else fruitless + 1
-        pool = Known.concatenate([parents, born])
+        pool = Evaluated.concatenate([parents, born])
 
 
-def _first_generation(run: Run, problem: Problem, variation: Variation, mutants: "_Births") -> Known:
+def _first_generation(run: Run, problem: Problem, variation: Variation, mutants: "_Births") -> Evaluated:
     """What is known already, the smallest network, others from all over the Space, and mutants of these where the
     limits admit few."""
     newcomers = _Births(run, problem, lambda _, count: variation.newcomers(count))
-    pool = Known.concatenate([run.ledger.best(problem, run.population), run.offer(problem.smallest(), problem)])
+    pool = Evaluated.concatenate([run.cache.best(problem, run.population), run.offer(problem.smallest(), problem)])
     for births in (newcomers, mutants):
-        pool = Known.concatenate([pool, births(pool.population, max(0, run.population - len(pool)))])
+        pool = Evaluated.concatenate([pool, births(pool.population, max(0, run.population - len(pool)))])
     return pool
 
 
@@ -75,7 +75,7 @@ class _Births:
         self._make = make
         self._share = 1.0
 
-    def __call__(self, parents: Population, count: int) -> Known:
+    def __call__(self, parents: Population, count: int) -> Evaluated:
         """Up to ``count``, found in a bounded number of attempts and evaluated all at once."""
         count = min(count, self._run.left)
         born: list[Candidates] = []
@@ -85,7 +85,7 @@ class _Births:
             born.append(self._run.admit(self._make(parents, made), self._problem, missing))
             missing, attempts, tried = missing - len(born[-1]), attempts - made, tried + born[-1].tried
             self._share = max(1, count - missing) / tried
-        return self._run.evaluate(Candidates.concatenate(born)) if born else self._run.ledger.nothing
+        return self._run.evaluate(Candidates.concatenate(born)) if born else self._run.cache.nothing
 
 
 def _some(run: Run, parents: Population, count: int) -> Population:

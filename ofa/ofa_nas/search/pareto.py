@@ -1,12 +1,12 @@
 """The whole front: the most accurate networks at every latency.
 
-A search for each of several limits, from the tightest to the loosest, in one ledger: what was found under one is where
+A search for each of several limits, from the tightest to the loosest, in one evaluation cache: what was found under one is where
 the next begins.
 """
 
 import numpy as np
 
-from ofa_nas.search.evaluations import Known
+from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.spaces.space import FloatArray, IntArray
 
 LEVELS = 24
@@ -17,8 +17,8 @@ def levels(smallest: float, largest: float) -> list[float]:
     return [float(level) for level in np.geomspace(smallest, largest, LEVELS + 1)[1:]]
 
 
-def front(known: Known) -> Known:
-    """Those that no other one beats in the first meter's figure and in accuracy, the smallest first."""
+def front(known: Evaluated) -> Evaluated:
+    """Those that no other one beats in the first metric's figure and in accuracy, the smallest first."""
     return known[undominated(known.prices[0], known.accuracy)]
 
 

@@ -8,13 +8,13 @@ import numpy as np
 
 from ofa_nas.accuracy.model import AccuracyModel
 from ofa_nas.errors import LimitUnreachable, NoneFound
-from ofa_nas.search.constraints import Meter
+from ofa_nas.search.constraints import Metric
 from ofa_nas.search.neighbours import descend
 from ofa_nas.search.resolutions import LeftOut
 from ofa_nas.spaces.space import FloatArray, Population, Space
 from ofa_tables.errors import UsageError
 
-# The ledger keeps about 250 bytes for each network.
+# The evaluation cache keeps about 250 bytes for each network.
 MOST_EVALUATIONS = 10_000_000
 
 # So often are the limits weighed anew, and from so many of the networks that come nearest goes a way down, before it is
@@ -28,40 +28,40 @@ ROUNDING = 1e-9
 class Problem:
     """The most accurate network of ``space`` within all limits, at one of ``resolutions_px``.
 
-    ``meters`` say what the limits are on, ``limits`` how high each may be. ``left_out`` are resolutions that are not
-    among them though a table has or has begun them. So many of the first meters are ``free``: nobody limits them, and
+    ``metrics`` say what the limits are on, ``limits`` how high each may be. ``left_out`` are resolutions that are not
+    among them though a table has or has begun them. So many of the first metrics are ``free``: nobody limits them, and
     their limits are as high as figures go. Raises UsageError for a limit that is no positive number.
     """
 
     space: Space
     accuracy: AccuracyModel
-    meters: tuple[Meter, ...]
+    metrics: tuple[Metric, ...]
     limits: tuple[float, ...]
     resolutions_px: tuple[int, ...]
     left_out: tuple[LeftOut, ...] = ()
     free: int = 0
 
     def __post_init__(self) -> None:
-        for meter, limit in zip(self.meters, self.limits, strict=True):
+        for metric, limit in zip(self.metrics, self.limits, strict=True):
             if not (0 < limit < math.inf):
-                raise UsageError(f"{meter.flag} takes a positive number of {meter.unit}, not {limit:g}")
+                raise UsageError(f"{metric.flag} takes a positive number of {metric.unit}, not {limit:g}")
 
     def within(self, *limits: float) -> "Problem":
-        """The same with other limits on the first meters."""
+        """The same with other limits on the first metrics."""
         return replace(self, limits=(*limits, *self.limits[len(limits) :]))
 
     def predicted_ms(self, population: Population) -> FloatArray:
         """(N,) latencies by the first table, whether the limit is on them or on their intervals' ends."""
-        (model, *_) = (meter.model for meter in self.meters if meter.model is not None)
+        (model, *_) = (metric.model for metric in self.metrics if metric.model is not None)
         predicted: FloatArray = model.predict(population)
         return predicted
 
     def prices(self, population: Population) -> FloatArray:
-        """(meters, N)."""
-        return np.stack([meter(population) for meter in self.meters])
+        """(metrics, N)."""
+        return np.stack([metric(population) for metric in self.metrics])
 
     def fits(self, prices: FloatArray) -> FloatArray:
-        """(N,): whether ``prices`` (meters, N) are within all limits."""
+        """(N,): whether ``prices`` (metrics, N) are within all limits."""
         return within(prices, np.array(self.limits)[:, None])
 
     def require_reachable(self) -> None:
@@ -108,13 +108,13 @@ class Problem:
         LimitUnreachable.
         """
         self._require_each()
-        sums = [at for at, meter in enumerate(self.meters) if not meter.is_peak]
-        constants = np.array([self.meters[at].constant for at in sums])
+        sums = [at for at, metric in enumerate(self.metrics) if not metric.is_peak]
+        constants = np.array([self.metrics[at].constant for at in sums])
         limits = np.array([self.limits[at] for at in sums]) - constants
         weights = np.ones(len(sums))
         met: dict[bytes, Population] = {}
         for _ in range(WEIGHINGS if len(sums) > 1 else 1):
-            shares = [self.meters[at].figures * each for at, each in zip(sums, weights / limits, strict=True)]
+            shares = [self.metrics[at].figures * each for at, each in zip(sums, weights / limits, strict=True)]
             least, network = self.space.pricer(np.sum(shares, axis=0) + self._barred).cheapest(self.resolutions_px)
             prices = self.prices(network)
             met.pop(network.genes.tobytes(), None)
@@ -128,24 +128,24 @@ class Problem:
         return list(met.values())
 
     def _require_each(self) -> None:
-        for meter, limit in zip(self.meters, self.limits, strict=True):
-            if not meter.bound(self.space, self.resolutions_px) <= limit:
-                smallest = meter.smallest(self.space, self.resolutions_px)
-                raise LimitUnreachable.alone(meter.name, meter.unit, meter.flag, limit, smallest, self.where)
+        for metric, limit in zip(self.metrics, self.limits, strict=True):
+            if not metric.bound(self.space, self.resolutions_px) <= limit:
+                smallest = metric.smallest(self.space, self.resolutions_px)
+                raise LimitUnreachable.alone(metric.name, metric.unit, metric.flag, limit, smallest, self.where)
 
     @property
     def _barred(self) -> FloatArray:
         """(resolutions, entries): infinite where an entry alone is beyond a limit."""
-        barred = np.zeros_like(self.meters[0].figures)
-        for meter, limit in zip(self.meters, self.limits, strict=True):
-            if meter.is_peak:
-                barred[meter.figures > limit] = np.inf
+        barred = np.zeros_like(self.metrics[0].figures)
+        for metric, limit in zip(self.metrics, self.limits, strict=True):
+            if metric.is_peak:
+                barred[metric.figures > limit] = np.inf
         return barred
 
     @property
     def _limits(self) -> list[str]:
-        limited = list(zip(self.meters, self.limits, strict=True))[self.free :] or [(self.meters[0], self.limits[0])]
-        return [f"{limit:g} {meter.unit}" for meter, limit in limited]
+        limited = list(zip(self.metrics, self.limits, strict=True))[self.free :] or [(self.metrics[0], self.limits[0])]
+        return [f"{limit:g} {metric.unit}" for metric, limit in limited]
 
     @property
     def limits_said(self) -> str:
@@ -159,7 +159,7 @@ class Problem:
 
 
 def within(prices: FloatArray, limits: FloatArray) -> FloatArray:
-    """(N,): whether ``prices`` (meters, N) are within ``limits`` (meters, N or 1)."""
+    """(N,): whether ``prices`` (metrics, N) are within ``limits`` (metrics, N or 1)."""
     fits: FloatArray = np.all(prices <= limits, axis=0)
     return fits
 

@@ -6,7 +6,7 @@ from time import monotonic
 
 import numpy as np
 
-from ofa_nas.search.evaluations import Candidates, Known, Ledger
+from ofa_nas.search.evaluation_cache import Candidates, Evaluated, EvaluationCache
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import Population
 
@@ -24,7 +24,7 @@ class Run:
     def __init__(
         self,
         problems: Sequence[Problem],
-        ledger: Ledger,
+        cache: EvaluationCache,
         population: int,
         evaluations: int,
         rng: np.random.Generator,
@@ -32,19 +32,19 @@ class Run:
         seconds: float = math.inf,
     ) -> None:
         self.problems = tuple(problems)
-        self.ledger = ledger
+        self.cache = cache
         self.population = population
         self.evaluations = evaluations
         self.rng = rng
         self._progress = progress
-        self._last = ledger.evaluated + evaluations
+        self._last = cache.evaluated + evaluations
         self._deadline = monotonic() + seconds
         self.proven = False
 
     @property
     def left(self) -> int:
         """So many evaluations."""
-        return max(0, self._last - self.ledger.evaluated)
+        return max(0, self._last - self.cache.evaluated)
 
     @property
     def seconds_left(self) -> float:
@@ -64,35 +64,35 @@ class Run:
         for at, problem in enumerate(self.problems):
             others = len(self.problems) - at
             seconds = self.seconds_left / others
-            told: Progress = lambda done, total: self._tell()  # noqa: E731
+            reported: Progress = lambda done, total: self._report()  # noqa: E731
             evaluations = math.ceil(self.left / others)
-            yield problem, Run([problem], self.ledger, self.population, evaluations, self.rng, told, seconds)
+            yield problem, Run([problem], self.cache, self.population, evaluations, self.rng, reported, seconds)
 
-    def offer(self, population: Population, problem: Problem, most: int | None = None) -> Known:
+    def offer(self, population: Population, problem: Problem, most: int | None = None) -> Evaluated:
         """The first ``most`` of those that are within the limits and new, evaluated."""
         return self.evaluate(self.admit(population, problem, most))
 
     def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
         """The first ``most`` of those that are within the limits and new, to be evaluated."""
-        return self.ledger.admit(population, problem, self.left if most is None else min(most, self.left))
+        return self.cache.admit(population, problem, self.left if most is None else min(most, self.left))
 
-    def evaluate(self, candidates: Candidates) -> Known:
-        found = self.ledger.evaluate(candidates)
-        self._tell()
+    def evaluate(self, candidates: Candidates) -> Evaluated:
+        found = self.cache.evaluate(candidates)
+        self._report()
         return found
 
     def offer_all(self, population: Population, problem: Problem, done: int, total: int) -> None:
         """Those within the limits and new, evaluated whatever the budget says; ``done`` of ``total`` are tried then."""
-        self.ledger.evaluate(self.ledger.admit(population, problem))
+        self.cache.evaluate(self.cache.admit(population, problem))
         self._progress(done, total)
 
-    def look_up(self, population: Population) -> Known:
+    def look_up(self, population: Population) -> Evaluated:
         """Networks within the limits or not; −∞ is the accuracy of those for which nothing is left of the budget."""
-        found = self.ledger.look_up(population, self.left)
-        self._tell()
+        found = self.cache.look_up(population, self.left)
+        self._report()
         return found
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         self._progress(self.evaluations - self.left, self.evaluations)
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ofa_nas.errors import LimitUnreachable, NoneFound
-from ofa_nas.search.evaluations import Known, Ledger
+from ofa_nas.search.evaluation_cache import Evaluated, EvaluationCache
 from ofa_nas.search.pareto import front, levels
 from ofa_nas.search.problem import Budget, Problem
 from ofa_nas.search.run import Method, Progress, Run, silent
@@ -22,9 +22,9 @@ T = TypeVar("T")
 class Found:
     """``best`` of each limit, one network each. ``evaluated`` networks were given to the accuracy model in all;
     ``interrupted``: the best until then; ``proven``: there is no better one. ``limits`` are each one's on the first
-    meter, none of a front. ``unmet`` are those of several that no network is known to meet, and why."""
+    metric, none of a front. ``unmet`` are those of several that no network is known to meet, and why."""
 
-    best: tuple[Known, ...]
+    best: tuple[Evaluated, ...]
     limits: tuple[float, ...]
     evaluated: int
     seconds: float
@@ -47,7 +47,7 @@ def search(
 ) -> Found:
     """The best network that ``method`` finds; the same one for the same seed.
 
-    With ``limits`` on the first meter, the best one within each: each has the budget, and what is found for one counts
+    With ``limits`` on the first metric, the best one within each: each has the budget, and what is found for one counts
     for all. Ctrl-C ends the search with the best so far, which is the smallest network where nothing else was tried.
     Raises LimitUnreachable where no network meets the limits, NoneFound where none was found; of several limits, where
     that is so of all.
@@ -57,34 +57,34 @@ def search(
     unmet: dict[float, OfaError] = {}
     reachable = _met(problems, _reachable, unmet)  # says at once, whatever the method, that limits cannot be met
     searched = _begun(reachable)
-    ledger = Ledger(problem)
+    cache = EvaluationCache(problem)
     budget = budget or Budget()
-    ended = _carry_out(searched, ledger, method, budget, budget.of(len(searched)), seed, progress)
+    ended = _carry_out(searched, cache, method, budget, budget.of(len(searched)), seed, progress)
     widest = max(each.limits[0] for each in searched)
 
-    def answer(each: Problem) -> tuple[float, Known]:
-        return each.limits[0], _best(ledger, each, ended.proven and each.limits[0] <= widest)
+    def answer(each: Problem) -> tuple[float, Evaluated]:
+        return each.limits[0], _best(cache, each, ended.proven and each.limits[0] <= widest)
 
     met, best = zip(*_met(reachable, answer, unmet), strict=True)
     seconds = time.perf_counter() - started
     reasons = {limit: str(why) for limit, why in unmet.items()}
-    return Found(best, met, ledger.evaluated, seconds, *ended, unmet=reasons)
+    return Found(best, met, cache.evaluated, seconds, *ended, unmet=reasons)
 
 
 def search_front(
     problem: Problem, method: Method, budget: Budget | None = None, seed: int = 0, progress: Progress = silent
 ) -> Found:
-    """The front of the first meter's figure and accuracy, up to its limit; the budget is for all of it."""
+    """The front of the first metric's figure and accuracy, up to its limit; the budget is for all of it."""
     started = time.perf_counter()
     problem.require_reachable()
     budget = budget or Budget()
-    ledger = Ledger(problem)
-    ended = _carry_out(_levels(problem), ledger, method, budget, budget.evaluations, seed, progress)
-    _best(ledger, problem, ended.proven)
-    found = front(ledger.best(problem, ledger.evaluated))
+    cache = EvaluationCache(problem)
+    ended = _carry_out(_levels(problem), cache, method, budget, budget.evaluations, seed, progress)
+    _best(cache, problem, ended.proven)
+    found = front(cache.best(problem, cache.evaluated))
     found = replace(found, population=problem.space.canonical(found.population))
     best = tuple(found[np.array([at])] for at in range(len(found)))
-    return Found(best, (), ledger.evaluated, time.perf_counter() - started, *ended)
+    return Found(best, (), cache.evaluated, time.perf_counter() - started, *ended)
 
 
 def _met(problems: Sequence[Problem], answer: Callable[[Problem], T], unmet: dict[float, OfaError]) -> list[T]:
@@ -126,7 +126,7 @@ class Ended(NamedTuple):
 
 def _carry_out(
     problems: Sequence[Problem],
-    ledger: Ledger,
+    cache: EvaluationCache,
     method: Method,
     budget: Budget,
     evaluations: int,
@@ -135,7 +135,7 @@ def _carry_out(
 ) -> Ended:
     ordered = sorted(problems, key=lambda problem: problem.limits)
     rng = np.random.default_rng(seed)
-    run = Run(ordered, ledger, budget.population, evaluations, rng, progress, budget.seconds)
+    run = Run(ordered, cache, budget.population, evaluations, rng, progress, budget.seconds)
     try:
         method(run)
     except KeyboardInterrupt:
@@ -146,15 +146,15 @@ def _carry_out(
 def _levels(problem: Problem) -> list[Problem]:
     """The Problem within each of several limits."""
     try:
-        smallest = float(problem.meters[0](problem.smallest())[0])
+        smallest = float(problem.metrics[0](problem.smallest())[0])
     except NoneFound:  # a method that tries all may find some
         return [problem]
     return [problem.within(limit) for limit in levels(smallest, problem.limits[0])]
 
 
-def _best(ledger: Ledger, problem: Problem, proven: bool) -> Known:
+def _best(cache: EvaluationCache, problem: Problem, proven: bool) -> Evaluated:
     """The best that was evaluated, or the smallest network where no time was left for any."""
-    best = ledger.best(problem)
+    best = cache.best(problem)
     if len(best):
         return _alone(problem, best)
     if proven:
@@ -162,10 +162,10 @@ def _best(ledger: Ledger, problem: Problem, proven: bool) -> Known:
             f"no network of {problem.where} is within {problem.limits_said}: all were tried; raise a limit, or allow "
             "smaller --resolutions"
         )
-    return _alone(problem, ledger.enter(problem.smallest()))
+    return _alone(problem, cache.enter(problem.smallest()))
 
 
-def _alone(problem: Problem, best: Known) -> Known:
+def _alone(problem: Problem, best: Evaluated) -> Evaluated:
     """Told alike whichever method found it: genes that nothing reads are at their first choice, and the accuracy is the
     one that the network has on its own, for the last digit depends on how many are evaluated at once."""
     network = problem.space.canonical(best.population)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from ofa_nas.accuracy.model import AccuracyModel
 from ofa_nas.search.constraints import (
     MEMORY,
-    Meter,
-    energy_meter,
-    latency_meter,
-    macs_meter,
-    memory_meter,
-    parameters_meter,
-    upper_meter,
+    Metric,
+    energy_metric,
+    latency_metric,
+    macs_metric,
+    memory_metric,
+    parameters_metric,
+    upper_metric,
 )
 from ofa_nas.search.problem import Problem
 from ofa_nas.search.resolutions import left_out, usable_resolutions
@@ -38,7 +38,7 @@ class Question:
     resolutions_px: tuple[int, ...] | None = None
     confidence: float | None = None
 
-    def pose(self, models: Sequence[LatencyModel]) -> Problem:
+    def to_problem(self, models: Sequence[LatencyModel]) -> Problem:
         """Within the first of several limits on one table. Raises UsageError, EntriesMissing."""
         if len(models) > 1 and len(self.latency_ms) not in (0, len(models)):
             raise UsageError(
@@ -48,8 +48,8 @@ class Question:
         resolutions_px = usable_resolutions(models, self.accuracy, self.resolutions_px)
         names = _names(models)
         latencies = [self._latency(*each, resolutions_px) for each in zip(models, names, strict=True)]
-        others = [self._meter(kind, models[0], resolutions_px, names[0]) for kind in self.caps]
-        limits = self.latency_ms[: len(models)] or [meter.largest(self.space, resolutions_px) for meter in latencies]
+        others = [self._metric(kind, models[0], resolutions_px, names[0]) for kind in self.caps]
+        limits = self.latency_ms[: len(models)] or [metric.largest(self.space, resolutions_px) for metric in latencies]
         return Problem(
             self.space,
             self.accuracy,
@@ -60,19 +60,19 @@ class Question:
             free=0 if self.latency_ms else len(models),
         )
 
-    def _latency(self, model: LatencyModel, of: str, resolutions_px: Sequence[int]) -> Meter:
+    def _latency(self, model: LatencyModel, of: str, resolutions_px: Sequence[int]) -> Metric:
         if self.confidence is None:
-            return latency_meter(model, f"latency{of}")
-        return upper_meter(model, self.confidence, resolutions_px, f"latency{of}")
+            return latency_metric(model, f"latency{of}")
+        return upper_metric(model, self.confidence, resolutions_px, f"latency{of}")
 
-    def _meter(self, kind: str, model: LatencyModel, resolutions_px: Sequence[int], of: str) -> Meter:
+    def _metric(self, kind: str, model: LatencyModel, resolutions_px: Sequence[int], of: str) -> Metric:
         """``model`` is the first table's, and its energy, precision and batch count where there are several."""
         if kind == "energy":
-            return energy_meter(model, resolutions_px, f"energy{of}")
+            return energy_metric(model, resolutions_px, f"energy{of}")
         if kind == "memory":
             settings = model.table.identity.settings
-            return memory_meter(self.space, settings.precision, settings.batch, f"{MEMORY}{of}")
-        return {"macs": macs_meter, "parameters": parameters_meter}[kind](self.space)
+            return memory_metric(self.space, settings.precision, settings.batch, f"{MEMORY}{of}")
+        return {"macs": macs_metric, "parameters": parameters_metric}[kind](self.space)
 
 
 def _names(models: Sequence[LatencyModel]) -> list[str]:

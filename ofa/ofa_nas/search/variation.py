@@ -53,7 +53,7 @@ class Variation:
     def repaired(
         self, children: Population, anchors: Population, limits: FloatArray, last: IntArray | None = None
     ) -> Population:
-        """Children beyond their ``limits`` (meters, N) take genes from their anchors, which are within: as few as bring
+        """Children beyond their ``limits`` (metrics, N) take genes from their anchors, which are within: as few as bring
         them within, in random order, but those where ``last`` (genes, N) is true come last."""
         beyond = np.flatnonzero(~within(self._problem.prices(children), limits))
         if not len(beyond):

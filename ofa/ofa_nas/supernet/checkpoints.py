@@ -21,10 +21,10 @@ ALONE = "architecture"  # of a network that was trained alone
 _CLASSIFIERS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 
 
-def save_supernet(path: Path, supernet: Supernet, **told: Any) -> None:
+def save_supernet(path: Path, supernet: Supernet, **reported: Any) -> None:
     """The published form, with the Space's name and whatever plain values are ``told``. Raises FileError."""
     alone = {ALONE: supernet.architecture.to_json()} if isinstance(supernet, OneNetwork) else {}
-    save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **alone, **told})
+    save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **alone, **reported})
 
 
 def load_supernet(path: Path, space: Space | None = None) -> Supernet:
@@ -62,10 +62,10 @@ def load_network(path: Path, space: Space | None = None) -> Supernet:
     return network
 
 
-def _normalisation(told: Any) -> Normalisation | None:
+def _normalisation(reported: Any) -> Normalisation | None:
     """None where it is not told, or not in our form."""
     try:
-        mean, std = (tuple(map(float, told[name])) for name in Normalisation._fields)
+        mean, std = (tuple(map(float, reported[name])) for name in Normalisation._fields)
     except (TypeError, KeyError, ValueError):
         return None
     return Normalisation(mean, std) if len(mean) == len(std) == 3 else None

@@ -86,7 +86,7 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
         raise UsageError(f"{options.out} holds a run already; go on with it by --resume, or name another --out")
     if options.threads:
         torch.set_num_threads(options.threads)
-    with _memory_told(), processes(options.device) as found:
+    with _memory_reported(), processes(options.device) as found:
         trained = Trainer(options, found).run(resume)
         if not found.is_first:
             return
@@ -100,7 +100,7 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
 
 
 @contextlib.contextmanager
-def _memory_told() -> Iterator[None]:
+def _memory_reported() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -70,8 +70,8 @@ class Log:
                     "architecture": json.dumps(each.architecture.to_json()),
                 },
             )
-        told = ", ".join(_in_words(each) for each in found)
-        say(f"accuracy of the {len(found)} followed sub-networks on held-out images: {told}")
+        reported = ", ".join(_in_words(each) for each in found)
+        say(f"accuracy of the {len(found)} followed sub-networks on held-out images: {reported}")
         self._scalars(number, {f"accuracy/{each.label}": each.accuracy for each in found})
         if any(each.predicted_ms is not None for each in found):
             draw_curve(self._out / EVALUATIONS, self._out / CURVE)

@@ -56,14 +56,14 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
         before["device"] = settings["device"]
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
-        listed = ", ".join(_told(name, before.get(name)) for name in changed)
+        listed = ", ".join(_reported(name, before.get(name)) for name in changed)
         raise UsageError(
             f"{path} was begun with {listed}; go on with the same, or begin anew with another --out and no --resume"
         )
     return progress, found
 
 
-def _told(name: str, value: Any) -> str:
+def _reported(name: str, value: Any) -> str:
     flag = f"--{name.replace('_', '-')}"
     if value is None or value is False:
         return f"no {flag}"

@@ -127,7 +127,7 @@ class Trainer:
             progress.images += size
             trained = (len(progress.epoch_losses) - before) * size
             progress.images_per_second = trained / max(1e-9, time.monotonic() - started)
-            self._tell(at, stage, (step + 1) / steps)
+            self._report(at, stage, (step + 1) / steps)
             if self.processes.any(time.monotonic() - saved > 60 * options.checkpoint_minutes):
                 saved = time.monotonic()
                 self._write()
@@ -245,7 +245,7 @@ class Trainer:
             f"{what}; {kept}: begin anew with another --out and a smaller --rate-scale, or in --precision fp32"
         )
 
-    def _tell(self, at: int, stage: Stage, share: float) -> None:
+    def _report(self, at: int, stage: Stage, share: float) -> None:
         if self.log is None:
             return
         done = self.plan.work(self.plan.stages[:at]) + work_of_epoch(stage) * stage.epochs * share

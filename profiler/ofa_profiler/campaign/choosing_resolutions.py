@@ -18,7 +18,7 @@ from ofa_tables.table import LatencyTable
 
 # Interpolation may add so much to a network's error, in the root mean square over the resolutions asked for.
 LITTLE = 0.003
-# Beyond this share of the entries, Visits are better spent on those that are measured already.
+# Beyond this share of the entries, trials are better spent on those that are measured already.
 MOST_SHARE = 0.357
 # A kernel likes some sizes of maps and not others: an interpolated entry is off by so much however near its neighbours.
 WIGGLE = 0.01
@@ -126,4 +126,4 @@ def _middle(wanted: Sequence[int]) -> int:
 
 def _measured(table: LatencyTable, key: str) -> bool:
     entry = table.entry(key)
-    return entry is not None and entry.visits > 0
+    return entry is not None and entry.trials > 0

@@ -1,4 +1,4 @@
-"""What a Visit brought back over the wire, as the Measurements that are kept."""
+"""What a trial brought back over the wire, as the Measurements that are kept."""
 
 import json
 from collections import defaultdict
@@ -13,7 +13,7 @@ from ofa_tables.store.measurement import DEVICE, HOT, POWER_W, REFERENCE_MEAN_MS
 def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
     """Of the whole Job, taken in round ``number``, by ``device`` where several take turns."""
     measurement = Measurement(
-        visit_id=message.visit_id,
+        trial_id=message.trial_id,
         key=message.key,
         status=message.status,
         error=message.error,
@@ -65,7 +65,7 @@ def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
         reference_after_ns=message.reference_before_ns,
     )
     return [
-        replace(inside, visit_id=f"{whole.visit_id}/{index}", key=key, **statistics(of_key))
+        replace(inside, trial_id=f"{whole.trial_id}/{index}", key=key, **statistics(of_key))
         for index, (key, of_key) in enumerate(samples.items())
     ]
 

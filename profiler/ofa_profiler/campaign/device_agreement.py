@@ -1,4 +1,4 @@
-"""Whether the devices that share a campaign are alike: first they all take the same Visits, and only then is kept what
+"""Whether the devices that share a campaign are alike: first they all take the same trials, and only then is kept what
 they brought."""
 
 import uuid
@@ -9,30 +9,30 @@ from typing import Any
 import numpy as np
 
 from ofa_profiler.campaign.decoding import latency_ms
-from ofa_profiler.campaign.device_pool import Hand
-from ofa_profiler.campaign.jobs import Visit
+from ofa_profiler.campaign.device_pool import DeviceWorker
+from ofa_profiler.campaign.jobs import Trial
 
-# Each device takes so many of a campaign's Visits.
-COMPARED_TASKS = 6
+# Each device takes so many of a campaign's trials.
+COMPARED_JOBS = 6
 COMPARED_ROUNDS = 2
 # Devices of one kind that lie further apart are not of one kind: one of them is hot, worn, or saves power.
 APART = 0.12
 
 
-class Trial:
-    """``shared`` are those of the ``waiting`` Visits that each of the devices takes; what any Visit brings meanwhile is
+class AgreementCheck:
+    """``shared`` are those of the ``waiting`` trials that each of the devices takes; what any trial brings meanwhile is
     ``held``, with the device that took it."""
 
-    def __init__(self, waiting: Sequence[Visit], devices: Sequence[str]) -> None:
-        rounds = sorted({visit.round for visit in waiting})[:COMPARED_ROUNDS]
-        first = [visit for visit in waiting if visit.round in rounds]
-        tasks = {visit.task.block.key: visit.task for visit in first}
-        chosen = spread(list(tasks.values()), COMPARED_TASKS, lambda task: task.block.macs)
-        keys = {task.block.key for task in chosen}
-        self.shared = [visit for visit in first if visit.task.block.key in keys]
-        self.held: list[tuple[Hand, Any, Visit]] = []
+    def __init__(self, waiting: Sequence[Trial], devices: Sequence[str]) -> None:
+        rounds = sorted({trial.round for trial in waiting})[:COMPARED_ROUNDS]
+        first = [trial for trial in waiting if trial.round in rounds]
+        jobs = {trial.job.block.key: trial.job for trial in first}
+        chosen = spread(list(jobs.values()), COMPARED_JOBS, lambda job: job.block.macs)
+        keys = {job.block.key for job in chosen}
+        self.shared = [trial for trial in first if trial.job.block.key in keys]
+        self.held: list[tuple[DeviceWorker, Any, Trial]] = []
         self._own = {
-            device: [replace(visit, visit_id=uuid.uuid4().hex, compared=True) for visit in self.shared]
+            device: [replace(trial, trial_id=uuid.uuid4().hex, compared=True) for trial in self.shared]
             for device in devices
         }
 
@@ -41,7 +41,7 @@ class Trial:
         """So many take part in it."""
         return len(self._own)
 
-    def waiting_for(self, device: str) -> list[Visit]:
+    def waiting_for(self, device: str) -> list[Trial]:
         """What it has still to take; the next one is the last."""
         return self._own.get(device, [])
 
@@ -49,23 +49,23 @@ class Trial:
         """One that was lost takes no further part in it."""
         self._own.pop(device, None)
 
-    def is_over(self, working: Sequence[Hand]) -> bool:
+    def is_over(self, working: Sequence[DeviceWorker]) -> bool:
         """Whether all that take part have taken theirs, and nothing is on its way."""
-        under_way = (visit for hand in working for visit in hand.under_way.values())
-        return not any(self._own.values()) and not any(visit.compared for visit in under_way)
+        under_way = (trial for worker in working for trial in worker.under_way.values())
+        return not any(self._own.values()) and not any(trial.compared for trial in under_way)
 
     def agreement(self) -> "Agreement":
         """By what all of them took."""
         agreement = Agreement()
-        for hand, message, visit in self.held:
-            if visit.compared and message.status == "ok":
-                agreement.add(hand.name, message.key, latency_ms(message))
+        for worker, message, trial in self.held:
+            if trial.compared and message.status == "ok":
+                agreement.add(worker.name, message.key, latency_ms(message))
         return agreement
 
-    def left(self) -> list[Visit]:
+    def left(self) -> list[Trial]:
         """The shared ones that only devices took which are out by now, or were lost over it."""
-        kept = {(visit.task.block.key, visit.round) for hand, _, visit in self.held if not hand.out}
-        return [visit for visit in self.shared if (visit.task.block.key, visit.round) not in kept]
+        kept = {(trial.job.block.key, trial.round) for worker, _, trial in self.held if not worker.out}
+        return [trial for trial in self.shared if (trial.job.block.key, trial.round) not in kept]
 
 
 @dataclass
@@ -96,8 +96,8 @@ class Agreement:
         return {device: factor / usual for device, factor in factors.items() if abs(factor / usual - 1) > APART}
 
 
-def spread(tasks: Sequence[Any], count: int, size: Callable[[Any], float]) -> list[Any]:
+def spread(jobs: Sequence[Any], count: int, size: Callable[[Any], float]) -> list[Any]:
     """``count`` of the tasks, evenly from the smallest to the largest."""
-    ordered = sorted(tasks, key=size)
+    ordered = sorted(jobs, key=size)
     chosen = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
     return [ordered[index] for index in chosen]

@@ -1,4 +1,4 @@
-"""A crew: the devices that share a campaign. Each has a thread that waits for its agent; what they bring is handled one
+"""A device pool: the devices that share a campaign. Each has a thread that waits for its agent; what they bring is handled one
 by one, by the thread that runs the campaign."""
 
 import queue
@@ -20,8 +20,8 @@ GIVE_BACK_S = 10.0
 
 
 @dataclass
-class Hand:
-    """One device of a crew, and the Visits that are on their way to it, by id. ``out`` says why it no longer works."""
+class DeviceWorker:
+    """One device of a device pool, and the trials that are on their way to it, by id. ``out`` says why it no longer works."""
 
     name: str
     connection: Connection
@@ -35,16 +35,16 @@ class Hand:
 class Event:
     """What a hand tells: that it has a lease, a Measurement ``came``, its agent was ``lost``, or it is out for good."""
 
-    hand: Hand
+    worker: DeviceWorker
     came: Any = None
     lost: OfaError | None = None
     handled: threading.Event = field(default_factory=threading.Event)
 
 
-class Crew:
-    """Visits go to whichever device is free. A context manager; leaving it with an error cuts the leases.
+class DevicePool:
+    """Trials go to whichever device is free. A context manager; leaving it with an error cuts the leases.
 
-    ``next_visit`` gives a hand's next Visit, or None where there is none just now.
+    ``next_trial`` gives a hand's next trial, or None where there is none just now.
     """
 
     def __init__(
@@ -53,27 +53,27 @@ class Crew:
         lease_id: str,
         purpose: str,
         models: Mapping[str, Model],
-        next_visit: Callable[[Hand], Any],
+        next_trial: Callable[[DeviceWorker], Any],
         say: Callable[[str], None],
     ) -> None:
-        self.hands = [Hand(member.name, member, out=member.set_aside) for member in connection.members]
+        self.workers = [DeviceWorker(member.name, member, out=member.set_aside) for member in connection.members]
         self._lease_id = lease_id
         self._purpose = purpose
         self._models = models
-        self._next_visit = next_visit
+        self._next_trial = next_trial
         self._say = say
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._done = False
-        self._threads = [threading.Thread(target=self._work, args=(hand,), daemon=True) for hand in self.working]
+        self._threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in self.working]
 
     @property
-    def working(self) -> list[Hand]:
-        return [hand for hand in self.hands if not hand.out]
+    def working(self) -> list[DeviceWorker]:
+        return [worker for worker in self.workers if not worker.out]
 
-    def __enter__(self) -> "Crew":
-        for hand in self.hands:
-            hand.connection.given_up.clear()  # by the campaign before
+    def __enter__(self) -> "DevicePool":
+        for worker in self.workers:
+            worker.connection.given_up.clear()  # by the campaign before
         for thread in self._threads:
             thread.start()
         return self
@@ -82,15 +82,15 @@ class Crew:
         with self._changed:
             self._done = True
             self._changed.notify_all()
-        for hand in self.hands:
-            hand.connection.given_up.set()
-            if error is not None and hand.lease is not None:
-                hand.lease.cut()
+        for worker in self.workers:
+            worker.connection.given_up.set()
+            if error is not None and worker.lease is not None:
+                worker.lease.cut()
         for thread in self._threads:
             thread.join(GIVE_BACK_S)
 
     def events(self) -> Iterator[Event]:
-        """As they come, until the caller stops asking: no Visit is given out while one is handled."""
+        """As they come, until the caller stops asking: no trial is given out while one is handled."""
         while True:
             event = self._inbox.get()
             with self._changed:
@@ -98,56 +98,56 @@ class Crew:
                 self._changed.notify_all()
             event.handled.set()
 
-    def _work(self, hand: Hand) -> None:
+    def _work(self, worker: DeviceWorker) -> None:
         """The life of a hand's thread."""
         try:
-            while not self._done and not self._measured(hand):
-                time.sleep(RESTART_PAUSE_S * hand.losses)
-                hand.connection.reopen()
+            while not self._done and not self._measured(worker):
+                time.sleep(RESTART_PAUSE_S * worker.losses)
+                worker.connection.reopen()
         except OfaError as error:
-            self._tell_out(hand, error)
+            self._report_out(worker, error)
         except Exception as error:  # whatever it is: a thread that ended untold would be waited for
             said = str(error).strip().splitlines()
             what = f"{type(error).__name__}{': ' + said[0] if said else ''}"
-            text = f"{hand.name}: the work with it failed ({what}); everything so far is kept"
-            self._tell_out(hand, DeviceError(text))
+            text = f"{worker.name}: the work with it failed ({what}); everything so far is kept"
+            self._report_out(worker, DeviceError(text))
 
-    def _tell_out(self, hand: Hand, error: OfaError) -> None:
-        hand.out = str(error)
-        self._tell(Event(hand, lost=error))
+    def _report_out(self, worker: DeviceWorker, error: OfaError) -> None:
+        worker.out = str(error)
+        self._report(Event(worker, lost=error))
 
-    def _measured(self, hand: Hand) -> bool:
+    def _measured(self, worker: DeviceWorker) -> bool:
         """Whether there is nothing left for it to do, rather than its agent lost. Raises OfaError."""
         try:
-            self._measure(hand)
+            self._measure(worker)
         except AgentLost as lost:
-            hand.losses += 1
-            if hand.losses > RESTARTS:
+            worker.losses += 1
+            if worker.losses > RESTARTS:
                 raise
-            self._tell(Event(hand, lost=lost))
+            self._report(Event(worker, lost=lost))
             return self._done
         return True
 
-    def _measure(self, hand: Hand) -> None:
-        conditions = hand.connection.target.conditions
+    def _measure(self, worker: DeviceWorker) -> None:
+        conditions = worker.connection.target.conditions
         with ExitStack() as stack:
-            hand.lease = stack.enter_context(hand.connection.agent.lease(self._lease_id, self._purpose, conditions))
-            self._tell(Event(hand))
-            for message in hand.lease.measure(lambda: self._next(hand), self._models):
-                hand.losses = 0
-                self._tell(Event(hand, came=message))
+            worker.lease = stack.enter_context(worker.connection.agent.lease(self._lease_id, self._purpose, conditions))
+            self._report(Event(worker))
+            for message in worker.lease.measure(lambda: self._next(worker), self._models):
+                worker.losses = 0
+                self._report(Event(worker, came=message))
 
-    def _next(self, hand: Hand) -> Any:
+    def _next(self, worker: DeviceWorker) -> Any:
         """Waits while this hand has nothing to do, for what another one may leave undone."""
         with self._changed:
             while not self._done:
-                visit = None if hand.out else self._next_visit(hand)
-                if visit is not None or hand.under_way or hand.out:
-                    return visit
+                trial = None if worker.out else self._next_trial(worker)
+                if trial is not None or worker.under_way or worker.out:
+                    return trial
                 self._changed.wait()
         return None
 
-    def _tell(self, event: Event) -> None:
+    def _report(self, event: Event) -> None:
         self._inbox.put(event)
         while not event.handled.wait(0.5):
             if self._done:

@@ -1,6 +1,6 @@
-"""Drift: the reference Job through a run, and which Visits the device was at another pace for.
+"""Drift: the reference Job through a run, and which trials the device was at another speed for.
 
-A Visit during which the pace changed says so itself (``Measurement.disturbed``). Here the run as a whole is looked at:
+A trial during which the speed changed says so itself (``Measurement.disturbed``). Here the run as a whole is looked at:
 where the reference takes far more or less than it usually does, for however long, the device was another one; so it
 was where others kept the processor from it, which the mean of its runs tells and their median does not.
 """
@@ -11,7 +11,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from ofa_tables.store.measurement import Measurement
-from ofa_tables.table import interrupted, off_pace
+from ofa_tables.table import interrupted, off_speed
 from ofa_tables.words import counted
 
 FEWEST_READINGS = 9  # before a median says what is usual
@@ -22,24 +22,24 @@ Of = TypeVar("Of")
 
 @dataclass(frozen=True)
 class Stretch:
-    """Visits of one run that the device was at another pace for. ``paces`` are the reference's times over its usual,
+    """Trials of one run that the device was at another speed for. ``speeds`` are the reference's times over its usual,
     where they were off; ``means`` those in the mean of its runs, where only these tell."""
 
-    visits: int
+    trials: int
     seconds: float
-    paces: tuple[float, ...]
+    slowdowns: tuple[float, ...]
     usual_ms: float
     means: tuple[float, ...] = ()
 
     def __str__(self) -> str:
-        told = []
-        if self.paces:
-            told.append(f"the reference job took {_range(self.paces)} × its usual {self.usual_ms:.3g} ms")
+        reported = []
+        if self.slowdowns:
+            reported.append(f"the reference job took {_range(self.slowdowns)} × its usual {self.usual_ms:.3g} ms")
         if self.means:
             mean = f"{_range(self.means)} × its usual mean"
-            told.append(f"others kept the processor from the reference job, which took {mean}")
-        visits = counted(self.visits, "visit")
-        return f"the device was disturbed during {visits} ({self.seconds:.0f} s): {'; '.join(told)}"
+            reported.append(f"others kept the processor from the reference job, which took {mean}")
+        trials = counted(self.trials, "trial")
+        return f"the device was disturbed during {trials} ({self.seconds:.0f} s): {'; '.join(reported)}"
 
 
 def _range(ratios: tuple[float, ...]) -> str:
@@ -56,10 +56,10 @@ class _Reading(NamedTuple, Generic[Of]):
 
 @dataclass
 class Drift(Generic[Of]):
-    """What has been read of the reference Job so far, Visit by Visit; ``of`` is whatever the caller knows it by."""
+    """What has been read of the reference Job so far, trial by trial; ``of`` is whatever the caller knows it by."""
 
     _readings: list[_Reading[Of]] = field(default_factory=list)
-    _told: int = 0
+    _reported: int = 0
 
     def watch(self, measurement: Measurement, of: Of) -> None:
         if measurement.ok and measurement.reference_ms is not None:
@@ -67,22 +67,22 @@ class Drift(Generic[Of]):
             self._readings.append(_Reading(took_s, measurement.reference_ms, measurement.reference_mean_ms, of))
 
     def disturbed(self) -> tuple[list[Of], Stretch] | None:
-        """Those of the Visits since it was last asked that were at another pace; None where there are none."""
-        fresh, self._told = self._readings[self._told :], len(self._readings)
+        """Those of the trials since it was last asked that were at another speed; None where there are none."""
+        fresh, self._reported = self._readings[self._reported :], len(self._readings)
         if len(self._readings) < FEWEST_READINGS:
             return None
         usual_ms = float(np.median([reading.median_ms for reading in self._readings]))
         means_ms = [reading.mean_ms for reading in self._readings if reading.mean_ms]
         usual_mean_ms = float(np.median(means_ms)) if means_ms else None
-        off = [r for r in fresh if off_pace(r.median_ms, usual_ms) or interrupted(r.mean_ms, usual_mean_ms)]
+        off = [r for r in fresh if off_speed(r.median_ms, usual_ms) or interrupted(r.mean_ms, usual_mean_ms)]
         if not off:
             return None
-        paced = [reading for reading in off if off_pace(reading.median_ms, usual_ms)]
-        kept = [reading for reading in off if not off_pace(reading.median_ms, usual_ms)]
+        slowed = [reading for reading in off if off_speed(reading.median_ms, usual_ms)]
+        kept = [reading for reading in off if not off_speed(reading.median_ms, usual_ms)]
         stretch = Stretch(
-            visits=len(off),
+            trials=len(off),
             seconds=sum(reading.took_s for reading in off),
-            paces=tuple(reading.median_ms / usual_ms for reading in paced),
+            slowdowns=tuple(reading.median_ms / usual_ms for reading in slowed),
             usual_ms=usual_ms,
             means=tuple(r.mean_ms / usual_mean_ms for r in kept if r.mean_ms and usual_mean_ms),
         )

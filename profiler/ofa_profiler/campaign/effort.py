@@ -1,6 +1,6 @@
-"""Efforts: how many Visits, and how long each burst may take.
+"""Efforts: how many trials, and how long each burst may take.
 
-Many short Visits beat few long ones: a burst agrees with itself, but devices change their pace from second to second.
+Many short trials beat few long ones: a burst agrees with itself, but devices change their speed from second to second.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from ofa_agent.operators import Block
 
 @dataclass(frozen=True)
 class Effort:
-    """``rounds`` is in how many rounds each Block is visited; ``budget`` is for a Block alone."""
+    """``rounds`` is in how many rounds each Block is timed; ``budget`` is for a Block alone."""
 
     rounds: int
     budget: Budget
@@ -31,9 +31,9 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """One Visit of a known network, the reference, from which follows about how long others will take.
+    """One trial of a known network, the reference, from which follows about how long others will take.
 
-    ``untimed_s`` is what its Visit took beside timed runs, ``latency_s`` one run.
+    ``untimed_s`` is what its trial took beside timed runs, ``latency_s`` one run.
     """
 
     network: Block
@@ -41,7 +41,7 @@ class Probe:
     latency_s: float
 
     def expected_s(self, job: Block, budget: Budget, bursts: int) -> float:
-        """How long one Visit takes, about: latency goes with MACs, loading with weights."""
+        """How long one trial takes, about: latency goes with MACs, loading with weights."""
         latency_s = self.latency_s * job.macs / self.network.macs
         burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
         reference_s = self.latency_s + max(REFERENCE_S, REFERENCE_RUNS * self.latency_s)  # one goes with each burst

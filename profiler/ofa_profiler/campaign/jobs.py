@@ -1,4 +1,4 @@
-"""What a campaign visits: Blocks and whole networks alike, lowered before the first Visit."""
+"""What a campaign trials: Blocks and whole networks alike, lowered before the first trial."""
 
 import uuid
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ OTHERS_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
-class Task:
-    """A Block, or a whole network as one, to be visited.
+class Job:
+    """A Block, or a whole network as one, to be timed.
 
     ``others_bytes`` are moved through the caches before each run: see OTHERS_BYTES. ``parts`` are the Blocks of a
     network that are to be timed inside it.
@@ -29,36 +29,36 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Visit:
-    visit_id: str
-    task: Task
+class Trial:
+    trial_id: str
+    job: Job
     round: int
     attempt: int = 0
     compared: bool = False  # it is taken by every device that shares the campaign
 
     @property
     def bursts(self) -> int:
-        return 2 if self.task.parts else 1
+        return 2 if self.job.parts else 1
 
-    def again(self) -> "Visit":
+    def again(self) -> "Trial":
         """One more attempt, by whichever device is free."""
-        return replace(self, visit_id=uuid.uuid4().hex, attempt=self.attempt + 1, compared=False)
+        return replace(self, trial_id=uuid.uuid4().hex, attempt=self.attempt + 1, compared=False)
 
 
-def lower_tasks(
+def lower_jobs(
     blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0, precision: str = "fp32"
-) -> list[Task]:
-    """One Task a key; everything is lowered before the first Visit, for the host may be the device too."""
+) -> list[Job]:
+    """One job a key; everything is lowered before the first trial, for the host may be the device too."""
     distinct = {block.key: block for block in blocks}.values()
-    return [Task(block, lower(runtime, block, batch, precision), others_bytes) for block in distinct]
+    return [Job(block, lower(runtime, block, batch, precision), others_bytes) for block in distinct]
 
 
-def reference_task(runtime: str, precision: str = "fp32") -> Task:
-    """The reference Job: what it takes around a Visit is the device's pace. The same for every table.
+def reference_job(runtime: str, precision: str = "fp32") -> Job:
+    """The reference Job: what it takes around a trial is the device's speed. The same for every table.
 
     A small network: it slows down as networks do where others use the same caches and memory.
     """
     space = find_space("ofa-mbv3-w1.0")
     smallest = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}
-    (task,) = lower_tasks([space.network(parse_architecture(smallest))], runtime, batch=1, precision=precision)
-    return task
+    (job,) = lower_jobs([space.network(parse_architecture(smallest))], runtime, batch=1, precision=precision)
+    return job

@@ -8,8 +8,8 @@ from ofa_nas.spaces import Space
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
 from ofa_profiler.campaign.choosing_resolutions import measured_resolutions, next_resolution
 from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET, Effort
-from ofa_profiler.campaign.jobs import OTHERS_BYTES, Task, lower_tasks
-from ofa_profiler.campaign.profiled_networks import carrier_rounds
+from ofa_profiler.campaign.jobs import OTHERS_BYTES, Job, lower_jobs
+from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
 from ofa_profiler.connections import Connection
 from ofa_tables.table import IN_NETWORKS, LatencyTable
 
@@ -18,7 +18,7 @@ SCOUTING_ROUNDS = 2
 
 
 class Profiler:
-    """Measures into ``table`` what it lacks; ``effort`` says in how many rounds each entry is visited."""
+    """Measures into ``table`` what it lacks; ``effort`` says in how many rounds each entry is timed."""
 
     def __init__(
         self, table: LatencyTable, space: Space, effort: Effort, connection: Connection, progress: Progress
@@ -54,8 +54,8 @@ class Profiler:
     def _campaign(
         self, resolutions_px: Sequence[int], rounds: int, announce: Callable[[float], None] | None = None
     ) -> Campaign:
-        tasks, budget = self._plan(resolutions_px, rounds)
-        return Campaign(self._table, tasks, budget, self._progress, f"ofa-profile {self._space.name}", announce)
+        jobs, budget = self._plan(resolutions_px, rounds)
+        return Campaign(self._table, jobs, budget, self._progress, f"ofa-profile {self._space.name}", announce)
 
     def _announce(self, seconds: float) -> None:
         others = [
@@ -65,11 +65,11 @@ class Profiler:
         ]
         self._progress.say(f"it will take about {duration(seconds)} ({', '.join(others)})")
 
-    def _plan(self, resolutions_px: Sequence[int], rounds: int) -> tuple[list[list[Task]], Budget]:
-        """What to visit in each round, and how long each burst may take."""
+    def _plan(self, resolutions_px: Sequence[int], rounds: int) -> tuple[list[list[Job]], Budget]:
+        """What to trial in each round, and how long each burst may take."""
         if self._table.identity.blocks == IN_NETWORKS:
-            return carrier_rounds(self._table, self._space, resolutions_px, rounds), NETWORK_BUDGET
+            return profiled_network_rounds(self._table, self._space, resolutions_px, rounds), NETWORK_BUDGET
         blocks = [block for px in resolutions_px for block in self._space.blocks(px)]
         runtime, settings = self._table.identity.runtime, self._table.identity.settings
-        tasks = lower_tasks(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision)
-        return [tasks] * rounds, self._effort.budget
+        jobs = lower_jobs(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision)
+        return [jobs] * rounds, self._effort.budget

@@ -1,4 +1,4 @@
-"""Carriers: whole networks in which the Blocks of a Space are timed, as they stand there when deployed.
+"""Profiled networks: whole networks in which the Blocks of a Space are timed, as they stand there when deployed.
 
 A Block alone pays for a call of its own and for changes of layout at its edges, and finds the caches as it left them
 itself; inside a network it does not. docs/measuring.md has what that comes to.
@@ -10,54 +10,56 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ofa_nas.spaces import ABSENT, Architecture, Population, Space
-from ofa_profiler.campaign.jobs import Task
+from ofa_profiler.campaign.jobs import Job
 from ofa_profiler.lowering import lower
-from ofa_tables.table import CARRIER, LatencyTable
+from ofa_tables.table import PROFILED, LatencyTable
 
 # Blocks stand beside their likes: small ones in small networks, large ones in large, as in what a search finds. So
-# carriers are taken by turns from so many groups of candidates, from the smallest to the largest.
+# profiled networks are taken by turns from so many groups of candidates, from the smallest to the largest.
 CANDIDATES = 900
 GROUPS = 9
-# After so many rounds the same carriers come again: the device has their models by then.
+# After so many rounds the same profiled networks come again: the device has their models by then.
 DIFFERENT_ROUNDS = 4
 
 
-def carrier_rounds(table: LatencyTable, space: Space, resolutions_px: Sequence[int], rounds: int) -> list[list[Task]]:
-    """For each round, carriers in which every entry stands that has no Visit in it yet; the table knows them then."""
-    visited: dict[int, set[str]] = defaultdict(set)
+def profiled_network_rounds(
+    table: LatencyTable, space: Space, resolutions_px: Sequence[int], rounds: int
+) -> list[list[Job]]:
+    """For each round, profiled networks in which every entry stands that has no trial in it yet; the table knows them then."""
+    covered: dict[int, set[str]] = defaultdict(set)
     for key, numbers in table.rounds_of().items():
         for number in numbers:
-            visited[number].add(key)
-    others = {key for key, _, _, role in table.store.networks() if role != CARRIER}
-    tasks = []
+            covered[number].add(key)
+    others = {key for key, _, _, role in table.store.networks() if role != PROFILED}
+    jobs = []
     for number in range(rounds):
         in_round = []
         for px in resolutions_px:
             for architecture in _cover(
-                space, px, visited[number], np.random.default_rng((number % DIFFERENT_ROUNDS, px))
+                space, px, covered[number], np.random.default_rng((number % DIFFERENT_ROUNDS, px))
             ):
                 network = space.network(architecture)
                 if network.key in others:
                     continue  # what taught, or was tested, tells nothing of Blocks
                 blocks = space.network_blocks(architecture)
-                visited[number].update(block.key for block in blocks)
-                table.store.add_network(network.key, space.name, architecture.to_json(), CARRIER)
+                covered[number].update(block.key for block in blocks)
+                table.store.add_network(network.key, space.name, architecture.to_json(), PROFILED)
                 settings = table.identity.settings
                 model = lower(table.identity.runtime, network, settings.batch, settings.precision)
-                in_round.append(Task(network, model, parts=tuple(blocks)))
-        tasks.append(in_round)
-    return tasks
+                in_round.append(Job(network, model, parts=tuple(blocks)))
+        jobs.append(in_round)
+    return jobs
 
 
-def _cover(space: Space, px: int, visited: set[str], rng: np.random.Generator) -> Iterator[Architecture]:
-    """Networks until ``visited``, to which the caller adds, has every entry: greedily, by turns from each group."""
+def _cover(space: Space, px: int, covered: set[str], rng: np.random.Generator) -> Iterator[Architecture]:
+    """Networks until ``timed``, to which the caller adds, has every entry: greedily, by turns from each group."""
     keys = space.keys(px)
-    while any(key not in visited for key in keys):
+    while any(key not in covered for key in keys):
         candidates = space.canonical(space.sample_spread(CANDIDATES, rng, [px]))
         candidates = candidates[np.argsort(space.macs(candidates), kind="stable")]
         standing = _standing(space, candidates)
         for turn in range(CANDIDATES):
-            missing = np.array([key not in visited for key in keys])
+            missing = np.array([key not in covered for key in keys])
             group = np.array_split(np.arange(CANDIDATES), GROUPS)[turn % GROUPS]
             gains = (standing[group] & missing).sum(axis=1)
             if gains.any():

@@ -146,7 +146,7 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
     with bar("members fitted") as progress:
         found = carry_out(pairs, space, members, seed, progress)
     write_members(out, found)
-    _tell(out, Mlp(space, found, str(out)), pairs, space, as_json)
+    _report(out, Mlp(space, found, str(out)), pairs, space, as_json)
 
 
 @command.command(
@@ -165,7 +165,7 @@ def evaluate(file: Path, source: Path, all_pairs: bool, as_json: bool) -> None:
     """
     pairs = read_pairs(source)
     space = find_space(str(pairs.about["space"]))
-    _tell(file, Mlp(space, read_members(file), str(file)), pairs, space, as_json, all_pairs)
+    _report(file, Mlp(space, read_members(file), str(file)), pairs, space, as_json, all_pairs)
 
 
 @command.command(
@@ -192,7 +192,7 @@ def import_(source: Path, out: Path, as_json: bool) -> None:
         answer.print(f"{escape(str(out))}: {ensemble}{counted(len(layers), 'layer')}, {' → '.join(map(str, sizes))}")
 
 
-def _tell(path: Path, model: Mlp, pairs: Pairs, space: Space, as_json: bool, all_pairs: bool = False) -> None:
+def _report(path: Path, model: Mlp, pairs: Pairs, space: Space, as_json: bool, all_pairs: bool = False) -> None:
     tested = pairs if all_pairs else pairs.only([pair.is_held_out for pair in pairs.pairs])
     if not tested.pairs:
         raise UsageError(f"none of the {len(pairs.pairs)} pairs is held out; collect more, or say --all")

@@ -137,8 +137,8 @@ def print_errors(comparison: Comparison) -> None:
             figures.add_row(label, *map(_percent, percents), "" if tau is None else f"{tau:.3f}")
     print_wide(figures)
     if comparison.calibration is not None:
-        taught = comparison.calibration
-        answer.print(f"\ncalibration  {taught}, taught by {counted(taught.networks, 'network')} in no test")
+        fitted = comparison.calibration
+        answer.print(f"\ncalibration  {fitted}, taught by {counted(fitted.networks, 'network')} in no test")
 
 
 def list_networks(comparison: Comparison) -> Table:

@@ -103,21 +103,21 @@ def profile(
         if wanted_runtime is None:
             version = description["runtimes"][runtime]
             console.print(f"runtime: {runtime} {version}, {device.name}'s first preferred one that is there")
-        can_tell = runtime in description["profiling_runtimes"]
+        can_report = runtime in description["profiling_runtimes"]
         identity = Identity(
             device.name,
             description["fingerprint"],
             runtime,
             description["runtimes"][runtime],
             settings,
-            wanted_blocks or (IN_NETWORKS if can_tell else ALONE),
+            wanted_blocks or (IN_NETWORKS if can_report else ALONE),
         )
         path = out or Path(f"{device.file_stem}-{runtime}-{precision}-t{threads}-b{batch}.lut")
         with open_table(path, identity, description, fresh) as table:
             console.print(
                 f"{path}: {identity.target} ({description['chip']}), {runtime} {identity.runtime_version}, {settings}"
             )
-            finished = visited_in_all(table, EFFORTS[effort].rounds)
+            finished = timed_in_all(table, EFFORTS[effort].rounds)
             if interpolate is None:
                 interpolate = table.interpolates or len(resolutions) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
@@ -125,7 +125,7 @@ def profile(
                 profiler = Profiler(table, space, EFFORTS[effort], connection, progress)
                 outcome = profiler.measure_some(resolutions) if interpolate else profiler.measure(resolutions)
             for name in calibrations(table):
-                Comparer(table, find_space(name)).teach()  # what it was taught over has changed
+                Comparer(table, find_space(name)).calibrate()  # what it was taught over has changed
             made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
             table.store.put("conditions", {**made_with, "not_set": outcome.not_set})
             if outcome.factors or outcome.set_aside:
@@ -163,7 +163,7 @@ def open_table(path: Path, identity: Identity, description: dict[str, Any], fres
     return table
 
 
-def visited_in_all(table: LatencyTable, rounds: int) -> set[str]:
+def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
     """The keys that nothing is left to be measured of."""
     return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
 
@@ -190,7 +190,7 @@ def summarise(
         "failed": len(keys) - len(entries),
         "interpolated": interpolated,
         "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
-        "visits": sum(outcome.visits[key] for key in keys),
+        "trials": sum(outcome.trials[key] for key in keys),
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),
         "waited_seconds": round(outcome.waited_seconds, 3),
@@ -199,10 +199,10 @@ def summarise(
 
 
 def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Of each that shared the work: its Visits, how it lies to the others, and why it was left out."""
+    """Of each that shared the work: its trials, how it lies to the others, and why it was left out."""
     return {
         name: {
-            "visits": outcome.shares[name],
+            "trials": outcome.shares[name],
             "factor": outcome.factors.get(name),
             "set_aside": outcome.set_aside.get(name),
         }
@@ -215,21 +215,21 @@ def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
     parts += [f"{summary[name]} {name}" for name in ("reused", "interpolated", "failed", "flagged") if summary[name]]
     answer.print(
         f"[bold]{counted(summary['entries'], 'entry', 'entries')}[/]: {', '.join(parts)}; "
-        f"{counted(summary['visits'], 'visit')} of blocks in {summary['seconds']:.1f} s "
+        f"{counted(summary['trials'], 'trial')} of blocks in {summary['seconds']:.1f} s "
         f"({summary['timed_seconds']:.1f} s of them timed)"
     )
     if summary["flagged"]:
         rounds = EFFORTS["thorough"].rounds
         answer.print(
             "[yellow]flagged[/]: most often for a 95 % interval wider than ±10 %, ofa-table show --keys has each; "
-            f"the same command with --effort thorough visits every block in {rounds} rounds"
+            f"the same command with --effort thorough trials every block in {rounds} rounds"
         )
     for setting, reason in outcome.not_set.items():
         answer.print(f"[yellow]not set[/]: {setting}: {escape(reason)}")
     for name, facts in summary.get("devices", {}).items():
         alike = "" if facts["factor"] is None else f", takes {facts['factor']:.3f} × what they take in the median"
         aside = f"; set aside: {facts['set_aside']}" if facts["set_aside"] else ""
-        answer.print(f"{name}: {counted(facts['visits'], 'visit')}{alike}{aside}", markup=False)
+        answer.print(f"{name}: {counted(facts['trials'], 'trial')}{alike}{aside}", markup=False)
     if outcome.cooled_seconds:
         answer.print(f"[yellow]hot[/]: waited {outcome.cooled_seconds:.0f} s for the device to cool")
     for key, reason in outcome.failures.items():

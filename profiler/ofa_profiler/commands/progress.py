@@ -33,7 +33,7 @@ class CampaignProgress:
         )
         self._task = self._bar.add_task("", total=None, noun=noun, flags="", key="", visible=False)
         self._due = NowAndThen(REDRAW_S if console.is_terminal else LINE_S)
-        self._visits = self._failed = self._cold = 0
+        self._trials = self._failed = self._cold = 0
 
     def __enter__(self) -> "CampaignProgress":
         return self
@@ -42,21 +42,21 @@ class CampaignProgress:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def begin(self, visits: int) -> None:
-        self._bar.update(self._task, total=self._visits + visits, visible=True)
+    def begin(self, trials: int) -> None:
+        self._bar.update(self._task, total=self._trials + trials, visible=True)
         if self._console.is_terminal:
             self._bar.start()
         else:
-            self.say(f"{self._noun}: {counted(visits, 'visit')} to take")
+            self.say(f"{self._noun}: {counted(trials, 'trial')} to take")
 
-    def measured(self, measurement: Measurement, visits_left: int) -> None:
-        self._visits += 1
+    def measured(self, measurement: Measurement, trials_left: int) -> None:
+        self._trials += 1
         self._failed += not measurement.ok
         self._cold += measurement.ok and not measurement.warm
         self._bar.update(
             self._task,
-            completed=self._visits,
-            total=self._visits + visits_left,
+            completed=self._trials,
+            total=self._trials + trials_left,
             key=_short(measurement.key),
             flags=self._flags(),
         )
@@ -67,8 +67,8 @@ class CampaignProgress:
         if self._console.is_terminal:
             self._bar.refresh()
         else:
-            visits = counted(self._visits + visits_left, "visit")
-            self.say(f"{self._noun}: {self._visits} of {visits}{self._time_left()}{self._flags()}")
+            trials = counted(self._trials + trials_left, "trial")
+            self.say(f"{self._noun}: {self._trials} of {trials}{self._time_left()}{self._flags()}")
 
     def say(self, text: str) -> None:
         self._console.print(text)

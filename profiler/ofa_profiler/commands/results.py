@@ -12,7 +12,7 @@ from rich.markup import escape
 from ofa_nas.accuracy import MACS, Mlp
 from ofa_nas.cli import answer
 from ofa_nas.references import MeasuredReference
-from ofa_nas.search import Found, Known, Problem
+from ofa_nas.search import Evaluated, Found, Problem
 from ofa_nas.spaces import ABSENT, Population, Space
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_tables.model.latency_model import LatencyModel
@@ -48,7 +48,7 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
     return summary
 
 
-def _network(problem: Problem, network: Known) -> dict[str, Any]:
+def _network(problem: Problem, network: Evaluated) -> dict[str, Any]:
     (architecture,) = problem.space.decode(network.population)
     described: dict[str, Any] = {
         "architecture": architecture.to_json(),
@@ -57,10 +57,10 @@ def _network(problem: Problem, network: Known) -> dict[str, Any]:
         "macs_m": float(problem.space.macs(network.population)[0]) / 1e6,
         "parameters_m": float(problem.space.parameters(network.population)[0]) / 1e6,
     }
-    if len(problem.meters) > 1 or problem.meters[0].name != "latency":
+    if len(problem.metrics) > 1 or problem.metrics[0].name != "latency":
         described["limited"] = [
-            {"on": meter.name, "unit": meter.unit, "figure": float(price), "limit": limit}
-            for meter, price, limit in zip(problem.meters, network.prices[:, 0], _limits(problem), strict=True)
+            {"on": metric.name, "unit": metric.unit, "figure": float(price), "limit": limit}
+            for metric, price, limit in zip(problem.metrics, network.prices[:, 0], _limits(problem), strict=True)
         ]
     return described
 
@@ -109,7 +109,7 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
     """A line for each network."""
     answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, method)}\n")
     space, scores = problem.space, problem.accuracy.is_accuracy
-    figures = [f"{meter.name}, {meter.unit}" for meter in problem.meters]
+    figures = [f"{metric.name}, {metric.unit}" for metric in problem.metrics]
     listing = columns(
         "name",
         "px",
@@ -132,9 +132,9 @@ def print_several(problem: Problem, found: Found, method: str) -> None:
         )
     print_wide(listing)
     answer.print()
-    for meter in problem.meters:
-        if meter.model:
-            answer.print(f"{meter.name:<11} {_basis(meter.model)}", markup=False)
+    for metric in problem.metrics:
+        if metric.model:
+            answer.print(f"{metric.name:<11} {_basis(metric.model)}", markup=False)
     answer.print(f"{'accuracy':<11} {_ranking(problem)}", markup=False)
 
 
@@ -144,7 +144,7 @@ def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
 
 
 def print_references(
-    references: Sequence[MeasuredReference], problem: Problem, best: Known, measured: dict[str, Any]
+    references: Sequence[MeasuredReference], problem: Problem, best: Evaluated, measured: dict[str, Any]
 ) -> None:
     """The published networks that lie nearest in latency, the fastest first; of accuracies on ImageNet alone."""
     this_ms, this = float(problem.predicted_ms(best.population)[0]), "this one's prediction"
@@ -164,22 +164,22 @@ def print_references(
 
 def is_calibrated(problem: Problem) -> bool:
     """Whether all tables have been taught."""
-    return all(meter.model.calibration is not None for meter in problem.meters if meter.model)
+    return all(metric.model.calibration is not None for metric in problem.metrics if metric.model)
 
 
-def described(problem: Problem, best: Known) -> Iterator[tuple[str, str]]:
+def described(problem: Problem, best: Evaluated) -> Iterator[tuple[str, str]]:
     """What a network takes and gives, as label and text."""
     space, network = problem.space, best.population
-    for meter, price, limit in zip(problem.meters, best.prices[:, 0], _limits(problem), strict=True):
+    for metric, price, limit in zip(problem.metrics, best.prices[:, 0], _limits(problem), strict=True):
         within = "" if limit is None else f" of {limit:g}"
-        basis = f", {_basis(meter.model)}" if meter.model else ""
-        yield meter.name, f"{price:.4g}{within} {meter.unit}{basis}"
-    interpolated = max(int(meter.model.interpolated_blocks(network)[0]) for meter in problem.meters if meter.model)
+        basis = f", {_basis(metric.model)}" if metric.model else ""
+        yield metric.name, f"{price:.4g}{within} {metric.unit}{basis}"
+    interpolated = max(int(metric.model.interpolated_blocks(network)[0]) for metric in problem.metrics if metric.model)
     if interpolated:
         yield "", f"{counted(interpolated, 'block')} interpolated between sizes that were measured"
     scored = f"{_accuracy(best):.2%}, " if problem.accuracy.is_accuracy else ""
     yield "accuracy", f"{scored}{_ranking(problem)}{_members(problem, network)}"
-    limited = {meter.name for meter in problem.meters}
+    limited = {metric.name for metric in problem.metrics}
     for name, count in (("MACs", space.macs(network)), ("parameters", space.parameters(network))):
         if name not in limited:
             yield name, f"{count[0] / 1e6:.4g} M"
@@ -213,7 +213,7 @@ def _ranking(problem: Problem) -> str:
     return "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
 
 
-def _accuracy(network: Known) -> float:
+def _accuracy(network: Evaluated) -> float:
     """Of one network. A model's last layer is linear: it may go beyond what an accuracy can be."""
     return min(1.0, float(network.accuracy[0]))
 

@@ -143,7 +143,7 @@ def command(
     if verifies:
         problem, found, measured = _verify(paths[0], question, carry_out, target, pairs)
     else:
-        problem = question.pose([LatencyModel.read(path, space) for path in paths])
+        problem = question.to_problem([LatencyModel.read(path, space) for path in paths])
         for line in in_words(problem.left_out):
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from ofa_agent.measuring.timing import Budget
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
-from ofa_profiler.campaign.jobs import reference_task
+from ofa_profiler.campaign.jobs import reference_job
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.connections.client import time_once
@@ -85,9 +85,9 @@ def check(name: str, pairs: tuple[str, ...], as_json: bool) -> None:
     try:
         with connect(target) as connection:
             connection.say = say
-            for step, told in _steps(connection):
-                facts[step] = told
-                console.print(f"[green]ok[/] {step}: {escape(str(told))}")
+            for step, reported in _steps(connection):
+                facts[step] = reported
+                console.print(f"[green]ok[/] {step}: {escape(str(reported))}")
         facts["ok"] = True
     except OfaError as fault:
         facts["fault"] = str(fault)
@@ -106,7 +106,7 @@ def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
     facts = [description["chip"], description["os"], *map(" ".join, description["software"].items())]
     yield "describe", f"{', '.join(facts)}, runtimes {versions or 'none'}"
     runtime = choose_runtime(target, None, description)
-    task = reference_task(runtime, target.precision)
+    task = reference_job(runtime, target.precision)
     budget = Budget(warmup_s=0.1)
     took_ms = time_once(connection.agent, task.block, task.model, runtime, budget, target.precision)
     yield "time a network", f"{took_ms:.2f} ms by {runtime}, {target.precision}, 1 thread"

@@ -11,7 +11,7 @@ from ofa_nas.references import FAMILY, Reference, measured_references
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
 from ofa_profiler.campaign.effort import NETWORK_BUDGET
-from ofa_profiler.campaign.jobs import Task, lower_tasks
+from ofa_profiler.campaign.jobs import Job, lower_jobs
 from ofa_profiler.comparison.statistics import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_tables.errors import UsageError
@@ -21,7 +21,7 @@ from ofa_tables.model.latency_model import LatencyModel, write_calibration
 from ofa_tables.model.passes import PASSES, network_passes_ms
 from ofa_tables.table import CALIBRATION, REFERENCE, TEST, LatencyTable
 
-# Where the passes lie further apart than is wanted, there are more rounds: many short Visits beat few long ones on a
+# Where the passes lie further apart than is wanted, there are more rounds: many short trials beat few long ones on a
 # device that others use.
 ROUNDS = 10
 MORE_ROUNDS = 10
@@ -36,16 +36,18 @@ class Drawn:
     ``names`` are what their file calls them, by key."""
 
     tested: list[Architecture]
-    teachers: list[Architecture]
+    calibration_networks: list[Architecture]
     references: Sequence[Reference] = ()
     retired: int = 0
     names: Mapping[str, str] = field(default_factory=dict)
 
 
-def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture], teachers: int, seed: int) -> Drawn:
+def draw(
+    model: LatencyModel, space: Space, tested: int | Sequence[Architecture], calibration_networks: int, seed: int
+) -> Drawn:
     """Networks evenly over the range of predicted latency; the same seed draws the same ones.
 
-    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed; a carrier,
+    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed; a profiled network,
     from which the table's figures come, is neither.
     """
     roles = {key: role for key, _, _, role in model.table.store.networks()}
@@ -53,13 +55,15 @@ def draw(model: LatencyModel, space: Space, tested: int | Sequence[Architecture]
     if not isinstance(tested, int):
         chosen = {space.network(architecture).key: architecture for architecture in tested}
     retired = sum(roles.get(key) == CALIBRATION for key in chosen)
-    if not isinstance(tested, int) and not teachers:  # nothing is to be drawn, and no resolution need be whole
+    if (
+        not isinstance(tested, int) and not calibration_networks
+    ):  # nothing is to be drawn, and no resolution need be whole
         return Drawn(list(chosen.values()), [], retired=retired)
     candidates = _Candidates(model, space, np.random.default_rng(seed))
     if isinstance(tested, int):
         chosen = candidates.take(tested, barred={key for key, role in roles.items() if role != TEST})
     barred = set(chosen) | {key for key, role in roles.items() if role != CALIBRATION}
-    return Drawn(list(chosen.values()), list(candidates.take(teachers, barred).values()), retired=retired)
+    return Drawn(list(chosen.values()), list(candidates.take(calibration_networks, barred).values()), retired=retired)
 
 
 class _Candidates:
@@ -104,7 +108,7 @@ class Comparer:
         """Goes on with what the table has of the rounds from the first one on."""
         identity = self._table.identity
         networks = []
-        for role, architectures in ((TEST, drawn.tested), (CALIBRATION, drawn.teachers)):
+        for role, architectures in ((TEST, drawn.tested), (CALIBRATION, drawn.calibration_networks)):
             for architecture in architectures:
                 network = self._space.network(architecture)
                 self._table.store.add_network(network.key, self._space.name, architecture.to_json(), role)
@@ -112,20 +116,20 @@ class Comparer:
         for reference in drawn.references:
             self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
             networks.append(reference.block)
-        tasks = lower_tasks(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
+        jobs = lower_jobs(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
             purpose = f"ofa-compare {self._space.name}"
-            planned: list[list[Task]] = [[]] * first_round + [tasks] * rounds
+            planned: list[list[Job]] = [[]] * first_round + [jobs] * rounds
             campaign = Campaign(self._table, planned, NETWORK_BUDGET, progress, purpose, adopts=not first_round)
             outcome = campaign.run(connection)
             apart = self._noise([network.key for network in networks], first_round)
             if apart is None or apart <= WANTED_NOISE:
                 break
-            if outcome.visits and rounds < MOST_ROUNDS:
+            if outcome.trials and rounds < MOST_ROUNDS:
                 progress.say(
                     f"the two passes of all networks differ by {apart:.1%}, more than {WANTED_NOISE:.1%}: "
-                    f"{MORE_ROUNDS} more visits each, {rounds} of at most {MOST_ROUNDS} are done"
+                    f"{MORE_ROUNDS} more trials each, {rounds} of at most {MOST_ROUNDS} are done"
                 )
         return outcome
 
@@ -135,31 +139,33 @@ class Comparer:
         """One network that may teach, whatever the table has of it; None where it was not measured in both passes."""
         key = self._space.network(architecture).key
         first_round = self._unused_round(key)
-        outcome = self.measure(Drawn(tested=[], teachers=[architecture]), connection, progress, first_round)
+        outcome = self.measure(Drawn(tested=[], calibration_networks=[architecture]), connection, progress, first_round)
         passes = network_passes_ms(self._table, key, first_round)
         return None if passes is None else self._compared(key, architecture, passes), outcome
 
     def _unused_round(self, key: str) -> int:
-        """The first of a first pass that no Visit of the network was in, and that no other command goes on from."""
+        """The first of a first pass that no trial of the network was in, and that no other command goes on from."""
         used = max(self._table.rounds_of().get(key, ()), default=0)
         return max(MOST_ROUNDS, used + PASSES - used % PASSES)
 
-    def teach(self) -> Calibration | None:
+    def calibrate(self) -> Calibration | None:
         """The Calibration from every network of the table that may teach; kept in the table."""
-        teachers = list(self.measured(CALIBRATION))
-        taught = None
-        if teachers:
-            population = self._space.encode([parse_architecture(network.architecture) for network in teachers])
-            taught = self._model.taught(population, [network.measured_ms for network in teachers])
-        write_calibration(self._table, self._space, taught)
-        return taught
+        calibration_networks = list(self.measured(CALIBRATION))
+        fitted = None
+        if calibration_networks:
+            population = self._space.encode(
+                [parse_architecture(network.architecture) for network in calibration_networks]
+            )
+            fitted = self._model.fit_calibration(population, [network.measured_ms for network in calibration_networks])
+        write_calibration(self._table, self._space, fitted)
+        return fitted
 
     def compare(
         self, drawn: Drawn, device: dict[str, Any], condition_after: dict[str, Any], seconds: float
     ) -> Comparison:
         """What was measured, against the prediction, beside all References of the table; networks that failed are not
         in it."""
-        calibration = self.teach()
+        calibration = self.calibrate()
         tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
         networks = [
             replace(network, name=drawn.names.get(network.key, network.name))
@@ -174,7 +180,7 @@ class Comparer:
             condition_after=condition_after,
             stages=self._space.stages,
             networks=self._shifted(networks, calibration),
-            teachers=self._shifted(list(self.measured(CALIBRATION)), calibration),
+            calibration_networks=self._shifted(list(self.measured(CALIBRATION)), calibration),
             calibration=calibration,
             measured_at=time.time(),
             seconds=seconds,

@@ -20,7 +20,7 @@ from ofa_tables.table import Identity
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 CSV = "comparison.csv"  # beside the report
-TEST, TEACHER, REFERENCE = "test", "teacher", "reference"  # roles
+TEST, CALIBRATION, REFERENCE = "test", "calibration", "reference"  # roles
 
 # An interval from fewer networks than this would promise more than it knows.
 FEWEST_FOR_INTERVAL = 10
@@ -130,7 +130,7 @@ class Comparison:
     condition_after: dict[str, Any]
     stages: tuple[str, ...]
     networks: tuple[ComparedNetwork, ...]
-    teachers: tuple[ComparedNetwork, ...]
+    calibration_networks: tuple[ComparedNetwork, ...]
     calibration: Calibration | None
     measured_at: float
     seconds: float
@@ -156,7 +156,7 @@ class Comparison:
 
     @cached_property
     def macs_line(self) -> MacsLine | None:
-        return MacsLine.fit(self.teachers)
+        return MacsLine.fit(self.calibration_networks)
 
     @cached_property
     def macs_ms(self) -> FloatArray | None:
@@ -196,7 +196,7 @@ class Comparison:
                 "predicted_ms": _finite(self._predict(network)),
                 "passes_ms": [_finite(taken) for taken in network.passes_ms],
             }
-            for role, networks in ((TEST, self.networks), (TEACHER, self.teachers))
+            for role, networks in ((TEST, self.networks), (CALIBRATION, self.calibration_networks))
             for network in networks
         ] + [
             {

@@ -58,7 +58,7 @@ def verify(
     misses: list[tuple[float, ComparedNetwork]] = []
     for _ in range(ATTEMPTS):
         model = LatencyModel.calibrated(table, space)
-        problem = _aimed(question.pose([model]), limit_ms, [network for _, network in misses])
+        problem = _aimed(question.to_problem([model]), limit_ms, [network for _, network in misses])
         if not misses:
             for line in in_words(problem.left_out):
                 say(line)
@@ -69,7 +69,7 @@ def verify(
         predicted_ms = float(model.predict(network)[0])
         with progress() as shown:
             measured = _measured(comparer, space, network, connection, shown)
-        comparer.teach()
+        comparer.calibrate()
         if max(measured.passes_ms) <= limit_ms:
             return Verified(problem.within(limit_ms), found, measured, tuple(misses))
         misses.append((predicted_ms, measured))
@@ -88,7 +88,7 @@ def _aimed(problem: Problem, limit_ms: float, missed: Sequence[ComparedNetwork])
     aim_ms = limit_ms * (1 - STEP * max(0, len(missed) - 1))
     if missed:
         population = problem.space.encode([parse_architecture(network.architecture) for network in missed])
-        aim_ms = min(aim_ms, float(np.nextafter(problem.meters[0](population).min(), 0)))
+        aim_ms = min(aim_ms, float(np.nextafter(problem.metrics[0](population).min(), 0)))
     return problem.within(aim_ms)
 
 
@@ -98,6 +98,6 @@ def _measured(
     (architecture,) = space.decode(network)
     measured, outcome = comparer.measure_anew(architecture, connection, progress)
     if measured is None:
-        reasons = "; ".join(outcome.failures.values()) or "too few of its visits succeeded"
+        reasons = "; ".join(outcome.failures.values()) or "too few of its trials succeeded"
         raise NotFastEnough(f"what was found could not be measured: {reasons}")
     return measured

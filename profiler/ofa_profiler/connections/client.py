@@ -17,8 +17,8 @@ from ofa_profiler.campaign.decoding import latency_ms
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
 
-# So many Visits are on their way, so that the device never waits for the link. Where the host is the device, one: what
-# the host does with a Measurement would else run beside the next Visit.
+# So many trials are on their way, so that the device never waits for the link. Where the host is the device, one: what
+# the host does with a Measurement would else run beside the next trial.
 WINDOW = 4
 WINDOW_ON_DEVICE = 1
 CALL_TIMEOUT_S = 150.0  # a slow board imports its runtimes before it answers
@@ -32,7 +32,7 @@ CHANNEL_OPTIONS = [
 
 
 class Agent:
-    """An agent that answers on ``channel``; ``window`` Visits at most are on their way to it."""
+    """An agent that answers on ``channel``; ``window`` trials at most are on their way to it."""
 
     def __init__(self, channel: grpc.Channel, target: str, token: str | None = None, window: int = WINDOW) -> None:
         self._window = window
@@ -66,22 +66,22 @@ class Agent:
 
 
 def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
-    """The median latency in ms of one Visit, which is not kept. Raises DeviceError."""
-    visit = wire.Visit(visit_id=uuid.uuid4().hex)
+    """The median latency in ms of one trial, which is not kept. Raises DeviceError."""
+    trial = wire.Trial(trial_id=uuid.uuid4().hex)
     settings = wire.Settings(runtime=runtime, precision=precision, threads=1, batch=1)
-    visit.job.CopyFrom(wire.job_message(block, settings, model.model_id))
-    wire.set_budget(visit.budget, budget, CALL_TIMEOUT_S)
-    visits = [visit]
+    trial.job.CopyFrom(wire.job_message(block, settings, model.model_id))
+    wire.set_budget(trial.budget, budget, CALL_TIMEOUT_S)
+    trials = [trial]
     with agent.lease(uuid.uuid4().hex, "a check") as lease:
-        (measurement,) = lease.measure(lambda: visits.pop() if visits else None, {model.model_id: model})
-        lease.acknowledge([measurement.visit_id])
+        (measurement,) = lease.measure(lambda: trials.pop() if trials else None, {model.model_id: model})
+        lease.acknowledge([measurement.trial_id])
     if measurement.status != "ok":
         raise DeviceError(f"{block.key} could not be timed: {measurement.status}: {measurement.error}")
     return latency_ms(measurement)
 
 
 class Lease:
-    """A hold on the device, and the stream of Visits and Measurements; a context manager.
+    """A hold on the device, and the stream of trials and Measurements; a context manager.
 
     ``not_set`` are the conditions that the device could not set, and why.
     """
@@ -124,17 +124,17 @@ class Lease:
         self._responses.cancel()
         self._outgoing.put(None)
 
-    def measure(self, next_visit: Callable[[], Any], models: Mapping[str, Model]) -> Iterator[Any]:
-        """Measurements as they come, until ``next_visit`` gives None and all have answered.
+    def measure(self, next_trial: Callable[[], Any], models: Mapping[str, Model]) -> Iterator[Any]:
+        """Measurements as they come, until ``next_trial`` gives None and all have answered.
 
-        ``next_visit`` is asked for one more Visit whenever one has come back. Each Measurement must be acknowledged.
+        ``next_trial`` is asked for one more trial whenever one has come back. Each Measurement must be acknowledged.
         """
         in_flight: set[str] = set()
 
         def fill() -> None:
-            while len(in_flight) < self._window and (visit := next_visit()) is not None:
-                in_flight.add(visit.visit_id)
-                self._send(visit=visit)
+            while len(in_flight) < self._window and (trial := next_trial()) is not None:
+                in_flight.add(trial.trial_id)
+                self._send(trial=trial)
 
         fill()
         while in_flight:
@@ -144,17 +144,17 @@ class Lease:
             kind = message.WhichOneof("message")
             if kind == "model_wanted":
                 model = models.get(message.model_wanted.model_id)
-                # None: a Visit of an earlier command's, that was cut off, still waits for it; it ends with the lease.
+                # None: a trial of an earlier command's, that was cut off, still waits for it; it ends with the lease.
                 for part in wire.model_messages(model.model_id, model.chunks) if model else ():
                     self._send(model=part)
             elif kind == "measurement":
-                in_flight.discard(message.measurement.visit_id)
+                in_flight.discard(message.measurement.trial_id)
                 yield message.measurement
                 fill()
 
-    def acknowledge(self, visit_ids: list[str]) -> None:
+    def acknowledge(self, trial_ids: list[str]) -> None:
         """Only after they are committed: the agent forgets them."""
-        self._send(acknowledge=wire.Acknowledge(visit_ids=visit_ids))
+        self._send(acknowledge=wire.Acknowledge(trial_ids=trial_ids))
 
     def _send(self, **message: Any) -> None:
         self._outgoing.put(wire.HostMessage(**message))

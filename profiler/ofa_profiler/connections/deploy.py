@@ -311,15 +311,15 @@ def start_when_free(deployment: Deployment, python: Python, say: Callable[[str],
 
 def _parsed(line: str) -> Python | None:
     try:
-        told: dict[str, Any] = json.loads(line)
+        reported: dict[str, Any] = json.loads(line)
         return Python(
-            version=told["python"],
-            executable=told["executable"],
-            tag=told["tag"],
-            machine=told["machine"],
-            libc=told["libc"],
-            missing=tuple(name for name in NEEDED if name in told["missing"]),
-            runtimes=tuple(told["runtimes"]),
+            version=reported["python"],
+            executable=reported["executable"],
+            tag=reported["tag"],
+            machine=reported["machine"],
+            libc=reported["libc"],
+            missing=tuple(name for name in NEEDED if name in reported["missing"]),
+            runtimes=tuple(reported["runtimes"]),
         )
     except (ValueError, KeyError, TypeError):
         return None

@@ -41,11 +41,11 @@ def lower(
     ``source`` has the weights, some of which are written out here: join with the same one.
     """
     graph = graph_of(block, batch, source)
-    told = {name: text.encode() for name, text in (metadata or {}).items()}
+    reported = {name: text.encode() for name, text in (metadata or {}).items()}
     if precision == "fp32":
-        return model_chunks(graph, "ofa-profile", told)
+        return model_chunks(graph, "ofa-profile", reported)
     if precision == "fp16":
-        return model_chunks(_halved(graph), "ofa-profile: weights in half precision", HALF | told)
+        return model_chunks(_halved(graph), "ofa-profile: weights in half precision", HALF | reported)
     if precision == "int8":
         ranges = tflite_int8.ranges_of(graph_of(block, tflite_int8.INPUTS))
         return model_chunks(tflite_int8.quantised(graph, ranges), f"ofa-profile: {tflite_int8.DESCRIPTION}")

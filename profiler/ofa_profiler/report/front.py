@@ -37,8 +37,8 @@ def write_front(
         references=[
             (one.name, latency(one.latency_ms), percent(one.top1), f"{one.macs / 1e6:,.0f} M") for one in references
         ],
-        limited=problem.meters[0].name,
-        exact=problem.meters[0].exact,
+        limited=problem.metrics[0].name,
+        exact=problem.metrics[0].exact,
         rows=[
             (
                 latency(problem.predicted_ms(network.population)[0]),
@@ -77,7 +77,7 @@ def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]
             line = {"arrowstyle": "-", "color": svg.MUTED, "linewidth": 0.5}
             axes.annotate(one.name, (x, y), (1.12 * x, place), va="center", fontsize=9, arrowprops=line)
         score = "top-1 accuracy, %" if problem.accuracy.is_accuracy else "MACs, millions"
-        axes.set(xlabel=f"{problem.meters[0].name}, ms", ylabel=score)
+        axes.set(xlabel=f"{problem.metrics[0].name}, ms", ylabel=score)
     hover = {
         "front": [
             f"{latency(price)} · {_text(problem, network.accuracy[0])}"

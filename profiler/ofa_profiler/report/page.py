@@ -167,7 +167,7 @@ def _drawable(comparison: Comparison) -> Comparison:
     return replace(
         comparison,
         networks=tuple(network for network in comparison.networks if _has_place(network)),
-        teachers=tuple(network for network in comparison.teachers if _has_place(network)),
+        calibration_networks=tuple(network for network in comparison.calibration_networks if _has_place(network)),
     )
 
 
@@ -274,7 +274,7 @@ def _condition(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 def _method(comparison: Comparison) -> list[tuple[str, str]]:
     identity, line = comparison.identity, comparison.macs_line
-    taught = as_text.counted(len(comparison.teachers), "further network")
+    calibration_count = as_text.counted(len(comparison.calibration_networks), "further network")
     tested = _tested(comparison)
     rows = [
         ("Table", comparison.table),
@@ -283,7 +283,7 @@ def _method(comparison: Comparison) -> list[tuple[str, str]]:
         ("Settings", str(identity.settings)),
         ("Device fingerprint", identity.fingerprint),
         ("Tested", f"{tested}, each in two independent passes"),
-        ("Taught", f"{taught}, in no test" if comparison.teachers else "none"),
+        ("CalibrationNetwork", f"{calibration_count}, in no test" if comparison.calibration_networks else "none"),
         ("Calibration", _calibration(comparison)),
         (
             "Line through MACs",
@@ -301,5 +301,5 @@ def _calibration(comparison: Comparison) -> str:
     calibration = comparison.calibration
     if calibration is None:
         return "none"
-    taught = as_text.counted(calibration.networks, "network")
-    return f"whole networks take the table’s sum {calibration}, learned from {taught}"
+    calibration_count = as_text.counted(calibration.networks, "network")
+    return f"whole networks take the table’s sum {calibration}, learned from {calibration_count}"

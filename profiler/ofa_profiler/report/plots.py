@@ -100,14 +100,14 @@ def error_by_latency(comparison: Comparison) -> Markup:
 def latency_by_macs(comparison: Comparison) -> Markup:
     """Measured latency over MACs, and the line that the teachers gave."""
     macs = np.array([network.macs for network in comparison.networks]) / 1e6
-    teachers = comparison.teachers
+    calibration_networks = comparison.calibration_networks
     with matplotlib.style.context(svg.STYLE):
         figure, axes = figure_of()
         if comparison.macs_line is not None:
-            taught = np.array([network.macs for network in teachers]) / 1e6
-            ends = np.array([min(macs.min(), taught.min()), max(macs.max(), taught.max())])
+            fitted = np.array([network.macs for network in calibration_networks]) / 1e6
+            ends = np.array([min(macs.min(), fitted.min()), max(macs.max(), fitted.max())])
             axes.plot(ends, comparison.macs_line(ends * 1e6), color=svg.BASELINE, linewidth=1.4)
-            points(axes, taught, passes_of(teachers).mean(axis=0), svg.BASELINE, marker="s", hollow=True)
+            points(axes, fitted, passes_of(calibration_networks).mean(axis=0), svg.BASELINE, marker="s", hollow=True)
         _bars(axes, macs, comparison.passes_ms, svg.INK)
         points(axes, macs, comparison.passes_ms.mean(axis=0), svg.INK, gid="networks")
         axes.set(xlabel="MACs, millions", ylabel="measured, ms")

@@ -8,8 +8,8 @@ import pandas as pd
 
 from ofa_nas.references import MeasuredReference
 from ofa_profiler.comparison.statistics import (
+    CALIBRATION,
     REFERENCE,
-    TEACHER,
     TEST,
     ComparedNetwork,
     Comparison,
@@ -21,7 +21,10 @@ from ofa_tables.store.measurement import NETWORK
 
 def rows(comparison: Comparison) -> pd.DataFrame:
     """Tested networks, then teachers, then References. Errors are fractions of the pass they are named after."""
-    predicted = [_part(comparison, comparison.networks, TEST), _part(comparison, comparison.teachers, TEACHER)]
+    predicted = [
+        _part(comparison, comparison.networks, TEST),
+        _part(comparison, comparison.calibration_networks, CALIBRATION),
+    ]
     parts = [*predicted, _references(comparison.references).reindex(columns=predicted[0].columns)]
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 

@@ -1,9 +1,9 @@
-"""Pace: how fast the device was during each Visit, and what each Visit would have brought at the table's pace.
+"""Speed: how fast the device was during each trial, and what each trial would have brought at the table's speed.
 
 A device that others share, or that heats up, takes more for everything for a while. How much more is known from the
-reference Job around each Visit, and from the other Blocks that were timed in the same Visit: the logarithm of a latency
-is its entry's figure plus its Visit's pace (a two-way fit, Tukey 1977, "Exploratory Data Analysis", ch. 11, with
-Huber's weights). A Block has no say in the pace that it is itself corrected by, so that its Visits keep their spread.
+reference Job around each trial, and from the other Blocks that were timed in the same trial: the logarithm of a latency
+is its entry's figure plus its trial's speed (a two-way fit, Tukey 1977, "Exploratory Data Analysis", ch. 11, with
+Huber's weights). A Block has no say in the speed that it is itself corrected by, so that its trials keep their spread.
 """
 
 from collections import Counter, defaultdict
@@ -18,24 +18,24 @@ from ofa_tables.store.measurement import NETWORK, Measurement
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int_]]
 
-# What the reference says of a Visit counts as much as so many Blocks that were timed in it.
+# What the reference says of a trial counts as much as so many Blocks that were timed in it.
 REFERENCE_WEIGHT = 2.0
 # Jobs slow down as the reference does, until readings whose squared logarithms add up to this say otherwise.
 ELASTICITY_WEIGHT = 0.05
 # Long Jobs slow down as short ones do, until that much says otherwise.
 SIZE_WEIGHT = 0.5
 # A Block slows down as those of its length do, until as much is known of it alone. A whole network does always: its
-# Visits may all come from times that were far from the table's pace.
+# Trials may all come from times that were far from the table's speed.
 OWN_WEIGHT = 0.1
-# What ties a table to its pace differs from one run to the next by about this much for all its entries together: no
-# Visit of one run tells of it (docs/measuring.md has the tables that do).
+# What ties a table to its speed differs from one run to the next by about this much for all its entries together: no
+# Trial of one run tells of it (docs/measuring.md has the tables that do).
 BETWEEN_RUNS = 0.016
 HUBER = 1.345
 ITERATIONS = 12
 
 
 def usual_reference_ms(measurements: Sequence[Measurement]) -> float | None:
-    """The table's pace: how long the reference Job took while its Blocks were measured, in the median."""
+    """The table's speed: how long the reference Job took while its Blocks were measured, in the median."""
     readings = [
         measurement.reference_ms
         for measurement in measurements
@@ -44,7 +44,7 @@ def usual_reference_ms(measurements: Sequence[Measurement]) -> float | None:
     return float(np.median(readings)) if readings else None
 
 
-def at_pace(measurements: Sequence[Measurement], reference_ms: float | None) -> list[Measurement]:
+def at_table_speed(measurements: Sequence[Measurement], reference_ms: float | None) -> list[Measurement]:
     """What each would have been where the reference Job takes ``reference_ms``; raw samples stay as they are.
 
     Blocks and whole networks follow the reference each in their own way, and are looked at apart.
@@ -64,62 +64,62 @@ def at_pace(measurements: Sequence[Measurement], reference_ms: float | None) -> 
         ]
         if rows:
             group = [measurements[row] for row in rows]
-            paces = np.exp(_log_paces(group, reference_ms, own_elasticity=not whole))
-            for row, pace in zip(rows, paces, strict=True):
-                scaled[row] = _scaled(measurements[row], 1 / float(pace))
+            slowdowns = np.exp(_log_slowdowns(group, reference_ms, own_elasticity=not whole))
+            for row, slowdown in zip(rows, slowdowns, strict=True):
+                scaled[row] = _scaled(measurements[row], 1 / float(slowdown))
     return scaled
 
 
-class PaceErrors:
-    """How far off the pace may be that Visits were brought to: a standard error, relative to their latencies.
+class SpeedErrors:
+    """How far off the speed may be that trials were brought to: a standard error, relative to their latencies.
 
     Networks that begin alike, at one resolution, have most of their entries in common; what ties these to the other
-    resolutions is the reference alone. What it misses of a Visit's pace averages out over their Visits; what it misses
+    resolutions is the reference alone. What it misses of a trial's speed averages out over their trials; what it misses
     of the whole run's does not.
     """
 
     def __init__(self, measurements: Sequence[Measurement], scaled: Sequence[Measurement]) -> None:
         logs: dict[str, list[tuple[float, float]]] = defaultdict(list)
         self._beginnings: dict[str, str] = {}
-        for visit, at_table in zip(measurements, scaled, strict=True):
-            inside = visit.taken_with != visit.visit_id
-            if inside and visit.median_ms and at_table.median_ms and visit.reference_ms:
-                pace = float(np.log(visit.median_ms / at_table.median_ms))
-                logs[visit.taken_with].append((pace, float(np.log(visit.reference_ms))))
-                if visit.visit_id.endswith("/0"):
-                    self._beginnings[visit.taken_with] = visit.key
+        for trial, at_table in zip(measurements, scaled, strict=True):
+            inside = trial.taken_with != trial.trial_id
+            if inside and trial.median_ms and at_table.median_ms and trial.reference_ms:
+                slowdown = float(np.log(trial.median_ms / at_table.median_ms))
+                logs[trial.taken_with].append((slowdown, float(np.log(trial.reference_ms))))
+                if trial.trial_id.endswith("/0"):
+                    self._beginnings[trial.taken_with] = trial.key
         self._counts = Counter(self._beginnings.values())
         self._spread = 0.0
         if len(logs) > 2:
-            paces, references = np.array([np.mean(of_visit, axis=0) for of_visit in logs.values()]).T
+            slowdowns, references = np.array([np.mean(of_trial, axis=0) for of_trial in logs.values()]).T
             rows = np.stack([references, np.ones(len(references))], axis=1)
-            self._spread = float(np.std(paces - rows @ np.linalg.lstsq(rows, paces, rcond=None)[0]))
+            self._spread = float(np.std(slowdowns - rows @ np.linalg.lstsq(rows, slowdowns, rcond=None)[0]))
 
-    def __call__(self, visits: Sequence[Measurement]) -> float:
-        beginnings = {self._beginnings[v.taken_with] for v in visits if v.taken_with in self._beginnings}
+    def __call__(self, trials: Sequence[Measurement]) -> float:
+        beginnings = {self._beginnings[v.taken_with] for v in trials if v.taken_with in self._beginnings}
         count = sum(self._counts[beginning] for beginning in beginnings)
         return float(np.hypot(self._spread / np.sqrt(count), BETWEEN_RUNS)) if count else 0.0
 
 
-def _log_paces(group: Sequence[Measurement], reference_ms: float, own_elasticity: bool) -> FloatArray:
-    visits = _numbered([measurement.taken_with for measurement in group])
+def _log_slowdowns(group: Sequence[Measurement], reference_ms: float, own_elasticity: bool) -> FloatArray:
+    trials = _numbered([measurement.taken_with for measurement in group])
     keys = _numbered([measurement.key for measurement in group])
     logs = np.log(np.array([measurement.median_ms for measurement in group], dtype=float))
     references = np.log(np.array([measurement.reference_ms for measurement in group], dtype=float) / reference_ms)
-    weights, in_visit = np.ones(len(group)), np.zeros(len(group))
+    weights, in_trial = np.ones(len(group)), np.zeros(len(group))
     for _ in range(ITERATIONS):
-        elasticities = _elasticities(keys, logs - in_visit, references, weights, own_elasticity)
+        elasticities = _elasticities(keys, logs - in_trial, references, weights, own_elasticity)
         expected = elasticities[keys] * references
-        figures = _medians(keys, logs - expected - in_visit)
+        figures = _medians(keys, logs - expected - in_trial)
         left = logs - figures[keys] - expected
-        off = np.abs(left - in_visit)
+        off = np.abs(left - in_trial)
         usual = max(float(np.median(off)) / 0.6745, 1e-9)  # a normal distribution's standard deviation
         weights = np.minimum(1.0, HUBER * usual / np.maximum(off, 1e-12))
-        # What the Visit's other Blocks took beyond what the reference says, in the mean, drawn towards nothing.
-        others = np.bincount(visits, weights * left)[visits] - weights * left
-        readings = np.bincount(visits, weights)[visits] - weights
-        in_visit = others / (readings + REFERENCE_WEIGHT)
-    return np.asarray(expected + in_visit)
+        # What the trial's other Blocks took beyond what the reference says, in the mean, drawn towards nothing.
+        others = np.bincount(trials, weights * left)[trials] - weights * left
+        readings = np.bincount(trials, weights)[trials] - weights
+        in_trial = others / (readings + REFERENCE_WEIGHT)
+    return np.asarray(expected + in_trial)
 
 
 def _elasticities(
@@ -127,8 +127,8 @@ def _elasticities(
 ) -> FloatArray:
     """(keys,): by how many percent a latency changes where the reference changes by one.
 
-    The slope within the Visits of all keys, drawn towards 1, and how it changes with the logarithm of their latency,
-    drawn towards 0; ``own``: within each key's Visits, drawn towards that.
+    The slope within the trials of all keys, drawn towards 1, and how it changes with the logarithm of their latency,
+    drawn towards 0; ``own``: within each key's trials, drawn towards that.
     """
     of_key = np.bincount(keys, weights)
 

@@ -12,12 +12,12 @@ from ofa_tables.store.measurement import HOT, THROTTLED, Measurement
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
-FEWEST_VISITS = 3  # that tell of a spread
+FEWEST_TRIALS = 3  # that tell of a spread
 
 # Entries whose 95 % interval reaches further than this to either side are flagged.
 UNSTABLE_HALF_WIDTH = 0.10
 
-# What is usual in a table counts as much as so many Visits of the entry's own.
+# What is usual in a table counts as much as so many trials of the entry's own.
 USUAL_WEIGHT = 4
 # A median of normally distributed values is so much less certain than their mean.
 MEDIAN_TO_MEAN = 1.2533
@@ -27,12 +27,12 @@ MEDIAN_TO_MEAN = 1.2533
 class Entry:
     """One key's figure and what it rests on.
 
-    ``latency_ms`` is the median of the Visits' medians, each at the table's pace; ``spread`` their interquartile range,
+    ``latency_ms`` is the median of the trials' medians, each at the table's speed; ``spread`` their interquartile range,
     relative to it; ``mean_ms`` and ``std_ms`` are of all samples. ``standard_error`` is that of ``latency_ms``,
-    relative to it, from how the Visits lie apart; None where no Visits tell of it. ``failure`` is the last failed
-    Visit's text where none succeeded. ``resolution_px`` is set only where a published file gave the figure for one
+    relative to it, from how the trials lie apart; None where no trials tell of it. ``failure`` is the last failed
+    trial's text where none succeeded. ``resolution_px`` is set only where a published file gave the figure for one
     resolution. ``parts_ms`` is what each measured key adds to an interpolated figure. ``energy_mj`` is that of one
-    inference, the median over the Visits, where the board tells of its power.
+    inference, the median over the trials, where the board tells of its power.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Entry:
     mean_ms: float
     std_ms: float
     spread: float
-    visits: int
+    trials: int
     samples: int
     flags: tuple[str, ...] = ()
     failure: str = ""
@@ -60,35 +60,35 @@ class Entry:
 
     @property
     def energy_half_width(self) -> float | None:
-        """Half the 95 % interval of ``energy_mj``, relative to it; None where fewer than two Visits tell of it."""
+        """Half the 95 % interval of ``energy_mj``, relative to it; None where fewer than two trials tell of it."""
         if self.energy_standard_error is None:
             return None
-        return students_t(max(1, self.visits - 1)) * self.energy_standard_error
+        return students_t(max(1, self.trials - 1)) * self.energy_standard_error
 
     def flagged(self, flag: str) -> "Entry":
         return replace(self, flags=(*self.flags, flag))
 
 
-def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
-    """The figure of one key (at one resolution) from its Visits; NaN where none succeeded."""
-    good = [visit for visit in visits if visit.ok and visit.median_ms is not None]
-    px = visits[0].resolution_px
+def derive_entry(key: str, trials: Sequence[Measurement]) -> Entry:
+    """The figure of one key (at one resolution) from its trials; NaN where none succeeded."""
+    good = [trial for trial in trials if trial.ok and trial.median_ms is not None]
+    px = trials[0].resolution_px
     if not good:
         nan = float("nan")
-        failure = f"{visits[-1].status}: {visits[-1].error}"
+        failure = f"{trials[-1].status}: {trials[-1].error}"
         return Entry(key, nan, nan, nan, 0.0, 0, 0, ("failed",), failure, px)
-    medians = np.array([visit.median_ms for visit in good], dtype=float)
+    medians = np.array([trial.median_ms for trial in good], dtype=float)
     latency = float(np.median(medians))
     low, high = np.quantile(medians, (0.25, 0.75))
     spread = float((high - low) / latency) if latency > 0 else 0.0
-    counts = np.array([visit.count for visit in good], dtype=float)
-    means = np.array([visit.mean_ms for visit in good], dtype=float)
-    stds = np.array([visit.std_ms for visit in good], dtype=float)
+    counts = np.array([trial.count for trial in good], dtype=float)
+    means = np.array([trial.mean_ms for trial in good], dtype=float)
+    stds = np.array([trial.std_ms for trial in good], dtype=float)
     weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
     entry = Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
-    energies = np.array([energy for visit in good if (energy := visit.energy_mj)])
+    energies = np.array([energy for trial in good if (energy := trial.energy_mj)])
     if not len(energies):
         return entry
     error = MEDIAN_TO_MEAN * np.std(np.log(energies), ddof=1) / np.sqrt(len(energies)) if len(energies) > 1 else None
@@ -101,17 +101,17 @@ def derive_entry(key: str, visits: Sequence[Measurement]) -> Entry:
 
 def with_standard_errors(
     entries: dict[tuple[str, int | None], Entry],
-    visits: Mapping[tuple[str, int | None], Sequence[Measurement]],
-    carriers: Mapping[str, str],
-    pace_error: Callable[[Sequence[Measurement]], float],
+    trials: Mapping[tuple[str, int | None], Sequence[Measurement]],
+    profiled_networks: Mapping[str, str],
+    speed_error: Callable[[Sequence[Measurement]], float],
 ) -> dict[tuple[str, int | None], Entry]:
-    """The entries with their standard errors: what each one's few Visits say of their spread, drawn towards what is
+    """The entries with their standard errors: what each one's few trials say of their spread, drawn towards what is
     usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual).
 
-    Visits of one carrier count as one: what stood beside the Block was the same each time. ``carriers`` are by Visit.
-    ``pace_error`` is how far off the pace may be that these Visits were brought to.
+    Trials of one profiled network count as one: what stood beside the Block was the same each time. ``profiled networks`` are by trial.
+    ``speed_error`` is how far off the speed may be that these trials were brought to.
     """
-    logs = {place: _independent_logs(group, carriers) for place, group in visits.items()}
+    logs = {place: _independent_logs(group, profiled_networks) for place, group in trials.items()}
     variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}
     if not variances:
         return entries
@@ -121,13 +121,13 @@ def with_standard_errors(
     )
     errors = {}
     for place, of_key in logs.items():
-        if not len(of_key) or entries[place].visits < 2:
+        if not len(of_key) or entries[place].trials < 2:
             continue
-        variance = variances.get(place, 0.0)  # several Visits of one carrier: what is usual has all the say
-        visits_less_one = len(of_key) - 1
-        freedom = visits_less_one + USUAL_WEIGHT
-        pooled = (visits_less_one * variance + USUAL_WEIGHT * usual) / freedom
-        error = np.hypot(MEDIAN_TO_MEAN * np.sqrt(pooled / len(of_key)), pace_error(visits[place]))
+        variance = variances.get(place, 0.0)  # several trials of one profiled network: what is usual has all the say
+        trials_less_one = len(of_key) - 1
+        freedom = trials_less_one + USUAL_WEIGHT
+        pooled = (trials_less_one * variance + USUAL_WEIGHT * usual) / freedom
+        error = np.hypot(MEDIAN_TO_MEAN * np.sqrt(pooled / len(of_key)), speed_error(trials[place]))
         entry = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
         unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
         errors[place] = entry.flagged("unstable") if unstable else entry
@@ -141,17 +141,17 @@ def students_t(degrees_of_freedom: float, confidence: float = 0.95) -> float:
     return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
 
 
-def _independent_logs(visits: Sequence[Measurement], carriers: Mapping[str, str]) -> FloatArray:
+def _independent_logs(trials: Sequence[Measurement], profiled_networks: Mapping[str, str]) -> FloatArray:
     logs: dict[str, list[float]] = defaultdict(list)
-    for visit in visits:
-        if visit.ok and visit.median_ms and visit.median_ms > 0:
-            alone = visit.taken_with == visit.visit_id
-            logs[visit.visit_id if alone else carriers.get(visit.taken_with, visit.taken_with)].append(
-                float(np.log(visit.median_ms))
+    for trial in trials:
+        if trial.ok and trial.median_ms and trial.median_ms > 0:
+            alone = trial.taken_with == trial.trial_id
+            logs[trial.trial_id if alone else profiled_networks.get(trial.taken_with, trial.taken_with)].append(
+                float(np.log(trial.median_ms))
             )
     return np.array([np.mean(of_one) for of_one in logs.values()])
 
 
-def _flags(visits: Sequence[Measurement]) -> tuple[str, ...]:
-    flags = [mark for mark in (HOT, THROTTLED) if any(visit.was(mark) for visit in visits)]
-    return (*flags, *([] if all(visit.warm for visit in visits) else ["cold"]))
+def _flags(trials: Sequence[Measurement]) -> tuple[str, ...]:
+    flags = [mark for mark in (HOT, THROTTLED) if any(trial.was(mark) for trial in trials)]
+    return (*flags, *([] if all(trial.warm for trial in trials) else ["cold"]))

@@ -101,7 +101,7 @@ class Interpolation:
             mean_ms=found.latency_ms,
             std_ms=error * found.latency_ms,
             spread=0.0,
-            visits=0,
+            trials=0,
             samples=0,
             flags=(INTERPOLATED,),
             standard_error=error,
@@ -110,7 +110,7 @@ class Interpolation:
         )
 
     def _left_out(self) -> float:
-        """Least squares over all sizes with a measured one to either side, of what is beyond the Visits' own spread."""
+        """Least squares over all sizes with a measured one to either side, of what is beyond the trials' own spread."""
         squares, gaps = EXPECTED_CURVATURE**2 * 1e-6, 1e-6
         for curve in self._curves.values():
             for off, noise, gap in _each_left_out(curve):
@@ -131,7 +131,7 @@ def not_falling(values: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _each_left_out(curve: Curve) -> Iterator[tuple[float, float, float]]:
-    """(relative error, what of it the Visits' spread explains, gap) of each inner size from the others."""
+    """(relative error, what of it the trials' spread explains, gap) of each inner size from the others."""
     for index in range(1, len(curve.sizes) - 1):
         found = curve.without(index)(int(curve.sizes[index]))
         if found is not None:

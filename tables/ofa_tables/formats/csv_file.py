@@ -1,9 +1,9 @@
 """CSV: one row an entry, for spreadsheets and for figures that come from elsewhere.
 
-Written: key, resolution, latency_ms, mean_ms, std_ms, spread, visits, samples, flags, failure. Read: ``key`` and one
+Written: key, resolution, latency_ms, mean_ms, std_ms, spread, trials, samples, flags, failure. Read: ``key`` and one
 of ``latency_ms``, ``mean_ms``, ``mean``; where they are there also ``resolution``, ``std_ms`` (``std``), ``samples``
 (``count``) and ``failure``. A row without a resolution holds for every resolution at which its key occurs. An imported
-row is one Visit: what lay between the Visits of the table that it was exported from is not in the file.
+row is one trial: what lay between the trials of the table that it was exported from is not in the file.
 """
 
 import io

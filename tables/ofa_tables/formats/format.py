@@ -42,11 +42,11 @@ class Figure:
         return self.resolution_px, self.latency_ms, self.mean_ms, self.std_ms, self.samples, self.failure
 
     def measurement(self, format_name: str) -> Measurement:
-        """One Visit. Its id follows from the content: the same figure imported twice counts once."""
+        """One trial. Its id follows from the content: the same figure imported twice counts once."""
         digest = hashlib.sha256(repr((self.key, self.content)).encode()).hexdigest()
         status, _, error = self.failure.partition(": ")
         return Measurement(
-            visit_id=f"{format_name}:{digest[:32]}",
+            trial_id=f"{format_name}:{digest[:32]}",
             key=self.key,
             status=status or "ok",
             error=error,

@@ -29,7 +29,7 @@ def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
             "mean_ms": [entry.mean_ms for entry in entries],
             "std_ms": [entry.std_ms for entry in entries],
             "spread": [entry.spread for entry in entries],
-            "visits": [entry.visits for entry in entries],
+            "trials": [entry.trials for entry in entries],
             "samples": [entry.samples for entry in entries],
             "flags": [" ".join(entry.flags) for entry in entries],
             "failure": [" ".join(entry.failure.split()) for entry in entries],

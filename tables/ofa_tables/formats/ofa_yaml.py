@@ -2,7 +2,7 @@
 
 One file for a device and a resolution, ``160_lookup_table.yaml``: key → ``{count, mean, std}`` in ms. The published
 prediction is the sum of the means; so ``mean`` is the entry's figure here (of a measured table: the median of its
-Visits' medians), and an exported table prices every network as before. ``std`` and ``count`` are those of the samples.
+trials' medians), and an exported table prices every network as before. ``std`` and ``count`` are those of the samples.
 """
 
 import re

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ofa_tables.estimates.entry import FEWEST_VISITS, Entry
+from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry
 from ofa_tables.estimates.keys import width_and_kernel
 from ofa_tables.model.latency_model import LatencyModel, Space
 from ofa_tables.table import IMPORTED, LatencyTable
@@ -23,7 +23,7 @@ WARNING = "warning"
 
 # A deviation of a third of the mean, as in published tables, says next to nothing.
 NOISY = 1 / 3
-# A Block with a larger kernel or more channels may be so much faster, and what both Blocks' Visits spread: padded and
+# A Block with a larger kernel or more channels may be so much faster, and what both Blocks' trials spread: padded and
 # unpadded channels differ by some percent on real devices.
 NOT_MONOTONE = 0.15
 # A Block is compared with what its kind's others say of it by a plane through log kernel and log expand.
@@ -165,8 +165,8 @@ def noisy(inspected: Inspected) -> Iterator[Finding]:
     for entry in inspected.entries:
         if not entry.latency_ms > 0:
             continue
-        deviation, what = entry.spread, "its visits spread"
-        if entry.visits == 1:
+        deviation, what = entry.spread, "its trials spread"
+        if entry.trials == 1:
             deviation, what = entry.std_ms / entry.latency_ms, "its samples deviate"
         if deviation > NOISY:
             text = f"{what} by {deviation:.0%} of its figure, over {NOISY:.0%}"
@@ -177,9 +177,9 @@ def few_samples(inspected: Inspected) -> Iterator[Finding]:
     if inspected.imported:
         return
     for entry in inspected.entries:
-        if entry.visits < FEWEST_VISITS:
-            visits = counted(entry.visits, "undisturbed visit")
-            text = f"{visits}, {FEWEST_VISITS} are the least that tell of a spread"
+        if entry.trials < FEWEST_TRIALS:
+            trials = counted(entry.trials, "undisturbed trial")
+            text = f"{trials}, {FEWEST_TRIALS} are the least that tell of a spread"
             yield _of(entry, "few samples", WARNING, text, inspected.again)
 
 

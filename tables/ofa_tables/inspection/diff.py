@@ -1,4 +1,4 @@
-"""Two tables of one space side by side: which entries differ by more than their Visits leave open."""
+"""Two tables of one space side by side: which entries differ by more than their trials leave open."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import LatencyModel, Space, calibrations
-from ofa_tables.table import CARRIER, LatencyTable
+from ofa_tables.table import PROFILED, LatencyTable
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Summary:
     failed: int
     flagged: int
     flags: Mapping[str, int]
-    visits: int
+    trials: int
     networks: int
     calibrations: Mapping[str, Calibration]
     reaches: tuple[Reach, ...]
@@ -52,14 +52,14 @@ def summarise(table: LatencyTable, spaces: Sequence[Space]) -> Summary:
     failed = [key for key, entries in by_key.items() if all(entry.failure for entry in entries)]
     flags = [{flag for entry in entries for flag in entry.flags} for entries in by_key.values()]
     came = [measurement.received_at for measurement in table.measurements]
-    compared = {key for key, _, _, role in table.store.networks() if role != CARRIER}
-    networks = {visit.key for visit in table.measurements if visit.ok} & compared
+    compared = {key for key, _, _, role in table.store.networks() if role != PROFILED}
+    networks = {trial.key for trial in table.measurements if trial.ok} & compared
     return Summary(
         entries=len(by_key),
         failed=len(failed),
         flagged=sum(bool(of_key - {"failed"}) for of_key in flags),
         flags=Counter(sorted(flag for of_key in flags for flag in of_key - {"failed"})),
-        visits=sum(entry.visits for entries in by_key.values() for entry in entries),
+        trials=sum(entry.trials for entries in by_key.values() for entry in entries),
         networks=len(networks),
         calibrations=calibrations(table),
         reaches=tuple(reach for space in spaces for reach in _reaches(table, space)),

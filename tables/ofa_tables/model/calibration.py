@@ -88,7 +88,7 @@ class Calibration:
         return cls(line.scale, len(measured), line.base_ms, line.error)
 
     @classmethod
-    def teach(cls, keys: Sequence[str], parts_ms: FloatArray, measured_ms: Sequence[float]) -> "Calibration":
+    def calibrate(cls, keys: Sequence[str], parts_ms: FloatArray, measured_ms: Sequence[float]) -> "Calibration":
         """Line and shifts. ``parts_ms`` (networks, keys) is what each entry adds to each network's sum.
 
         The shifts are the most probable ones where entries and places are off by as much as ENTRY_SHIFT and PLACE_SHIFT
@@ -114,8 +114,8 @@ class Calibration:
         by_place, by_key = together.T @ off, own.T @ off
         shifts = {name: float(by_place[number]) for name, number in places.items()}
         shifts |= {key: float(by_key[index]) + shifts[place(key)] for index, key in enumerate(keys)}
-        taught = replace(cls(1.0, len(measured)), shifts=shifts)
-        again = fit_line((parts_ms * taught.factors(keys)).sum(axis=1), measured)
+        shifted = replace(cls(1.0, len(measured)), shifts=shifts)
+        again = fit_line((parts_ms * shifted.factors(keys)).sum(axis=1), measured)
         # Each network as the others predict it (Rasmussen and Williams 2006, equation 5.12).
         left_out = np.abs(off / np.diag(believed))
         left_out = np.minimum(left_out, 3 * float(np.median(left_out)) / 0.6745)

@@ -173,7 +173,7 @@ class LatencyModel:
     def _calibrated_pricer(self) -> Pricer:
         return self.space.pricer(self._shifted_ms)
 
-    def taught(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
+    def fit_calibration(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
         """What these networks, measured as a whole, teach."""
         keys = dict.fromkeys(key for px in self.space.resolutions_px for key in self.space.keys(px))
         column = {key: number for number, key in enumerate(keys)}
@@ -186,7 +186,7 @@ class LatencyModel:
                 for key, part_ms in self._measured_parts(self.space.keys(px)[index], px):
                     parts_ms[network, column[key]] += part_ms
         standing = np.flatnonzero(parts_ms.any(axis=0))
-        return Calibration.teach([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
+        return Calibration.calibrate([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
 
     @property
     def linear(self) -> tuple[float, np.ndarray]:
@@ -211,7 +211,7 @@ class LatencyModel:
     def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray:
         """(N,) half the interval of each prediction, relative to it; NaN where an entry of the network has none.
 
-        What the Visits leave open of each figure adds up over a network's entries (of an entry that stands there
+        What the trials leave open of each figure adds up over a network's entries (of an entry that stands there
         several times, as often); what the networks that taught were off by is wider, where there is a Calibration.
         """
         errors_ms = self._standard_errors_ms(population)
@@ -221,7 +221,7 @@ class LatencyModel:
         return np.maximum(from_figures, of_networks)
 
     def without_interval(self, resolutions_px: Iterable[int]) -> list[str]:
-        """The keys of the entries at these resolutions of which no Visits tell how sure they are, each once."""
+        """The keys of the entries at these resolutions of which no trials tell how sure they are, each once."""
         rows = [(self.space.keys(px), self.errors_ms[self.space.resolutions_px.index(px)]) for px in resolutions_px]
         lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
         return list(dict.fromkeys(lacking))
@@ -241,7 +241,7 @@ class LatencyModel:
                 left.difference_update(self.space.keys(px))
         return (
             f"{self.table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}): fewer than two "
-            "undisturbed visits tell of none; visit them more often with "
+            "undisturbed trials tell of none; trial them more often with "
             f"{self.table.profile_command(self.space.name, *needed)} --effort thorough"
         )
 

@@ -1,4 +1,4 @@
-"""What one Visit brought back, in the form in which it is kept."""
+"""What one trial brought back, in the form in which it is kept."""
 
 import json
 import time
@@ -10,7 +10,7 @@ import numpy as np
 
 OK = "ok"
 
-# What a Visit's condition says where it was so.
+# What a trial's condition says where it was so.
 HOT = "hot"
 THROTTLED = "throttled"
 DEVICE = "device"  # which of several of one kind it was taken on
@@ -19,16 +19,16 @@ REFERENCE_MEAN_MS = "reference_mean_ms"
 
 NETWORK = "network:"  # keys of whole networks begin so
 
-# A failure of these kinds may pass when the Visit is taken again; "unsupported" and "malformed" will not.
+# A failure of these kinds may pass when the trial is taken again; "unsupported" and "malformed" will not.
 RETRIED = ("crashed", "timed-out", "out-of-memory")
 
-# Where the reference Job took so much longer or shorter after a Visit than before it, the device changed meanwhile.
+# Where the reference Job took so much longer or shorter after a trial than before it, the device changed meanwhile.
 DISTURBED = 0.15
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One Visit of one key: statistics in ms, raw samples in ns, or a typed failure.
+    """One trial of one key: statistics in ms, raw samples in ns, or a typed failure.
 
     ``round`` is the shuffled round it was taken in. ``reference_…_ns`` is what the reference Job took right before and
     after; 0 where it was not run. ``resolution_px`` is set only where a published file gave the
@@ -39,7 +39,7 @@ class Measurement:
     median does not feel.
     """
 
-    visit_id: str
+    trial_id: str
     key: str
     status: str = OK
     error: str = ""
@@ -68,7 +68,7 @@ class Measurement:
 
     @property
     def reference_ms(self) -> float | None:
-        """How long the reference Job took around this Visit: the device's pace."""
+        """How long the reference Job took around this trial: the device's speed."""
         if not (self.reference_before_ns and self.reference_after_ns):
             return None
         return (self.reference_before_ns + self.reference_after_ns) / 2e6
@@ -76,15 +76,15 @@ class Measurement:
     @property
     def reference_mean_ms(self) -> float | None:
         """The mean where ``reference_ms`` is the median: with every turn that others had of the processor."""
-        return self._told(REFERENCE_MEAN_MS)
+        return self._reported(REFERENCE_MEAN_MS)
 
     @property
     def energy_mj(self) -> float | None:
         """Of one inference: what the whole board drew during the burst, for as long as this took."""
-        power_w = self._told(POWER_W)
+        power_w = self._reported(POWER_W)
         return None if power_w is None or self.median_ms is None else power_w * self.median_ms
 
-    def _told(self, what: str) -> float | None:
+    def _reported(self, what: str) -> float | None:
         if what not in self.condition:
             return None
         value: float | None = json.loads(self.condition).get(what)
@@ -92,13 +92,13 @@ class Measurement:
 
     @property
     def taken_with(self) -> str:
-        """The Visit that it comes from: Blocks that were timed inside one network have it in common."""
-        return self.visit_id.partition("/")[0]
+        """The trial that it comes from: Blocks that were timed inside one network have it in common."""
+        return self.trial_id.partition("/")[0]
 
     @property
     def disturbed(self) -> bool:
-        """Whether the device changed its pace during the Visit, and nothing but the reference tells of its pace."""
-        if self.taken_with != self.visit_id:
+        """Whether the device changed its speed during the trial, and nothing but the reference tells of its speed."""
+        if self.taken_with != self.trial_id:
             return False  # the other Blocks that were timed with it tell
         times = self.reference_before_ns, self.reference_after_ns
         return min(times) > 0 and max(times) > (1 + DISTURBED) * min(times)

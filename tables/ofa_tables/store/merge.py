@@ -12,14 +12,14 @@ from ofa_tables.table import LatencyTable
 class Merged:
     """``calibrations`` and ``dropped`` are names of Spaces: those whose Calibration was kept, and those where not."""
 
-    visits: int
+    trials: int
     repeats: int
     calibrations: tuple[str, ...]
     dropped: tuple[str, ...]
 
 
 def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
-    """Every Measurement and network of both in a new table; a Visit that both have counts once.
+    """Every Measurement and network of both in a new table; a trial that both have counts once.
 
     A Calibration is kept where what it was fitted on is as it was: every figure of its table, and the roles of its
     networks. Otherwise, and where the two tables have different ones for a Space, it is dropped: fit it anew.
@@ -34,9 +34,9 @@ def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
         kept, dropped = _calibrations((one, two), merged)
         for space, value in kept.items():
             merged.store.put(f"{CALIBRATIONS}{space}", value)
-        visits = len(merged.measurements)
-    repeats = len(one.measurements) + len(two.measurements) - visits
-    return Merged(visits, repeats, tuple(kept), tuple(dropped))
+        trials = len(merged.measurements)
+    repeats = len(one.measurements) + len(two.measurements) - trials
+    return Merged(trials, repeats, tuple(kept), tuple(dropped))
 
 
 def _require_comparable(one: LatencyTable, two: LatencyTable) -> None:

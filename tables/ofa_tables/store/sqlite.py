@@ -19,7 +19,8 @@ from ofa_tables.errors import TableError, TableUnreadable
 from ofa_tables.store.measurement import Measurement
 
 APPLICATION_ID = 0x0FA1A7E0
-FORMAT = 3
+FORMAT = 4
+OLDEST_FORMAT = 3  # older tables lack figures that today's need
 
 # https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 says how the file is journalled, 60 holds
 # user_version, 68 application_id.
@@ -36,7 +37,7 @@ CREATE TABLE networks (
     key TEXT PRIMARY KEY, space TEXT NOT NULL, architecture TEXT NOT NULL, role TEXT NOT NULL
 );
 CREATE TABLE measurements (
-    visit_id TEXT PRIMARY KEY, key TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, round INTEGER NOT NULL,
+    trial_id TEXT PRIMARY KEY, key TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, round INTEGER NOT NULL,
     resolution_px INTEGER, count INTEGER NOT NULL, median_ms REAL, mean_ms REAL, std_ms REAL, samples_ns BLOB NOT NULL,
     warmup_runs INTEGER NOT NULL, first_ns INTEGER NOT NULL, timed_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
     warm INTEGER NOT NULL, narrow INTEGER NOT NULL,
@@ -44,6 +45,16 @@ CREATE TABLE measurements (
     started_at REAL NOT NULL, received_at REAL NOT NULL
 );
 CREATE INDEX measurements_by_key ON measurements (key);
+"""
+
+# Format 3 differs from format 4 in names only.
+_FROM_FORMAT_3 = """
+BEGIN;
+ALTER TABLE measurements RENAME COLUMN visit_id TO trial_id;
+UPDATE networks SET role = 'profiled' WHERE role = 'carrier';
+UPDATE networks SET role = 'calibration' WHERE role = 'teacher';
+PRAGMA user_version=4;
+COMMIT;
 """
 
 
@@ -103,12 +114,25 @@ class Store:
         try:
             with store._guarded():
                 damage = store._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if damage == "ok":
+                    store._convert(in_place=mode != "ro")
             if damage != "ok":
                 raise _damaged(path, damage)
         except TableUnreadable:
             store._connection.close()
             raise
         return store
+
+    def _convert(self, in_place: bool) -> None:
+        """Convert a table of an older format: the file itself, or a copy in memory if the file is only read."""
+        if self._connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
+            return
+        if not in_place:
+            copy = sqlite3.connect(":memory:", check_same_thread=False)
+            self._connection.backup(copy)
+            self._connection.close()
+            self._connection = copy
+        self._connection.executescript(_FROM_FORMAT_3)
 
     def _lay_out(self) -> None:
         self._connection.executescript(
@@ -130,11 +154,11 @@ class Store:
     # Measurements.
 
     def add(self, measurements: list[Measurement]) -> None:
-        """Commits them together; a visit_id that is there already is dropped."""
+        """Commits them together; a trial_id that is there already is dropped."""
         marks = ", ".join("?" * len(_COLUMNS))
         with self._guarded(), self._connection:
             self._connection.executemany(
-                f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (visit_id) DO NOTHING",
+                f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (trial_id) DO NOTHING",
                 [_VALUES(measurement) for measurement in measurements],
             )
 
@@ -247,10 +271,10 @@ def _require_ours(path: Path) -> bytes:
         raise TableUnreadable(
             f"{path} has table format {version}, this ofa-profile reads up to {FORMAT}; update ofa-profile"
         )
-    if version < FORMAT:
+    if version < OLDEST_FORMAT:
         raise TableUnreadable(
-            f"{path} has table format {version}, from an ofa-profile before this one, which needs {FORMAT}; "
-            "measure anew with --fresh, or import its export"
+            f"{path} has table format {version}; this ofa-profile reads formats {OLDEST_FORMAT} to {FORMAT}; "
+            "measure again with --fresh, or import its export"
         )
     return header
 

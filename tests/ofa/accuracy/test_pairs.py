@@ -131,10 +131,10 @@ def test_a_model_from_pairs_to_its_file_and_held_against_them(tmp_path, path):
     fitted = json.loads(fit.stdout)
     assert (fitted["members"], fitted["pairs"], fitted["file"]) == (2, 300, str(model))
     held_out = sum(pair.is_held_out for pair in read_pairs(path).pairs)
-    evaluated = told("evaluate", model, path, "--json")
+    evaluated = reported("evaluate", model, path, "--json")
     assert evaluated == fitted
     assert (evaluated["networks"], evaluated["tau"] > 0.6) == (held_out, True)
-    assert told("evaluate", model, path, "--all", "--json")["networks"] == 300
+    assert reported("evaluate", model, path, "--all", "--json")["networks"] == 300
     words = invoke("evaluate", model, path).stdout
     assert f"on {held_out} held-out networks: RMSE" in words
     assert "and the halves with each other 0." in words
@@ -176,7 +176,7 @@ def invoke(*words):
     return CliRunner().invoke(command, [*map(str, words)], catch_exceptions=False, standalone_mode=False)
 
 
-def told(*words):
+def reported(*words):
     return json.loads(invoke(*words).stdout.splitlines()[-1])
 
 

@@ -188,7 +188,7 @@ def test_what_is_held_out_stays_so_where_images_come_or_go(make_tree):
     assert 10 <= len(before.held_out) <= 30
 
 
-def test_which_images_they_are_is_told_by_a_digest(make_tree, digits):
+def test_which_images_they_are_is_reported_by_a_digest(make_tree, digits):
     folder = make_tree()
     before = open_data(str(folder)).train.digest()
     assert open_data(str(folder)).train.digest() == before
@@ -203,7 +203,7 @@ def test_one_image_of_each_class_leaves_none_to_hold_out(make_tree):
         open_data(str(make_tree(count=1)))
 
 
-def test_a_broken_image_is_told_and_another_stands_in_its_place(make_tree):
+def test_a_broken_image_is_reported_and_another_stands_in_its_place(make_tree):
     data = open_data(str(make_tree(broken=["val/cat/003.jpg"])))
     at = data.test.names.index("cat/003.jpg")
     (batch,) = loader(data.test, [[Draw(at, 24, None), Draw((at + 1) % 24, 24, None)]])

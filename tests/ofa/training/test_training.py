@@ -308,9 +308,9 @@ def test_weights_in_place_of_a_checkpoint(tmp_path):
     ("value", "told"),
     [(None, "no --a-flag"), (False, "no --a-flag"), (True, "--a-flag"), ([20, 24], "--a-flag 20,24")],
 )
-def test_what_it_was_begun_with_is_said_as_it_is_typed(tmp_path, value, told):
+def test_what_it_was_begun_with_is_said_as_it_is_typed(tmp_path, value, reported):
     write_state(tmp_path / "state.pth", {"a_flag": value}, Progress(), {})
-    with pytest.raises(UsageError, match=rf"was begun with {told}; go on"):
+    with pytest.raises(UsageError, match=rf"was begun with {reported}; go on"):
         read_state(tmp_path / "state.pth", {"a_flag": "another"})
 
 
@@ -324,13 +324,13 @@ def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
         make_trainer(tmp_path, "largest", **options).run(resume=True)
 
 
-def test_a_run_that_ended_ends_again_with_what_it_told(tmp_path, make_table, capsys):
+def test_a_run_that_ended_ends_again_with_what_it_reported(tmp_path, make_table, capsys):
     """With other networks to follow, for they change no weight."""
     options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 1}
     options |= {"table": make_table("tiny", TINY.resolutions_px), "evaluate_images": 50, "statistics_images": 50}
     make_trainer(tmp_path, "largest", **options).run(resume=False)
-    told = capsys.readouterr().err
-    assert re.search(r"accuracy of the 5 followed sub-networks on held-out images: \d+\.\d% at 0\.\d{3} ms, ", told)
+    reported = capsys.readouterr().err
+    assert re.search(r"accuracy of the 5 followed sub-networks on held-out images: \d+\.\d% at 0\.\d{3} ms, ", reported)
     networks = json.dumps(
         [architecture.to_json() for architecture in TINY.decode(TINY.sample(2, np.random.default_rng(0)))]
     )
@@ -380,7 +380,7 @@ def test_broken_images_of_the_test_count_too(tmp_path):
     assert trainer.run(resume=False).broken == 1
 
 
-def test_an_epoch_that_ended_in_a_checkpoint_is_told_with_its_last_rate(tmp_path):
+def test_an_epoch_that_ended_in_a_checkpoint_is_reported_with_its_last_rate(tmp_path):
     options = {"epochs_scale": 0.01, "batch_size": 32, "train_images": 64, "checkpoint_minutes": 1e-9, "evaluations": 0}
     make_trainer(tmp_path / "whole", "largest", **options).run(resume=False)
     trainer = make_trainer(tmp_path / "run", "largest", **options)

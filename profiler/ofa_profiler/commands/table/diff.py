@@ -22,7 +22,7 @@ LISTED = 20
 @click.option("--keys", is_flag=True, help="List every entry, not only those that differ most.")
 @json_option
 def diff(first_path: Path, second_path: Path, keys: bool, as_json: bool) -> None:
-    """How the figures of B differ from those of A, and which differences are more than the visits leave open.
+    """How the figures of B differ from those of A, and which differences are more than the trials leave open.
 
     The tables may be of different devices, settings, or times.
     """
@@ -73,7 +73,7 @@ def print_diff(compared: Diff, differences: list[str], every: bool) -> None:
         f"{counted(len(compared.differences), 'entry', 'entries')} in both; B takes {compared.median_ratio:.3f} × A in "
         f"the median, half of the entries lie within {compared.median_apart:.1%}"
     )
-    answer.print(f"{len(exceeding)} differ by more than their visits leave open")
+    answer.print(f"{len(exceeding)} differ by more than their trials leave open")
     for name, only in (("A", compared.only_first), ("B", compared.only_second)):
         if only:
             answer.print(f"{len(only)} are in {name} alone")

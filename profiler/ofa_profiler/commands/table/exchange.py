@@ -69,7 +69,7 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
 def export(path: Path, format_name: str, out: Path, space_name: str | None, as_json: bool) -> None:
     """Write the table T for others to read; nothing that exists is overwritten.
 
-    In ofa-yaml, mean is the table's figure for the entry (the median of its visits' medians), so that sums of means are
+    In ofa-yaml, mean is the table's figure for the entry (the median of its trials' medians), so that sums of means are
     what the table predicts; std and count are those of the samples.
     """
     format = find_format(format_name)

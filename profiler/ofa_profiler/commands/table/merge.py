@@ -22,7 +22,7 @@ from ofa_tables.words import counted
 def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
     """Make one table of A and B, which were measured on the same device under the same settings and stay as they are.
 
-    A visit that both have counts once. A calibration is kept where nothing that it was fitted on has changed.
+    A trial that both have counts once. A calibration is kept where nothing that it was fitted on has changed.
     """
     with LatencyTable.read(one_path) as one, LatencyTable.read(two_path) as two:
         merged = merge_tables(one, two, out)
@@ -35,7 +35,7 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
             {
                 "table": str(out),
                 "entries": summary.entries,
-                "visits": merged.visits,
+                "trials": merged.trials,
                 "repeats": merged.repeats,
                 "networks": summary.networks,
                 "calibrations": list(merged.calibrations),
@@ -43,8 +43,8 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
             }
         )
         return
-    repeats = f", {counted(merged.repeats, 'visit')} in both" if merged.repeats else ""
+    repeats = f", {counted(merged.repeats, 'trial')} in both" if merged.repeats else ""
     answer.print(
-        f"{out}: {counted(summary.entries, 'entry', 'entries')} from {counted(merged.visits, 'visit')}{repeats}",
+        f"{out}: {counted(summary.entries, 'entry', 'entries')} from {counted(merged.trials, 'trial')}{repeats}",
         markup=False,
     )

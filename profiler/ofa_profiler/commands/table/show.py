@@ -22,7 +22,7 @@ from ofa_tables.words import counted
 
 @click.command(short_help="What a table holds.", epilog=example("ofa-table show note10.lut --keys"))
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--keys", is_flag=True, help="List every entry: figure, half its 95 % interval, spread, visits, flags.")
+@click.option("--keys", is_flag=True, help="List every entry: figure, half its 95 % interval, spread, trials, flags.")
 @json_option
 def show(path: Path, keys: bool, as_json: bool) -> None:
     """What the table T is of, what it holds, and the smallest and largest network of each space that it can predict."""
@@ -59,7 +59,7 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
         "failed": summary.failed,
         "flagged": summary.flagged,
         "flags": dict(summary.flags),
-        "visits": summary.visits,
+        "trials": summary.trials,
         "networks": summary.networks,
         "calibrations": {
             space: {**asdict(calibration), "shifts": len(calibration.shifts)}
@@ -91,7 +91,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "energy_mj": entry.energy_mj,
         "energy_half_width": entry.energy_half_width,
         "spread": entry.spread,
-        "visits": entry.visits,
+        "trials": entry.trials,
         "samples": entry.samples,
         "flags": list(entry.flags),
         "failure": entry.failure,
@@ -140,7 +140,7 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         )
     if summary.lasted:
         yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
-    yield "entries", f"{summary.entries}, from {counted(summary.visits, 'visit')}"
+    yield "entries", f"{summary.entries}, from {counted(summary.trials, 'trial')}"
     if summary.failed:
         yield "failed", str(summary.failed)
     if summary.flagged:
@@ -165,7 +165,7 @@ def _energy(entry: Entry) -> str:
 
 def _print_entries(entries: Sequence[Entry]) -> None:
     with_energy = any(entry.energy_mj for entry in entries)
-    listing = columns("key", "px", "ms", "±", *(["mJ"] if with_energy else []), "spread", "visits", "samples", "flags")
+    listing = columns("key", "px", "ms", "±", *(["mJ"] if with_energy else []), "spread", "trials", "samples", "flags")
     for entry in entries:
         listing.add_row(
             escape(entry.key),
@@ -174,7 +174,7 @@ def _print_entries(entries: Sequence[Entry]) -> None:
             "" if entry.half_width is None else f"{entry.half_width:.1%}",
             *([_energy(entry)] if with_energy else []),
             "" if entry.failure else f"{entry.spread:.1%}",
-            str(entry.visits),
+            str(entry.trials),
             str(entry.samples),
             escape(entry.failure or " ".join(entry.flags)),
         )

@@ -45,8 +45,8 @@ WARMUP_S = 0.1
 FINE_NS = 50_000
 BURST_S = 0.15  # short beside what it takes to start the tool
 MOST_S = 2.0  # for the runs that a slow network is to have
-SPARE_S = 5.0  # of a Visit's time-out, to end what hangs
-REFERENCE_AGE_S = 1.5  # the reference's run after a Visit is the one before the next, where that follows at once
+SPARE_S = 5.0  # of a trial's time-out, to end what hangs
+REFERENCE_AGE_S = 1.5  # the reference's run after a trial is the one before the next, where that follows at once
 NO_REFERENCE = ("", 0.0, 0, 0)  # model, when it ran, median and mean in ns
 TOOK_TOO_LONG = 124  # as a Shell says it
 GONE_S = 20.0  # the agent ends when its phone is unplugged, and its worker with it
@@ -101,16 +101,16 @@ def _end_with_phone(phone: Phone) -> None:
 
 
 def _worker(options: Any, pipes: list[str]) -> int:
-    bench = PhoneBench(AdbShell(_phone(options)), Path(options.binary))
-    return answer(pipes, bench.probe, bench.take)
+    executor = PhoneTrialExecutor(AdbShell(_phone(options)), Path(options.binary))
+    return answer(pipes, executor.probe, executor.take)
 
 
 def _phone(options: Any) -> Phone:
     return Phone(AdbServer(options.server), options.serial, options.name)
 
 
-class PhoneBench:
-    """Takes Visits on a phone, one after the other."""
+class PhoneTrialExecutor:
+    """Takes trials on a phone, one after the other."""
 
     def __init__(self, shell: AdbShell, binary: Path) -> None:
         self._shell = shell
@@ -134,9 +134,9 @@ class PhoneBench:
         return ready
 
     def take(self, request: Any) -> Any:
-        """The Measurement of one WorkerVisit; a failure is a Measurement too."""
-        visit = request.visit
-        measurement = wire.Measurement(visit_id=visit.visit_id, key=visit.job.key, status="ok", started_at=time.time())
+        """The Measurement of one WorkerTrial; a failure is a Measurement too."""
+        trial = request.trial
+        measurement = wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", started_at=time.time())
         try:
             self._measure(request, measurement)
         except InvalidBlock as error:
@@ -153,8 +153,8 @@ class PhoneBench:
         return measurement
 
     def _measure(self, request: Any, measurement: Any) -> None:
-        visit = request.visit
-        job = visit.job
+        trial = request.trial
+        job = trial.job
         wire.job_block(job)
         if job.settings.precision not in PRECISIONS or job.settings.runtime not in DELEGATES:
             raise Unsupported(f"runtime {job.settings.runtime} measures no {job.settings.precision}")
@@ -164,19 +164,19 @@ class PhoneBench:
         model = self._there(request.model_path)
         reference = self._reference_there(request.reference_path, model, measurement)
         measurement.condition_before.CopyFrom(self._condition())
-        budget = wire.budget_of(visit.budget)
+        budget = wire.budget_of(trial.budget)
         own = self._command(job, model, budget)
-        of_reference = self._command(visit.reference, reference, budget) if reference else None
+        of_reference = self._command(trial.reference, reference, budget) if reference else None
         known, at_s, _, _ = self._reference
-        fresh = known == visit.reference.model_id and time.monotonic() - at_s < REFERENCE_AGE_S
+        fresh = known == trial.reference.model_id and time.monotonic() - at_s < REFERENCE_AGE_S
         before = [of_reference] if of_reference and not fresh else []
         after = [of_reference] if of_reference else []
-        answers = self._run([*before, own, *after], visit.budget.visit_timeout_s - SPARE_S)
+        answers = self._run([*before, own, *after], trial.budget.trial_timeout_s - SPARE_S)
         report = _report(answers[len(before)], job)
         measurement.condition_after.CopyFrom(self._condition())
         _fill(measurement, report)
         if of_reference:
-            self._tell_reference(measurement, answers, bool(before), visit)
+            self._report_reference(measurement, answers, bool(before), trial)
 
     def _reference_there(self, path: str, model: str, measurement: Any) -> str:
         """Empty where there is none, or no room for it beside the model: what it would have said stays unknown."""
@@ -188,20 +188,20 @@ class PhoneBench:
             measurement.reference_error = str(error)
             return ""
 
-    def _tell_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, visit: Any) -> None:
-        """What the reference took before and after: the run after the last Visit is the one before this, if fresh."""
+    def _report_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, trial: Any) -> None:
+        """What the reference took before and after: the run after the last trial is the one before this, if fresh."""
         try:
-            reports = [_report(ran, visit.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
+            reports = [_report(ran, trial.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
         except RuntimeFailure as error:
             measurement.reference_error = str(error)
             self._reference = NO_REFERENCE
             return
-        told = [(_median_ns(report) or report.mean_ns, report.mean_ns) for report in reports]
+        reported = [(_median_ns(report) or report.mean_ns, report.mean_ns) for report in reports]
         (before_ns, before_mean_ns), (after_ns, after_mean_ns) = (
-            told[0] if ran_before else self._reference[2:],
-            told[-1],
+            reported[0] if ran_before else self._reference[2:],
+            reported[-1],
         )
-        self._reference = (visit.reference.model_id, time.monotonic(), after_ns, after_mean_ns)
+        self._reference = (trial.reference.model_id, time.monotonic(), after_ns, after_mean_ns)
         measurement.reference_before_ns, measurement.reference_after_ns = before_ns, after_ns
         measurement.reference_mean_ns = (before_mean_ns + after_mean_ns) // 2
         measurement.timed_ns += sum(report.count * report.mean_ns for report in reports)
@@ -282,8 +282,8 @@ class PhoneBench:
     def _listed(self, pattern: str) -> dict[str, int]:
         """Sizes by path."""
         paths = self._shell.list(pattern)
-        told = self._shell.run("stat", "-c", "%s %n", *paths).output if paths else ""
-        return {path: int(size) for size, path in (line.split(" ", 1) for line in told.splitlines())}
+        reported = self._shell.run("stat", "-c", "%s %n", *paths).output if paths else ""
+        return {path: int(size) for size, path in (line.split(" ", 1) for line in reported.splitlines())}
 
 
 def _report(ran: Ran, job: Any) -> Report:

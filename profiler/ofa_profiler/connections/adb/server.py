@@ -175,8 +175,8 @@ class Phone:
         assert not any("\n" in line for line in lines)
         deadline = time.monotonic() + timeout_s
         with self._open(f"shell,v2,raw:{script.strip()}") as stream:
-            told = "".join(f"{line}\n" for line in lines).encode() + payload
-            threading.Thread(target=_feed, args=(stream, told), daemon=True).start()
+            reported = "".join(f"{line}\n" for line in lines).encode() + payload
+            threading.Thread(target=_feed, args=(stream, reported), daemon=True).start()
             said: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
             try:
                 while True:
@@ -196,8 +196,8 @@ class Phone:
         stream = self._open(f"shell,v2,raw:{script.strip()}")
         said: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
         try:
-            told = "".join(f"{line}\n" for line in lines).encode()
-            stream.sendall(PACKET.pack(STDIN, len(told)) + told)
+            reported = "".join(f"{line}\n" for line in lines).encode()
+            stream.sendall(PACKET.pack(STDIN, len(reported)) + reported)
             while True:
                 kind, content = _packet(stream, deadline)
                 if kind == EXIT:
@@ -302,10 +302,10 @@ def _exactly(stream: socket.socket, size: int, deadline: float | None = None) ->
     return content
 
 
-def _feed(stream: socket.socket, told: bytes) -> None:
+def _feed(stream: socket.socket, reported: bytes) -> None:
     with contextlib.suppress(OSError):  # it ended without reading everything
-        for start in range(0, len(told), CHUNK):
-            chunk = told[start : start + CHUNK]
+        for start in range(0, len(reported), CHUNK):
+            chunk = reported[start : start + CHUNK]
             stream.sendall(PACKET.pack(STDIN, len(chunk)) + chunk)
         stream.sendall(PACKET.pack(CLOSE_STDIN, 0))
 

@@ -73,7 +73,7 @@ class Link:
         never becomes part of a script. Raises Unreachable."""
         assert not any("\n" in line for line in lines)
         encoded = script.strip().replace("\\", "\\\\").replace("\n", "\\n")
-        told = "\n".join((encoded, *lines, "")).encode() + payload
+        reported = "\n".join((encoded, *lines, "")).encode() + payload
         deadline = time.monotonic() + timeout_s
         try:
             transport = self._client.get_transport()
@@ -81,7 +81,7 @@ class Link:
                 raise EOFError
             channel = transport.open_session(timeout=CONNECT_S)
             channel.exec_command(BOOTSTRAP)
-            threading.Thread(target=_feed, args=(channel, told), daemon=True).start()
+            threading.Thread(target=_feed, args=(channel, reported), daemon=True).start()
             out, error = _collect(channel, deadline)
             if out is None:
                 channel.close()
@@ -228,8 +228,8 @@ def _way(login: Login, via: paramiko.SSHClient | None) -> Any:
     return paramiko.ProxyCommand(login.proxy_command) if login.proxy_command else None
 
 
-def _feed(channel: paramiko.Channel, told: bytes) -> None:
-    left = memoryview(told)
+def _feed(channel: paramiko.Channel, reported: bytes) -> None:
+    left = memoryview(reported)
     with contextlib.suppress(OSError, paramiko.SSHException):  # it ended without reading everything
         while left:
             with contextlib.suppress(TimeoutError):  # the channel's, which is for reading; the board reads slowly

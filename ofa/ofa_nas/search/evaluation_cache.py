@@ -1,4 +1,4 @@
-"""The ledger of a search: what it has met and evaluated, no network twice."""
+"""The evaluation cache of a search: what it has met and evaluated, no network twice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _FIRST_ROOM = 1 << 12
 
 @dataclass(frozen=True)
 class Candidates:
-    """Networks that were not met before, and their prices (meters, N).
+    """Networks that were not met before, and their prices (metrics, N).
 
     ``digests`` tell networks apart; ``tried`` is how many were looked at to find these.
     """
@@ -37,8 +37,8 @@ class Candidates:
 
 
 @dataclass(frozen=True)
-class Known:
-    """Networks with their accuracies (N,) and prices (meters, N)."""
+class Evaluated:
+    """Networks with their accuracies (N,) and prices (metrics, N)."""
 
     population: Population
     accuracy: FloatArray
@@ -47,10 +47,10 @@ class Known:
     def __len__(self) -> int:
         return len(self.population)
 
-    def __getitem__(self, which: IntArray | slice) -> "Known":
-        return Known(self.population[which], self.accuracy[which], self.prices[:, which])
+    def __getitem__(self, which: IntArray | slice) -> "Evaluated":
+        return Evaluated(self.population[which], self.accuracy[which], self.prices[:, which])
 
-    def each(self) -> Iterator["Known"]:
+    def each(self) -> Iterator["Evaluated"]:
         """One by one, equal ones once."""
         met: set[tuple[float, ...]] = set()
         for at in range(len(self)):
@@ -59,15 +59,15 @@ class Known:
                 met.add(figures)
                 yield self[slice(at, at + 1)]
 
-    def where(self, chosen: IntArray, others: "Known") -> "Known":
+    def where(self, chosen: IntArray, others: "Evaluated") -> "Evaluated":
         """The others' networks where ``chosen`` (N,), these elsewhere."""
-        return Known(
+        return Evaluated(
             Population(np.where(chosen, others.population.genes, self.population.genes)),
             np.where(chosen, others.accuracy, self.accuracy),
             np.where(chosen, others.prices, self.prices),
         )
 
-    def best(self, count: int) -> "Known":
+    def best(self, count: int) -> "Evaluated":
         """The ``count`` most accurate, the best first; of equals the one with the smaller price."""
         if len(self) > count == 1:  # without sorting all
             equals = np.flatnonzero(self.accuracy == self.accuracy.max())
@@ -75,15 +75,15 @@ class Known:
         return self[np.lexsort((self.prices[0], -self.accuracy))[:count]]
 
     @staticmethod
-    def concatenate(parts: "list[Known]") -> "Known":
-        return Known(
+    def concatenate(parts: "list[Evaluated]") -> "Evaluated":
+        return Evaluated(
             Population.concatenate([part.population for part in parts]),
             np.concatenate([part.accuracy for part in parts]),
             np.concatenate([part.prices for part in parts], axis=1),
         )
 
 
-class Ledger:
+class EvaluationCache:
     """Searches that differ in their limits alone share one: what was evaluated for one is known to all."""
 
     def __init__(self, problem: Problem) -> None:
@@ -92,7 +92,7 @@ class Ledger:
         self._where: dict[int, int] = {}  # by a network's digest, its column; -1 where it was met alone
         self._genes: IntArray = np.empty((len(problem.space.radices), _FIRST_ROOM), dtype=np.uint8)
         self._accuracy: FloatArray = np.empty(_FIRST_ROOM)
-        self._prices: FloatArray = np.empty((len(problem.meters), _FIRST_ROOM))
+        self._prices: FloatArray = np.empty((len(problem.metrics), _FIRST_ROOM))
 
     def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
         """The first ``most`` of those within the problem's limits that were not admitted before."""
@@ -104,42 +104,42 @@ class Ledger:
         tried = int(fits[fresh[-1]]) + 1 if fresh and len(fresh) == most else len(population)
         return Candidates(within[fresh], prices[:, fits[fresh]], [digests[at] for at in fresh], tried)
 
-    def evaluate(self, candidates: Candidates) -> Known:
+    def evaluate(self, candidates: Candidates) -> Evaluated:
         """With the figures of the accuracy model, kept from now on."""
         accuracy = np.empty(0)
         if len(candidates):
             accuracy = np.asarray(self._problem.accuracy(candidates.population), dtype=np.float64)
             self._keep(candidates, accuracy)
-        return Known(candidates.population, accuracy, candidates.prices)
+        return Evaluated(candidates.population, accuracy, candidates.prices)
 
-    def enter(self, population: Population) -> Known:
+    def enter(self, population: Population) -> Evaluated:
         """Evaluated whatever was before: of networks that are not known, though a search may have met them."""
         prices, digests = self._problem.prices(population), self._digests(population)
         return self.evaluate(Candidates(population, prices, digests, len(population)))
 
-    def look_up(self, population: Population, most: int) -> Known:
+    def look_up(self, population: Population, most: int) -> Evaluated:
         """Networks of any price; at most so many are evaluated that were not before, the others' accuracy is −∞."""
         prices, digests = self._problem.prices(population), self._digests(population)
         fresh = self._fresh(digests, most)
         self.evaluate(Candidates(population[fresh], prices[:, fresh], [digests[at] for at in fresh], len(population)))
         columns = np.array([self._where.get(digest, -1) for digest in digests], dtype=int)
-        return Known(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices)
+        return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices)
 
-    def best(self, problem: Problem, count: int = 1) -> Known:
+    def best(self, problem: Problem, count: int = 1) -> Evaluated:
         """The ``count`` most accurate within the problem's limits, of all that were evaluated."""
         known = self.known
         fits = np.flatnonzero(problem.fits(known.prices))
         return known[fits].best(count)
 
     @property
-    def nothing(self) -> Known:
+    def nothing(self) -> Evaluated:
         return self.known[np.empty(0, dtype=int)]
 
     @property
-    def known(self) -> Known:
+    def known(self) -> Evaluated:
         """All that were evaluated."""
         there = slice(self.evaluated)
-        return Known(Population(self._genes[:, there]), self._accuracy[there], self._prices[:, there])
+        return Evaluated(Population(self._genes[:, there]), self._accuracy[there], self._prices[:, there])
 
     def _fresh(self, digests: list[int], most: int | None) -> list[int]:
         """Which are the first ``most`` that were not met before; they are from now on."""
