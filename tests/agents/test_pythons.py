@@ -134,7 +134,8 @@ def test_python_36_makes_the_same_weights_of_a_seed(python36):
 def test_python_36_reads_the_protocol_as_today_does(python36, trial_of):
     trial = trial_of(batch=3)
     code = (
-        "import sys; from ofa_agent.protocol import messages as wire; trial = wire.Trial.FromString(sys.stdin.buffer.read()); "
+        "import sys; from ofa_agent.protocol import messages as wire; "
+        "trial = wire.Trial.FromString(sys.stdin.buffer.read()); "
         "block = wire.job_block(trial.job); wire.to_dict(trial); "
         "trial.job.CopyFrom(wire.job_message(block, trial.job.settings, trial.job.model_id)); "
         "sys.stdout.buffer.write(trial.SerializeToString())"

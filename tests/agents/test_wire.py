@@ -108,7 +108,10 @@ request.field.add(name="another_field", number=9, type=9, label=1)
 file.message_type.add(name="HealthCheckResponse")
 """
 REGISTERED = "descriptor_pool.Default().AddSerializedFile(file.SerializeToString())\n"
-OURS = "from ofa_agent.protocol import messages as wire\nassert wire.HealthCheckResponse(status=1).SerializeToString() == b'\\x08\\x01'\n"
+OURS = (
+    "from ofa_agent.protocol import messages as wire\n"
+    "assert wire.HealthCheckResponse(status=1).SerializeToString() == b'\\x08\\x01'\n"
+)
 
 
 @pytest.mark.parametrize("order", [REGISTERED + OURS, OURS + REGISTERED], ids=["theirs first", "ours first"])
