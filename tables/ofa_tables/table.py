@@ -7,8 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from ofa_tables.estimates.interpolation import Interpolation
 from ofa_tables.store.measurement import NETWORK, Measurement
 from ofa_tables.store.sqlite import Store
 from ofa_tables.words import counted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 IMPORTED = "imported"
 SIMULATED = ("roofline",)  # runtimes that compute what a device would take
@@ -162,6 +166,25 @@ class LatencyTable:
         words += ["--precision", settings.precision] if settings.precision != "fp32" else []
         words += ["--blocks", ALONE] if identity.blocks == ALONE else []
         return " ".join([*words, "--out", str(self.path)])
+
+    # For people and notebooks.
+
+    def __repr__(self) -> str:
+        made = self.identity
+        return (
+            f"LatencyTable({str(self.path)!r}: {made.target}, {made.runtime} {made.runtime_version}, {made.settings}, "
+            f"{counted(len(self.entries), 'entry', 'entries')})"
+        )
+
+    def _repr_html_(self) -> str:
+        html: str = self.to_pandas().head(10).to_html(index=False)
+        return f"<p>{escape(repr(self))}</p>{html}"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row per entry: key, resolution, latencies in ms, spread (a fraction), trials, samples, flags, failure."""
+        from ofa_tables.formats.frame import entries_frame  # pandas takes half a second to import
+
+        return entries_frame(self, None)
 
     # Measurements and entries.
 

@@ -11,6 +11,7 @@ from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.search import Question, find_method, search
 from ofa_nas.selection import read_names
 from ofa_nas.spaces import find_space
+from ofa_profiler import library
 from ofa_profiler.campaign.campaign import Campaign
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.jobs import OTHERS_BYTES, lower_jobs
@@ -86,7 +87,7 @@ def call(monkeypatch, capfd):
         def stop(*anything):
             raise UsageError("this far")
 
-        monkeypatch.setattr(compare, "find_again", stop)
+        monkeypatch.setattr(library, "find_again", stop)
         monkeypatch.setattr(sys, "argv", ["ofa-compare", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             compare.main()

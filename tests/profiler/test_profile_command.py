@@ -3,7 +3,7 @@
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_profiler.commands.profile import default_resolutions
+from ofa_profiler.library import default_resolutions
 
 
 @pytest.mark.parametrize(

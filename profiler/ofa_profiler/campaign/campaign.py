@@ -323,9 +323,9 @@ class Campaign:
 
     def _message(self, trial: Trial) -> Any:
         job = trial.job
-        job = wire.job_message(job.block, self._settings, job.model.model_id, job.others_bytes)
-        job.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in job.parts)
-        message = wire.Trial(trial_id=trial.trial_id, job=job, reference=self._reference_message)
+        sent = wire.job_message(job.block, self._settings, job.model.model_id, job.others_bytes)
+        sent.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in job.parts)
+        message = wire.Trial(trial_id=trial.trial_id, job=sent, reference=self._reference_message)
         wire.set_budget(message.budget, self._budget, TRIAL_TIMEOUT_S, COOL_S)
         return message
 

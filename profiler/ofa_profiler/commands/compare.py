@@ -1,28 +1,19 @@
 """``ofa-compare``: measures networks on the device and holds them against the table's prediction."""
 
-import time
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.table import Table
 
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
-from ofa_nas.references import FAMILY, REFERENCES
-from ofa_nas.selection import read_names, read_networks
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_profiler import library
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
-from ofa_profiler.comparison.compare import Comparer, draw
 from ofa_profiler.comparison.statistics import Comparison
-from ofa_profiler.connections import connect
-from ofa_profiler.targets.table_target import find_again, require_same
-from ofa_tables.errors import UsageError
-from ofa_tables.model.latency_model import LatencyModel, fullest_space, read_calibration
-from ofa_tables.table import LatencyTable
+from ofa_profiler.targets.target import parse_settings
 from ofa_tables.words import counted
 
-FIRST_CALIBRATION = 10
 LISTED = 10  # so many networks are listed one by one; more of them are in the report
 
 LABELS = {
@@ -68,41 +59,17 @@ def compare(
     Networks and what they teach are kept in the table. Without --calibrate, 10 networks teach a table that has no
     Calibration yet; published networks teach nothing.
     """
-    started = time.perf_counter()
-    references = REFERENCES if networks == FAMILY else ()
-    tested = [] if references else int(networks) if networks.isdecimal() else read_networks(networks)[0]
-    if tested == 0:
-        raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
-    with LatencyTable.open(path) as table:
-        space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
-        model = LatencyModel(table, space)
-        if calibrate is None:
-            calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
-        if isinstance(tested, int) or calibrate:
-            model.require()
-        if not isinstance(tested, int):
-            model.require({network.resolution_px for network in tested})
-        named = [] if isinstance(tested, int) or references else read_names(networks)
-        drawn = replace(
-            draw(model, space, tested, calibrate, seed),
-            references=references,
-            names={space.network(network).key: name for name, network in named},
-        )
-        if drawn.retired:
-            say(
-                f"{drawn.retired} of these networks taught the calibration till now; measured for a test they teach no "
-                "more, and the calibration is of the others: --calibrate K measures K new ones to teach"
-            )
-        device = find_again(table, target, pairs)
-        with connect(device) as connection:
-            connection.say = say
-            description = connection.agent.describe()
-            require_same(table, device, description)
-            comparer = Comparer(table, space)
-            with CampaignProgress(console, "measuring networks") as progress:
-                outcome = comparer.measure(drawn, connection, progress)
-            condition_after = connection.agent.describe()["condition"]
-        comparison = comparer.compare(drawn, description, condition_after, time.perf_counter() - started)
+    comparison = library.compare(
+        path,
+        networks,
+        calibrate=calibrate,
+        target=target,
+        space=space_name,
+        seed=seed,
+        settings=parse_settings(pairs),
+        say=say,
+        show_progress=partial(CampaignProgress, console),
+    )
     from ofa_profiler.report import write_report  # plots are slow to import, and not needed while measuring
 
     report = write_report(comparison, out or path.with_name(f"{path.stem}-comparison"))
@@ -110,7 +77,7 @@ def compare(
         print_json(comparison.summary(report))
     else:
         print_comparison(comparison, report)
-    if outcome.failures:
+    if comparison.failures:
         raise SystemExit(1)
 
 

@@ -1,7 +1,7 @@
 """``ofa-profile``: builds, or goes on with, a latency table."""
 
-import contextlib
-import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +9,14 @@ import click
 from rich.markup import escape
 
 from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
-from ofa_nas.spaces import Space, find_space
+from ofa_profiler import library
 from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
-from ofa_profiler.campaign.profile import Profiler
 from ofa_profiler.commands.progress import CampaignProgress
-from ofa_profiler.comparison.compare import Comparer
-from ofa_profiler.connections import connect
-from ofa_profiler.targets.target import choose_runtime, find_target, parse_settings
-from ofa_tables.errors import TableUnreadable
-from ofa_tables.estimates.interpolation import INTERPOLATED
-from ofa_tables.model.latency_model import calibrations
-from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
+from ofa_profiler.library import MOST_MEASURED
+from ofa_profiler.targets.target import find_target, parse_settings
+from ofa_tables.table import ALONE, IN_NETWORKS
 from ofa_tables.words import counted
-
-PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
-MOST_MEASURED = 5
 
 
 @click.command(name="ofa-profile", epilog=example("ofa-profile --target local --resolutions 160"))
@@ -89,128 +81,31 @@ def profile(
 
     Interrupted in any way, the same command goes on where it stopped.
     """
-    started = time.perf_counter()
-    device = find_target(target, parse_settings(pairs), wanted_runtime)
-    space = find_space(space_name)
-    resolutions = default_resolutions(space) if resolutions is None else resolutions or space.resolutions_px
-    space.require_resolutions(resolutions)
-    precision = precision or device.precision
-    settings = Settings(precision, threads, batch)
-    with connect(device) as connection:
-        connection.say = say
-        description = connection.agent.describe()
-        runtime = choose_runtime(device, wanted_runtime, description)
-        if wanted_runtime is None:
-            version = description["runtimes"][runtime]
-            console.print(f"runtime: {runtime} {version}, {device.name}'s first preferred one that is there")
-        can_report = runtime in description["profiling_runtimes"]
-        identity = Identity(
-            device.name,
-            description["fingerprint"],
-            runtime,
-            description["runtimes"][runtime],
-            settings,
-            wanted_blocks or (IN_NETWORKS if can_report else ALONE),
-        )
-        path = out or Path(f"{device.file_stem}-{runtime}-{precision}-t{threads}-b{batch}.lut")
-        with open_table(path, identity, description, fresh) as table:
-            console.print(
-                f"{path}: {identity.target} ({description['chip']}), {runtime} {identity.runtime_version}, {settings}"
-            )
-            finished = timed_in_all(table, EFFORTS[effort].rounds)
-            if interpolate is None:
-                interpolate = table.interpolates or len(resolutions) > MOST_MEASURED
-            noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
-            with CampaignProgress(console, noun) as progress:
-                profiler = Profiler(table, space, EFFORTS[effort], connection, progress)
-                outcome = profiler.measure_some(resolutions) if interpolate else profiler.measure(resolutions)
-            for name in calibrations(table):
-                Comparer(table, find_space(name)).calibrate()  # what it was taught over has changed
-            made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
-            table.store.put("conditions", {**made_with, "not_set": outcome.not_set})
-            if outcome.factors or outcome.set_aside:
-                table.store.put("devices", list_devices(outcome))
-            summary = summarise(table, space, resolutions, outcome, finished, time.perf_counter() - started)
+    result = library.profile(
+        find_target(target, parse_settings(pairs), wanted_runtime),
+        space_name,
+        resolutions=resolutions,
+        runtime=wanted_runtime,
+        threads=threads,
+        batch=batch,
+        precision=precision,
+        effort=effort,
+        blocks=wanted_blocks,
+        interpolate=interpolate,
+        out=out,
+        fresh=fresh,
+        say=say,
+        show_progress=partial(CampaignProgress, console),
+    )
     if as_json:
-        print_json(summary)
+        print_json(dict(result.summary))
     else:
-        print_summary(summary, outcome)
-    if outcome.failures:
+        print_summary(result.summary, result.outcome)
+    if result.outcome.failures:
         raise SystemExit(1)
 
 
-def default_resolutions(space: Space) -> tuple[int, ...]:
-    """The published tables' ones that the Space has, else all of its own."""
-    return tuple(px for px in PUBLISHED_RESOLUTIONS_PX if px in space.resolutions_px) or space.resolutions_px
-
-
-def open_table(path: Path, identity: Identity, description: dict[str, Any], fresh: bool) -> LatencyTable:
-    """The table to go on with, or a new one. Raises TableMismatch where the existing one is of something else."""
-    if fresh and path.exists():
-        with contextlib.suppress(TableUnreadable):
-            LatencyTable.open(path).close()  # folds in what a killed writer left beside it
-        old = path.with_name(path.name + ".old")
-        path.replace(old)
-        console.print(f"the table that was there is kept as {old}")
-    if not path.exists():
-        return LatencyTable.create(path, identity, description)
-    table = LatencyTable.open(path)
-    try:
-        table.require_identity(identity)
-    except BaseException:
-        table.close()
-        raise
-    return table
-
-
-def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
-    """The keys that nothing is left to be measured of."""
-    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
-
-
-def summarise(
-    table: LatencyTable,
-    space: Space,
-    resolutions: tuple[int, ...],
-    outcome: Outcome,
-    finished: set[str],
-    seconds: float,
-) -> dict[str, Any]:
-    keys = {key for px in resolutions for key in space.keys(px)}
-    entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
-    reused = sum(entry.key in finished for entry in entries)
-    interpolated = sum(INTERPOLATED in entry.flags for entry in entries)
-    return {
-        "table": str(table.path),
-        "target": table.identity.target,
-        "space": space.name,
-        "entries": len(keys),
-        "measured": len(entries) - reused - interpolated,
-        "reused": reused,
-        "failed": len(keys) - len(entries),
-        "interpolated": interpolated,
-        "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
-        "trials": sum(outcome.trials[key] for key in keys),
-        "seconds": round(seconds, 3),
-        "timed_seconds": round(outcome.timed_seconds, 3),
-        "waited_seconds": round(outcome.waited_seconds, 3),
-        **({"devices": list_devices(outcome)} if outcome.factors or outcome.set_aside else {}),
-    }
-
-
-def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Of each that shared the work: its trials, how it lies to the others, and why it was left out."""
-    return {
-        name: {
-            "trials": outcome.shares[name],
-            "factor": outcome.factors.get(name),
-            "set_aside": outcome.set_aside.get(name),
-        }
-        for name in sorted({*outcome.shares, *outcome.factors, *outcome.set_aside})
-    }
-
-
-def print_summary(summary: dict[str, Any], outcome: Outcome) -> None:
+def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:
     parts = [f"{summary['measured']} measured"]
     parts += [f"{summary[name]} {name}" for name in ("reused", "interpolated", "failed", "flagged") if summary[name]]
     answer.print(

@@ -208,9 +208,10 @@ def _verify(
         find_again,
         require_same,
     )
+    from ofa_profiler.targets.target import parse_settings
 
     with LatencyTable.open(path) as table:
-        device = find_again(table, target, pairs)
+        device = find_again(table, target, parse_settings(pairs))
         with connect(device) as connection:
             connection.say = say
             require_same(table, device, connection.agent.describe())

@@ -4,9 +4,10 @@ Errors are relative to the measurement unless a name ends in ``_ms``; fractions,
 had (Kendall's tau of one network, a relative error where a pass took 0 ms) is None, never NaN.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,19 @@ class Comparison:
     measured_at: float
     seconds: float
     references: tuple[MeasuredReference, ...] = ()
+    failures: Mapping[str, str] = field(default_factory=dict)  # by key, networks that could not be measured
+
+    def __repr__(self) -> str:
+        judged = self.calibrated or self.raw
+        excess = "" if judged is None or judged.excess_rms is None else f", excess error {judged.excess_rms:.1%}"
+        return f"Comparison({self.table!r}, {len(self.networks)} networks tested{excess})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        rows = {name: row for name, row in self.summary().items() if isinstance(row, dict)}
+        html: str = pd.DataFrame(rows).T.to_html(float_format="{:.3g}".format)
+        return f"<p>{escape(repr(self))}</p>{html}"
 
     @cached_property
     def passes_ms(self) -> FloatArray:

@@ -1,14 +1,15 @@
 """The device that a table was made on, to be measured once more."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ofa_profiler.targets.target import Target, choose_runtime, find_target, parse_settings
+from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.errors import TableMismatch
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 
-def find_again(table: LatencyTable, target: str | None, pairs: tuple[str, ...]) -> Target:
+def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, str]) -> Target:
     """The table's Target, or another one of this name, with the settings that it was reached and measured with.
 
     Raises TableMismatch where the table was imported.
@@ -20,7 +21,7 @@ def find_again(table: LatencyTable, target: str | None, pairs: tuple[str, ...]) 
     made_with = table.store.get("conditions") or {}
     same = target in (None, table.identity.target)
     settings = {**(made_with.get("connection", {}) if same else {}), **made_with.get("set", {})}
-    settings.update(parse_settings(pairs))
+    settings.update(changed)
     return find_target(target or table.identity.target, settings, table.identity.runtime)
 
 

@@ -1,0 +1,384 @@
+"""The Python interface: profile, compare and search as functions. The commands call these functions and print.
+
+``docs/python.md`` shows how to use them from a notebook. No caller handles a Connection or a thread.
+"""
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ofa_nas.accuracy import MACS, open_accuracy
+from ofa_nas.references import FAMILY, REFERENCES
+from ofa_nas.search import Budget, Found, Question, find_method
+from ofa_nas.search import search as run_search
+from ofa_nas.selection import read_names, read_networks
+from ofa_nas.spaces import Architecture, Space, all_spaces, find_space
+from ofa_profiler.campaign.campaign import Outcome, Progress
+from ofa_profiler.campaign.effort import EFFORTS
+from ofa_profiler.campaign.profile import Profiler
+from ofa_profiler.comparison.compare import Comparer, Drawn, draw
+from ofa_profiler.comparison.statistics import Comparison
+from ofa_profiler.connections import Connection, connect
+from ofa_profiler.targets.table_target import find_again, require_same
+from ofa_profiler.targets.target import Target, choose_runtime, find_target
+from ofa_tables.errors import TableUnreadable, UsageError
+from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
+from ofa_tables.store.measurement import Measurement
+from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
+
+__all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", "profile", "search"]
+
+PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
+MOST_MEASURED = 5  # resolutions; if more are wanted, some are interpolated
+FIRST_CALIBRATION = 10  # networks
+
+Say = Callable[[str], None]
+ShowProgress = Callable[[str], AbstractContextManager[Progress]]
+
+
+class NoProgress:
+    """Progress that is not shown."""
+
+    def begin(self, trials: int) -> None: ...
+
+    def measured(self, measurement: Measurement, trials_left: int) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def silent(text: str) -> None:
+    """Print nothing."""
+
+
+@contextlib.contextmanager
+def no_progress(noun: str) -> Iterator[Progress]:
+    yield NoProgress()
+
+
+@dataclass(frozen=True)
+class ProfileResult:
+    """The table that ``profile`` built: its file, counts of its entries (as ``ofa-profile --json``), what happened."""
+
+    path: Path
+    summary: Mapping[str, Any]
+    outcome: Outcome
+
+    @property
+    def table(self) -> LatencyTable:
+        """The table, opened for reading."""
+        return LatencyTable.read(self.path)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {self.summary[name]}" for name in ("entries", "measured", "failed", "flagged"))
+        return f"ProfileResult({str(self.path)!r}: {counts})"
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best network found: latency in ms, accuracy as a fraction (or MACs if there is no accuracy model)."""
+
+    architecture: Architecture
+    predicted_latency_ms: float
+    predicted_accuracy: float
+    found: Found
+
+    def __repr__(self) -> str:
+        return (
+            f"SearchResult({self.predicted_latency_ms:.4g} ms, accuracy {self.predicted_accuracy:.4g}, "
+            f"{self.architecture.to_json()})"
+        )
+
+
+def open_table(path: str | Path) -> LatencyTable:
+    """Open a latency table for reading. Raises TableUnreadable."""
+    return LatencyTable.read(Path(path))
+
+
+def predict(
+    table: LatencyTable, networks: Sequence[Architecture | Mapping[str, Any]], space: str | Space | None = None
+) -> Any:
+    """Predict latencies, (networks,) in ms, with the table's calibration if it has one. Raises EntriesMissing."""
+    from ofa_nas.spaces import parse_architecture
+
+    space = _space(table, space)
+    model = LatencyModel.calibrated(table, space)
+    parsed = [each if isinstance(each, Architecture) else parse_architecture(each) for each in networks]
+    model.require({network.resolution_px for network in parsed})
+    return model.predict(space.encode(parsed))
+
+
+def search(
+    table: LatencyTable,
+    max_latency_ms: float,
+    space: str | Space | None = None,
+    *,
+    accuracy: str = MACS,
+    resolutions: Sequence[int] | None = None,
+    confidence: float | None = None,
+    method: str = "annealing",
+    population: int = 100,
+    generations: int = 500,
+    seconds: float = math.inf,
+    seed: int = 0,
+) -> SearchResult:
+    """Find the most accurate network within a latency limit in ms; the same seed gives the same network.
+
+    ``accuracy`` is the file of an accuracy model, or "macs" to rank networks by MACs.
+    Raises LimitUnreachable, NoneFound.
+    """
+    space = _space(table, space)
+    chosen = None if resolutions is None else tuple(resolutions)
+    question = Question(space, open_accuracy(accuracy, space), (max_latency_ms,), {}, chosen, confidence)
+    problem = question.to_problem([LatencyModel.calibrated(table, space)])
+    found = run_search(problem, find_method(method), Budget(population, generations, seconds), seed)
+    (best,) = found.best
+    (architecture,) = space.decode(best.population)
+    return SearchResult(architecture, float(best.prices[0, 0]), float(best.accuracy[0]), found)
+
+
+def profile(
+    target: str | Target = "local",
+    space: str | Space = "ofa-mbv3-w1.0",
+    *,
+    resolutions: Sequence[int] | None = None,
+    runtime: str | None = None,
+    threads: int = 1,
+    batch: int = 1,
+    precision: str | None = None,
+    effort: str = "standard",
+    blocks: str | None = None,
+    interpolate: bool | None = None,
+    settings: Mapping[str, str] | None = None,
+    out: str | Path | None = None,
+    fresh: bool = False,
+    say: Say = silent,
+    show_progress: ShowProgress = no_progress,
+) -> ProfileResult:
+    """Measure the blocks of a space on a target and keep them in a latency table; continue if the table exists.
+
+    ``resolutions`` in pixels: None for the published ones, empty for all. ``settings`` are conditions of the device
+    (``{"governor": "performance"}``) and of its connection. Raises OfaError.
+    """
+    started = time.perf_counter()
+    device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
+    space = find_space(space) if isinstance(space, str) else space
+    wanted_px = default_resolutions(space) if resolutions is None else tuple(resolutions) or space.resolutions_px
+    space.require_resolutions(wanted_px)
+    run_settings = Settings(precision or device.precision, threads, batch)
+    with connect(device) as connection:
+        connection.say = say
+        description = connection.agent.describe()
+        identity = _identity(device, description, runtime, run_settings, blocks, say)
+        path = Path(out) if out is not None else _default_path(device, identity)
+        with _open_for_writing(path, identity, description, fresh, say) as table:
+            say(
+                f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
+                f"{run_settings}"
+            )
+            finished = timed_in_all(table, EFFORTS[effort].rounds)
+            if interpolate is None:
+                interpolate = table.interpolates or len(wanted_px) > MOST_MEASURED
+            noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
+            with show_progress(noun) as progress:
+                profiler = Profiler(table, space, EFFORTS[effort], connection, progress)
+                outcome = profiler.measure_some(wanted_px) if interpolate else profiler.measure(wanted_px)
+            _record(table, device, outcome)
+            summary = summarise(table, space, wanted_px, outcome, finished, time.perf_counter() - started)
+    return ProfileResult(path, summary, outcome)
+
+
+def compare(
+    path: str | Path,
+    networks: int | str | Sequence[Architecture] = 30,
+    *,
+    calibrate: int | None = None,
+    target: str | None = None,
+    space: str | Space | None = None,
+    seed: int = 0,
+    settings: Mapping[str, str] | None = None,
+    say: Say = silent,
+    show_progress: ShowProgress = no_progress,
+) -> Comparison:
+    """Measure whole networks in two passes and compare them with the prediction of the table at ``path``.
+
+    ``networks`` are a number to draw, architectures, a file of them, or "references". ``calibrate`` further networks
+    calibrate the table; None: 10 if it has no calibration. Measurements and calibration are kept in the table. Networks
+    that failed are in ``Comparison.failures``. Raises OfaError.
+    """
+    started = time.perf_counter()
+    references = REFERENCES if networks == FAMILY else ()
+    tested, names = _networks_to_test(networks)
+    with LatencyTable.open(Path(path)) as table:
+        space = _space(table, space)
+        model = LatencyModel(table, space)
+        if calibrate is None:
+            calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
+        if isinstance(tested, int) or calibrate:
+            model.require()
+        if not isinstance(tested, int):
+            model.require({network.resolution_px for network in tested})
+        drawn = replace(
+            draw(model, space, tested, calibrate, seed),
+            references=references,
+            names={space.network(network).key: name for name, network in names},
+        )
+        if drawn.retired:
+            say(_retired(drawn))
+        device = find_again(table, target, settings or {})
+        with connect(device) as connection:
+            comparison = _measured(table, space, drawn, device, connection, started, say, show_progress)
+    return comparison
+
+
+def default_resolutions(space: Space) -> tuple[int, ...]:
+    """The published tables' resolutions that the space has, else all of its own; in px."""
+    return tuple(px for px in PUBLISHED_RESOLUTIONS_PX if px in space.resolutions_px) or space.resolutions_px
+
+
+def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
+    """The keys that have been timed in every round."""
+    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
+
+
+def summarise(
+    table: LatencyTable,
+    space: Space,
+    resolutions: Sequence[int],
+    outcome: Outcome,
+    finished: set[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """Count the entries of a space at some resolutions: the JSON of ``ofa-profile``."""
+    keys = {key for px in resolutions for key in space.keys(px)}
+    entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
+    reused = sum(entry.key in finished for entry in entries)
+    interpolated = sum(INTERPOLATED in entry.flags for entry in entries)
+    return {
+        "table": str(table.path),
+        "target": table.identity.target,
+        "space": space.name,
+        "entries": len(keys),
+        "measured": len(entries) - reused - interpolated,
+        "reused": reused,
+        "failed": len(keys) - len(entries),
+        "interpolated": interpolated,
+        "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
+        "trials": sum(outcome.trials[key] for key in keys),
+        "seconds": round(seconds, 3),
+        "timed_seconds": round(outcome.timed_seconds, 3),
+        "waited_seconds": round(outcome.waited_seconds, 3),
+        **({"devices": list_devices(outcome)} if outcome.factors or outcome.set_aside else {}),
+    }
+
+
+def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Describe each device that shared the work: trials, latency relative to the median device, reason if excluded."""
+    return {
+        name: {
+            "trials": outcome.shares[name],
+            "factor": outcome.factors.get(name),
+            "set_aside": outcome.set_aside.get(name),
+        }
+        for name in sorted({*outcome.shares, *outcome.factors, *outcome.set_aside})
+    }
+
+
+def _space(table: LatencyTable, space: str | Space | None) -> Space:
+    if space is None:
+        return fullest_space(table, all_spaces())
+    return find_space(space) if isinstance(space, str) else space
+
+
+def _identity(
+    device: Target, description: dict[str, Any], wanted: str | None, settings: Settings, blocks: str | None, say: Say
+) -> Identity:
+    runtime = choose_runtime(device, wanted, description)
+    version = description["runtimes"][runtime]
+    if wanted is None:
+        say(f"runtime: {runtime} {version}, the first available one that {device.name} prefers")
+    blocks = blocks or (IN_NETWORKS if runtime in description["profiling_runtimes"] else ALONE)
+    return Identity(device.name, description["fingerprint"], runtime, version, settings, blocks)
+
+
+def _default_path(device: Target, made: Identity) -> Path:
+    settings = made.settings
+    return Path(f"{device.file_stem}-{made.runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
+
+
+def _open_for_writing(
+    path: Path, identity: Identity, description: dict[str, Any], fresh: bool, say: Say
+) -> LatencyTable:
+    """Open the table to continue, or create one. Raises TableMismatch if the existing one has another identity."""
+    if fresh and path.exists():
+        with contextlib.suppress(TableUnreadable):
+            LatencyTable.open(path).close()  # merges the journal of a writer that was killed
+        old = path.with_name(path.name + ".old")
+        path.replace(old)
+        say(f"the existing table is kept as {old}")
+    if not path.exists():
+        return LatencyTable.create(path, identity, description)
+    table = LatencyTable.open(path)
+    try:
+        table.require_identity(identity)
+    except BaseException:
+        table.close()
+        raise
+    return table
+
+
+def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:
+    """Refit the calibrations to the new latencies, and keep the conditions of the run."""
+    for name in calibrations(table):
+        Comparer(table, find_space(name)).calibrate()
+    made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
+    table.store.put("conditions", {**made_with, "not_set": outcome.not_set})
+    if outcome.factors or outcome.set_aside:
+        table.store.put("devices", list_devices(outcome))
+
+
+def _networks_to_test(
+    networks: int | str | Sequence[Architecture],
+) -> tuple[int | list[Architecture], list[tuple[str, Architecture]]]:
+    """The number of networks to draw, or the networks, and the names that their file gives them."""
+    if networks == FAMILY:
+        return [], []
+    if isinstance(networks, str) and not networks.isdecimal():
+        return read_networks(networks)[0], read_names(networks)
+    tested = int(networks) if isinstance(networks, int | str) else list(networks)
+    if not tested:
+        raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
+    return tested, []
+
+
+def _retired(drawn: Drawn) -> str:
+    return (
+        f"{drawn.retired} of these networks calibrated the table until now; as test networks they no longer do, and "
+        "the calibration uses the others: --calibrate K measures K new calibration networks"
+    )
+
+
+def _measured(
+    table: LatencyTable,
+    space: Space,
+    drawn: Drawn,
+    device: Target,
+    connection: Connection,
+    started: float,
+    say: Say,
+    show_progress: ShowProgress,
+) -> Comparison:
+    connection.say = say
+    description = connection.agent.describe()
+    require_same(table, device, description)
+    comparer = Comparer(table, space)
+    with show_progress("measuring networks") as progress:
+        outcome = comparer.measure(drawn, connection, progress)
+    condition_after = connection.agent.describe()["condition"]
+    comparison = comparer.compare(drawn, description, condition_after, time.perf_counter() - started)
+    return replace(comparison, failures=dict(outcome.failures))
