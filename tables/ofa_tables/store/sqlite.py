@@ -52,7 +52,6 @@ _FROM_FORMAT_3 = """
 BEGIN;
 ALTER TABLE measurements RENAME COLUMN visit_id TO trial_id;
 UPDATE networks SET role = 'profiled' WHERE role = 'carrier';
-UPDATE networks SET role = 'calibration' WHERE role = 'teacher';
 PRAGMA user_version=4;
 COMMIT;
 """
