@@ -1,4 +1,4 @@
-"""The vocabulary that agent, tables, spaces and host share: Operators, Blocks, keys, shapes, MACs, seeded weights.
+"""The vocabulary that agent, tables, spaces and host share: Operators, Blocks, shapes, MACs, seeded weights.
 
 Shapes are ``(channels, height, width)``, or ``(features,)`` behind a Linear, and leave the batch out.
 MACs are multiply-accumulates of one inference at batch 1. Runs on Python 3.6 with numpy alone.
@@ -343,88 +343,6 @@ def product(shape: Sequence[int]) -> int:
     for size in shape:
         result *= size
     return result
-
-
-# Keys, as the published tables write them.
-
-
-def first_conv_key(input_shape: Shape, output_shape: Shape) -> str:
-    return "Conv-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
-
-
-def expanded_conv_key(
-    input_shape: Shape,
-    output_shape: Shape,
-    mid_channels: int,
-    kernel_size: int,
-    stride: int,
-    skip: bool,
-    se: bool,
-    hs: bool,
-) -> str:
-    return "expanded_conv-input:%s-output:%s-expand:%d-kernel:%d-stride:%d-idskip:%d-se:%d-hs:%d" % (
-        _size(input_shape),
-        _size(output_shape),
-        mid_channels,
-        kernel_size,
-        stride,
-        skip,
-        se,
-        hs,
-    )
-
-
-def expanded_conv_ratio_key(
-    input_shape: Shape, output_shape: Shape, expand_ratio: int, kernel_size: int, stride: int, skip: bool
-) -> str:
-    """As the ProxylessNAS tables write it: by the ratio, and without what all their blocks have in common."""
-    return "expanded_conv-input:%s-output:%s-expand:%d-kernel:%d-stride:%d-idskip:%d" % (
-        _size(input_shape),
-        _size(output_shape),
-        expand_ratio,
-        kernel_size,
-        stride,
-        skip,
-    )
-
-
-def residual_conv_key(input_shape: Shape, output_shape: Shape) -> str:
-    return "%s-idskip:1" % first_conv_key(input_shape, output_shape)
-
-
-def bottleneck_key(input_shape: Shape, output_shape: Shape, mid_channels: int, stride: int) -> str:
-    """Of ResNets, for which no table was published: in the manner of ``expanded_conv_key``."""
-    return "bottleneck-input:%s-output:%s-expand:%d-kernel:3-stride:%d" % (
-        _size(input_shape),
-        _size(output_shape),
-        mid_channels,
-        stride,
-    )
-
-
-def max_pool_key(input_shape: Shape, output_shape: Shape) -> str:
-    return "MaxPool2D-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
-
-
-def final_expand_key(input_shape: Shape, output_shape: Shape) -> str:
-    return "Conv_1-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
-
-
-def pool_key(input_shape: Shape, output_shape: Shape) -> str:
-    return "AvgPool2D-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
-
-
-def feature_mix_key(input_shape: Shape, output_shape: Shape) -> str:
-    return "Conv_2-input:%s-output:%s" % (_size(input_shape), _size(output_shape))
-
-
-def classifier_key(input_shape: Shape, classes: int) -> str:
-    return "Logits-input:%s-output:%d" % (_size(input_shape), classes)
-
-
-def _size(shape: Shape) -> str:
-    channels, height, width = shape
-    return "%dx%dx%d" % (height, width, channels)
 
 
 def _weight_and_bias(shape: Shape, fan_in: int, bias: bool) -> List[Parameter]:

@@ -2,8 +2,8 @@
 
 Public functions (docs/python.md): ``profile``, ``open_table``, ``predict``, ``search``, ``compare``.
 
-Reading order: ``library.py``, ``campaign/`` (measure blocks), ``comparison/`` (measure networks), ``connections/`` (reach a device), ``targets/``,
-``lowering/`` (model files), ``report/`` (pages), ``commands/``.
+Reading order: ``library.py``, ``campaign/`` (measure blocks), ``comparison/`` (measure networks), ``targets/``,
+``connections/`` (reach a device), ``lowering/`` (model files), ``report/`` (pages), ``commands/``.
 """
 
 import os

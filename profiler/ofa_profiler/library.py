@@ -21,13 +21,13 @@ from ofa_nas.spaces import Architecture, Space, all_spaces, find_space
 from ofa_profiler.campaign.campaign import Outcome, Progress
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
+from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.targets.table_target import find_again, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.errors import TableUnreadable, UsageError
-from ofa_tables.estimates.interpolation import INTERPOLATED
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
@@ -239,54 +239,6 @@ def compare(
 def default_resolutions(space: Space) -> tuple[int, ...]:
     """The published tables' resolutions that the space has, else all of its own; in px."""
     return tuple(px for px in PUBLISHED_RESOLUTIONS_PX if px in space.resolutions_px) or space.resolutions_px
-
-
-def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
-    """The keys that have been timed in every round."""
-    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
-
-
-def summarise(
-    table: LatencyTable,
-    space: Space,
-    resolutions: Sequence[int],
-    outcome: Outcome,
-    finished: set[str],
-    seconds: float,
-) -> dict[str, Any]:
-    """Count the entries of a space at some resolutions: the JSON of ``ofa-profile``."""
-    keys = {key for px in resolutions for key in space.keys(px)}
-    entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
-    reused = sum(entry.key in finished for entry in entries)
-    interpolated = sum(INTERPOLATED in entry.flags for entry in entries)
-    return {
-        "table": str(table.path),
-        "target": table.identity.target,
-        "space": space.name,
-        "entries": len(keys),
-        "measured": len(entries) - reused - interpolated,
-        "reused": reused,
-        "failed": len(keys) - len(entries),
-        "interpolated": interpolated,
-        "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
-        "trials": sum(outcome.trials[key] for key in keys),
-        "seconds": round(seconds, 3),
-        "timed_seconds": round(outcome.timed_seconds, 3),
-        "waited_seconds": round(outcome.waited_seconds, 3),
-        **({"devices": list_devices(outcome)} if outcome.factors or outcome.set_aside else {}),
-    }
-
-
-def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
-    """Describe each device that shared the work: trials, latency relative to the median device, reason if excluded."""
-    return {
-        name: {
-            "trials": outcome.shares[name],
-            "factor": outcome.factors.get(name),
-            "set_aside": outcome.set_aside.get(name),
-        }
-        for name in sorted({*outcome.shares, *outcome.factors, *outcome.set_aside})
-    }
 
 
 def _space(table: LatencyTable, space: str | Space | None) -> Space:

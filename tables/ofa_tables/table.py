@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ofa_tables.errors import TableMismatch, TableUnreadable
-from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, usual_reference_ms
+from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, interrupted, off_speed, usual_reference_ms
 from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
 from ofa_tables.estimates.interpolation import Interpolation
 from ofa_tables.store.measurement import NETWORK, Measurement
@@ -36,9 +36,6 @@ REFERENCE = "reference"  # published: to hold others against
 # How Blocks were timed.
 ALONE = "alone"
 IN_NETWORKS = "in-networks"
-
-# Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
-OFF_SPEED = 0.4
 
 
 @dataclass(frozen=True)
@@ -338,15 +335,3 @@ class LatencyTable:
     def published_resolutions_px(self) -> list[int]:
         """The resolutions that imported files gave figures for; none in a table that was measured."""
         return sorted({px for _, px in self._entries if px is not None})
-
-
-def off_speed(took_ms: float | None, usual_ms: float | None) -> bool:
-    """Whether it took so much more or less than it usually does that the device was another one."""
-    if not took_ms or not usual_ms:
-        return False
-    return max(took_ms, usual_ms) > (1 + OFF_SPEED) * min(took_ms, usual_ms)
-
-
-def interrupted(mean_ms: float | None, usual_ms: float | None) -> bool:
-    """Whether the reference's runs took so much more in the mean that others had the processor in between."""
-    return bool(mean_ms and usual_ms and mean_ms > (1 + OFF_SPEED) * usual_ms)

@@ -2,6 +2,7 @@ import hashlib
 
 import pytest
 
+from ofa_agent import keys
 from ofa_agent import operators as ops
 from ofa_agent.operators import (
     Activation,
@@ -195,12 +196,12 @@ def test_every_weight_tensor_has_a_seed_of_its_own():
 
 
 def test_keys_are_those_of_the_published_tables():
-    assert ops.first_conv_key((3, 160, 160), (24, 80, 80)) == "Conv-input:160x160x3-output:80x80x24"
+    assert keys.first_conv_key((3, 160, 160), (24, 80, 80)) == "Conv-input:160x160x3-output:80x80x24"
     assert (
-        ops.expanded_conv_key((136, 10, 10), (136, 10, 10), 408, 3, 1, True, True, True)
+        keys.expanded_conv_key((136, 10, 10), (136, 10, 10), 408, 3, 1, True, True, True)
         == "expanded_conv-input:10x10x136-output:10x10x136-expand:408-kernel:3-stride:1-idskip:1-se:1-hs:1"
     )
-    assert ops.final_expand_key((192, 5, 5), (1152, 5, 5)) == "Conv_1-input:5x5x192-output:5x5x1152"
-    assert ops.pool_key((1152, 5, 5), (1152, 1, 1)) == "AvgPool2D-input:5x5x1152-output:1x1x1152"
-    assert ops.feature_mix_key((1152, 1, 1), (1536, 1, 1)) == "Conv_2-input:1x1x1152-output:1x1x1536"
-    assert ops.classifier_key((1536, 1, 1), 1000) == "Logits-input:1x1x1536-output:1000"
+    assert keys.final_expand_key((192, 5, 5), (1152, 5, 5)) == "Conv_1-input:5x5x192-output:5x5x1152"
+    assert keys.pool_key((1152, 5, 5), (1152, 1, 1)) == "AvgPool2D-input:5x5x1152-output:1x1x1152"
+    assert keys.feature_mix_key((1152, 1, 1), (1536, 1, 1)) == "Conv_2-input:1x1x1152-output:1x1x1536"
+    assert keys.classifier_key((1536, 1, 1), 1000) == "Logits-input:1x1x1536-output:1000"

@@ -116,7 +116,7 @@ def test_a_changed_host_key(board, bound):
     done = bound("ofa-targets", "check", "jetson-tx2")
     assert done.returncode == 1
     assert (
-        f"has changed; if the board was set up anew, forget the old one with ssh-keygen -R '{board.address}'"
+        f"has changed; if the board was set up again, remove the old key with ssh-keygen -R '{board.address}'"
         in " ".join(done.stderr.split())
     )
 

@@ -1,4 +1,5 @@
 """What the device is.
 
-``description.py`` reads it through a ``shell.py``; ``jetpack.py`` knows Jetson software, ``probe.py`` checks the Python.
+Reading order: ``description.py`` (what the agent reports), ``shell.py`` (how it is read), ``jetpack.py`` (Jetson),
+``probe.py`` (what this Python lacks).
 """

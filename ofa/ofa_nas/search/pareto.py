@@ -1,7 +1,7 @@
 """The whole front: the most accurate networks at every latency.
 
-A search for each of several limits, from the tightest to the loosest, in one evaluation cache: what was found under one is where
-the next begins.
+One search per limit, from the tightest to the loosest, all with one evaluation cache: each search starts from what the
+search before it found.
 """
 
 import numpy as np

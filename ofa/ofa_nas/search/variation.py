@@ -53,8 +53,8 @@ class Variation:
     def repaired(
         self, children: Population, anchors: Population, limits: FloatArray, last: IntArray | None = None
     ) -> Population:
-        """Children beyond their ``limits`` (metrics, N) take genes from their anchors, which are within: as few as bring
-        them within, in random order, but those where ``last`` (genes, N) is true come last."""
+        """Repair the children that exceed their ``limits`` (metrics, N): they take genes from their feasible anchors until
+        they are feasible, in random order, genes for which ``last`` (genes, N) is true last."""
         beyond = np.flatnonzero(~within(self._problem.prices(children), limits))
         if not len(beyond):
             return children

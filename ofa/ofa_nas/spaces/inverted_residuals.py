@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from ofa_agent import keys
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator, Shape
 from ofa_nas.spaces.architecture import Architecture
@@ -164,10 +165,12 @@ class InvertedResidualSpace(Space):
         output = ops.shapes(operators, shape)[-1]
         skip = stride == 1 and channels == stage.channels
         if self.layout.keys_by_ratio:
-            key = ops.expanded_conv_ratio_key(shape, output, expand_ratio, kernel_size, stride, skip)
+            key = keys.expanded_conv_ratio_key(shape, output, expand_ratio, kernel_size, stride, skip)
         else:
             hard_swish = stage.activation == "hard_swish"
-            key = ops.expanded_conv_key(shape, output, mid, kernel_size, stride, skip, stage.squeeze_excite, hard_swish)
+            key = keys.expanded_conv_key(
+                shape, output, mid, kernel_size, stride, skip, stage.squeeze_excite, hard_swish
+            )
         return Block(key, shape, tuple(operators))
 
     def build_positions(self) -> tuple[Position, ...]:
@@ -291,17 +294,17 @@ def inverted_residual(
 def _first_conv(resolution_px: int, channels: int, activation: str) -> Block:
     operators = (ops.Conv(IMAGE_CHANNELS, channels, 3, stride=2), ops.Activation(activation))
     shape = (IMAGE_CHANNELS, resolution_px, resolution_px)
-    return keyed(shape, operators, ops.first_conv_key)
+    return keyed(shape, operators, keys.first_conv_key)
 
 
 def _tail(shape: Shape, layout: Layout) -> list[Block]:
     act = ops.Activation(layout.last_activation)
     expanded, *mixed = layout.last_channels
     blocks = [
-        keyed(shape, (ops.Conv(shape[0], expanded, 1), act), ops.final_expand_key),
-        keyed((expanded, *shape[1:]), (ops.Pool(),), ops.pool_key),
+        keyed(shape, (ops.Conv(shape[0], expanded, 1), act), keys.final_expand_key),
+        keyed((expanded, *shape[1:]), (ops.Pool(),), keys.pool_key),
     ]
     for channels in mixed:
         operators = (ops.Conv(expanded, channels, 1, bias=False), act)
-        blocks.append(keyed((expanded, 1, 1), operators, ops.feature_mix_key))
+        blocks.append(keyed((expanded, 1, 1), operators, keys.feature_mix_key))
     return [*blocks, classifier(blocks[-1].output_shape, layout.classes)]

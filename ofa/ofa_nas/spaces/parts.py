@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ofa_agent import keys
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator, Shape
 from ofa_nas.spaces.space import ABSENT, Position
@@ -23,7 +24,7 @@ def keyed(shape: Shape, operators: Sequence[Operator], key: Callable[[Shape, Sha
 
 
 def classifier(features: Shape, classes: int) -> Block:
-    return Block(ops.classifier_key(features, classes), features, (ops.Linear(features[0], classes),))
+    return Block(keys.classifier_key(features, classes), features, (ops.Linear(features[0], classes),))
 
 
 def with_classes(last: Block, classes: int) -> Block:

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
+from ofa_agent import keys
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator
 from ofa_nas.spaces.architecture import Architecture
@@ -224,21 +225,21 @@ def _block(part: Part, resolution_px: int) -> Block:
         px = (px - 1) // 2 + 1
     shape = (part.in_channels, px, px)
     if part.kind == "first":
-        return keyed(shape, (ops.Conv(part.in_channels, part.out_channels, 3, 2), RELU), ops.first_conv_key)
+        return keyed(shape, (ops.Conv(part.in_channels, part.out_channels, 3, 2), RELU), keys.first_conv_key)
     if part.kind == "residual":
         added = (ops.Conv(part.in_channels, part.out_channels, 3), RELU, ops.Add(0))
-        return keyed(shape, added, ops.residual_conv_key)
+        return keyed(shape, added, keys.residual_conv_key)
     if part.kind == "convolution":
-        return keyed(shape, (ops.Conv(part.in_channels, part.out_channels, 3), RELU), ops.first_conv_key)
+        return keyed(shape, (ops.Conv(part.in_channels, part.out_channels, 3), RELU), keys.first_conv_key)
     if part.kind == "max pool":
-        return keyed(shape, (ops.MaxPool(3, 2),), ops.max_pool_key)
+        return keyed(shape, (ops.MaxPool(3, 2),), keys.max_pool_key)
     if part.kind == "pool":
-        return keyed(shape, (ops.Pool(),), ops.pool_key)
+        return keyed(shape, (ops.Pool(),), keys.pool_key)
     if part.kind == "classifier":
         return classifier((part.in_channels, 1, 1), part.out_channels)
     operators = bottleneck(part)
     output = ops.shapes(operators, shape)[-1]
-    return Block(ops.bottleneck_key(shape, output, part.mid_channels, part.stride), shape, tuple(operators))
+    return Block(keys.bottleneck_key(shape, output, part.mid_channels, part.stride), shape, tuple(operators))
 
 
 def bottleneck(part: Part) -> list[Operator]:

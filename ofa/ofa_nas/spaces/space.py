@@ -6,16 +6,17 @@ parameters), its extremes and its encodings all follow from that.
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ofa_agent.operators import Block, concatenate
 from ofa_nas.spaces.architecture import Architecture
+from ofa_nas.spaces.elimination import least_sums
+from ofa_nas.spaces.gathers import Gather, fuse, joint_code
 from ofa_nas.spaces.reader import Reader
 from ofa_tables.errors import UsageError
 
@@ -179,7 +180,10 @@ class Space:
             (len(self.resolutions_px),),
             _random_bits(rng, len(self.resolutions_px)),
         )
-        return Reader(len(self.radices), [*_fused(tables), resolution])
+        return Reader(
+            len(self.radices),
+            [*fuse([(position.genes, position.radices, table) for position, table in tables]), resolution],
+        )
 
     def entry_indices(self, population: Population) -> IntArray:
         """(positions, N): which entry of ``blocks(r)`` stands at each position; ABSENT where none does."""
@@ -279,7 +283,9 @@ class Pricer:
         self._base = sum(
             (table[:, 0] for position, table in per_position if not position.genes), np.zeros(len(figures))
         )
-        self._gathers = _fused([(position, table) for position, table in per_position if position.genes])
+        self._gathers = fuse(
+            [(position.genes, position.radices, table) for position, table in per_position if position.genes]
+        )
         resolution, resolutions = len(space.radices) - 1, len(figures)
         reads: list[Gather] = [((resolution,), (resolutions,), self._base)]
         reads += [((resolution, *rows), (resolutions, *radices), table) for rows, radices, table in self._gathers]
@@ -297,7 +303,7 @@ class Pricer:
             uniform = bool((resolution == resolution[0]).all())
             piece = self._base.take(resolution)
             for rows, radices, table in self._gathers:
-                code = _joint_code(genes, rows, radices)
+                code = joint_code(genes, rows, radices)
                 if uniform:
                     piece += table[resolution[0]].take(code)
                 else:
@@ -308,7 +314,7 @@ class Pricer:
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Population]:
         """The smallest sum that there is, and a network that has it; exact, without enumerating the Space."""
         grids = [(rows, table.reshape(len(table), *radices)) for rows, radices, table in self._gathers]
-        least, choice = _least(grids)
+        least, choice = least_sums(grids)
         sums = self._base + least
         at = min(self.space.resolution_indices(resolutions_px), key=lambda index: sums[index])
         genes = np.zeros(len(self.space.radices), dtype=np.uint8)
@@ -320,94 +326,6 @@ class Pricer:
 
 def _random_bits(rng: np.random.Generator, shape: int | tuple[int, ...]) -> IntArray:
     return rng.integers(0, np.iinfo(np.uint64).max, size=shape, dtype=np.uint64, endpoint=True)
-
-
-Gather = tuple[tuple[int, ...], tuple[int, ...], FloatArray]
-
-
-def _fused(positions: Sequence[tuple[Position, FloatArray]], limit: int = 256) -> list[Gather]:
-    """Positions whose joint genes have few enough codes are summed beforehand: fewer gathers."""
-    gathers: list[Gather] = []
-    for position, table in positions:
-        gather = (position.genes, position.radices, table)
-        if gathers:
-            both = _merge(gathers[-1], gather, limit)
-            if both is not None:
-                gathers[-1] = both
-                continue
-        gathers.append(gather)
-    return gathers
-
-
-def _merge(one: Gather, two: Gather, limit: int) -> Gather | None:
-    radix_of = dict(zip(one[0] + two[0], one[1] + two[1], strict=True))
-    rows = tuple(sorted(radix_of))
-    radices = tuple(radix_of[row] for row in rows)
-    if int(np.prod(radices)) > limit:
-        return None
-    grid = dict(zip(rows, np.indices(radices).reshape(len(rows), -1), strict=True))
-    tables = [table[:, _flat_code(grid, own_rows, own_radices)] for own_rows, own_radices, table in (one, two)]
-    return rows, radices, tables[0] + tables[1]
-
-
-def _flat_code(values: Mapping[int, Any], rows: Sequence[int], radices: Sequence[int]) -> Any:
-    code: Any = 0
-    for row, radix in zip(rows, radices, strict=True):
-        code = code * radix + values[row]
-    return code
-
-
-def _joint_code(genes: IntArray, rows: Sequence[int], radices: Sequence[int]) -> IntArray:
-    """The joint code in the narrowest type that holds it: numpy adds bytes many times faster than words."""
-    narrow = np.uint8 if np.prod(radices) <= 256 else np.uint16
-    code = genes[rows[0]].astype(narrow)
-    for row, radix in zip(rows[1:], radices[1:], strict=True):
-        code *= narrow(radix)
-        code += genes[row]
-    return code
-
-
-Factor = tuple[tuple[int, ...], FloatArray]
-
-
-def _least(factors: Sequence[Factor]) -> tuple[FloatArray, dict[int, IntArray]]:
-    """The least sums of ``factors``, each (resolutions, and a grid over the choices of some genes): the sum, and the
-    choice of each gene that gives it, for every resolution.
-
-    Exact, one gene eliminated after the other (nonserial dynamic programming: Bertelè and Brioschi, 1972).
-    """
-    left, eliminated = list(factors), []
-    radix_of = {row: radix for rows, grid in factors for row, radix in zip(rows, grid.shape[1:], strict=True)}
-    for row, beside in _elimination(tuple(rows for rows, _ in factors), tuple(radix_of.items())):
-        rows = (*beside, row)
-        joined: Any = 0.0
-        for own, grid in left:
-            if row in own:
-                order = [1 + own.index(each) for each in rows if each in own]
-                shape = [radix_of[each] if each in own else 1 for each in rows]
-                joined = joined + grid.transpose(0, *order).reshape(len(grid), *shape)
-        left = [(own, grid) for own, grid in left if row not in own]
-        left.append((beside, joined.min(axis=-1)))
-        eliminated.append((row, beside, joined.argmin(axis=-1)))
-    choice: dict[int, IntArray] = {}
-    for row, beside, best in reversed(eliminated):
-        choice[row] = best[(np.arange(len(best)), *(choice[other] for other in beside))]
-    return sum((grid for _, grid in left), np.zeros(1)), choice
-
-
-@lru_cache(maxsize=64)
-def _elimination(
-    factors: tuple[tuple[int, ...], ...], radices: tuple[tuple[int, int], ...]
-) -> list[tuple[int, tuple[int, ...]]]:
-    """In which order genes are eliminated, and what each leaves a grid over: always the smallest that there is."""
-    radix_of, left, order = dict(radices), [frozenset(rows) for rows in factors], []
-    while any(left):
-        beside = {row: frozenset().union(*(rows for rows in left if row in rows)) - {row} for row in radix_of}
-        row = min(radix_of, key=lambda row: (math.prod(radix_of[other] for other in beside[row]), row))
-        left = [rows for rows in left if row not in rows] + [beside[row]]
-        order.append((row, tuple(sorted(beside[row]))))
-        del radix_of[row]
-    return order
 
 
 def network_key(blocks: Sequence[Block]) -> str:

@@ -10,8 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from ofa_tables.estimates.device_speed import interrupted, off_speed
 from ofa_tables.store.measurement import Measurement
-from ofa_tables.table import interrupted, off_speed
 from ofa_tables.words import counted
 
 FEWEST_READINGS = 9  # before a median says what is usual

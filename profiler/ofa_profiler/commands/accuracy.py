@@ -102,17 +102,26 @@ def collect(
             "images": min(images, len(data.held_out)),
             "statistics_images": min(statistics_images, len(data.train)),
         }
-        if len(chosen) < ENOUGH and found.is_first:
-            say(
-                f"{counted(len(chosen), 'pair')} may be too few for ofa-accuracy fit, which takes about {ENOUGH}; "
-                "the same command with more --networks adds to them"
-            )
+        if found.is_first:
+            _warn_of_few(len(chosen), ENOUGH)
         with bar("networks evaluated", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)
             pairs = carry_out(evaluate, chosen, out, about, found, progress)
             broken = len(evaluate.broken.of_all(found))
         if not found.is_first:
             return
+    _print_collected(out, pairs, broken, as_json)
+
+
+def _warn_of_few(pairs: int, enough: int) -> None:
+    if pairs < enough:
+        say(
+            f"{counted(pairs, 'pair')} may be too few for ofa-accuracy fit, which takes about {enough}; "
+            "the same command with more --networks adds to them"
+        )
+
+
+def _print_collected(out: Path, pairs: Pairs, broken: int, as_json: bool) -> None:
     accuracies = pairs.accuracies
     if as_json:
         print_json({"file": str(out), "pairs": len(accuracies), **pairs.about, "broken_images": broken})

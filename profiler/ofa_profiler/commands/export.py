@@ -4,6 +4,7 @@ import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.markup import escape
@@ -12,6 +13,9 @@ from ofa_nas.cli import answer, example, json_option, print_json, run
 from ofa_nas.selection import is_json, read_network
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError, UsageError
+
+if TYPE_CHECKING:  # it needs torch
+    from ofa_profiler.export import Exported
 
 PATH = click.Path(path_type=Path)
 
@@ -77,6 +81,10 @@ def command(
     if as_json:
         print_json(asdict(found) | {"architecture": found.architecture.to_json()})
         return
+    print_exported(found, out, architecture)
+
+
+def print_exported(found: "Exported", out: Path, architecture: str) -> None:
     answer.print(
         f"[bold]{escape(str(out))}[/]: {found.bytes / 1e6:.2f} MB, {found.macs / 1e6:.1f} M MACs, "
         f"{found.parameters / 1e6:.2f} M parameters"

@@ -148,13 +148,35 @@ def command(
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
     summary = summarise(problem, found, method, seed) | measured | ({"page": str(page)} if page else {})
-    # First the answer, so that it is there though the disk may be full.
+    report(problem, found, summary, method, question.latency_ms, paths, measured, out, page, as_json)
+    for reason in found.unmet.values():
+        say_error(reason)
+    if found.interrupted:
+        console.print(f"interrupted; this is the best of {counted(found.evaluated, 'network')} tried until then")
+        raise SystemExit(130)
+    if found.unmet:
+        raise SystemExit(1)
+
+
+def report(
+    problem: Problem,
+    found: Found,
+    summary: dict[str, Any],
+    method: str,
+    limits_ms: Sequence[float],
+    paths: Sequence[Path],
+    measured: dict[str, Any],
+    out: Path | None,
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    """Print the answer, then write the files: the disk may be full."""
     if as_json:
         print_json(summary)
     else:
         print_answer(problem, found, method)
         if measured:
-            print_measured(question.latency_ms[0], measured)
+            print_measured(limits_ms[0], measured)
         if len(paths) == 1 and is_one(found):
             print_references(_references(paths[0]), problem, found.best[0], measured)
     if out is not None:
@@ -165,13 +187,6 @@ def command(
     if not as_json:
         for path in filter(None, (out, page)):
             answer.print(f"written to {escape(str(path))}")
-    for reason in found.unmet.values():
-        say_error(reason)
-    if found.interrupted:
-        console.print(f"interrupted; this is the best of {counted(found.evaluated, 'network')} tried until then")
-        raise SystemExit(130)
-    if found.unmet:
-        raise SystemExit(1)
 
 
 def _check(

@@ -30,6 +30,8 @@ OWN_WEIGHT = 0.1
 # What ties a table to its speed differs from one run to the next by about this much for all its entries together: no
 # Trial of one run tells of it (docs/measuring.md has the tables that do).
 BETWEEN_RUNS = 0.016
+# Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
+OFF_SPEED = 0.4
 HUBER = 1.345
 ITERATIONS = 12
 
@@ -165,3 +167,15 @@ def _scaled(measurement: Measurement, factor: float) -> Measurement:
         if (value := getattr(measurement, name)) is not None
     }
     return replace(measurement, **scaled)
+
+
+def off_speed(took_ms: float | None, usual_ms: float | None) -> bool:
+    """Whether it took so much more or less than it usually does that the device was another one."""
+    if not took_ms or not usual_ms:
+        return False
+    return max(took_ms, usual_ms) > (1 + OFF_SPEED) * min(took_ms, usual_ms)
+
+
+def interrupted(mean_ms: float | None, usual_ms: float | None) -> bool:
+    """Whether the reference's runs took so much more in the mean that others had the processor in between."""
+    return bool(mean_ms and usual_ms and mean_ms > (1 + OFF_SPEED) * usual_ms)

@@ -131,49 +131,52 @@ class Link:
                 channel_timeout=CONNECT_S,
                 sock=_way(login, via),
             )
-        except paramiko.BadHostKeyException:
-            raise DeviceError(
-                f"the host key of {self._name} ({login.host}) has changed; if the board was set up anew, forget the "
-                f"old one with ssh-keygen -R '{login.known_as}', if not, somebody may stand in between"
-            ) from None
-        except paramiko.PasswordRequiredException:
-            raise DeviceError(
+        except (paramiko.SSHException, NoValidConnectionsError, OSError, EOFError) as error:
+            raise self._explained(error, login, bool(password)) from None
+        return client
+
+    def _explained(self, error: Exception, login: Login, with_password: bool) -> DeviceError:
+        """What went wrong with a login, in words that say what to do."""
+        at = f"{login.host} port {login.port}"
+        if isinstance(error, paramiko.BadHostKeyException):
+            return DeviceError(
+                f"the host key of {self._name} ({login.host}) has changed; if the board was set up again, remove the "
+                f"old key with ssh-keygen -R '{login.known_as}', if not, somebody may intercept the connection"
+            )
+        if isinstance(error, paramiko.PasswordRequiredException):
+            return DeviceError(
                 f"a key for {login} has a passphrase; add it to the agent with ssh-add, or give it with "
                 "--set password-file=FILE"
-            ) from None
-        except paramiko.SSHException as error:
-            without_keys = "No authentication methods" in str(error)
-            if not (without_keys or isinstance(error, paramiko.AuthenticationException)):
-                raise Unreachable(
-                    f"{self._name}: what answers at {login.host} port {login.port} does not log in: {error}"
-                ) from None
-            tried = ", ".join(Path(path).name for path in login.keys) or "the agent's keys and the usual files"
-            raise DeviceError(
-                f"{self._name} refused the login of {login.user} at {login.host} (tried {tried}"
-                f"{' and the password' if password else ''}); check that ssh {_words(login)} works, or give "
-                "--set password-file=FILE"
-            ) from None
-        except TimeoutError:
-            raise self._no_answer(login) from None
-        except socket.gaierror:
-            raise Unreachable(
+            )
+        if isinstance(error, paramiko.SSHException):
+            return self._refused(error, login, with_password)
+        if isinstance(error, socket.gaierror):
+            return Unreachable(
                 f"{self._name}: no host is called {login.host}; correct the address in targets.toml or ~/.ssh/config"
-            ) from None
-        except NoValidConnectionsError as failure:
-            if {getattr(error, "errno", 0) for error in failure.errors.values()} & {
-                errno.EHOSTUNREACH,
-                errno.ENETUNREACH,
-            }:
-                raise self._no_answer(login) from None
-            raise Unreachable(
-                f"{self._name}: nothing answers at {login.host} port {login.port}; is sshd running there, and is it "
-                "that port?"
-            ) from None
-        except EOFError:
-            raise Unreachable(f"{self._name}: {login.host} port {login.port} hung up while logging in") from None
-        except OSError as error:
-            raise Unreachable(f"{self._name}: {login.host} port {login.port}: {error.strerror or error}") from None
-        return client
+            )
+        if isinstance(error, NoValidConnectionsError):
+            codes = {getattr(each, "errno", 0) for each in error.errors.values()}
+            if not codes & {errno.EHOSTUNREACH, errno.ENETUNREACH}:
+                return Unreachable(
+                    f"{self._name}: nothing answers at {at}; is sshd running there, and is it that port?"
+                )
+            return self._no_answer(login)
+        if isinstance(error, TimeoutError):
+            return self._no_answer(login)
+        if isinstance(error, EOFError):
+            return Unreachable(f"{self._name}: {at} hung up while logging in")
+        return Unreachable(f"{self._name}: {at}: {getattr(error, 'strerror', None) or error}")
+
+    def _refused(self, error: paramiko.SSHException, login: Login, with_password: bool) -> DeviceError:
+        without_keys = "No authentication methods" in str(error)
+        if not (without_keys or isinstance(error, paramiko.AuthenticationException)):
+            return Unreachable(f"{self._name}: what answers at {login.host} port {login.port} does not log in: {error}")
+        tried = ", ".join(Path(path).name for path in login.keys) or "the agent's keys and the usual files"
+        return DeviceError(
+            f"{self._name} refused the login of {login.user} at {login.host} (tried {tried}"
+            f"{' and the password' if with_password else ''}); check that ssh {_words(login)} works, or give "
+            "--set password-file=FILE"
+        )
 
     def _no_answer(self, login: Login) -> Unreachable:
         return Unreachable(

@@ -1,0 +1,57 @@
+"""What a campaign did to a table, as counts: the JSON of ``ofa-profile``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ofa_nas.spaces import Space
+from ofa_profiler.campaign.campaign import Outcome
+from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.table import LatencyTable
+
+
+def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
+    """The keys that have been timed in every round."""
+    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
+
+
+def summarise(
+    table: LatencyTable,
+    space: Space,
+    resolutions: Sequence[int],
+    outcome: Outcome,
+    finished: set[str],
+    seconds: float,
+) -> dict[str, Any]:
+    """Count the entries of a space at some resolutions: the JSON of ``ofa-profile``."""
+    keys = {key for px in resolutions for key in space.keys(px)}
+    entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
+    reused = sum(entry.key in finished for entry in entries)
+    interpolated = sum(INTERPOLATED in entry.flags for entry in entries)
+    return {
+        "table": str(table.path),
+        "target": table.identity.target,
+        "space": space.name,
+        "entries": len(keys),
+        "measured": len(entries) - reused - interpolated,
+        "reused": reused,
+        "failed": len(keys) - len(entries),
+        "interpolated": interpolated,
+        "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
+        "trials": sum(outcome.trials[key] for key in keys),
+        "seconds": round(seconds, 3),
+        "timed_seconds": round(outcome.timed_seconds, 3),
+        "waited_seconds": round(outcome.waited_seconds, 3),
+        **({"devices": list_devices(outcome)} if outcome.factors or outcome.set_aside else {}),
+    }
+
+
+def list_devices(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Describe each device that shared the work: trials, latency relative to the median device, reason if excluded."""
+    return {
+        name: {
+            "trials": outcome.shares[name],
+            "factor": outcome.factors.get(name),
+            "set_aside": outcome.set_aside.get(name),
+        }
+        for name in sorted({*outcome.shares, *outcome.factors, *outcome.set_aside})
+    }
