@@ -23,7 +23,8 @@ demo: $(BASE_INSTALLED)
 
 test: $(EXTRAS_INSTALLED)
 	mkdir -p build
-	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest
+	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest -n 2 --dist loadscope -m "not slow and not serial"
+	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest --durations 10 -m "serial and not slow"
 
 test-slow: $(EXTRAS_INSTALLED)
 	mkdir -p build

@@ -1,5 +1,7 @@
 """The Pythons of this machine, for agents on devices that have others than the host, and environments of their own."""
 
+import contextlib
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,15 @@ IMPORTS = "import google.protobuf, grpc, numpy, onnxruntime"
 # The converter wants an older one than our own tools.
 CONVERTER_PACKAGES = ("litert-torch", "grpcio", "protobuf")
 CONVERTER_LACKS = "typing_extensions"
+
+# Tests here measure this machine, or own its network or adb server: they run one at a time, after all others.
+SERIAL = ("boards", "phones", "system")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.relative_to(REPOSITORY / "tests").parts[0] in SERIAL:
+            item.add_marker("serial")
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +70,22 @@ def _environment(name, base, imports, *installs):
     """The Python of an environment in which ``imports`` work, each of ``installs`` given to pip if they don't yet."""
     folder = REPOSITORY / "build" / name
     python = folder / "bin" / "python"
+    with _only_one(name):
+        _make_environment(folder, python, base, imports, installs)
+    return str(python)
+
+
+@contextlib.contextmanager
+def _only_one(name):
+    """Let one of the test processes that run side by side make an environment; the others wait for it."""
+    lock = REPOSITORY / "build" / f"{name}.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_environment(folder, python, base, imports, installs):
     if not (python.exists() and subprocess.run([python, "-c", imports], capture_output=True).returncode == 0):
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([base, "-m", "venv", str(folder)], check=True)
@@ -67,4 +94,3 @@ def _environment(name, base, imports, *installs):
             done = subprocess.run(pip, capture_output=True, text=True)
             if done.returncode != 0:
                 pytest.skip(f"{' '.join(packages)} cannot be installed: {done.stderr.strip()[-300:]}")
-    return str(python)

@@ -233,6 +233,7 @@ def converted_kinds(converter, tmp_path_factory):
     return {block.key: (out / f"{number}.tflite").read_bytes() for number, block in enumerate(KINDS.values())}
 
 
+@pytest.mark.slow  # installs the converter, which takes minutes; the tests above check the same layers against PyTorch
 @every_kind
 def test_a_converter_makes_the_same_of_the_pytorch_layers(block, converted_kinds, tmp_path):
     from ai_edge_litert.interpreter import Interpreter

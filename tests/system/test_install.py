@@ -16,6 +16,7 @@ assert "torch" not in sys.modules
 """
 
 
+@pytest.mark.slow  # installs three large distributions
 def test_it_installs_beside_pytables_openai_agents_and_the_other_ofa(tmp_path):
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, ROOT], check=True)
