@@ -113,7 +113,7 @@ def test_a_list_of_cores_that_cannot_be_read_is_one_core(describe, online):
     assert [list(cluster.cpus) for cluster in describe({f"{CPU}/online": online}).clusters] == [[0]]
 
 
-def test_a_device_that_reports_nothing_is_described_all_the_same(describe):
+def test_a_device_that_reports_nothing_is_still_described(describe):
     description = describe({})
     assert description.chip
     assert description.os

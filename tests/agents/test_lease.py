@@ -205,7 +205,7 @@ def test_the_end_of_an_old_stream_does_not_give_the_new_ones_device_back(desk):
         FakeHost(desk, "bob's")
 
 
-def test_another_host_is_reported_who_holds_the_device_and_since_when(desk):
+def test_another_host_learns_who_holds_the_device_and_since_when(desk):
     FakeHost(desk)
     with pytest.raises(Held) as held:
         FakeHost(desk, "bob's", "bob@desk")
@@ -252,7 +252,7 @@ def test_a_host_that_is_done_frees_the_device_at_once_and_its_lease_is_over(desk
     assert returned.heard() == []
 
 
-def test_the_lock_is_reported_who_holds_the_device(desk, reported):
+def test_the_lock_names_who_holds_the_device(desk, reported):
     host = FakeHost(desk)
     desk.give_back(host.lease, host.stream)
     FakeHost(desk, "bob's", "bob@desk")

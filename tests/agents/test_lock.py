@@ -43,7 +43,7 @@ def holder(*flags):
             process.kill()
 
 
-def test_a_second_agent_is_reported_who_has_the_device_where_and_for_whom():
+def test_a_second_agent_learns_who_has_the_device_where_and_for_whom():
     with holder() as (process, _), pytest.raises(DeviceBusy) as refused:
         DeviceLock.acquire()
     assert re.search(

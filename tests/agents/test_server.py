@@ -125,7 +125,7 @@ def test_a_second_agent_is_refused_with_one_line_that_names_the_first(agent, run
     host.done()
 
 
-def test_a_host_of_ours_is_reported_who_has_the_device(agent):
+def test_a_host_of_ours_learns_who_has_the_device(agent):
     host = agent.host(holder="ada@laptop")
     host.welcome()
     with pytest.raises(DeviceHeld, match="held by ada@laptop since"):

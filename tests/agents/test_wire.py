@@ -162,7 +162,7 @@ def test_a_seed_travels_in_the_place_of_its_values():
     assert wire.model_bytes(chunks)[4:] == ops.seeded(5, 1 << 20, 0.5).tobytes()
 
 
-def test_the_hash_reports_models_apart():
+def test_the_hash_distinguishes_models():
     models = [
         [b"ab"],
         [b"a"],

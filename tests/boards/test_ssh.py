@@ -352,9 +352,7 @@ def test_the_same_jetson_from_its_block_to_a_found_network(make_board, host, pyt
     assert answer(found)["predicted_latency_ms"] <= 1000
 
 
-def test_another_host_is_reported_who_has_the_board_and_gets_it_when_that_one_is_gone(
-    board, bound, make_host, eventual
-):
+def test_another_host_learns_who_has_the_board_and_gets_it_when_that_one_is_gone(board, bound, make_host, eventual):
     bob = make_host("bob")
     bob.knows(board)
     bob.binds("jetson-tx2", f"{board.user}@{board.address}")

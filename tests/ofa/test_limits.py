@@ -262,7 +262,7 @@ def test_with_confidence_too_none_is_only_said_to_be_there_where_that_is_proven(
 
 
 @pytest.mark.parametrize("method", ["annealing", "exhaustive"])
-def test_of_several_limits_the_one_that_no_network_is_found_for_is_reported_apart(make_latency, make_mlp, method):
+def test_of_several_limits_the_one_that_no_network_is_found_for_is_reported_separately(make_latency, make_mlp, method):
     latency = make_latency(FIXED, PX, 0, trials=4)
     smallest = float(latency.upper(everything(latency.space), 0.95).min())
     limits = (smallest * 0.9999, 1.2 * smallest)

@@ -404,7 +404,7 @@ def test_what_cannot_be_written_in_the_end_is_printed_all_the_same(ofa_search, t
     assert "written to" not in out
 
 
-def test_the_front_under_a_confidence_reports_prediction_and_upper_end_apart(call, make_table, tmp_path):
+def test_the_front_under_a_confidence_reports_prediction_and_upper_end_separately(call, make_table, tmp_path):
     path = make_table(FIXED, (160,), name="timed.lut", trials=4)
     out = tmp_path / "front.json"
     words = ("--table", path, "--space", FIXED, "--pareto", "--confidence", 0.9, "--method", "exhaustive", "--out", out)

@@ -92,10 +92,10 @@ def test_services_report_what_the_phone_was_set_to(phone):
 def test_fixed_performance_came_with_android_11(phone):
     command = "cmd power set-fixed-performance-mode-enabled true"
     old, new = phone(), phone(**{"ro.build.version.sdk": "30"})
-    assert (old.shell(command).returncode, old.operator_times("fixed_performance")) == (255, "false")
-    assert (new.shell(command).returncode, new.operator_times("fixed_performance")) == (0, "true")
+    assert (old.shell(command).returncode, old.reported("fixed_performance")) == (255, "false")
+    assert (new.shell(command).returncode, new.reported("fixed_performance")) == (0, "true")
     new.set("fixed_performance", "unsupported")  # as where the Power HAL is an old one
-    assert (new.shell(command).returncode, new.operator_times("fixed_performance")) == (255, "unsupported")
+    assert (new.shell(command).returncode, new.reported("fixed_performance")) == (255, "unsupported")
 
 
 def test_this_machine_does_not_see_the_phones_files(pixel):
@@ -121,7 +121,7 @@ def test_input_is_read_to_its_end(pixel, adb_server):
     text = "".join(f"{number}\n" for number in range(100_000))
     ran = adb_server.run("-s", pixel.serial, "shell", "wc -c; echo done", reported=text)
     assert ran.stdout.split() == [str(len(text)), "done"]
-    assert adb_server.run("-s", pixel.serial, "shell", reported="echo told; exit 3\n").returncode == 3
+    assert adb_server.run("-s", pixel.serial, "shell", reported="echo reported; exit 3\n").returncode == 3
 
 
 def test_this_machines_python_runs_there(pixel):

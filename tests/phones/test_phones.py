@@ -155,8 +155,8 @@ def test_conditions_are_set_on_the_phone_and_put_back(phone, tool, adb_server, m
     with connect(find_target("pixel-1", {**wanted, "benchmark_model": str(tool)})) as connection:
         with connection.agent.lease("a", "a test", connection.target.conditions) as lease:
             assert lease.not_set == {}
-            assert there.operator_times("wakefulness") == "Asleep"
-            assert there.operator_times("fixed_performance") == "true"
+            assert there.reported("wakefulness") == "Asleep"
+            assert there.reported("fixed_performance") == "true"
             assert (there.folder / "cpu/cpufreq/policy2/scaling_governor").read_text() == "performance"
             trials = [trial_of(BLOCK)]
             (job,) = lower_jobs([BLOCK], "benchmark_model", 1)
@@ -164,12 +164,12 @@ def test_conditions_are_set_on_the_phone_and_put_back(phone, tool, adb_server, m
             (measurement,) = lease.measure(lambda: trials.pop() if trials else None, models)
             lease.acknowledge([measurement.trial_id])
             assert measurement.status == "ok", measurement.error
-            assert there.operator_times("mask") == "c"  # cores 2 and 3, the faster ones
+            assert there.reported("mask") == "c"  # cores 2 and 3, the faster ones
         deadline = time.monotonic() + PATIENCE_S
-        while there.operator_times("wakefulness") != "Awake" and time.monotonic() < deadline:
+        while there.reported("wakefulness") != "Awake" and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert there.operator_times("wakefulness") == "Awake"
-    assert there.operator_times("fixed_performance") == "false"
+    assert there.reported("wakefulness") == "Awake"
+    assert there.reported("fixed_performance") == "false"
     assert (there.folder / "cpu/cpufreq/policy2/scaling_governor").read_text() == "schedutil"
 
 

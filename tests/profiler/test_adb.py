@@ -13,7 +13,7 @@ from ofa_agent.protocol import messages as wire
 from ofa_profiler.connections.adb import AdbConnection, chosen, left_out
 from ofa_profiler.connections.adb import host_agent as beside
 from ofa_profiler.connections.adb.binary import find
-from ofa_profiler.connections.adb.host_agent import PhoneBench
+from ofa_profiler.connections.adb.host_agent import PhoneTrialExecutor
 from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone, _host_and_port
 from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, FREE, OF_LATE_S, AdbShell, Snapshot
 from ofa_profiler.targets.target import find_target
@@ -57,7 +57,7 @@ def test_a_phone_that_cannot_be_used_is_never_replaced_by_another(name, listed, 
         chosen(find_target(name), listed)
 
 
-def test_phones_that_may_be_meant_too_but_cannot_be_used_are_reported_of():
+def test_other_matching_phones_that_cannot_be_used_are_reported():
     silent, off = Listed("FA6C", "unauthorized"), Listed("FA6D", "offline", "Pixel")
     assert left_out(find_target("pixel-1"), [PIXEL, silent, off, Listed("R1", "offline", "SM_1")]) == [silent, off]
     assert left_out(find_target("adb:FA6A"), [PIXEL, silent]) == []
@@ -111,7 +111,7 @@ def test_where_no_phone_can_be_measured_each_says_why():
         _ = phones(Member("one", Unreachable("unplugged"))).agent
 
 
-def test_two_phones_of_one_serial_are_reported_apart_by_nobody():
+def test_two_phones_of_one_serial_cannot_be_distinguished():
     with pytest.raises(DeviceError, match="2 phones have the serial FA6A; unplug all but one"):
         chosen(find_target("adb:FA6A"), [PIXEL, PIXEL])
 
@@ -289,11 +289,11 @@ class MadeUpShell(AdbShell):
 
 
 @pytest.fixture
-def bench(tmp_path):
+def executor(tmp_path):
     (tmp_path / "tool").write_bytes(bytes(20))
 
     def make(room):
-        made = PhoneBench(MadeUpShell(MadeUpPhone(room)), tmp_path / "tool")
+        made = PhoneTrialExecutor(MadeUpShell(MadeUpPhone(room)), tmp_path / "tool")
         assert made.probe().runtimes
         return made
 
@@ -319,8 +319,8 @@ def trial(tmp_path):
     return make
 
 
-def test_a_reference_that_has_no_room_beside_the_model_is_done_without(bench, trial):
-    made = bench(room=1000)
+def test_a_reference_that_has_no_room_beside_the_model_is_done_without(executor, trial):
+    made = executor(room=1000)
     assert made.take(trial(100)).status == "ok"
     measurement = made.take(trial(700, 400))
     assert measurement.status == "ok", measurement.error
@@ -328,8 +328,8 @@ def test_a_reference_that_has_no_room_beside_the_model_is_done_without(bench, tr
     assert sorted(map(os.path.basename, made._models)) == ["model700.tflite"]
 
 
-def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_there(bench, trial, monkeypatch):
-    made = bench(room=1000)
+def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_there(executor, trial, monkeypatch):
+    made = executor(room=1000)
     assert made.take(trial(600)).status == made.take(trial(700)).status == "ok"
     assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
 
@@ -341,12 +341,12 @@ def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_the
     assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
 
 
-def test_whatever_goes_wrong_is_a_measurement(bench, trial, monkeypatch, tmp_path):
-    made = bench(room=1000)
+def test_whatever_goes_wrong_is_a_measurement(executor, trial, monkeypatch, tmp_path):
+    made = executor(room=1000)
     monkeypatch.setattr(made._shell.phone, "push", lambda *_: 1 / 0)
     measurement = made.take(trial(100))
     assert (measurement.status, measurement.error) == ("crashed", "ZeroDivisionError: division by zero")
-    missing = PhoneBench(made._shell, tmp_path / "none").probe().missing_runtimes
+    missing = PhoneTrialExecutor(made._shell, tmp_path / "none").probe().missing_runtimes
     assert missing["benchmark_model"].startswith("FileNotFoundError: ")
 
 

@@ -256,7 +256,7 @@ def test_the_last_device_that_fails_so_ends_the_campaign(run):
         run(3, MadeUp("one", trouble={2: KeyError("x")}))
 
 
-def test_what_could_not_be_set_on_one_device_is_reported_beside_what_could_not_on_another(run):
+def test_conditions_that_could_not_be_set_are_reported_for_each_device(run):
     outcome = run(3, MadeUp("one", not_set={"governor": "no root"}), MadeUp("two", not_set={"screen": "no screen"}))
     assert outcome.not_set == {"governor": "no root", "screen": "no screen"}
 

@@ -63,7 +63,7 @@ def test_what_was_reported_is_not_reported_again():
     assert drift.disturbed() is None
 
 
-def test_few_readings_do_not_report_what_is_usual():
+def test_few_readings_give_no_usual_latency():
     assert watched(*[1.0] * (FEWEST_READINGS - 2), 3.0).disturbed() is None
 
 

@@ -118,7 +118,7 @@ def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reaso
     assert "unsupported" in done.err
 
 
-def test_a_second_run_on_the_same_device_is_reported_who_has_it(ofa):
+def test_a_second_run_on_the_same_device_learns_who_has_it(ofa):
     agent = ofa.start("ofa-agent", "serve")
     try:
         address = agent.stdout.readline().split()[-1]

@@ -120,7 +120,7 @@ def test_an_old_entry(table, plant):
     assert found(table, max_age_days=600) == set()
 
 
-def test_a_missing_key_is_reported_with_the_command_that_mends_it(table, plant):
+def test_a_missing_key_is_reported_with_the_command_that_fixes_it(table, plant):
     plant(KEY)
     (finding,) = check(Inspected(table, SPACE))
     assert (finding.check, finding.key, finding.severity) == ("missing", KEY, ERROR)

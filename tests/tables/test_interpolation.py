@@ -40,7 +40,7 @@ def test_nothing_is_said_beyond_the_ends_or_of_another_kind():
     assert between("Logits-input:1x1x1280-output:1000") is None
 
 
-def test_one_size_alone_reports_of_no_other():
+def test_one_size_gives_no_other():
     between = Interpolation([entry(18, 1.0)])
     assert between(key(19)) is between(key(18)) is None
 

@@ -100,7 +100,7 @@ def test_an_interval_holds_and_is_narrow():
     assert np.median(widths) == pytest.approx(0.043, abs=0.005)
 
 
-def test_too_few_networks_report_nothing_of_an_interval():
+def test_too_few_networks_give_no_interval():
     assert Calibration.fit([1.0, 2.0, 3.0], [1.1, 2.2, 3.3]).half_width is None
 
 

@@ -81,7 +81,7 @@ def test_what_was_committed_survives_a_writer_that_never_closed(path, end):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_second_writer_is_reported_that_the_table_is_in_use(path):
+def test_a_second_writer_learns_that_the_table_is_in_use(path):
     with LatencyTable.open(path):
         for again in (LatencyTable.open, LatencyTable.read):
             with pytest.raises(TableUnreadable, match="in use by another command"):

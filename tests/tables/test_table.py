@@ -88,7 +88,7 @@ def test_the_interval_holds_for_few_trials(make_table, trial):
     assert 0.92 < np.mean(within) < 0.99
 
 
-def test_one_trial_reports_of_no_interval(make_table, trial):
+def test_one_trial_gives_no_interval(make_table, trial):
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         table.add([trial("k", 1.0)])
         assert table.entry("k").half_width is None

@@ -13,7 +13,7 @@ def tell(log, *numbers):
         log.epoch(number, "largest network", number, 1 / 3, 0.1, 50.0)
 
 
-def test_a_run_that_is_gone_on_with_reports_each_epoch_once(tmp_path):
+def test_a_resumed_run_reports_each_epoch_once(tmp_path):
     tell(Log(tmp_path), 0, 1, 2, 3)
     with (tmp_path / "epochs.csv").open("a") as file:
         file.write("4,largest net")  # it was killed

@@ -305,7 +305,7 @@ def test_weights_in_place_of_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [(None, "no --a-flag"), (False, "no --a-flag"), (True, "--a-flag"), ([20, 24], "--a-flag 20,24")],
 )
 def test_what_it_was_begun_with_is_said_as_it_is_typed(tmp_path, value, reported):
