@@ -39,7 +39,7 @@ def collect(tmp_path):
             timeout=240,
         )
         assert done.returncode == 0, done.stderr
-        run.operator_times = done
+        run.reported = done
         return read_pairs(tmp_path / out)
 
     return run
@@ -87,7 +87,7 @@ def test_statistics_of_other_images_are_other_settings(collect):
 def test_few_networks_are_said_to_be_few_before_they_are_evaluated(collect):
     collect()
     expected = "6 pairs may be too few for ofa-accuracy fit, which takes about 100; the same command"
-    assert collect.operator_times.stderr.startswith(expected)
+    assert collect.reported.stderr.startswith(expected)
 
 
 def test_broken_images_are_counted_and_reported(collect, tmp_path):
@@ -100,7 +100,7 @@ def test_broken_images_are_counted_and_reported(collect, tmp_path):
         path.write_bytes(b"no image")
     save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 2))
     collect("--data", tmp_path / "images")
-    assert "5 images could not be decoded; others stood in their places" in collect.operator_times.stdout
+    assert "5 images could not be decoded; others stood in their places" in collect.reported.stdout
 
 
 def test_data_of_other_classes_is_refused(collect, tmp_path):
