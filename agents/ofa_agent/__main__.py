@@ -174,10 +174,10 @@ def _info(options: Any) -> int:
         ("chip", "%s (%s), %s" % (facts["chip"], facts["machine"], clusters)),
         ("memory", "%.1f GiB" % (facts["memory_bytes"] / 2.0**30)),
         ("system", "%s, kernel %s, Python %s" % (facts["os"], facts["kernel"], facts["python"])),
-        ("clock", "%s MHz, governor %s" % (condition["clock_mhz"] or "?", condition["governor"] or "not told")),
-        ("hottest", "not told" if hottest is None else "%.1f °C" % hottest),
+        ("clock", "%s MHz, governor %s" % (condition["clock_mhz"] or "?", condition["governor"] or "unknown")),
+        ("hottest", "unknown" if hottest is None else "%.1f °C" % hottest),
         ("load", "%.2f" % condition["load"]),
-        ("cores used", condition["affinity"] or "not told"),
+        ("cores used", condition["affinity"] or "unknown"),
     ]
     if condition["power_mode"]:
         rows.append(("power mode", condition["power_mode"]))

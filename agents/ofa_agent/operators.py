@@ -23,7 +23,7 @@ MAX_VALUES = 1 << 28
 
 BIAS_SCALE = 0.1
 
-# How seeded weights are written: each row of int8 has a scale of its own.
+# How seeded weights are written: each row of int8 has its own scale.
 INT8_BY_ROW = "int8-by-row"
 INT8_FORMS = ("int8", INT8_BY_ROW)
 FORMS = {"": "<f4", "float32": "<f4", "float16": "<f2", "int8": "i1", INT8_BY_ROW: "i1"}
@@ -158,7 +158,7 @@ class Linear(NamedTuple):
 class SqueezeExcite(NamedTuple):
     """Scales channels: global average pool, 1×1 reduce, activation, 1×1 expand, gate, multiply (both with bias).
 
-    ``activation`` and ``gate`` are of ACTIVATIONS; unless told otherwise MobileNetV3's.
+    ``activation`` and ``gate`` are of ACTIVATIONS; the defaults are MobileNetV3's.
     """
 
     channels: int
@@ -325,7 +325,7 @@ def check_seeded(length: int, rows: int, form: str) -> None:
     if length > MAX_VALUES:
         raise ValueError("a tensor of %d values is larger than the %d that are allowed" % (length, MAX_VALUES))
     if rows and length % rows:
-        raise ValueError("%d values are no matrix of %d rows" % (length, rows))
+        raise ValueError("%d values do not form a matrix of %d rows" % (length, rows))
 
 
 def int8_scales(matrix: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":

@@ -81,7 +81,7 @@ class LatencyTable:
         self.store = store
         value = store.get("identity")
         if value is None:
-            raise TableUnreadable(f"{store.path} does not say what it is of; restore a copy, or measure anew")
+            raise TableUnreadable(f"{store.path} does not say what it is of; restore a copy, or measure again")
         self.identity = Identity(**{**value, "settings": Settings(**value["settings"])})
 
     @classmethod
@@ -144,16 +144,16 @@ class LatencyTable:
         return dict(self.store.get("device") or {})
 
     def require_identity(self, identity: Identity) -> None:
-        """Raises TableMismatch where going on would mix what cannot be compared."""
+        """Raises TableMismatch if continuing would mix measurements that cannot be compared."""
         differences = self.identity.differences(identity)
         if differences:
             raise TableMismatch(
                 f"{self.path} was made under other conditions ({'; '.join(differences)}); "
-                "choose another file with --out, or begin anew with --fresh"
+                "choose another file with --out, or start over with --fresh"
             )
 
     def profile_command(self, space: str, *resolutions_px: int) -> str:
-        """The ofa-profile command that goes on with this table."""
+        """The ofa-profile command that continues this table."""
         identity, settings = self.identity, self.identity.settings
         words = ["ofa-profile", "--target", identity.target, "--space", space]
         words += ["--resolutions", ",".join(map(str, resolutions_px))] if resolutions_px else []

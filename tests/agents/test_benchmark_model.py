@@ -161,7 +161,7 @@ def test_a_delegate_that_was_asked_for_must_have_said_so(delegate):
         (4, CLOSING.replace("119.3", "120.3"), "mean of 120.3 µs, but: count=50"),
         (4, CLOSING.replace("130", "131"), "first inference of 131"),
         (4, CLOSING + "\n" + CLOSING.replace("870", "871"), "two summaries that differ"),
-        (3, None, "told of 1 bursts"),
+        (3, None, "reported 1 bursts"),
         (3, SECOND + "\n" + SECOND, "not announced: count=50"),
         (3, "count=0", "no sense: count=0"),
         (3, SECOND[:40], "no sense: count=50 first"),

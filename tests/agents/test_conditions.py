@@ -181,7 +181,7 @@ def test_a_device_without_the_knob_says_so(device, setter_of):
     [
         ("jetson-tx2", "governor", "warp", "it knows interactive"),
         ("jetson-tx2", "power-mode", "MAXI", "there are MAXN (0)"),
-        ("jetson-tx2", "affinity", "9", "there is no core 9"),
+        ("jetson-tx2", "affinity", "9", "core 9 does not exist"),
         ("jetson-tx2", "affinity", "some", "write big"),
         ("pixel-6", "clock", "fast", "no number of MHz"),
         ("h100-host", "gpu-clock", "fast", "no number of MHz"),

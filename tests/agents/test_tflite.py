@@ -215,7 +215,7 @@ def test_every_form_is_another_model_and_plain_values_are_the_same_as_ever():
     ("chunk", "why"),
     [
         (SeededValues(1, 12, 0.5, 0, "float8"), "no form of weights is called 'float8'; update the agent"),
-        (SeededValues(1, 12, 0.5, 5), "12 values are no matrix of 5 rows"),
+        (SeededValues(1, 12, 0.5, 5), "12 values do not form a matrix of 5 rows"),
         (SeededValues(1, 1 << 40, 0.5, 0, "int8"), "larger than"),
     ],
 )
@@ -293,5 +293,5 @@ def test_kernels_that_are_no_nodes_own_belong_to_the_node_that_asked_for_them():
     tags = ["Convolution (NHWC, F32) IGEMM", "HARD_SWISH", "Multiply (ND)", "Clamp (NC)", "Static Reshape (NC)"]
     assert litert_profiler.owners_of([*tags, "Fully Connected (NC, F32) GEMM"], nodes) == [0, 1, 2, 2, 4, 4]
     for others in (tags, [*tags[::-1], "Fully Connected"], [*tags, "Fully Connected", "Fully Connected"]):
-        with pytest.raises(Unsupported, match="told of other kernels than the model's"):
+        with pytest.raises(Unsupported, match="reported kernels that are not the model's"):
             litert_profiler.owners_of(others, nodes)

@@ -198,7 +198,7 @@ class Board:
     def cut(self):
         run("ip", "-n", self._space, "link", "set", "eth0", "down")
 
-    def mend(self):
+    def fix(self):
         run("ip", "-n", self._space, "link", "set", "eth0", "up")
 
     def python(self, name, interpreter):

@@ -254,7 +254,7 @@ def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, event
             if harm == "cut":
                 board.cut()
                 time.sleep(20)
-                board.mend()
+                board.fix()
             else:
                 board.kill()
                 time.sleep(1)

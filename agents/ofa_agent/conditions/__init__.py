@@ -74,7 +74,7 @@ class Setter:
         return refused
 
     def put_back(self) -> None:
-        """The last first. What cannot be put back stays remembered, and is tried again."""
+        """Restore the conditions, the last one first. One that cannot be restored is tried again later."""
         left = []
         for setting, state in reversed(self._found()):
             try:

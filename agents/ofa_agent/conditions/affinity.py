@@ -27,7 +27,7 @@ class Affinity(Knob):
             raise CannotSet("affinity=%s names no cores; write big, or such as 0,2-3" % value)
         absent = sorted(set(wanted) - set(online))
         if absent:
-            raise CannotSet("there is no core %s; there are %s" % (absent[0], _written(online)))
+            raise CannotSet("core %s does not exist; the cores are %s" % (absent[0], _written(online)))
         self.put_back(shell, setting, _written(wanted))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
@@ -44,7 +44,7 @@ def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
 
 
 def _online(shell: Shell) -> List[int]:
-    """The first core alone where there is no list that can be read."""
+    """Only the first core if the list cannot be read."""
     return cpus(shell.read(CPU + "/online")) or [0]
 
 

@@ -24,7 +24,7 @@ WAKE, SLEEP = "224", "223"  # android.view.KeyEvent
 
 
 class Heat(Knob):
-    """What the thermal service and the battery say. Their commands are quick, and told around every trial."""
+    """What the thermal service and the battery report. Their commands are quick enough to run around every trial."""
 
     def read(self, shell: Shell, condition: Any) -> None:
         if not is_android(shell):
@@ -64,7 +64,7 @@ class Screen(Knob):
 
 
 class FixedPerformance(Knob):
-    """``fixed-performance=on``. Android does not tell whether it was on: what is put back is off, as phones come."""
+    """``fixed-performance=on``. Android does not report its state: it is always restored to off."""
 
     settings = ("fixed-performance",)
     cheap = False
@@ -92,7 +92,7 @@ def is_android(shell: Shell) -> bool:
 
 
 def properties(shell: Shell) -> Dict[str, str]:
-    """What ``getprop`` tells; nothing where there is none."""
+    """The output of ``getprop``; empty if the command does not exist."""
     return dict(PROPERTY.findall(shell.run("getprop").output)) if is_android(shell) else {}
 
 

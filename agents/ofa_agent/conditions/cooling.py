@@ -1,4 +1,4 @@
-"""Waiting for a hot device to cool, where it tells its temperature."""
+"""Wait for a hot device to cool, if it reports its temperature."""
 
 from typing import Any, Callable, List
 
@@ -8,7 +8,7 @@ COOL_HEADROOM_C = 8.0
 # A device that has not become so much cooler for so long will not.
 PATIENCE_S = 20.0
 LEAST_C = 0.5
-# A battery cools slowly, and is told to a tenth of a degree.
+# A battery cools slowly, and its temperature is reported to a tenth of a degree.
 BATTERY_PATIENCE_S = 60.0
 BATTERY_LEAST_C = 0.1
 

@@ -61,7 +61,7 @@ def policies(shell: Shell) -> List[str]:
 
 def _fix_clock(shell: Shell, folder: str, value: str) -> None:
     if not value.isdigit():
-        raise CannotSet("clock=%s is no number of MHz" % value)
+        raise CannotSet("clock=%s is not a number of MHz" % value)
     lowest, highest = (mhz(shell.read("%s/cpuinfo_%s_freq" % (folder, end))) for end in ("min", "max"))
     if not highest:
         raise CannotSet("%s does not say which clocks there are" % folder)

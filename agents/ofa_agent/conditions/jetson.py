@@ -17,7 +17,7 @@ GPU_CLOCKS = (
     "/sys/class/devfreq/*g*b/cur_freq",
     "/sys/class/devfreq/*gpu/cur_freq",
 )
-# The board's whole input: TX2 tells milliwatts (INA3221 as iio), Orin volts and amperes (as hwmon).
+# The total input of the board: TX2 reports milliwatts (INA3221 as iio), Orin volts and amperes (as hwmon).
 POWER_MW = "/sys/bus/i2c/drivers/ina3221x/0-0041/iio:device*/in_power0_input"
 VOLTS_MV, AMPERES_MA = ("/sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon*/%s1_input" % what for what in ("in", "curr"))
 MODE = re.compile(r"^NV Power Mode:\s*(\S+)\s*\n(\d+)\s*$", re.MULTILINE)
@@ -89,7 +89,7 @@ def _number_of(shell: Shell, name: str) -> str:
         if of_mode == name:
             return str(identifier)
     names = ", ".join("%s (%s)" % (of_mode, identifier) for identifier, of_mode in known) or "none that can be read"
-    raise CannotSet("there is no power mode %s; there are %s" % (name, names))
+    raise CannotSet("power mode %s does not exist; the modes are %s" % (name, names))
 
 
 def power_w(shell: Shell) -> float:

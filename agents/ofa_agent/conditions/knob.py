@@ -1,4 +1,4 @@
-"""What every knob does, and how to read numbers that a device tells."""
+"""What every knob does, and how to read the numbers that a device reports."""
 
 import math
 import re
@@ -22,7 +22,7 @@ class Knob:
     cheap = True
 
     def read(self, shell: Shell, condition: Any) -> None:
-        """Fills in what it knows of the device's condition; what the device does not tell stays unknown."""
+        """Fill in the fields of the condition that it can read; the others stay unknown."""
 
     def state(self, shell: Shell, setting: str) -> Optional[str]:
         """What to put back later; None where the device has no such knob."""
@@ -38,7 +38,7 @@ class Knob:
 
 
 def number(text: Optional[str], low: float, high: float) -> Optional[float]:
-    """None where it is no number, or one that cannot be."""
+    """The number; None if it is not a number or out of range."""
     try:
         value = float(text) if text else math.nan
     except ValueError:

@@ -14,7 +14,7 @@ SYNC = 0x10
 
 
 class NvidiaClocks(Knob):
-    """``gpu-clock=MHz`` locks the first GPU's clock. Which lock there was, nvidia-smi does not tell: it is undone."""
+    """``gpu-clock=MHz`` locks the first GPU's clock. An earlier lock is unknown; the clock is unlocked afterwards."""
 
     settings = ("gpu-clock",)
     cheap = False
@@ -36,7 +36,7 @@ class NvidiaClocks(Knob):
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         if not value.isdigit():
-            raise CannotSet("gpu-clock=%s is no number of MHz" % value)
+            raise CannotSet("gpu-clock=%s is not a number of MHz" % value)
         require(shell.run("nvidia-smi", "--id=0", "-lgc", "%s,%s" % (value, value)), "nvidia-smi -lgc")
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:

@@ -35,7 +35,7 @@ class Thermal(Knob):
 
 
 def zones(shell: Shell) -> Iterator[Tuple[str, float, Optional[float]]]:
-    """(name, temperature in °C, lowest passive trip point) of each zone that tells its temperature."""
+    """(name, temperature in °C, lowest passive trip point) of each zone that reports its temperature."""
     for zone in shell.list(ZONES):
         millidegrees = number(shell.read(zone + "/temp"), -60e3, 200e3)
         if millidegrees is None:
@@ -50,7 +50,7 @@ def zones(shell: Shell) -> Iterator[Tuple[str, float, Optional[float]]]:
 
 
 def _slowed(shell: Shell) -> bool:
-    """Whether a processor is being held below its clocks just now; fans are no matter."""
+    """Whether a processor is throttled at this moment; fans do not count."""
     for cooler in shell.list(COOLERS):
         kind = (shell.read(cooler + "/type") or "").lower()
         holds = any(word in kind for word in ("cpu", "gpu", "processor", "freq", "balanced"))

@@ -19,7 +19,7 @@ CHIPS = ("ro.soc.model", "ro.hardware.chipname", "ro.board.platform")
 
 
 def describe(shell: Shell, worker_ready: Any) -> Any:
-    """The Description that goes over the wire; the worker's first message tells of the runtimes."""
+    """The Description that goes over the wire; the worker's first message lists the runtimes."""
     phone = android.properties(shell)
     description = wire.Description(
         protocol=wire.PROTOCOL,

@@ -16,7 +16,7 @@ LONGEST_READ = 1 << 20
 
 
 class Ran(NamedTuple):
-    """How a command ended; ``code`` 127 where there is no such command, 124 where it took too long."""
+    """How a command ended; ``code`` is 127 if the command does not exist, 124 if it timed out."""
 
     code: int
     output: str
@@ -28,7 +28,7 @@ class Ran(NamedTuple):
 
 
 class Shell:
-    """Reads that fail give None: what a device does not tell is unknown, not an error. A write that fails raises.
+    """Reads that fail give None: what a device does not report is unknown, not an error. A write that fails raises.
 
     ``here``: whether this process runs on the device that it reaches.
     """
@@ -50,7 +50,7 @@ class Shell:
         raise NotImplementedError
 
     def pinned(self) -> Optional[str]:
-        """The cores that what is started may run on, such as ``0,2-3``; None where that is not told."""
+        """The cores that a started process may use, such as ``0,2-3``; None if unknown."""
         found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", self.read("/proc/self/status") or "", re.MULTILINE)
         return found.group(1) if found else None
 

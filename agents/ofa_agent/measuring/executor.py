@@ -94,7 +94,7 @@ class TrialExecutor(threading.Thread):
             return _failed(trial, "timed-out" if gone.timed_out else "crashed", str(gone))
         except MemoryError:
             return _failed(trial, "out-of-memory", "the agent ran out of memory over the model")
-        except Exception as error:  # whatever it is, this thread goes on: without it the agent measures nothing more
+        except Exception as error:  # this thread must survive any error: without it the agent measures nothing more
             self._discard_worker()
             return _failed(trial, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
 

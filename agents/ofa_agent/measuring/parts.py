@@ -1,15 +1,15 @@
-"""How long each part of a network takes inside the network, from what a runtime tells of its operators."""
+"""The latency of each part of a network inside the network, from the operator times that a runtime reports."""
 
 from typing import Any, List, NamedTuple, Sequence
 
 import numpy as np
 
-# So much of what a part's kernels were told to take is its own, whatever telling takes: none takes no time.
+# At least this fraction of a part's reported time is its own, however much the profiler adds: no part takes no time.
 LEAST_OWN = 0.05
 
 
 class Profiled(NamedTuple):
-    """What a runtime tells of several runs of one Block.
+    """The operator times that a runtime reports for several runs of one block.
 
     ``operator_ns`` (runs, operators): how long each Operator's kernels took in each run, the profiler's own time
     included unless it is ``pure``. ``kernels`` (operators,): how many kernels that were; an Operator that was fused
@@ -27,13 +27,13 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     Telling takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs in
     which nothing was told: what is taken off is such that the parts add up to the whole (where the told runs were the
     faster ones, they do not quite). Of pure times, each is brought to the speed that the whole had.
-    Raises ValueError where a part has no kernel: its time would be told as another's.
+    Raises ValueError if a part has no kernel: its time would be counted as another part's.
     """
     starts = np.cumsum([0] + list(sizes[:-1]))
     reported = np.add.reduceat(profiled.operator_ns, starts, axis=1)
     kernels = np.add.reduceat(profiled.kernels, starts)
     if not kernels.all():
-        raise ValueError("the runtime told of no kernel of part %d" % int(np.argmin(kernels)))
+        raise ValueError("the runtime reported no kernel of part %d" % int(np.argmin(kernels)))
     reported_ns = float(np.median(reported.sum(axis=1)))
     if profiled.pure:
         own = reported * (whole_ns / max(1.0, reported_ns))

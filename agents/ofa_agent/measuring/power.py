@@ -6,12 +6,12 @@ from typing import List
 from ofa_agent.conditions import jetson
 from ofa_agent.device.shell import Shell
 
-# The INA3221 converts a rail within some milliseconds; asking oftener gives the same figures, and disturbs.
+# The INA3221 converts a rail within some milliseconds; reading it more often returns the same values, and disturbs.
 EVERY_S = 0.02
 
 
 class PowerMeter:
-    """A context manager; ``mean_w`` is what its block drew in the mean, 0 where the device does not tell."""
+    """A context manager; ``mean_w`` is the mean power inside the block in W; 0 if the device does not report it."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell

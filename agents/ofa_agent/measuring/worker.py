@@ -1,6 +1,6 @@
 """The child process that owns the runtime, and the agent's end of it: a crash or a hang costs one trial.
 
-Messages go over two pipes of their own, each behind its length: native libraries print on standard output. The worker
+Messages use two separate pipes, each message after its length: native libraries print on standard output. The worker
 is a fresh interpreter, and ends when its agent does.
 """
 
@@ -152,7 +152,7 @@ class Reference:
             self._loaded, self.error = None, "%s: %s" % (type(error).__name__, error)
 
     def time_ns(self) -> int:
-        """The median of a few runs; 0 where there is no reference."""
+        """The median of a few runs in ns; 0 if there is no reference job."""
         if self._loaded is None:
             return 0
         start = timing.clock_ns()
@@ -229,11 +229,11 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
 
 
 def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
-    """A Job with parts is loaded so that the runtime tells of its operators first, and then runs as it would."""
+    """Load a job. With parts, the runtime first reports operator times, and then runs without the profiler."""
     if not job.parts:
         return runtime.load(block, job, model_path)
     if not hasattr(runtime, "load_profiled"):
-        raise runtimes.Unsupported("runtime %s does not tell how long operators take" % job.settings.runtime)
+        raise runtimes.Unsupported("runtime %s does not report operator times" % job.settings.runtime)
     return runtime.load_profiled(block, job, model_path)
 
 

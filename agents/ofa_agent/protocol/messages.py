@@ -1,6 +1,6 @@
 """The protocol's messages, built from compiled descriptors at run time: one source serves protobuf 3.19 and today's.
 
-The descriptors live in a pool of their own, so that another package's ``health.proto`` can stand beside ours.
+The descriptors live in a separate pool, so that another package's ``health.proto`` can stand beside ours.
 """
 
 import hashlib
@@ -168,7 +168,7 @@ def model_id_of(chunks: Iterable[ModelChunk]) -> str:
 
 
 def model_bytes(chunks: Iterable[ModelChunk], source: Source = ops.drawn) -> bytes:
-    """The model file itself; ``source`` has its weights, unless told otherwise the random ones that are measured."""
+    """The model file itself; ``source`` provides its weights, by default the random ones that are measured."""
     return b"".join(chunk if isinstance(chunk, bytes) else _written(chunk, source) for chunk in chunks)
 
 

@@ -56,7 +56,7 @@ class Loaded:
         raise NotImplementedError
 
     def warm_input(self) -> None:
-        """Writes the input anew, as the Block before this one would have."""
+        """Write the input again, as the preceding block would."""
 
     def close(self) -> None:
         pass
@@ -66,14 +66,14 @@ class LoadedProfiled(Loaded):
     """A Job whose runtime takes the time of every Operator while it runs, until it is asked what it took."""
 
     def operator_times(self) -> Profiled:
-        """What every run took so far; those thereafter are as if nothing had ever been told."""
+        """The operator times of every run so far; later runs are not profiled."""
         raise NotImplementedError
 
 
 def find(name: str) -> Any:
     """The runtime. Raises Unsupported.
 
-    It has ``version()`` and ``load(block, job, model_path)``; where it can tell how long each Operator of a Block takes
+    It has ``version()`` and ``load(block, job, model_path)``; if it can report how long each operator of a block takes
     inside it, also ``load_profiled`` with the same arguments.
     """
     try:

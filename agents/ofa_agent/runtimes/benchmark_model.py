@@ -1,14 +1,14 @@
 """TFLite's ``benchmark_model``: its command line, and what it prints. Pure functions over text; nothing is run here.
 
 The tool prints statistics, never the runs they are of, in µs: counts, extremes and percentiles are exact, means have
-six digits. Versions differ in their words, and none tells its own:
+six digits. Versions differ in their output, and none prints its version:
 
     2019        ``Average inference timings in us: Warmup: …, Init: …, Inference: …`` closes the output
     2020 on     ``Inference timings in us: Init: …, First inference: …, Warmup (avg): …, Inference (avg): …``
     2023 on     each line begins with its severity: ``INFO: ``
     2025 on     percentiles, ``p5= median= p95=`` behind ``std=``
 
-A flag that a version does not know is not an error to it, only «Unconsumed»: it goes on and measures something else. So
+A flag that a version does not know is not an error to it, only «Unconsumed»: it continues and measures something else. So
 does a delegate that could not be created. Both are failures here.
 
 Another tool bears the same name: LiteRT's, for its CompiledModel. It shares the lines of statistics, not the flags.
@@ -105,7 +105,7 @@ _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple
         (r"Failed to parse flag", Unsupported, "this version of benchmark_model reads a flag otherwise"),
     )
 )
-# What it goes on after, and then measures something else than it was asked to.
+# Warnings after which it continues but measures something else.
 _WITHOUT = "the model ran without the delegate"
 _DEVIATIONS = (
     (re.compile(r"^Unconsumed cmdline flags: "), "this benchmark_model does not know flags"),
@@ -134,10 +134,10 @@ class Options(NamedTuple):
 
 
 class Report(NamedTuple):
-    """One run of the tool, in ns; 0 where its version does not tell.
+    """One run of the tool, in ns; 0 if its version does not report it.
 
     ``first_ns`` is the first inference of all, which opens the warm-up. The others are of the timed runs after it.
-    ``samples_ns`` is empty: no version tells single runs.
+    ``samples_ns`` is empty: no version reports single runs.
     """
 
     count: int  # type: ignore[assignment]  # hides a method of tuples
@@ -195,7 +195,7 @@ def _delegate_flags(options: Options) -> Dict[str, str]:
 
 
 def abi(head: bytes) -> str:
-    """What an executable's first 20 bytes say it is built for; empty where it is no ELF file of a known machine."""
+    """What an executable's first 20 bytes say it is built for; empty if it is not an ELF file of a known machine."""
     if len(head) < 20 or head[:4] != b"\x7fELF" or head[5] != 1:
         return ""
     return MACHINES.get(struct.unpack_from("<H", head, 18)[0], "")
@@ -222,7 +222,7 @@ def parse(stdout: str, stderr: str, exit_code: int, delegate: str = "") -> Repor
 def _refuse(lines: List[str], exit_code: int) -> NoReturn:
     for sign, failure, text in _CAUSES:
         for at, line in enumerate(lines):
-            if sign.search(line):  # what ends in a colon is told in the next
+            if sign.search(line):  # a line that ends in a colon continues in the next
                 raise failure(_quoted(text, " ".join(lines[at : at + 2]) if line.endswith(":") else line))
     crashed = [line for line in lines if _CRASHES.search(line)]
     if crashed or exit_code >= 128 or exit_code < 0:
@@ -250,7 +250,7 @@ def _report(lines: List[str]) -> Report:
         raise Malformed("benchmark_model gave two summaries that differ: %s, and %s" % (closing, closings[-1]))
     bursts = list(_bursts(lines))
     if len(bursts) != 2:
-        raise Malformed("benchmark_model told of %d bursts, not of a warm-up and of the timed runs" % len(bursts))
+        raise Malformed("benchmark_model reported %d bursts instead of a warm-up and the timed runs" % len(bursts))
     warmup, timed = bursts
     for reported, burst in ((closing["warmup"], warmup), (closing["mean"], timed)):
         if not _near(float(reported), burst.mean_us):

@@ -91,7 +91,7 @@ class ProfiledModel:
     def operator_times(self, nodes: Sequence[Tuple[str, int]], operators: int) -> Profiled:
         """``nodes``: the file's, by name and Operator."""
         if any(len(run) != len(self._tags) for run in self._runs):
-            raise Unsupported("LiteRT told of %d kernels in one run, and not in another" % len(self._tags))
+            raise Unsupported("LiteRT reported %d kernels in one run, and not in another" % len(self._tags))
         owners = np.array(owners_of(self._tags, nodes))
         took_ns = (np.array(self._runs) + 0.5) * 1e3  # whole microseconds: half of one was cut off
         operator_ns = np.zeros((len(took_ns), operators))
@@ -156,7 +156,7 @@ def _checked(name: str, status: int) -> None:
 def owners_of(tags: Sequence[str], nodes: Sequence[Tuple[str, int]]) -> List[int]:
     """Which Operator each kernel of a run belongs to.
 
-    A kernel that is no node's own (a change of shape) belongs to the node after it, which asked for it. Raises
+    A kernel that belongs to no node (a change of shape) is counted for the next node, which needs it. Raises
     Unsupported where the kernels are not those of the nodes, one after the other.
     """
     expected = [(name, owner) for name, owner in nodes if name not in NO_KERNEL]
@@ -168,7 +168,7 @@ def owners_of(tags: Sequence[str], nodes: Sequence[Tuple[str, int]]) -> List[int
         owners.extend(owner for _, owner in expected[done - ends : done - ends + 1])
         done += is_own
     if done != len(expected) or len(owners) != len(tags):
-        raise Unsupported("LiteRT told of other kernels than the model's: %s" % ", ".join(tags))
+        raise Unsupported("LiteRT reported kernels that are not the model's: %s" % ", ".join(tags))
     return owners
 
 

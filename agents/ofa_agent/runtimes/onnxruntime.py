@@ -25,7 +25,7 @@ class OnnxRuntime:
     def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
         self._device = device
         self._providers = providers
-        if device == "cpu":  # elsewhere the profiler tells how long launches took, not kernels
+        if device == "cpu":  # elsewhere the profiler reports launch times, not kernel times
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
@@ -71,7 +71,7 @@ class OnnxRuntime:
         if by_tensorrt:
             providers[0] = (providers[0], {"trt_fp16_enable": settings.precision == "fp16"})
         session = ort.InferenceSession(model_path, options, providers=providers)
-        if session.get_providers()[0] != self._providers[0]:  # it goes on without, and says so in a log
+        if session.get_providers()[0] != self._providers[0]:  # it falls back to the CPU and says so only in a log
             raise Unsupported("%s does not start on this device; its libraries may be missing" % self._providers[0])
         return session
 
@@ -84,7 +84,7 @@ def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Pr
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     a_run, rest = divmod(len(kernels), runs)
     if rest or not a_run:
-        raise Unsupported("onnxruntime %s told of %d kernels in %d runs" % (ort.__version__, len(kernels), runs))
+        raise Unsupported("onnxruntime %s reported %d kernels in %d runs" % (ort.__version__, len(kernels), runs))
     owners = np.array(_owners([event["name"] for event in kernels[:a_run]], operators))
     took_us = np.array([event["dur"] for event in kernels], dtype=np.float64).reshape(runs, a_run)
     operator_ns = np.zeros((runs, operators))

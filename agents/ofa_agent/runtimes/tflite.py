@@ -54,7 +54,7 @@ class TfliteRuntime:
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
         try:
             return _TfliteLoaded(self._interpreter(job.settings, model_path), block, job.settings)
-        except Exception as error:  # its exceptions are ValueError and RuntimeError, told apart by their text
+        except Exception as error:  # its exceptions are ValueError and RuntimeError; only their text distinguishes them
             raise _typed(error) from None
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:

@@ -79,7 +79,7 @@ class DeviceLock:
 
 
 def end(patience_s: float = 10.0) -> bool:
-    """Ends the agent that has the device; False where there is none. Raises PermissionError for another user's."""
+    """End the agent that holds the device; return False if there is none. Raises PermissionError for another user's."""
     try:
         descriptor = os.open(lock_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -36,7 +36,7 @@ class ModelCache:
         return model_id in self._recipes
 
     def forget_arriving(self) -> None:
-        """Drops models that are not whole: their host begins anew."""
+        """Drop incomplete models: their host sends them again from the start."""
         self._arriving.clear()
 
     def receive(self, message: Any) -> bool:

@@ -26,7 +26,7 @@ from ofa_agent.service.models import ModelCache
 
 SERVICES = ("", wire.SERVICE)
 
-# gRPC tells of a cut stream in two steps, the first of which looks as if the host were done.
+# gRPC reports a cut stream in two steps; the first looks as if the host had finished.
 CUT_REPORTED_S = 0.2
 
 
@@ -55,7 +55,7 @@ def serve(
     shell: Optional[Shell] = None,
     worker_command: Sequence[str] = (),
 ) -> None:
-    """Serves until it is told to stop. Raises ServeError, DeviceBusy.
+    """Serve until stopped. Raises ServeError, DeviceBusy.
 
     ``shell`` reaches the device, where that is not this machine; ``worker_command`` then starts its worker.
     """

@@ -68,7 +68,7 @@ def _obstacle(px: int, tables: Sequence[tuple[LatencyModel, set[int]]], accuracy
             return
         if missing:
             lacks = f"lacks {len(missing)} of its {len(model.space.keys(px))} entries ({some(missing)})"
-            yield LeftOut(px, f"{model.table.path} {lacks}; {model.mend(px)}", tuple(missing))
+            yield LeftOut(px, f"{model.table.path} {lacks}; {model.fix(px)}", tuple(missing))
             return
     if px not in accuracy.resolutions_px:
         yield LeftOut(px, f"{accuracy.name} does not know it")

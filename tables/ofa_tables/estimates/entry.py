@@ -12,7 +12,7 @@ from ofa_tables.store.measurement import HOT, THROTTLED, Measurement
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
-FEWEST_TRIALS = 3  # that tell of a spread
+FEWEST_TRIALS = 3  # needed to estimate a spread
 
 # Entries whose 95 % interval reaches further than this to either side are flagged.
 UNSTABLE_HALF_WIDTH = 0.10
@@ -29,10 +29,10 @@ class Entry:
 
     ``latency_ms`` is the median of the trials' medians, each at the table's speed; ``spread`` their interquartile range,
     relative to it; ``mean_ms`` and ``std_ms`` are of all samples. ``standard_error`` is that of ``latency_ms``,
-    relative to it, from how the trials lie apart; None where no trials tell of it. ``failure`` is the last failed
+    relative to it, from how the trials lie apart; None if the trials do not determine it. ``failure`` is the last failed
     trial's text where none succeeded. ``resolution_px`` is set only where a published file gave the figure for one
     resolution. ``parts_ms`` is what each measured key adds to an interpolated figure. ``energy_mj`` is that of one
-    inference, the median over the trials, where the board tells of its power.
+    inference, the median over the trials, if the board reports its power.
     """
 
     key: str
@@ -53,14 +53,14 @@ class Entry:
 
     @property
     def half_width(self) -> float | None:
-        """Half the 95 % interval of ``latency_ms``, relative to it; None where nothing tells of it."""
+        """Half the 95 % interval of ``latency_ms``, relative to it; None if unknown."""
         if self.standard_error is None:
             return None
         return students_t(self.degrees_of_freedom) * self.standard_error
 
     @property
     def energy_half_width(self) -> float | None:
-        """Half the 95 % interval of ``energy_mj``, relative to it; None where fewer than two trials tell of it."""
+        """Half the 95 % interval of ``energy_mj``, relative to it; None with fewer than two trials."""
         if self.energy_standard_error is None:
             return None
         return students_t(max(1, self.trials - 1)) * self.energy_standard_error
@@ -108,7 +108,7 @@ def with_standard_errors(
     """The entries with their standard errors: what each one's few trials say of their spread, drawn towards what is
     usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual).
 
-    Trials of one profiled network count as one: what stood beside the Block was the same each time. ``profiled networks`` are by trial.
+    Trials of one profiled network count as one: what stood beside the Block was the same each time. ``profiled_networks`` are by trial.
     ``speed_error`` is how far off the speed may be that these trials were brought to.
     """
     logs = {place: _independent_logs(group, profiled_networks) for place, group in trials.items()}

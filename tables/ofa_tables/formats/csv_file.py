@@ -101,7 +101,7 @@ def _rows(path: Path) -> list[tuple[int, Row]]:
     if text.partition("\n")[0].count(",") > _MAX_COLUMNS:
         raise FileError(f"{path} has more than {_MAX_COLUMNS} columns, which no latency table has; give the right file")
     try:
-        # Without a header of its own pandas neither drops what a row has too many of, nor makes an index of it.
+        # Without an explicit header, pandas neither drops what a row has too many of, nor makes an index of it.
         frame = pd.read_csv(
             io.StringIO(text), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False
         ).fillna("")

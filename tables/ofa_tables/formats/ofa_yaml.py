@@ -52,7 +52,7 @@ def read(path: Path, space: Space) -> list[Figure]:
 
 
 def write(table: LatencyTable, out: Path, space: Space | None) -> dict[Path, bytes]:
-    """One file for each resolution at which the table has the whole Space; EntriesMissing where there is none."""
+    """Write one file for each resolution at which the table is complete. Raises EntriesMissing if there is none."""
     if space is None:
         raise UsageError("ofa-yaml holds the entries of one space: name it with --space")
     resolutions = LatencyModel(table, space).require()

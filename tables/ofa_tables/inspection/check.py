@@ -78,7 +78,7 @@ class Inspected:
 
     @cached_property
     def resolution_px(self) -> int | None:
-        """The one that the table is complete at, where there is one alone."""
+        """The only resolution at which the table is complete, if there is exactly one."""
         complete = LatencyModel(self.table, self.space).resolutions_px if self.space else []
         return complete[0] if len(complete) == 1 else None
 
@@ -93,7 +93,7 @@ def no_latency(inspected: Inspected) -> Iterator[Finding]:
     for entry in inspected.entries:
         if not entry.latency_ms > 0 or not np.isfinite(entry.latency_ms):
             name = "zero" if entry.latency_ms == 0 else "negative" if entry.latency_ms < 0 else "not a number"
-            text = f"{entry.latency_ms:g} ms is no latency"
+            text = f"{entry.latency_ms:g} ms is not a latency"
             yield _of(entry, name, ERROR, text, inspected.again)
 
 
@@ -101,7 +101,7 @@ def failed(inspected: Inspected) -> Iterator[Finding]:
     figures = {entry.key for entry in inspected.entries}
     for entry in inspected.table.entries:
         if entry.failure and entry.key not in figures:
-            yield _of(entry, "failed", ERROR, entry.failure, "mend what failed, then run ofa-profile again")
+            yield _of(entry, "failed", ERROR, entry.failure, "fix what failed, then run ofa-profile again")
 
 
 def duplicated(inspected: Inspected) -> Iterator[Finding]:
@@ -179,7 +179,7 @@ def few_samples(inspected: Inspected) -> Iterator[Finding]:
     for entry in inspected.entries:
         if entry.trials < FEWEST_TRIALS:
             trials = counted(entry.trials, "undisturbed trial")
-            text = f"{trials}, {FEWEST_TRIALS} are the least that tell of a spread"
+            text = f"{trials}, {FEWEST_TRIALS} are needed to estimate a spread"
             yield _of(entry, "few samples", WARNING, text, inspected.again)
 
 

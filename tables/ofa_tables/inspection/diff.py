@@ -45,7 +45,7 @@ class Diff:
 
     @property
     def median_apart(self) -> float:
-        """How far the figures lie apart in the median, relative to the smaller of the two: the same both ways."""
+        """The median difference of the latencies, relative to the smaller of the two, so that order does not matter."""
         return float(np.exp(np.median([abs(np.log(difference.ratio)) for difference in self.differences])) - 1)
 
 

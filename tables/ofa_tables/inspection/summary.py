@@ -31,7 +31,7 @@ class Summary:
     """``entries`` counts keys; ``failed`` those without a figure; ``flagged`` those that have one, and a flag.
 
     ``flags`` says how many entries have each flag; ``calibrations`` what a Space's networks taught;
-    ``lasted`` is when the first and the last Measurement came, in seconds since 1970, or None where there is none.
+    ``lasted`` is when the first and the last Measurement came, in seconds since 1970, or None if there are no measurements.
     """
 
     entries: int

@@ -1,4 +1,4 @@
-"""Calibration: what whole networks measured on the device teach the LatencyModel."""
+"""Calibration: corrections of the latency model, fitted to whole networks that were measured on the device."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -40,12 +40,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What whole networks taught: latency = ``base_ms`` + ``scale`` · Σ figure · (1 + shift).
+    """Corrections fitted to whole networks: latency = ``base_ms`` + ``scale`` · Σ figure · (1 + shift).
 
     The line takes up what the Blocks of a network have of each other: beside large ones each finds the caches emptier
     than its figure says, beside small ones fuller. ``shifts`` are by key, and by place (``keys.place``) for entries
-    that stood in none of the networks. ``error`` is how far a network that did not teach lies off, as a standard
-    deviation relative to its latency; None where too few ``networks`` taught to say.
+    that stood in none of the networks. ``error`` is the expected error for a network that was not used in the fit, as a standard
+    deviation relative to its latency; None if too few ``networks`` were used to estimate it.
     """
 
     scale: float
@@ -56,7 +56,7 @@ class Calibration:
 
     @property
     def half_width(self) -> float | None:
-        """Half the 95 % interval of one more network's latency, relative to it; None where nothing tells of it."""
+        """Half the 95 % interval of one more network's latency, relative to it; None if unknown."""
         return self.half_width_at(0.95)
 
     def half_width_at(self, confidence: float) -> float | None:
@@ -93,7 +93,7 @@ class Calibration:
 
         The shifts are the most probable ones where entries and places are off by as much as ENTRY_SHIFT and PLACE_SHIFT
         say, independently (Bayesian linear regression; Bishop 2006, "Pattern Recognition", section 3.3): what few
-        networks cannot tell stays near 0.
+        networks do not determine stays near 0.
         """
         measured = np.asarray(measured_ms, dtype=float)
         line = fit_line(parts_ms.sum(axis=1), measured)

@@ -1,4 +1,4 @@
-"""LatencyModel: a table's figures for a Space, with the Calibration that whole networks taught it."""
+"""LatencyModel: a table's figures for a Space, and the calibration fitted to whole networks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -15,7 +15,7 @@ from ofa_tables.estimates.keys import some
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.table import IMPORTED, LatencyTable
 
-CALIBRATIONS = "calibration/"  # names in the store begin so
+CALIBRATIONS = "calibration/"  # prefix of names in the store
 MADE_FOR = "made_for"
 
 # A sum over many entries knows its spread well, whatever each of them does.
@@ -73,7 +73,7 @@ class LatencyModel:
 
     @classmethod
     def calibrated(cls, table: LatencyTable, space: Space) -> "LatencyModel":
-        """With the table's Calibration for this Space, where it has one."""
+        """The model with the table's calibration for this space, if it has one."""
         return cls(table, space, read_calibration(table, space))
 
     @classmethod
@@ -123,7 +123,7 @@ class LatencyModel:
             if missing:
                 raise EntriesMissing(
                     f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px "
-                    f"({some(missing)}); {self.mend(px)}"
+                    f"({some(missing)}); {self.fix(px)}"
                 )
         return wanted
 
@@ -132,7 +132,7 @@ class LatencyModel:
         row = self.figures_ms[self.space.resolutions_px.index(resolution_px)]
         return [key for key, figure in zip(self.space.keys(resolution_px), row, strict=True) if np.isnan(figure)]
 
-    def mend(self, resolution_px: int) -> str:
+    def fix(self, resolution_px: int) -> str:
         """How to come by the entries that it lacks there."""
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose another resolution than {resolution_px}"
@@ -174,7 +174,7 @@ class LatencyModel:
         return self.space.pricer(self._shifted_ms)
 
     def fit_calibration(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
-        """What these networks, measured as a whole, teach."""
+        """Fit a calibration to networks that were measured as a whole."""
         keys = dict.fromkeys(key for px in self.space.resolutions_px for key in self.space.keys(px))
         column = {key: number for number, key in enumerate(keys)}
         parts_ms = np.zeros((len(population), len(keys)))
@@ -195,7 +195,7 @@ class LatencyModel:
         return float(self._calibrate(0.0)), scale * self._shifted_ms
 
     def upper(self, population: Population, confidence: float) -> np.ndarray:
-        """(N,) the upper ends in ms of the intervals that hold so large a share; NaN where there are none."""
+        """(N,) the upper ends in ms of the intervals with this confidence; NaN where the table has none."""
         return self.predict(population) * (1 + self.half_widths(population, confidence))
 
     def least_upper(self, confidence: float) -> tuple[float, np.ndarray]:
@@ -212,7 +212,7 @@ class LatencyModel:
         """(N,) half the interval of each prediction, relative to it; NaN where an entry of the network has none.
 
         What the trials leave open of each figure adds up over a network's entries (of an entry that stands there
-        several times, as often); what the networks that taught were off by is wider, where there is a Calibration.
+        several times, as often); the error of the calibration networks is wider, where there is a Calibration.
         """
         errors_ms = self._standard_errors_ms(population)
         from_figures: np.ndarray = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
@@ -221,13 +221,13 @@ class LatencyModel:
         return np.maximum(from_figures, of_networks)
 
     def without_interval(self, resolutions_px: Iterable[int]) -> list[str]:
-        """The keys of the entries at these resolutions of which no trials tell how sure they are, each once."""
+        """The keys of the entries at these resolutions for which the trials give no interval, each once."""
         rows = [(self.space.keys(px), self.errors_ms[self.space.resolutions_px.index(px)]) for px in resolutions_px]
         lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
         return list(dict.fromkeys(lacking))
 
     def lack_of_intervals(self, resolutions_px: Sequence[int]) -> str:
-        """In words, of how many entries there is no interval, and what gives them one; empty where none lacks it."""
+        """How many entries have no interval and how to get one, as a sentence; empty if none lacks it."""
         lacking = self.without_interval(resolutions_px)
         if not lacking:
             return ""
@@ -241,13 +241,13 @@ class LatencyModel:
                 left.difference_update(self.space.keys(px))
         return (
             f"{self.table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}): fewer than two "
-            "undisturbed trials tell of none; trial them more often with "
+            "undisturbed trials are too few; measure more with "
             f"{self.table.profile_command(self.space.name, *needed)} --effort thorough"
         )
 
     @cached_property
     def errors_ms(self) -> np.ndarray:
-        """(resolutions, entries) standard errors of the figures; NaN where nothing tells of it."""
+        """(resolutions, entries) standard errors of the figures; NaN if unknown."""
         return np.array(
             [
                 [np.nan if (entry := self.table.entry(key, px)) is None else _error_ms(entry) for key in keys]
@@ -301,7 +301,7 @@ def read_calibration(table: LatencyTable, space: Space) -> Calibration | None:
 
 
 def calibrations(table: LatencyTable) -> dict[str, Calibration]:
-    """By the name of the Space whose networks taught them. Raises TableMismatch where one is of other Settings."""
+    """By the name of the space of the calibration networks. Raises TableMismatch where one is of other Settings."""
     found = {}
     for name in table.store.names(CALIBRATIONS):
         value = table.store.get(name)
@@ -309,14 +309,14 @@ def calibrations(table: LatencyTable) -> dict[str, Calibration]:
         if made_for not in (None, _made_for(table)):
             raise TableMismatch(
                 f"the calibration for {space} in {table.path} was made for {made_for}, the table is of "
-                f"{_made_for(table)}; teach it anew with ofa-compare --calibrate, or predict with --raw"
+                f"{_made_for(table)}; calibrate it again with ofa-compare --calibrate, or predict with --raw"
             )
         found[space] = Calibration(**value)
     return found
 
 
 def write_calibration(table: LatencyTable, space: Space, calibration: Calibration | None) -> None:
-    """In place of the one before; None where nothing teaches one any more."""
+    """Replace the calibration; None removes it."""
     name = f"{CALIBRATIONS}{space.name}"
     if calibration is None:
         table.store.remove(name)

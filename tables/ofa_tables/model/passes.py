@@ -1,4 +1,4 @@
-"""Passes: each whole network is measured twice, independently, and how far the two lie apart is the device's noise.
+"""Passes: each whole network is measured twice, independently, and the difference of the two is the measurement noise.
 
 Trials alternate between the two, round by round, so that a slow drift meets both alike.
 """
@@ -22,7 +22,7 @@ def network_passes_ms(table: LatencyTable, key: str, first_round: int = 0) -> tu
 
 
 def passes_ms(trials: Sequence[Measurement]) -> tuple[float, float] | None:
-    """The two independent passes of one network: each the median of the medians of its own rounds."""
+    """The two independent passes of one network: each the median of the medians of its rounds."""
     medians: list[list[float]] = [[], []]
     for trial in trials:
         if trial.ok and trial.median_ms is not None:

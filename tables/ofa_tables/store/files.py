@@ -84,6 +84,6 @@ def _missing_folders(paths: Mapping[Path, bytes]) -> list[Path]:
 
 
 def _umask() -> int:
-    umask = os.umask(0o022)  # there is no way to read it alone
+    umask = os.umask(0o022)  # it can only be read by setting it
     os.umask(umask)
     return umask

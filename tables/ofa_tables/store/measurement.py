@@ -17,7 +17,7 @@ DEVICE = "device"  # which of several of one kind it was taken on
 POWER_W = "power_w"
 REFERENCE_MEAN_MS = "reference_mean_ms"
 
-NETWORK = "network:"  # keys of whole networks begin so
+NETWORK = "network:"  # prefix of the keys of whole networks
 
 # A failure of these kinds may pass when the trial is taken again; "unsupported" and "malformed" will not.
 RETRIED = ("crashed", "timed-out", "out-of-memory")
@@ -35,7 +35,7 @@ class Measurement:
     figure for one resolution. ``warm`` and ``narrow`` say whether warm-up and burst ended by their rule, not by time.
     ``condition`` is the device's, before and after, as JSON: clocks in MHz, the hottest temperature in °C, load, and
     what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool, the
-    board's power in W during the burst, and the mean of the reference Job's runs, which tells of interruptions that its
+    board's power in W during the burst, and the mean of the reference Job's runs, which shows interruptions that its
     median does not feel.
     """
 
@@ -97,9 +97,9 @@ class Measurement:
 
     @property
     def disturbed(self) -> bool:
-        """Whether the device changed its speed during the trial, and nothing but the reference tells of its speed."""
+        """Whether the device changed its speed during the trial, as far as only the reference shows."""
         if self.taken_with != self.trial_id:
-            return False  # the other Blocks that were timed with it tell
+            return False  # the other blocks that were timed with it show the speed
         times = self.reference_before_ns, self.reference_after_ns
         return min(times) > 0 and max(times) > (1 + DISTURBED) * min(times)
 

@@ -22,7 +22,7 @@ def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
     """Every Measurement and network of both in a new table; a trial that both have counts once.
 
     A Calibration is kept where what it was fitted on is as it was: every figure of its table, and the roles of its
-    networks. Otherwise, and where the two tables have different ones for a Space, it is dropped: fit it anew.
+    networks. Otherwise, and where the two tables have different ones for a Space, it is dropped: calibrate again.
     Raises TableMismatch where the tables are not of the same device, runtime version and Settings.
     """
     _require_comparable(one, two)

@@ -174,7 +174,7 @@ class Store:
     # Networks that were measured as a whole.
 
     def add_network(self, key: str, space: str, architecture: dict[str, Any], role: str) -> None:
-        """A network that was ever tested stays a test: it never teaches a Calibration."""
+        """A network that was ever tested stays a test: it never calibrates."""
         with self._guarded(), self._connection:
             self._connection.execute(
                 "INSERT INTO networks VALUES (?, ?, ?, ?) "
@@ -234,7 +234,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, check_same_thread=False)
     try:
         if mode != "ro":
-            # One writer: a second ofa-profile on the same table is told so, instead of both measuring everything.
+            # One writer: a second ofa-profile on the same table fails at once, instead of both measuring everything.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -302,4 +302,4 @@ def _foreign(path: Path) -> TableUnreadable:
 
 
 def _damaged(path: Path, text: str) -> TableUnreadable:
-    return TableUnreadable(f"{path} is damaged ({text}); restore a copy, or measure anew with --fresh")
+    return TableUnreadable(f"{path} is damaged ({text}); restore a copy, or measure again with --fresh")
