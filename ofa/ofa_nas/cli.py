@@ -1,4 +1,4 @@
-"""What all commands share: how they fail, how they print, how they read common flags."""
+"""Shared parts of all commands: errors and exit codes, output, and common flags."""
 
 import json
 import os
@@ -13,21 +13,21 @@ from rich.markup import escape
 
 from ofa_tables.errors import OfaError, UsageError
 
-# Progress and messages go to standard error; standard output holds the answer alone.
+# Progress and messages go to standard error; standard output has only the result.
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 answer = Console(highlight=False, soft_wrap=True)
 
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, as its last line."
+    "--json", "as_json", is_flag=True, help="Print the result as one JSON object, on the last line."
 )
 
 
 def example(*lines: str) -> str:
-    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))  # \b: click leaves the lines as they are
+    return "\n".join(("\b", "Example:", *(f"  {line}" for line in lines)))  # \b: click does not rewrap the lines
 
 
 def say(text: str) -> None:
-    """What happens meanwhile, for the user."""
+    """Print a progress message on standard error."""
     console.print(escape(text))
 
 
@@ -39,7 +39,7 @@ LINE_S = 10.0
 
 
 class NowAndThen:
-    """Called whenever there is something new to show, tells whether it is time to: not again before ``seconds``."""
+    """Limits output: a call returns True at most once every ``seconds``."""
 
     def __init__(self, seconds: float = LINE_S) -> None:
         self._seconds = seconds
@@ -54,7 +54,7 @@ class NowAndThen:
 
 
 def duration(seconds: float) -> str:
-    """As long as something will take, about."""
+    """Format a duration, rounded to seconds, minutes, or tenths of an hour."""
     minutes = seconds / 60
     return f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.1f} h"
 
@@ -63,12 +63,14 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value))
 
 
-KEPT = "what was measured is kept, the same command goes on from there"
+KEPT = "all measurements are kept; run the same command again to resume"
 
 
 def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
-    """The entry point of a command: one clear line and an exit code for every failure, never a traceback. ``kept`` is
-    what an interrupted one says."""
+    """Return the entry point of a command. Every error prints one line and sets the exit code, without a traceback.
+
+    ``kept`` is the message after an interrupt: what was saved, and how to resume.
+    """
 
     def main() -> None:
         try:
@@ -83,7 +85,7 @@ def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
         except (KeyboardInterrupt, click.Abort):
             console.print(f"interrupted; {kept}")
             code = 130
-        except BrokenPipeError:  # the reader of our output went away
+        except BrokenPipeError:  # the reader of the output closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except OSError as error:
@@ -96,7 +98,7 @@ def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
 
 
 class Resolutions(click.ParamType[tuple[int, ...]]):
-    """``160,176``; ``all`` becomes the empty tuple."""
+    """Comma-separated resolutions, such as ``160,176``; ``all`` becomes the empty tuple."""
 
     name = "PX,PX…|all"
 
@@ -108,4 +110,4 @@ class Resolutions(click.ParamType[tuple[int, ...]]):
         try:
             return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
         except ValueError:
-            raise UsageError(f"--resolutions takes numbers such as 160,192 or the word all, not {value!r}") from None
+            raise UsageError(f'--resolutions takes numbers, such as 160,192, or "all", not {value!r}') from None

@@ -1,6 +1,6 @@
 """Published networks to hold others against: built as their papers' tables say, with the figures published of them.
 
-All take 224 px and tell 1000 classes. Their weights are random, as all are here: accuracies are the papers'.
+All take 224 px images and have 1000 classes. Their weights are random; accuracies are the papers'.
 """
 
 from collections.abc import Iterator, Sequence

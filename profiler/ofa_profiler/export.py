@@ -1,8 +1,8 @@
-"""One network out of a supernet, as a file to deploy: what the profiler measures, with trained weights in it.
+"""Export of one network of a supernet to a file to deploy.
 
-The file is lowered as for a measurement, and each random weight tensor is replaced by the trained one; batch norm is
-folded into the convolutions. Before it is written it is run on images and held against the supernet. It says itself
-what images it takes: ONNX's metadata_props, TFLite's metadata and TorchScript's extra files hold the same. Needs torch.
+The network is lowered as for a measurement, with trained weights instead of random ones and batch norm folded into the
+convolutions. Before the file is written, its outputs are compared with those of the supernet. The file describes its
+input in ONNX metadata_props, TFLite metadata, or TorchScript extra files. Needs torch.
 """
 
 import json
@@ -32,7 +32,7 @@ from ofa_tables.errors import OfaError, UnknownName, UsageError
 from ofa_tables.store.files import replacing
 
 FORMATS = ("onnx", "tflite", "torch")
-# How far logits may lie from the supernet's, relative to the largest of them.
+# Largest allowed difference from the supernet's logits, relative to the largest logit.
 BOUNDS = {"fp32": 1e-3, "fp16": 2e-2}
 CHECKED, SEED = 64, 7
 
@@ -42,10 +42,12 @@ Runner = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class Input:
-    """What images the file takes: float32, red, green and blue, of this ``shape``. ``mean`` and ``std`` are of each
-    channel, of values 0…1: the network does not normalise; None where neither the checkpoint nor data tells them.
-    ``values`` are those of the images before that, in words.
-    ``classes`` are the names of the logits, likewise."""
+    """Input images of an exported file: float32 RGB of the given ``shape``.
+
+    ``mean`` and ``std`` are per channel, for values 0…1; the network does not normalise. They are None if neither the
+    checkpoint nor the data has them. ``values`` describes the pixel values before normalisation. ``classes`` are the
+    names of the logits, or None.
+    """
 
     layout: str
     shape: tuple[int, ...]
@@ -71,8 +73,12 @@ class Input:
 
 @dataclass(frozen=True)
 class Exported:
-    """``largest_difference`` from the supernet's logits is relative to the largest of them; ``same_top1`` is the share
-    of images that both name alike. Accuracies, 0…1, are of held-out images; None without data."""
+    """Result of an export.
+
+    ``largest_difference`` is that of the logits from the supernet's, relative to the largest logit. ``same_top1`` is
+    the share of images for which both predict the same class. Accuracies, 0…1, are on held-out images; None without
+    data.
+    """
 
     file: str
     format: str
@@ -99,16 +105,16 @@ def export(
     batch: int,
     precision: str,
 ) -> Exported:
-    """Writes ``out`` where the file computes what the supernet does. Raises OfaError where it does not."""
+    """Export a network to ``out``. Raises OfaError, and writes nothing, if the outputs differ from the supernet's."""
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)
     if precision not in BOUNDS or (precision != "fp32" and format != "tflite"):
         raise UsageError(
-            f"{format} is not exported in {precision}: fp32 is, and fp16 as tflite; int8 takes a converter and real "
-            "data"
+            f"{format} cannot be exported in {precision}; use fp32, or fp16 with tflite; int8 needs a converter and "
+            "real data"
         )
     if data is not None and len(data.held_out) < batch:
-        raise UsageError(f"{data.name} holds out {len(data.held_out)} images, too few to test a batch of {batch} on")
+        raise UsageError(f"{data.name} has {len(data.held_out)} held-out images, fewer than a batch of {batch}")
     taken = Input.of(supernet, architecture.resolution_px, format, batch, data)
     with _evaluated(supernet, architecture, data, statistics_images):
         network = supernet.extract(architecture)
@@ -118,7 +124,7 @@ def export(
     if not found.largest_difference <= BOUNDS[precision]:  # it may be NaN
         raise OfaError(
             f"the {format} file differs from the supernet by {found.largest_difference:.2g} of the largest logit, more "
-            f"than the {BOUNDS[precision]:g} that rounding explains; it is not written"
+            f"than the rounding error {BOUNDS[precision]:g}; {out} is not written"
         )
     with replacing(out) as file:
         file.write(content)
@@ -142,7 +148,7 @@ def export(
 def _evaluated(
     supernet: Supernet, architecture: Architecture, data: Data | None, images: int
 ) -> AbstractContextManager[None]:
-    """With statistics of the sub-network's own where there are images to estimate them on."""
+    """Use batch-norm statistics of the sub-network inside the context, if data is available to estimate them."""
     supernet.eval()
     if data is None:
         return nullcontext()
@@ -152,7 +158,7 @@ def _evaluated(
 
 
 def _metadata(supernet: Supernet, architecture: Architecture, taken: Input) -> dict[str, str]:
-    """What the file says of itself: words, and JSON."""
+    """Return the metadata of the file: text, and values as JSON."""
     known = {"mean": taken.mean, "std": taken.std, "classes": taken.classes, "architecture": architecture.to_json()}
     values = {name: json.dumps(value) for name, value in known.items() if value is not None}
     return {"input": str(taken), "space": supernet.space.name, **values}
@@ -168,7 +174,7 @@ def _content(network: PlainNetwork, format: str, batch: int, precision: str, met
 
 
 def _weights(network: PlainNetwork) -> wire.Source:
-    """The trained tensors, by the seeds that stand for them."""
+    """Return a source of the trained tensors by the seeds that identify them."""
     seed = _block(network).seed
     tensors = {ops.tensor_seed(seed, index): tensor for index, tensor in enumerate(network.folded())}
     return lambda seed, length, scale: tensors[seed].ravel().astype("<f4")
@@ -179,7 +185,7 @@ def _block(network: PlainNetwork) -> Block:
 
 
 def _torchscript(network: PlainNetwork, batch: int, metadata: dict[str, str]) -> bytes:
-    """Needs nothing but torch where it is loaded."""
+    """Return a TorchScript file, which needs only torch to load."""
     folded = deepcopy(network).fold()
     with torch.no_grad():
         traced = torch.jit.freeze(torch.jit.trace(folded, torch.zeros(batch, *network.blocks[0].input_shape)))
@@ -188,11 +194,14 @@ def _torchscript(network: PlainNetwork, batch: int, metadata: dict[str, str]) ->
     return content.getvalue()
 
 
-# Running what was made.
+# Running the exported file.
 
 
 def _runner(content: bytes, format: str) -> Runner:
-    """From images (batch, 3, px, px) float32 to logits (batch, classes). Raises UsageError without its runtime."""
+    """Return a function from images (batch, 3, px, px) float32 to logits (batch, classes).
+
+    Raises UsageError if the runtime is not installed.
+    """
     return {"onnx": _onnx_runner, "tflite": _tflite_runner, "torch": _torch_runner}[format](content)
 
 
@@ -207,7 +216,7 @@ def _tflite_runner(content: bytes) -> Runner:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        raise UsageError("a TFLite file is checked by TFLite itself: pip install 'ofa-profile[tflite]'") from None
+        raise UsageError("checking a TFLite file needs TFLite; pip install 'ofa-profile[tflite]'") from None
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
@@ -237,7 +246,7 @@ class _Comparison:
 def _compared(
     supernet: Supernet, architecture: Architecture, runner: Runner, data: Data | None, images: int, batch: int
 ) -> _Comparison:
-    """On held-out images, or on random ones."""
+    """Compare the file with the supernet on held-out images, or on random ones without data."""
     expected, found, truth = [], [], []
     for pixels, labels in _images(architecture.resolution_px, data, images, batch):
         expected.append(supernet(torch.from_numpy(pixels), architecture).numpy())
@@ -253,7 +262,7 @@ def _compared(
 
 
 def _images(px: int, data: Data | None, count: int, batch: int) -> Iterator[tuple[Array, Array]]:
-    """(images, labels), whole batches alone: deployed models take no others."""
+    """Yield (images, labels) in full batches only: deployed models have a fixed batch size."""
     if data is None:
         rng = np.random.default_rng(SEED)
         for _ in range(-(-CHECKED // batch)):

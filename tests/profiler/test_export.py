@@ -1,4 +1,4 @@
-"""A network out of a supernet, in files that others run."""
+"""Export of one network of a supernet to a file."""
 
 import json
 
@@ -33,7 +33,7 @@ def one_thread():
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Random weights, running statistics and matrices."""
+    """Write a checkpoint with random weights, running statistics, and matrices."""
 
     def make(space="tiny", classes=None):
         torch.manual_seed(0)
@@ -67,7 +67,7 @@ def export(tmp_path):
 
 @pytest.fixture
 def digits():
-    pytest.importorskip("sklearn", reason="scikit-learn brings the digits")
+    pytest.importorskip("sklearn", reason="the digits data set needs scikit-learn")
     from ofa_nas.training.data import open_data
 
     return open_data("digits")
@@ -75,7 +75,7 @@ def digits():
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "torch"])
 @pytest.mark.parametrize("space", ARCHITECTURES)
-def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, format):
+def test_an_exported_file_computes_the_same_as_the_supernet(checkpoint, export, space, format):
     reported, path = export(checkpoint(space), format, space=space)
     assert reported["largest_difference"] < 1e-4
     assert reported["same_top1"] == 1
@@ -85,12 +85,12 @@ def test_a_file_computes_what_the_supernet_does(checkpoint, export, space, forma
     assert reported["macs"] == sum(block.macs for block in network)
 
 
-def test_nothing_of_tracing_is_reported_to_users(checkpoint, export, recwarn):
+def test_export_hides_tracer_warnings(checkpoint, export, recwarn):
     export(checkpoint(), "torch")
     assert not [str(warning.message) for warning in recwarn if issubclass(warning.category, torch.jit.TracerWarning)]
 
 
-def test_one_network_of_a_file_is_chosen_by_its_name(checkpoint, export, tmp_path):
+def test_a_network_is_chosen_by_its_name_in_a_file(checkpoint, export, tmp_path):
     other = {**ARCHITECTURES["tiny"], "r": 32}
     named = [{"name": name, "architecture": one} for name, one in (("5ms", ARCHITECTURES["tiny"]), ("9ms", other))]
     (tmp_path / "front.json").write_text(json.dumps({"front": named}))
@@ -101,7 +101,7 @@ def test_one_network_of_a_file_is_chosen_by_its_name(checkpoint, export, tmp_pat
 
 
 def reported_by(path):
-    """What a file says of itself."""
+    """Return the metadata of an exported file."""
     if path.suffix == ".onnx":
         return {prop.key: prop.value for prop in onnx.load(path).metadata_props}
     if path.suffix == ".torch":
@@ -115,7 +115,7 @@ def reported_by(path):
 
 
 @pytest.mark.parametrize("format", ["onnx", "tflite", "torch"])
-def test_a_file_says_what_images_it_takes(checkpoint, export, digits, format):
+def test_metadata_describes_the_input_images(checkpoint, export, digits, format):
     printed, path = export(checkpoint(), format, "--data", "digits", "--images", "10", "--statistics-images", "50")
     shape, layout = ((1, 28, 28, 3), "NHWC") if format == "tflite" else ((1, 3, 28, 28), "NCHW")
     mean, std = map(list, digits.train.normalisation)
@@ -136,7 +136,7 @@ def test_a_file_says_what_images_it_takes(checkpoint, export, digits, format):
     assert {name: json.loads(text) for name, text in reported.items()} == values
 
 
-def test_a_checkpoint_reports_what_its_images_have_been_through(checkpoint, export):
+def test_normalisation_of_the_checkpoint_is_exported(checkpoint, export):
     path = checkpoint()
     assert (export(path)[0]["input"]["mean"], "mean" in reported_by(export(path)[1])) == (None, False)
     normalisation = {"mean": (0.5, 0.4, 0.3), "std": (0.25, 0.25, 0.25)}
@@ -149,26 +149,26 @@ def test_a_checkpoint_reports_what_its_images_have_been_through(checkpoint, expo
 @pytest.mark.parametrize(
     "normalisation", [5, {"mean": 1.0}, {"mean": (1, 2, 3), "std": (1, "x", 2)}, {"mean": (), "std": ()}]
 )
-def test_a_checkpoint_that_reports_it_in_another_form_reports_nothing(checkpoint, normalisation):
+def test_an_invalid_normalisation_in_a_checkpoint_is_ignored(checkpoint, normalisation):
     path = checkpoint()
     save_supernet(path, load_supernet(path), normalisation=normalisation)
     assert load_supernet(path).normalisation is None
 
 
-def test_what_it_takes_is_printed(checkpoint, tmp_path):
+def test_the_input_is_printed(checkpoint, tmp_path):
     arguments = ["--checkpoint", checkpoint(), "--architecture", json.dumps(ARCHITECTURES["tiny"]), "--format", "onnx"]
     arguments += ["--out", tmp_path / "net.onnx"]
     result = CliRunner().invoke(command, [*map(str, arguments)], catch_exceptions=False, standalone_mode=False)
-    normalised = "normalised as in training; its mean and std are known with --data alone"
-    assert f"takes images as float32 RGB, NCHW (1, 3, 28, 28), {normalised}" in result.stdout
+    normalised = "normalised as in training; mean and std are unknown without --data"
+    assert f"input: float32 RGB, NCHW (1, 3, 28, 28), {normalised}" in result.stdout
 
 
-def test_how_it_is_measured_names_the_file_that_was_given(checkpoint, tmp_path):
+def test_the_printed_compare_command_names_the_given_file(checkpoint, tmp_path):
     network = ARCHITECTURES["tiny"]
     file = tmp_path / "found.json"
     file.write_text(json.dumps({"front": [{"name": "5ms", "architecture": network}]}))
     for given, said in (
-        (json.dumps(network), f"FILE, FILE with {json.dumps(network)}"),
+        (json.dumps(network), f"FILE, where FILE contains {json.dumps(network)}"),
         (f"{file}:5ms", f"{file}:5ms"),
     ):
         arguments = ["--checkpoint", checkpoint(), "--architecture", given, "--format", "torch"]
@@ -177,13 +177,13 @@ def test_how_it_is_measured_names_the_file_that_was_given(checkpoint, tmp_path):
         assert result.stdout.endswith(f"--networks {said}\n")
 
 
-def test_half_precision(checkpoint, export):
+def test_fp16_files_are_smaller_and_close(checkpoint, export):
     reported, path = export(checkpoint(), "tflite", "--precision", "fp16")
     assert 1e-6 < reported["largest_difference"] < 2e-2
     assert path.stat().st_size < 0.7 * 4 * reported["parameters"]
 
 
-def test_batches_and_other_classes(checkpoint, export):
+def test_a_file_has_the_given_batch_and_classes(checkpoint, export):
     onnxruntime = pytest.importorskip("onnxruntime")
     _, path = export(checkpoint(classes=3), "onnx", "--batch", "4")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -191,7 +191,7 @@ def test_batches_and_other_classes(checkpoint, export):
     assert logits.shape == (4, 3)
 
 
-def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits, tmp_path):
+def test_data_gives_the_network_its_own_batch_norm_statistics(checkpoint, export, digits, tmp_path):
     path = checkpoint()
     reported, file = export(path, "torch", "--data", "digits", "--statistics-images", "200", "--images", "100")
     assert reported["accuracy"] == reported["supernet_accuracy"]
@@ -209,7 +209,7 @@ def test_with_data_its_batch_norm_is_its_own(checkpoint, export, digits, tmp_pat
     assert (expected - running).abs().max() > 0.05 * running.abs().max()
 
 
-def test_a_file_that_gives_nan_is_not_written(checkpoint, export, tmp_path, monkeypatch):
+def test_a_file_with_nan_outputs_is_not_written(checkpoint, export, tmp_path, monkeypatch):
     from ofa_profiler import export as module
 
     monkeypatch.setattr(module, "_runner", lambda content, format: lambda images: np.full((len(images), 10), np.nan))
@@ -218,14 +218,14 @@ def test_a_file_that_gives_nan_is_not_written(checkpoint, export, tmp_path, monk
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_fewer_images_than_a_batch(checkpoint, export, digits):
+def test_fewer_images_than_a_batch_are_refused(checkpoint, export, digits):
     with pytest.raises(
-        UsageError, match=rf"digits holds out {len(digits.held_out)} images, too few to test a batch of 5"
+        UsageError, match=rf"digits has {len(digits.held_out)} held-out images, fewer than a batch of 5"
     ):
         export(checkpoint(), "onnx", "--data", "digits", "--batch", "500")
 
 
-def test_data_of_other_classes(checkpoint, export, digits):
+def test_data_with_other_classes_is_refused(checkpoint, export, digits):
     with pytest.raises(
         UsageError, match="the checkpoint tells 3 classes apart and --data digits has 10: give the data"
     ):
@@ -236,18 +236,18 @@ def test_data_of_other_classes(checkpoint, export, digits):
         export(path, "onnx", "--data", "digits")
 
 
-def test_one_network_that_was_trained_alone(export, tmp_path):
+def test_a_checkpoint_of_one_network_exports_only_that_network(export, tmp_path):
     torch.manual_seed(0)
     architecture = parse_architecture(ARCHITECTURES["tiny"])
     path = tmp_path / "network.pth"
     save_supernet(path, OneNetwork(find_space("tiny"), architecture))
     reported, _ = export(path)
     assert reported["largest_difference"] < 1e-4
-    with pytest.raises(UsageError, match="holds another network alone: "):
+    with pytest.raises(UsageError, match="contains only one network, and it is a different one: "):
         export(path, architecture={**ARCHITECTURES["tiny"], "r": 24})
 
 
-def test_a_file_that_computes_something_else_is_not_written(checkpoint, export, tmp_path, monkeypatch):
+def test_a_file_with_wrong_outputs_is_not_written(checkpoint, export, tmp_path, monkeypatch):
     from ofa_profiler import export as module
 
     monkeypatch.setattr(module, "_weights", lambda network: lambda seed, length, scale: np.full(length, 0.1, "<f4"))
@@ -258,26 +258,26 @@ def test_a_file_that_computes_something_else_is_not_written(checkpoint, export, 
     assert not (tmp_path / "net.onnx").exists()
 
 
-def test_an_unknown_format(checkpoint, export):
+def test_an_unknown_format_is_refused(checkpoint, export):
     with pytest.raises(UnknownName, match="no format is called 'onxx'; did you mean onnx"):
         export(checkpoint(), "onxx")
 
 
-def test_int8(checkpoint, export):
-    with pytest.raises(UsageError, match="tflite is not exported in int8: fp32 is, and fp16 as tflite; int8 takes a"):
+def test_int8_is_refused(checkpoint, export):
+    with pytest.raises(UsageError, match="tflite cannot be exported in int8; use fp32, or fp16 with tflite"):
         export(checkpoint(), "tflite", "--precision", "int8")
 
 
-def test_an_architecture_of_another_space(checkpoint, export):
+def test_an_architecture_of_another_space_is_refused(checkpoint, export):
     with pytest.raises(UsageError, match="an architecture of tiny needs 3 entries in 'd', this one has 5"):
         export(checkpoint(), architecture=ARCHITECTURES["ofa-mbv3-w1.0"])
 
 
-def test_no_checkpoint(export, tmp_path):
+def test_a_missing_checkpoint_is_refused(export, tmp_path):
     with pytest.raises(FileError, match=r"cannot read .*none\.pth: No such file or directory"):
         export(tmp_path / "none.pth")
 
 
-def test_no_folder(checkpoint, export, tmp_path):
-    with pytest.raises(FileError, match="there is no folder"):
+def test_a_missing_output_directory_is_refused(checkpoint, export, tmp_path):
+    with pytest.raises(FileError, match="none is not a directory"):
         export(checkpoint(), out=tmp_path / "none" / "a.onnx")

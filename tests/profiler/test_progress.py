@@ -1,4 +1,4 @@
-"""What commands tell while they run, where nobody watches a terminal."""
+"""Progress output of commands without a terminal."""
 
 import io
 import time
@@ -12,8 +12,8 @@ from ofa_tables.store.measurement import Measurement
 
 
 @pytest.fixture
-def tell(monkeypatch, capsys):
-    """What standard error has after figures that came at these seconds."""
+def lines_of(monkeypatch, capsys):
+    """Return the lines on standard error after progress reports (second, done, total)."""
 
     def run(*reported, shown=True):
         now = [0.0]
@@ -27,21 +27,24 @@ def tell(monkeypatch, capsys):
     return run
 
 
-def test_a_line_now_and_then_with_the_time_left_by_what_was_done_since(tell):
+def test_lines_appear_periodically_with_the_estimated_time_left(lines_of):
     reported = [(1, 300, 500), (6, 305, 500), (11, 320, 500), (15, 330, 500), (31, 360, 500), (32, 361, 500)]
-    assert tell(*reported) == ["networks evaluated: 320 of 500, 90 s left", "networks evaluated: 360 of 500, 70 s left"]
+    assert lines_of(*reported) == [
+        "networks evaluated: 320 of 500, 90 s left",
+        "networks evaluated: 360 of 500, 70 s left",
+    ]
 
 
-def test_before_anything_is_done_nobody_knows_how_long_it_takes(tell):
-    assert tell((0, 0, 5), (20, 0, 5)) == ["networks evaluated: 0 of 5"]
+def test_no_time_left_is_shown_before_the_first_item_is_done(lines_of):
+    assert lines_of((0, 0, 5), (20, 0, 5)) == ["networks evaluated: 0 of 5"]
 
 
-def test_what_is_done_at_once_is_not_reported(tell):
-    assert tell((0, 0, 5), (9, 5, 5)) == []
+def test_short_work_prints_no_progress(lines_of):
+    assert lines_of((0, 0, 5), (9, 5, 5)) == []
 
 
-def test_one_process_of_several_reports(tell):
-    assert tell((0, 0, 5), (20, 1, 5), shown=False) == []
+def test_other_processes_print_no_progress(lines_of):
+    assert lines_of((0, 0, 5), (20, 1, 5), shown=False) == []
 
 
 def test_trials_are_counted_with_the_time_left(monkeypatch):
@@ -54,6 +57,6 @@ def test_trials_are_counted_with_the_time_left(monkeypatch):
             now[0] = float(trial)
             progress.measured(Measurement(str(trial), "block", "ok", warm=trial > 1), 40 - trial)
     assert file.getvalue().splitlines() == [
-        "measuring blocks: 40 trials to take",
+        "measuring blocks: 40 trials to run",
         "measuring blocks: 10 of 40 trials, 30 s left · 1 not warm in time",
     ]

@@ -1,4 +1,4 @@
-"""The report: one page that stands alone, and a CSV of the same networks."""
+"""Report of a comparison: a self-contained page, and a CSV file of the same networks."""
 
 import dataclasses
 import json
@@ -68,7 +68,7 @@ def make(tested=12, calibration_count=4, device=DEVICE):
 
 
 class Page(HTMLParser):
-    """Tags, and the text outside of style."""
+    """Tags, ids, attributes, and text outside <style>."""
 
     def __init__(self, path):
         super().__init__()
@@ -92,14 +92,14 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
-def test_the_page_leads_with_the_excess_error_beside_noise_and_macs(tmp_path):
+def test_the_page_starts_with_excess_error_noise_and_macs_line(tmp_path):
     comparison = make()
     text = Page(write_report(comparison, tmp_path)).text
     for value in (comparison.calibrated.excess_rms, comparison.noise.mape, comparison.macs_baseline.excess_rms):
         assert percent(value).replace("\N{NO-BREAK SPACE}", " ") in text[: text.index("Predicted and measured")]
 
 
-def test_the_page_needs_nothing_beside_it_and_no_network(tmp_path):
+def test_the_page_loads_no_other_files(tmp_path):
     path = write_report(make(), tmp_path)
     html = path.read_text("utf-8")
     assert not re.findall(r"(?<!xmlns=\")https?://", html)
@@ -112,7 +112,7 @@ def test_the_page_needs_nothing_beside_it_and_no_network(tmp_path):
     assert page.tags.count("svg") == 6
 
 
-def test_the_plots_share_no_ids_and_refer_to_none_that_is_not_there(tmp_path):
+def test_ids_of_plots_are_unique_and_all_references_exist(tmp_path):
     page = Page(write_report(make(), tmp_path))
     assert len(page.ids) == len(set(page.ids))
     values = " ".join(value for _, value in page.attributes if value)
@@ -120,14 +120,14 @@ def test_the_plots_share_no_ids_and_refer_to_none_that_is_not_there(tmp_path):
     assert {value[1:] for name, value in page.attributes if name == "href" and value[0] == "#"} <= set(page.ids)
 
 
-def test_the_plots_take_every_colour_but_the_stages_from_the_page(tmp_path):
+def test_plots_use_the_colours_of_the_page(tmp_path):
     html = write_report(make(), tmp_path).read_text("utf-8")
     for name in set(re.findall(r"var\(--([\w-]+)\)", html)) - {"c"}:
         assert f"--{name}:" in html
     assert not re.findall(r"#0[1-8]0[1-8]0[1-8]", html)
 
 
-def test_points_say_which_network_they_are(tmp_path):
+def test_points_have_the_network_name_as_title(tmp_path):
     html = write_report(make(), tmp_path).read_text("utf-8")
     assert html.count("<title>n05 · predicted ") == 3
 
@@ -138,7 +138,7 @@ def usual(tmp_path_factory):
 
 
 def hostile(comparison, field):
-    """The comparison with hostile text in one field of its own, its networks, its identity or its device."""
+    """Return the comparison with hostile text in one field of it, its networks, its identity, or its device."""
     if field in ("name", "flags"):
         value = HOSTILE if field == "name" else (HOSTILE,)
         networks = [dataclasses.replace(network, **{field: value}) for network in comparison.networks]
@@ -151,7 +151,7 @@ def hostile(comparison, field):
 
 
 @pytest.mark.parametrize("field", ["name", "flags", "stages", "table", "space", "target", "runtime", "device"])
-def test_hostile_text_stays_text(tmp_path, usual, field):
+def test_hostile_text_is_escaped(tmp_path, usual, field):
     page = Page(write_report(hostile(make(tested=3), field), tmp_path))
     assert set(page.tags) == set(usual.tags)
     assert {name for name, _ in page.attributes} == {name for name, _ in usual.attributes}
@@ -160,18 +160,18 @@ def test_hostile_text_stays_text(tmp_path, usual, field):
 
 
 @pytest.mark.parametrize(("tested", "calibration_count"), [(0, 0), (0, 3), (1, 0), (2, 1), (3, 2), (150, 3)])
-def test_any_number_of_networks_gives_a_page(tmp_path, tested, calibration_count):
+def test_a_page_is_written_for_any_number_of_networks(tmp_path, tested, calibration_count):
     page = Page(write_report(make(tested, calibration_count), tmp_path))
     assert "nan" not in page.text.lower().split()
     assert "None" not in page.text
     assert len(pd.read_csv(tmp_path / "comparison.csv")) == tested + calibration_count
 
 
-def test_a_network_without_a_latency_is_in_the_csv_and_in_no_plot(tmp_path):
+def test_a_network_without_a_latency_is_only_in_the_csv(tmp_path):
     comparison = make()
     broken = dataclasses.replace(comparison.networks[0], passes_ms=(0.0, float("nan")))
     page = Page(write_report(dataclasses.replace(comparison, networks=(broken, *comparison.networks[1:])), tmp_path))
-    assert "could not be judged" in page.text
+    assert "could not be evaluated" in page.text
     assert "1 of 12 networks have no latency" in page.text
     assert len(pd.read_csv(tmp_path / "comparison.csv")) == 16
 
@@ -184,13 +184,13 @@ def test_a_network_without_a_latency_is_in_the_csv_and_in_no_plot(tmp_path):
         {"clusters": "four", "memory_bytes": "much", "runtimes": ["a", 1], "condition": {"temperatures_c": [1]}},
     ],
 )
-def test_a_device_that_said_little_is_no_obstacle(tmp_path, device):
+def test_a_page_is_written_for_an_incomplete_device_description(tmp_path, device):
     text = Page(write_report(make(device=device), tmp_path)).text
-    assert "The device" in text
+    assert "Device condition" in text
     assert "None" not in text
 
 
-def test_the_csv_reads_back_what_was_compared(tmp_path):
+def test_the_csv_contains_the_comparison(tmp_path):
     comparison = make()
     write_report(comparison, tmp_path)
     table = pd.read_csv(tmp_path / "comparison.csv")
@@ -212,10 +212,10 @@ REFERENCES = (
 
 
 @pytest.mark.parametrize("tested", [0, 3])
-def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
+def test_published_networks_have_a_separate_section(tmp_path, tested):
     comparison = dataclasses.replace(make(tested), references=REFERENCES)
     text = Page(write_report(comparison, tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ")
-    section = text[text.index("Published networks") : text.index("The device")]
+    section = text[text.index("Published networks") : text.index("Device condition")]
     for reported in (
         "mobilenet-v3-large",
         "224 px",
@@ -229,8 +229,8 @@ def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
         "25.6 M",
     ):
         assert reported in section
-    assert ("2 published networks as this device runs them." in text) == (tested == 0)
-    for judged in ("Excess error, ", "All figures", "0 networks"):
+    assert ("Latencies of 2 published networks on this device." in text) == (tested == 0)
+    for judged in ("Excess error, ", "All results", "0 networks"):
         assert judged not in text or tested
     rows = pd.read_csv(tmp_path / "comparison.csv").set_index("role").loc["reference"]
     assert list(rows["name"]) == ["mobilenet-v3-large", "resnet-50"]
@@ -240,7 +240,7 @@ def test_published_networks_have_a_section_of_their_own(tmp_path, tested):
     assert "Published networks" not in Page(write_report(make(), tmp_path)).text
 
 
-def test_an_earlier_report_is_replaced_and_nothing_else_is_left(tmp_path):
+def test_an_earlier_report_is_replaced(tmp_path):
     write_report(make(tested=3), tmp_path / "new" / "folder")
     path = write_report(make(tested=5), tmp_path / "new" / "folder")
     assert sorted(file.name for file in path.parent.iterdir()) == ["comparison.csv", "report.html"]
@@ -253,22 +253,22 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         write_report(make(tested=1), tmp_path / "taken")
 
 
-def test_the_same_comparison_gives_the_same_page(tmp_path):
+def test_pages_are_reproducible(tmp_path):
     one, two = write_report(make(), tmp_path / "a"), write_report(make(), tmp_path / "b")
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_architectures_are_written_by_stage_without_absent_blocks():
+def test_architectures_are_formatted_by_stage_without_absent_blocks():
     architecture = {"ks": [7, 7, 5, 3, 3, 5, 3, 3], "e": [6, 6, 4, 3, 4, 4, 3, 3], "d": [3, 2], "r": 160}
     assert architecture_by_stage(architecture) == ["2×[k7 e6] [k5 e4]", "[k3 e4] [k5 e4]"]
 
 
 @pytest.mark.parametrize("architecture", [{}, {"ks": [3], "e": [3]}, {"ks": [3], "e": [3], "d": [9]}, {"w": [0.65]}])
-def test_architectures_of_other_genes_are_left_out(architecture):
+def test_architectures_with_other_genes_are_not_formatted(architecture):
     assert architecture_by_stage(architecture) == []
 
 
-def test_figures_have_units_and_true_minus_signs():
+def test_numbers_have_units_and_typographic_minus_signs():
     plain = [percent(0.0089), percent(-0.045, signed=True), percent(0.0004), percent(-1e-9, signed=True), percent(None)]
     assert [text.replace("\N{NO-BREAK SPACE}", " ") for text in plain] == ["0.9 %", "−4.5 %", "0.04 %", "+0.0 %", "–"]
     shown = [latency(value) for value in (0.0123456, 9.98765, 21.3412, 1234.5, 0.0)]
@@ -276,7 +276,7 @@ def test_figures_have_units_and_true_minus_signs():
     assert duration(754).replace("\N{NO-BREAK SPACE}", " ") == "12 min 34 s"
 
 
-def test_what_the_device_did_not_say_is_left_out():
+def test_missing_device_facts_are_left_out():
     facts = {what: value.replace("\N{NO-BREAK SPACE}", " ") for what, value in device_facts(DEVICE)}
     assert facts == {"Chip": "ARMv8", "Cores": "4 × 2,035 MHz + 2 cores", "Memory": "8.0 GiB"}
     assert "Clock" not in condition_facts({"governor": "", "clock_mhz": 0})

@@ -1,4 +1,4 @@
-"""``ofa-table`` answers on standard output, explains itself on standard error, and never shows a traceback."""
+"""``ofa-table`` prints results on standard output and errors on standard error, without a traceback."""
 
 import json
 import os
@@ -24,7 +24,7 @@ IDENTITY = Identity("bench", "f00d", "onnxruntime", "1.18.0", Settings(threads=4
 
 @pytest.fixture
 def run(monkeypatch, capfd):
-    """Calls the command: its exit code, standard output and standard error."""
+    """Run the command and return its exit code, standard output, and standard error."""
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["ofa-table", *map(str, arguments)])
@@ -39,7 +39,7 @@ def run(monkeypatch, capfd):
 
 @pytest.fixture
 def run_json(run):
-    """The one object that a call prints with --json."""
+    """Run the command with --json and return the object that it prints."""
 
     def call(*arguments):
         code, out, err = run(*arguments, "--json")
@@ -52,7 +52,7 @@ def run_json(run):
 
 @pytest.fixture
 def refused(run):
-    """The one line with which a call is refused."""
+    """Run a command that fails and return its error line."""
 
     def call(*arguments, code):
         ended, out, err = run(*arguments)
@@ -66,7 +66,7 @@ def refused(run):
 
 @pytest.fixture
 def measured(tmp_path):
-    """A table of every entry at 160 px, each timed twice; two more keys: one that failed, one that is unstable."""
+    """Make a table of every entry at 160 px with two trials each, a failed key, and an unstable key."""
 
     def make(name="t.lut", seed=0, identity=IDENTITY, without=()):
         rng = np.random.default_rng(seed)
@@ -87,7 +87,7 @@ def measured(tmp_path):
 
 @pytest.fixture
 def csv(tmp_path):
-    """A CSV with every entry at 160 px."""
+    """Return a CSV file with every entry at 160 px."""
     path = tmp_path / "given.csv"
     path.write_text("key,mean\n" + "".join(f"{key},0.5\n" for key in SPACE.keys(160)))
     return path
@@ -102,16 +102,16 @@ def predict_arguments(path, architecture, space=SPACE.name):
 
 
 @pytest.mark.parametrize("name", [[], ["show"], ["import"], ["export"], ["merge"], ["predict"]])
-def test_every_command_helps_with_an_example(run, name):
+def test_the_help_of_every_command_has_an_example(run, name):
     code, out, _ = run(*name, "--help")
     assert code == 0
     assert f"Example:\n    ofa-table {' '.join(name)}" in out
 
 
-# Showing.
+# Show.
 
 
-def test_show_says_what_the_table_is_of_and_holds(run_json, measured):
+def test_show_prints_identity_and_contents(run_json, measured):
     path = measured()
     shown = run_json("show", path)
     assert shown["table"] == str(path)
@@ -124,7 +124,7 @@ def test_show_says_what_the_table_is_of_and_holds(run_json, measured):
     assert list(shown["spaces"][0]) == fields
 
 
-def test_show_gives_the_range_that_predict_gives(run_json, measured):
+def test_the_range_in_show_agrees_with_predict(run_json, measured):
     path = measured()
     reach = next(space for space in run_json("show", path)["spaces"] if space["space"] == SPACE.name)
     assert (reach["resolution"], reach["entries"], reach["calibrated"]) == (160, 96, False)
@@ -150,7 +150,7 @@ def test_show_counts_networks_and_shows_calibrations(run_json, measured):
     assert shown["spaces"][0]["largest_ms"] == pytest.approx(1.5 * before["largest_ms"])
 
 
-def test_show_is_readable(run, measured):
+def test_show_prints_text(run, measured):
     _, out, err = run("show", measured())
     assert re.search(r"target +bench \(a chip\)", out)
     assert re.search(r"settings +fp32, 4 threads, batch 1", out)
@@ -159,7 +159,7 @@ def test_show_is_readable(run, measured):
     assert err == ""
 
 
-def test_show_keys_lists_every_entry_whole(run, run_json, measured):
+def test_show_keys_lists_every_entry_untruncated(run, run_json, measured):
     path = measured()
     _, out, _ = run("show", path, "--keys")
     assert all(key in out for key in SPACE.keys(160))
@@ -173,13 +173,13 @@ def test_show_keys_lists_every_entry_whole(run, run_json, measured):
 # Import, export, merge.
 
 
-def test_import_makes_a_table_that_predicts(run_json, csv, tmp_path):
+def test_an_imported_table_can_predict(run_json, csv, tmp_path):
     made = run_json(*import_arguments(csv, out=tmp_path / "t.lut"))
     assert (made["entries"], made["resolutions"], made["target"]) == (96, [160], "note10")
     assert run_json(*predict_arguments(tmp_path / "t.lut", SMALLEST))["latency_ms"] == pytest.approx(16 * 0.5)
 
 
-def test_import_and_export_know_each_other(run, run_json, measured, tmp_path):
+def test_an_exported_table_can_be_imported(run, run_json, measured, tmp_path):
     path = measured()
     exported = run_json("export", path, "--format", "ofa-yaml", "--out", tmp_path / "yaml")
     assert exported["files"] == [str(tmp_path / "yaml" / "160_lookup_table.yaml")]
@@ -193,19 +193,19 @@ def test_import_and_export_know_each_other(run, run_json, measured, tmp_path):
     assert before == after
 
 
-def test_export_names_its_files_on_standard_output(run, measured, tmp_path):
+def test_export_prints_its_files_on_standard_output(run, measured, tmp_path):
     code, out, err = run("export", measured(), "--format", "ofa-yaml", "--out", tmp_path / "yaml")
     assert (code, out) == (0, f"{tmp_path}/yaml/160_lookup_table.yaml\n")
     assert f"the entries of {SPACE.name}" in err
 
 
-def test_merge_joins_two_runs(run_json, measured, tmp_path):
+def test_merge_combines_two_tables(run_json, measured, tmp_path):
     one, two = measured("a.lut"), measured("b.lut", seed=1)
     merged = run_json("merge", one, two, "--out", tmp_path / "both.lut")
     assert (merged["entries"], merged["trials"], merged["repeats"]) == (98, 2 * 195, 0)
 
 
-def test_merge_says_which_calibration_it_drops(run, measured, tmp_path):
+def test_merge_reports_a_dropped_calibration(run, measured, tmp_path):
     one, two = measured("a.lut"), measured("b.lut", seed=1)
     with LatencyTable.open(one) as table:
         write_calibration(table, SPACE, Calibration(1.5, 8))
@@ -227,7 +227,7 @@ def test_a_prediction_is_the_sum_of_its_blocks(run_json, measured):
     assert predicted["latency_ms"] == pytest.approx(sum(block["latency_ms"] for block in predicted["blocks"]))
 
 
-def test_a_prediction_is_calibrated_unless_raw_is_asked_for(run_json, measured):
+def test_a_prediction_is_calibrated_unless_raw_is_given(run_json, measured):
     path = measured()
     with LatencyTable.open(path) as table:
         write_calibration(table, SPACE, Calibration(1.5, 8))
@@ -247,7 +247,7 @@ def test_a_list_of_architectures_gives_predictions(run_json, measured, tmp_path)
     assert len(run_json(*predict_arguments(path, [SMALLEST]))["predictions"]) == 1
 
 
-def test_a_network_without_an_interval_leaves_the_others_theirs(run, run_json, measured, tmp_path):
+def test_a_network_without_an_interval_does_not_affect_the_others(run, run_json, measured, tmp_path):
     smallest, largest = (
         {block.key for block in SPACE.network_blocks(parse_architecture(a))} for a in (SMALLEST, LARGEST)
     )
@@ -278,7 +278,7 @@ def _network(value):
     return Architecture({name: tuple(value[name]) for name in ("ks", "e", "d")}, value["r"])
 
 
-# What goes wrong.
+# Errors.
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_wrong_architecture_is_refused(refused, measured, change, complaint):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[[1]]", "[" * 5000 + "]" * 5000])
-def test_what_is_no_architecture_is_refused(refused, measured, text):
+def test_invalid_architecture_text_is_refused(refused, measured, text):
     assert refused("predict", measured(), "--space", SPACE.name, "--architecture", text, code=2)
 
 
@@ -310,7 +310,7 @@ def test_an_architecture_file_that_is_not_text_is_refused(refused, measured, tmp
     assert "cannot read" in refused(*arguments, tmp_path / "absent.json", code=1)
 
 
-def test_a_table_that_lacks_entries_says_how_many(refused, measured):
+def test_the_number_of_missing_entries_is_reported(refused, measured):
     path = measured(without=SPACE.keys(160)[:12])
     assert "lacks 12 of 96 entries of ofa-mbv3-w1.0 at 160 px" in refused(*predict_arguments(path, SMALLEST), code=1)
 
@@ -320,7 +320,7 @@ def test_a_resolution_that_was_not_measured_is_refused(refused, measured):
     assert re.search(r"lacks \d+ of 96 entries of ofa-mbv3-w1.0 at 224 px", message)
 
 
-def test_an_unknown_space_names_the_nearest(refused, measured, csv, tmp_path):
+def test_an_unknown_space_suggests_the_nearest(refused, measured, csv, tmp_path):
     for arguments in (
         predict_arguments(measured(), SMALLEST, space="ofa-mbv3-w1"),
         import_arguments(csv, space="ofa-mbv3-w1", out=tmp_path / "new.lut"),
@@ -329,7 +329,7 @@ def test_an_unknown_space_names_the_nearest(refused, measured, csv, tmp_path):
         assert "no space is called 'ofa-mbv3-w1'; did you mean" in refused(*arguments, code=2)
 
 
-def test_an_unknown_format_names_the_nearest(refused, measured, csv, tmp_path):
+def test_an_unknown_format_suggests_the_nearest(refused, measured, csv, tmp_path):
     for arguments in (
         import_arguments(csv, format="cvs", out=tmp_path / "new.lut"),
         ["export", measured(), "--format", "cvs", "--out", tmp_path / "x"],
@@ -337,7 +337,7 @@ def test_an_unknown_format_names_the_nearest(refused, measured, csv, tmp_path):
         assert "no format is called 'cvs'; did you mean csv?" in refused(*arguments, code=2)
 
 
-def test_an_out_that_exists_is_refused(refused, measured, csv, tmp_path):
+def test_an_existing_output_is_refused(refused, measured, csv, tmp_path):
     one, two = measured("a.lut"), measured("b.lut")
     before = one.read_bytes()
     for arguments in (
@@ -349,7 +349,7 @@ def test_an_out_that_exists_is_refused(refused, measured, csv, tmp_path):
     assert one.read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written_is_named(refused, csv, measured):
+def test_an_unwritable_directory_is_reported(refused, csv, measured):
     assert "cannot create /proc/t.lut" in refused(*import_arguments(csv, out="/proc/t.lut"), code=1)
     arguments = ["export", measured(), "--format", "csv", "--out", "/proc/t.csv"]
     assert "cannot write /proc/t.csv" in refused(*arguments, code=1)
@@ -363,7 +363,7 @@ def test_tables_of_different_devices_are_not_merged(refused, measured, tmp_path)
     assert not (tmp_path / "both.lut").exists()
 
 
-def test_commands_leave_the_tables_that_they_read_as_they_were(run, measured, tmp_path):
+def test_commands_do_not_change_the_tables_that_they_read(run, measured, tmp_path):
     one, two = measured("a.lut"), measured("b.lut", seed=1)
     before = one.read_bytes(), two.read_bytes()
     run("show", one)
@@ -375,7 +375,7 @@ def test_commands_leave_the_tables_that_they_read_as_they_were(run, measured, tm
 
 
 @pytest.mark.parametrize("content", [b"", b"key,mean\n", b"SQLite format 3\0"])
-def test_a_file_that_is_no_table_is_refused(refused, tmp_path, content):
+def test_a_file_that_is_not_a_table_is_refused(refused, tmp_path, content):
     (tmp_path / "t.lut").write_bytes(content)
     assert str(tmp_path / "t.lut") in refused("show", tmp_path / "t.lut", code=1)
 
@@ -387,7 +387,7 @@ def test_a_table_in_use_is_refused(refused, measured):
 
 
 @pytest.mark.parametrize("arguments", [[], ["shwo"], ["show"], ["import", "--format", "csv"], ["show", "--no", "t"]])
-def test_a_wrong_call_exits_2(run, arguments):
+def test_a_usage_error_exits_with_2(run, arguments):
     code, _, err = run(*arguments)
     assert code == 2
     assert err
@@ -396,7 +396,7 @@ def test_a_wrong_call_exits_2(run, arguments):
 # Check and diff.
 
 
-def test_check_prints_a_line_for_each_fault_and_fails(run, run_json, measured):
+def test_check_prints_a_line_per_error_and_exits_with_1(run, run_json, measured):
     path = measured()
     code, out, err = run("check", path)
     assert code == 1
@@ -407,13 +407,13 @@ def test_check_prints_a_line_for_each_fault_and_fails(run, run_json, measured):
     assert found["errors"] == sum(finding["severity"] == "error" for finding in found["findings"])
 
 
-def test_check_wants_tables_that_are_there(run, measured, tmp_path):
+def test_check_refuses_a_missing_table(run, measured, tmp_path):
     code, _, err = run("check", measured(), "--against", tmp_path / "none.lut")
     assert code == 1
     assert "none.lut is not there" in err
 
 
-def test_diff_says_how_far_two_tables_lie_apart(run, run_json, measured):
+def test_diff_compares_two_tables(run, run_json, measured):
     one, two = measured("a.lut"), measured("b.lut", seed=1)
     found = run_json("diff", one, two)
     assert found["entries"] == len(found["keys"]) == 97

@@ -1,4 +1,4 @@
-"""Targets: ours, and what a user's files make of them."""
+"""Targets: the shipped ones, and the user's target files."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from ofa_tables.errors import FileError, UnknownName, UsageError
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
-    """Writes the user's own file, or that of the folder where one works."""
+    """Write targets.toml to the user's configuration directory (own), or to the current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
@@ -22,7 +22,7 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-def test_every_target_that_we_ship_is_whole(write):
+def test_every_shipped_target_is_complete(write):
     for target in targets.all_targets().values():
         assert target.description
         assert target.connection in ("local", "ssh", "adb")
@@ -30,7 +30,7 @@ def test_every_target_that_we_ship_is_whole(write):
         assert set(target.origins.values()) == {"ofa-profile"}
 
 
-def test_a_users_file_binds_a_name_to_an_address_and_the_folders_has_the_last_word(write):
+def test_the_current_directory_overrides_the_configuration_directory(write):
     own = write('[jetson-tx2]\naddress = "nvidia@lab"\nset = { power-mode = "0", python = "python3.8" }', own=True)
     write('[jetson-tx2]\naddress = "nvidia@desk"')
     target = targets.find_target("jetson-tx2")
@@ -43,13 +43,13 @@ def test_a_users_file_binds_a_name_to_an_address_and_the_folders_has_the_last_wo
     assert target.origins["runtimes"] == "ofa-profile"
 
 
-def test_what_the_command_line_sets_comes_first(write):
+def test_the_command_line_overrides_target_files(write):
     write('[jetson-tx2]\nset = { power-mode = "0", python = "python3.8" }')
     target = targets.find_target("jetson-tx2", {"power-mode": "2"})
     assert (target.conditions, target.settings) == ({"power-mode": "2"}, {"python": "python3.8"})
 
 
-def test_a_target_like_another(write):
+def test_a_target_inherits_from_another(write):
     write('[attic]\nlike = "raspberry-pi-4"\naddress = "pi@attic"')
     target = targets.find_target("attic")
     assert (target.connection, target.address) == ("ssh", "pi@attic")
@@ -57,7 +57,7 @@ def test_a_target_like_another(write):
     assert target.suggest == {"governor": "performance"}
 
 
-def test_addresses_need_no_entry(write):
+def test_an_address_can_be_given_as_target(write):
     assert targets.find_target("pi@10.0.0.7:2222").connection == "ssh"
     assert targets.find_target("tcp:127.0.0.1:7000").address == "127.0.0.1:7000"
 
@@ -65,30 +65,30 @@ def test_addresses_need_no_entry(write):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[jetson-tx2\n", "is no TOML"),
-        ('address = "x"', "'address' stands alone"),
+        ("[jetson-tx2\n", "is not valid TOML"),
+        ('address = "x"', "'address' is not in a section"),
         ('[jetson-tx2]\nadress = "x"', "did you mean address?"),
-        ("[jetson-tx2]\naddress = 7", "address is a text, not 7"),
-        ('[jetson-tx2]\nruntimes = "torch"', "runtimes is a list of names"),
-        ("[jetson-tx2]\nset = { power-mode = 0 }", "set is a table of texts"),
-        ('[jetson-tx2]\nprecision = "fp64"', "precision is fp32, fp16 or int8"),
+        ("[jetson-tx2]\naddress = 7", "address must be a string, not 7"),
+        ('[jetson-tx2]\nruntimes = "torch"', "runtimes must be a list of names"),
+        ("[jetson-tx2]\nset = { power-mode = 0 }", "set must be a table of strings"),
+        ('[jetson-tx2]\nprecision = "fp64"', "precision must be fp32, fp16, or int8"),
         ('[mine]\nlike = "jetson-tx3"', "did you mean jetson-tx2?"),
         ('[mine]\naddress = "x"', "mine has no connection"),
     ],
 )
-def test_a_file_that_is_wrong_is_named_with_what_is_wrong(write, text, words):
+def test_an_invalid_file_is_reported_with_the_reason(write, text, words):
     write(text)
     with pytest.raises(FileError, match=r"targets\.toml") as error:
         targets.all_targets()
     assert words in str(error.value)
 
 
-def test_an_unknown_name_gets_the_nearest(write):
+def test_an_unknown_name_suggests_the_nearest(write):
     with pytest.raises(UnknownName, match="did you mean jetson-tx2"):
         targets.find_target("jetson-tx3")
 
 
-def test_a_board_without_an_address_says_where_to_write_it(write):
+def test_a_missing_or_invalid_address_is_reported(write):
     with pytest.raises(UsageError, match=r"has no address yet; write it into \./targets\.toml"):
         connect(targets.find_target("jetson-tx2"))
     with pytest.raises(UsageError, match="is no address"):

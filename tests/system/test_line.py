@@ -60,8 +60,8 @@ def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(ofa, table)
     first, second = ofa(*words), ofa(*words)
     assert first.code == second.code == 0, first.err + second.err
     assert first.json["raw"] == second.json["raw"]
-    assert "trials to take" in first.err
-    assert "trials to take" not in second.err
+    assert "trials to run" in first.err
+    assert "trials to run" not in second.err
 
 
 def test_published_networks_are_measured_like_any_other(ofa, table):
@@ -79,7 +79,7 @@ def test_published_networks_are_measured_like_any_other(ofa, table):
     assert {reference["name"] for reference in later.json["references"]} == set(references)
     assert "Published networks" in (ofa.folder / "later" / "report.html").read_text()
     listed = ofa("ofa-compare", "--table", table, "--networks", "references")
-    assert "trials to take" not in listed.err
+    assert "trials to run" not in listed.err
     assert "published top-1" in listed.out
     assert "proxylessnas-mobile" in listed.out
 

@@ -8,8 +8,8 @@ six digits. Versions differ in their output, and none prints its version:
     2023 on     each line begins with its severity: ``INFO: ``
     2025 on     percentiles, ``p5= median= p95=`` behind ``std=``
 
-A flag that a version does not know is not an error to it, only «Unconsumed»: it continues and measures something else. So
-does a delegate that could not be created. Both are failures here.
+If a version does not know a flag, it reports «Unconsumed», continues, and measures something else. The same happens if
+a delegate cannot be created. Both are failures here.
 
 Another tool bears the same name: LiteRT's, for its CompiledModel. It shares the lines of statistics, not the flags.
 """

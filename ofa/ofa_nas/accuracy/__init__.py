@@ -30,5 +30,5 @@ def open_accuracy(source: str, space: Space) -> AccuracyModel:
         return MacsStandIn(space)
     path = Path(source)
     if not path.exists():
-        raise FileError(f"there is no accuracy model {source}; give an .npz or a .pth file, or the word macs")
+        raise FileError(f"{source}: no such accuracy model; give an .npz or .pth file, or macs")
     return Mlp(space, read_members(path), source)

@@ -20,7 +20,7 @@ from ofa_tables.model.latency_model import LatencyModel
 
 CANDIDATES = 1 << 16  # where they are stratified by latency
 DRAWN = 1024  # at once, where they are not
-KEPT_BYTES = 2 << 30  # so much of decoded images is kept while the networks of one resolution are evaluated
+KEPT_BYTES = 2 << 30  # of decoded images kept in memory while the networks of one resolution are evaluated
 
 Progress = Callable[[int, int], None]
 
@@ -82,7 +82,7 @@ class Evaluator:
         self._held_out = data.held_out.subset(range(min(images, len(data.held_out))))
         self._statistics_images = statistics_images
         self.broken = data.broken()
-        self._alone = Processes(0, 1, device)  # each process evaluates networks of its own
+        self._alone = Processes(0, 1, device)  # each process evaluates different networks
         self._prepared = lru_cache(maxsize=1)(self._prepare)
 
     def __call__(self, network: Architecture) -> Pair:

@@ -35,7 +35,7 @@ _DAMAGED = (
 
 
 def read_members(path: Path) -> list[list[Linear]]:
-    """The layers of each member, one unless it is an ensemble, of an npz or a torch file, told apart by what they hold.
+    """The layers of each member, one unless it is an ensemble, of an npz or a torch file, distinguished by content.
     Raises FileError."""
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -45,7 +45,7 @@ def read_members(path: Path) -> list[list[Linear]]:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from None
     except _DAMAGED as error:
         raise FileError(
-            f"{path} is no accuracy model, or a damaged one ({error}); "
+            f"{path} is not an accuracy model, or is damaged ({error}); "
             "it takes an .npz that ofa-accuracy fit or import wrote, or a .pth that torch saved"
         ) from None
     return _members(path, arrays)
@@ -118,7 +118,7 @@ def _read_torch(path: Path) -> dict[str, FloatArray]:
         return {str(name): tensor.detach().numpy() for name, tensor in state.items()}
     except Exception as error:  # whatever a damaged stream makes torch raise
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise FileError(f"{path} is not a readable state dict ({reason}); download it anew") from None
+        raise FileError(f"{path} is not a readable state dict ({reason}); download it again") from None
 
 
 # Both.

@@ -18,7 +18,7 @@ from ofa_nas.spaces import Space
 from ofa_tables.errors import UsageError
 
 FEWEST = 50
-ENOUGH = 2 * FEWEST  # in all, whichever of them are held out or tell when to stop
+ENOUGH = 2 * FEWEST  # in total, including those held out and those for early stopping
 HIDDEN = (400, 400, 400)
 BATCH, RATE, DECAY = 64, 1e-3, 1e-4
 MOST_EPOCHS, PATIENCE = 400, 40
@@ -33,7 +33,7 @@ def fit(pairs: Pairs, space: Space, members: int, seed: int, progress: Progress)
     if len(learned.pairs) < FEWEST or not stopping.pairs:
         raise UsageError(
             f"{len(pairs.pairs)} pairs are too few to fit: {FEWEST} are needed beside a tenth that is held out and a "
-            f"tenth that tells when to stop; the same ofa-accuracy collect with --networks {ENOUGH} adds to them"
+            f"tenth for early stopping; the same ofa-accuracy collect with --networks {ENOUGH} adds to them"
         )
     encoder = Encoder(space, space.resolutions_px)
     mean, scale = float(learned.accuracies.mean()), float(learned.accuracies.std()) or 1.0

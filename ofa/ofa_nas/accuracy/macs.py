@@ -4,7 +4,7 @@ from ofa_nas.spaces.space import FloatArray, Population, Space
 
 
 class MacsStandIn:
-    """Ranks networks by their multiply-accumulates. It is no accuracy: more MACs are often, not always, better."""
+    """Rank networks by MACs. This is not an accuracy: networks with more MACs are often, not always, better."""
 
     name = "macs (a stand-in: ranks by multiply-accumulates, predicts no accuracy)"
     is_accuracy = False

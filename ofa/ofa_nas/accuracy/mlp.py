@@ -21,7 +21,7 @@ class Linear:
 class Mlp:
     """Predicts top-1 accuracy, 0…1, of the networks of one Space: the mean over the members.
 
-    Which encoding it takes is told by its number of inputs. Raises FileError where the layers do not lead to one
+    The number of inputs determines the encoding. Raises FileError where the layers do not lead to one
     output, where members differ in their inputs, and where no encoding of the Space has so many. ``name`` is the
     file's, for messages.
     """

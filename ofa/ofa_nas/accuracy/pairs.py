@@ -71,7 +71,7 @@ def read_pairs(path: Path) -> Pairs:
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise FileError(f"{path} is no text file; pairs are what ofa-accuracy collect wrote") from None
+        raise FileError(f"{path} is not a text file; give the file that ofa-accuracy collect wrote") from None
     whole = [line for line in lines[:-1] if line.strip()]
     try:
         about, *values = [json.loads(line) for line in whole]
@@ -92,7 +92,7 @@ def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     found = read_pairs(path)
     changed = [f"{name} {found.about.get(name)}" for name in about if found.about.get(name) != about[name]]
     if changed:
-        raise UsageError(f"{path} was begun with {', '.join(changed)}; go on with the same, or name another --out")
+        raise UsageError(f"{path} was started with {', '.join(changed)}; use the same values, or another --out")
     whole = path.read_bytes().rfind(b"\n") + 1
     if whole < path.stat().st_size:  # the last line was being written when it ended
         os.truncate(path, whole)

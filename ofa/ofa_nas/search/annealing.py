@@ -1,14 +1,14 @@
 """The default method: simulated annealing of many networks side by side, then a climb from where they end.
 
-Each chain proposes to draw one place of its network anew (a block's kernel size and expand ratio, a depth, the
+Each chain proposes to redraw one place of its network (a block's kernel size and expand ratio, a depth, the
 resolution), or several at once, or, the more often the colder it is, to take some from another chain. What is beyond
 the limits takes that back, or keeps it and takes other genes from the smallest network, as few as bring it within: so
 chains move along the limits, where the best networks are. A worse network is accepted with the probability
 exp(difference / temperature) (Kirkpatrick et al., Science 1983); the temperature falls from what one change usually
 makes to a small part of it. Now and then the worst chains are given up for copies of the best. The ends are polished
-(``polish.py``) with the rest of the budget, and where that leaves some, it begins anew.
+(``polish.py``) with the rest of the budget. If budget is left after that, it starts again.
 
-Several limits are searched at once, each by chains of its own, which take over what others have found.
+Several limits are searched at once, each with its own chains; chains take over what others have found.
 """
 
 import math
@@ -28,14 +28,15 @@ POLISH, MOST_POLISH = 0.3, 40_000  # of the budget, and evaluations
 # So large a share of the proposals changes each place with this chance: under a tight limit the best networks differ in
 # several depths at once, and what lies between them is worse.
 SEVERAL, CHANCE = 0.5, 0.08
-# At the end, so large a share takes places from another chain, at most half of them: sooner, chains would become alike.
+# Fraction of the chains that take places from another chain, at most half of them. Only at the end: earlier, chains
+# would converge.
 MATED = 0.1
 # So large a share of what is beyond a limit keeps its change, and pays for it elsewhere.
 COMPENSATED = 0.5
-# Every so many steps, so large a share of a limit's chains, the worst, go on from the best of all that fit.
+# Every that many steps, this fraction of a limit's chains, the worst ones, restart from the best feasible network.
 SELECTION_STEPS = 50
 SELECTED = 0.25
-# Of what is left of the budget, so large a share of new networks makes it worth while to begin anew.
+# Start again while at least this fraction of the remaining budget would be new networks.
 FRUITFUL = 0.1
 
 

@@ -96,7 +96,7 @@ def upper_metric(
 
 
 def energy_metric(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Metric:
-    """Energy of an inference, where the table's board tells of its power. Raises EntriesMissing where it does not."""
+    """Energy of an inference in mJ. Raises EntriesMissing if the board of the table does not report its power."""
     table, space = model.table, model.space
     entries = [[table.entry(key, px) for key in space.keys(px)] for px in space.resolutions_px]
     figures_mj = np.array(
@@ -107,7 +107,7 @@ def energy_metric(model: LatencyModel, resolutions_px: Sequence[int], name: str 
     if lacking:
         raise EntriesMissing(
             f"{table.path} has no energy of {lacking} of {asked.size} entries; it is measured on boards that "
-            "tell of their power: leave --max-energy-mj out"
+            "report their power: leave out --max-energy-mj"
         )
     return Metric(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
 

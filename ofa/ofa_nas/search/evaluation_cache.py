@@ -15,7 +15,7 @@ _FIRST_ROOM = 1 << 12
 class Candidates:
     """Networks that were not met before, and their prices (metrics, N).
 
-    ``digests`` tell networks apart; ``tried`` is how many were looked at to find these.
+    ``digests`` identify networks; ``tried`` is how many were looked at to find these.
     """
 
     population: Population
@@ -118,7 +118,7 @@ class EvaluationCache:
         return self.evaluate(Candidates(population, prices, digests, len(population)))
 
     def look_up(self, population: Population, most: int) -> Evaluated:
-        """Networks of any price; at most so many are evaluated that were not before, the others' accuracy is −∞."""
+        """Look up networks, feasible or not; evaluate at most ``most`` new ones. The accuracy of the others is −∞."""
         prices, digests = self._problem.prices(population), self._digests(population)
         fresh = self._fresh(digests, most)
         self.evaluate(Candidates(population[fresh], prices[:, fresh], [digests[at] for at in fresh], len(population)))

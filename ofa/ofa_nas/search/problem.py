@@ -30,7 +30,7 @@ class Problem:
 
     ``metrics`` say what the limits are on, ``limits`` how high each may be. ``left_out`` are resolutions that are not
     among them though a table has or has begun them. So many of the first metrics are ``free``: nobody limits them, and
-    their limits are as high as figures go. Raises UsageError for a limit that is no positive number.
+    their limits are as high as figures go. Raises UsageError for a limit that is not a positive number.
     """
 
     space: Space
@@ -89,7 +89,7 @@ class Problem:
         over = min(float((self.prices(end)[:, 0] / self.limits).max()) for end in ends)
         raise NoneFound(
             f"no network of {self.where} was found within {self.limits_said}; the one that comes nearest is "
-            f"{over:.3f} × over. There may be one all the same: raise a limit, allow smaller --resolutions, or, of a "
+            f"{over:.3f} × over. There may still be one: raise a limit, allow smaller --resolutions, or, of a "
             "small space, try all with --method exhaustive"
         )
 

@@ -60,7 +60,7 @@ class Run:
         return not self.left or self.late
 
     def parts(self) -> Iterator[tuple[Problem, "Run"]]:
-        """Each problem with a Run of its own, which has an equal share of what is left then."""
+        """Each problem with a separate Run, which gets an equal share of the remaining budget."""
         for at, problem in enumerate(self.problems):
             others = len(self.problems) - at
             seconds = self.seconds_left / others

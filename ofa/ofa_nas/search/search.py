@@ -21,7 +21,7 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Found:
     """``best`` of each limit, one network each. ``evaluated`` networks were given to the accuracy model in all;
-    ``interrupted``: the best until then; ``proven``: there is no better one. ``limits`` are each one's on the first
+    ``interrupted``: the best until then; ``proven``: no better one exists. ``limits`` are each one's on the first
     metric, none of a front. ``unmet`` are those of several that no network is known to meet, and why."""
 
     best: tuple[Evaluated, ...]
@@ -88,7 +88,7 @@ def search_front(
 
 
 def _met(problems: Sequence[Problem], answer: Callable[[Problem], T], unmet: dict[float, OfaError]) -> list[T]:
-    """The answers; ``unmet`` gets why there is none to the others. Raises the first of these where there is none."""
+    """The answers. ``unmet`` gets the errors of the others. Raises the first error if there is no answer."""
     answers = []
     for problem in problems:
         try:

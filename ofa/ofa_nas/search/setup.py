@@ -25,7 +25,7 @@ from ofa_tables.model.latency_model import LatencyModel
 class Question:
     """What is wanted, apart from the tables' figures.
 
-    ``latency_ms`` are limits: one for each table, or, with one table, each for a search of its own; none where latency
+    ``latency_ms`` are limits: one for each table, or, with one table, one search each; none if latency
     is free. ``caps`` are other limits by what they are on: ``energy`` (mJ), ``macs``, ``parameters`` (millions),
     ``memory`` (MB). With ``confidence``, a latency is the upper end of its interval. ``resolutions_px``: None for all
     that can be.
@@ -76,7 +76,7 @@ class Question:
 
 
 def _names(models: Sequence[LatencyModel]) -> list[str]:
-    """What each table's figures are called: of several by the target, or where that is no difference, by the file."""
+    """The suffix of each table's metrics: with several tables the target, or the file if targets are equal."""
     if len(models) == 1:
         return [""]
     targets = [model.table.identity.target for model in models]

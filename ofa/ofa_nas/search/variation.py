@@ -29,12 +29,12 @@ class Variation:
         return self._space.sample_spread(count, self._rng, self._problem.resolutions_px)
 
     def neighbours(self, parents: Population) -> Population:
-        """Of each parent one, drawn anew at one place."""
+        """One child per parent, redrawn at one place."""
         place = self._rng.integers(self._places, size=len(parents))
         return self._drawn_anew(parents, self._rows_of[:, place], np.arange(len(parents)))
 
     def mutants(self, parents: Population, chance: float, resolution_chance: float) -> Population:
-        """Of each parent one, drawn anew at each place with this chance."""
+        """One child per parent, redrawn at each place with this probability."""
         chances = np.full((self._places, 1), chance)
         chances[-1] = resolution_chance
         where = (self._rng.random((self._places, len(parents))) < chances)[self._place_of]
@@ -53,8 +53,8 @@ class Variation:
     def repaired(
         self, children: Population, anchors: Population, limits: FloatArray, last: IntArray | None = None
     ) -> Population:
-        """Repair the children that exceed their ``limits`` (metrics, N): they take genes from their feasible anchors until
-        they are feasible, in random order, genes for which ``last`` (genes, N) is true last."""
+        """Repair the children that exceed their ``limits`` (metrics, N): they take genes from their feasible anchors
+        until they are feasible, in random order, genes for which ``last`` (genes, N) is true last."""
         beyond = np.flatnonzero(~within(self._problem.prices(children), limits))
         if not len(beyond):
             return children

@@ -37,8 +37,8 @@ class Layout:
 
     First a 3×3 convolution of stride 2 and a block without expansion, whose ``first_channels`` and ``activations`` are
     in this order; then the stages; then a 1×1 convolution to ``last_channels[0]``, the pool and, where there are two of
-    ``last_channels``, a 1×1 convolution without batch norm; at last the classifier.
-    ``keys_by_ratio``: the published tables of this family name a block by its expand ratio and tell neither
+    ``last_channels``, a 1×1 convolution without batch norm, and the classifier.
+    ``keys_by_ratio``: the published tables of this family name a block by its expand ratio and contain neither
     squeeze-excite nor activation.
     """
 

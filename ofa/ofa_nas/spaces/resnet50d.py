@@ -172,7 +172,7 @@ class Part:
     out_channels: int
     mid_channels: int = 0
     stride: int = 1
-    shortcut: bool = False  # has a convolution of its own there
+    shortcut: bool = False  # with a convolution in the shortcut
 
 
 class _Entries:

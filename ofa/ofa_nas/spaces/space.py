@@ -41,7 +41,7 @@ class Position:
 
     ``stage`` is an index into the Space's ``stages``. ``genes`` are rows of a Population; their joint code (mixed
     radix, the last one fastest) indexes ``entries``, ``kernels`` and ``expands``: which of the Space's entries stands
-    there, and the index of its kernel size and its expand ratio among the Space's choices; ABSENT where there is none.
+    there, and the index of its kernel size and its expand ratio among the Space's choices; ABSENT if there is none.
     """
 
     stage: int
@@ -79,7 +79,7 @@ class Space:
     expand_ratios: tuple[int, ...] | tuple[float, ...]
     # Where a stage's expand ratio is tied to its depth.
     expand_by_depth: Mapping[int, int] | None = None
-    # Groups that no Position's kernels and expands tell of, though the network depends on them.
+    # Groups that no Position's kernels and expands contain, though the network depends on them.
     others_encoded: tuple[str, ...] = ()
     classes: int
     batch_norm_epsilon: float
@@ -168,7 +168,7 @@ class Space:
 
     @cached_property
     def _digest_reader(self) -> Reader:
-        """A random number for each code of each position, none where nothing stands: their sum tells networks apart."""
+        """A random number for each code of each position, 0 for an absent block: their sum identifies a network."""
         rng = np.random.default_rng(0)
         tables = [
             (position, np.where(position.entries == ABSENT, 0, _random_bits(rng, position.entries.shape))[None, :])

@@ -22,7 +22,7 @@ _CLASSIFIERS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 
 
 def save_supernet(path: Path, supernet: Supernet, **reported: Any) -> None:
-    """The published form, with the Space's name and whatever plain values are ``told``. Raises FileError."""
+    """The published form, with the name of the space and the plain values ``reported``. Raises FileError."""
     alone = {ALONE: supernet.architecture.to_json()} if isinstance(supernet, OneNetwork) else {}
     save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **alone, **reported})
 
@@ -63,7 +63,7 @@ def load_network(path: Path, space: Space | None = None) -> Supernet:
 
 
 def _normalisation(reported: Any) -> Normalisation | None:
-    """None where it is not told, or not in our form."""
+    """None if it is missing, or not in our form."""
     try:
         mean, std = (tuple(map(float, reported[name])) for name in Normalisation._fields)
     except (TypeError, KeyError, ValueError):
@@ -81,7 +81,7 @@ def _state_of(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
 
 
 def _classes_of(state: Mapping[str, Tensor]) -> int | None:
-    """None where no classifier tells."""
+    """None if there is no classifier."""
     weights = [state[name] for name in _CLASSIFIERS if name in state]
     return weights[0].shape[0] if weights and weights[0].ndim == 2 else None
 
@@ -95,7 +95,8 @@ def load_state(supernet: Supernet, given: Mapping[str, Tensor], path: Path) -> N
     if lacking or foreign or other:
         example = next(iter((*other, *lacking, *foreign)))
         raise FileError(
-            f"{path} is no checkpoint of {supernet.space.name}: {len(lacking)} of its {len(own)} tensors are missing, "
+            f"{path} is not a checkpoint of {supernet.space.name}: {len(lacking)} of its {len(own)} tensors "
+            "are missing, "
             f"{len(foreign)} are not its own, {len(other)} have another shape (e.g. {example}); name its --space"
         )
     supernet.load_state_dict(given)
@@ -120,7 +121,7 @@ def load(path: Path) -> dict[str, Any]:
             raise
         if "Unsupported" in str(error) or "weights_only" in str(error).lower():
             raise FileError(f"{path} holds something else than tensors and plain values; it is not opened") from None
-        raise FileError(f"{path} is no checkpoint, or a damaged one; copy or download it anew") from None
+        raise FileError(f"{path} is not a checkpoint, or is damaged; copy or download it again") from None
     if not isinstance(found, dict):
         raise FileError(f"{path} holds a {type(found).__name__}; a checkpoint is a dict with a state_dict")
     return found

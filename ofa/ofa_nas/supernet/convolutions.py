@@ -17,7 +17,7 @@ FLIPPED_PX = 8  # on larger maps oneDNN's gradient of the input is the faster on
 
 
 def convolution(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
-    """What ``conv`` does, with ``weight`` in place of its own."""
+    """Apply ``conv`` with another ``weight``."""
     if conv.kernel_size == (1, 1) and conv.stride == (1, 1) and conv.groups == 1:
         return pointwise(x, weight, conv.bias)
     return functional.conv2d(x, weight, conv.bias, conv.stride, conv.padding, groups=conv.groups)

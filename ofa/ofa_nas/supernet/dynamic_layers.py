@@ -42,7 +42,7 @@ class DynamicLayer(Protocol):
 
 
 class ConvLayer(nn.Module):
-    """A convolution that is the same in all sub-networks, batch norm unless told otherwise, activation."""
+    """A convolution that is the same in all sub-networks, batch norm by default, activation."""
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, activation: str, eps: float | None
@@ -129,7 +129,7 @@ class DynamicInvertedResidual(nn.Module):
 
     @torch.no_grad()
     def sort(self, trained_ratios: tuple[float, ...]) -> None:
-        """Its mid channels, and a squeeze-excite's hidden units likewise: see ``sort_channels``."""
+        """Its mid channels, and the hidden units of its squeeze-excite: see ``sort_channels``."""
         wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
         widths = sorted(self.mid_channels(ratio) for ratio in trained_ratios)
         order = falling(narrow.conv.conv.weight, widths)

@@ -25,7 +25,7 @@ class Supernet(nn.Module):
         super().__init__()
         self.space = space
         self.classes = classes or space.classes
-        # Where a checkpoint tells them.
+        # If a checkpoint contains them.
         self.class_names: tuple[str, ...] | None = None
         self.normalisation: Normalisation | None = None
         self.dropout = Dropout(dropout)
@@ -58,7 +58,7 @@ class Supernet(nn.Module):
 
     def sort_channels(self, trained_ratios: tuple[float, ...]) -> None:
         """Sorts the channels within each block by the L1 norm of what the next convolution makes of them, the largest
-        first (Cai et al., ICLR 2020, section 3.3), and a squeeze-excite's hidden units likewise.
+        first (Cai et al., ICLR 2020, section 3.3), and the hidden units of a squeeze-excite in the same way.
 
         ``trained_ratios`` are the expand ratios that were trained already: no channel moves from beyond one of their
         widths to below it, for narrow networks rely on theirs. What the largest network computes does not change.

@@ -45,7 +45,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
 @click.option(
-    "--resume", is_flag=True, help="Go on where the run in --out stopped, or begin it where there is none yet."
+    "--resume", is_flag=True, help="Resume the run in --out, or start it if there is none."
 )
 @click.option("--architecture", metavar="FILE|JSON", help="What the recipe independent trains.")
 @click.option("--evaluate", metavar="FILE|JSON", help="Sub-networks to follow; default: five, small to large.")
@@ -68,10 +68,10 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--evaluations", type=click.IntRange(min=0), default=20, show_default=True, help="While it trains.")
 @json_option
 def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **flags: Any) -> None:
-    """Train the supernet of SPACE, and tell how accurate its sub-networks are.
+    """Train the supernet of SPACE, and report the accuracy of its sub-networks.
 
     OUT holds supernet.pth (as published), state.pth (for --resume), epochs.csv, evaluations.csv and, with --table, the
-    curve of accuracy over milliseconds. After Ctrl-C --resume goes on from the last epoch or checkpoint.
+    curve of accuracy over milliseconds. After Ctrl-C, --resume continues from the last epoch or checkpoint.
     """
     try:
         import torch
@@ -83,7 +83,7 @@ def command(resume: bool, as_json: bool, resolutions: tuple[int, ...] | None, **
 
     options = Options(resolutions=resolutions or None, **flags)
     if (options.out / STATE).exists() and not resume:
-        raise UsageError(f"{options.out} holds a run already; go on with it by --resume, or name another --out")
+        raise UsageError(f"{options.out} already contains a run; resume it with --resume, or use another --out")
     if options.threads:
         torch.set_num_threads(options.threads)
     with _memory_reported(), processes(options.device) as found:
@@ -107,7 +107,7 @@ def _memory_reported() -> Iterator[None]:
         if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_MEMORY):
             raise
         raise OfaError(
-            "the device's memory does not suffice: begin anew with batches in parts, by --accumulate, or with a "
+            "the device ran out of memory: start over with --accumulate, which splits batches, or with a "
             "smaller --batch-size"
         ) from None
 
@@ -156,7 +156,7 @@ def _print(trained: Any) -> None:
 
 
 main = run(
-    command, "the last checkpoint is kept, where there is one yet: the same command with --resume goes on from there"
+    command, "the last checkpoint, if any, is kept; run the same command with --resume to continue"
 )
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class EnergyMeter:
         self._joules = 0.0
 
     def __call__(self) -> float | None:
-        """None where no meter can be read. RAPL's counters begin anew every few minutes to hours: ask often."""
+        """None if no meter can be read. RAPL's counters wrap every few minutes to hours: read them often."""
         now = self._read()
         if not now or (self._on_gpu and GPU not in now):
             return None
@@ -74,7 +74,7 @@ class EnergyMeter:
         if self._gpu is not None:
             import pynvml
 
-            with contextlib.suppress(pynvml.NVMLError):  # the training goes on
+            with contextlib.suppress(pynvml.NVMLError):  # training continues
                 found[GPU] = (pynvml.nvmlDeviceGetTotalEnergyConsumption(self._gpu) / 1e3, 0.0)
         return found
 

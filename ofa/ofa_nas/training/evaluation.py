@@ -1,4 +1,4 @@
-"""Accuracy of sub-networks, each with batch-norm statistics of its own."""
+"""Accuracy of sub-networks, each with its own batch-norm statistics."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 

@@ -94,7 +94,7 @@ class Learner:
             self._averaged.update(self.model)
 
     def _loss(self, logits: Tensor, labels: Tensor, soft: Tensor | None) -> Tensor:
-        """On the labels, and on the teacher's word (Hinton et al., 2015) where there is one."""
+        """The loss on the labels, plus the distillation loss (Hinton et al., 2015) if there is a teacher."""
         loss = functional.cross_entropy(logits, labels, label_smoothing=self._options.label_smoothing)
         return loss if soft is None else loss + self._options.distillation * functional.cross_entropy(logits, soft)
 
@@ -124,12 +124,12 @@ class Learner:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
     def take_average(self) -> None:
-        """The weights become their moving average, where there is one."""
+        """Replace the weights by their moving average, if it is kept."""
         if self._averaged is not None:
             self._averaged.put_into(self.model)
 
     def tensors(self) -> dict[str, Any]:
-        """What it takes to go on, by name."""
+        """What is needed to resume, by name."""
         found = {"model": self.model.state_dict()}
         if self._optimizer is not None:
             found |= {"optimizer": self._optimizer.state_dict(), "scaler": self._scaler.state_dict()}

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: lines, CSV files, TensorBoard, and the curve of accuracy over milliseconds."""
+"""The logs of a run: lines, CSV files, TensorBoard, and the curve of accuracy over milliseconds."""
 
 import csv
 import json
@@ -25,8 +25,8 @@ class Evaluated:
 
 
 class Log:
-    """In the folder ``out``; a run that is gone on with goes on in the same files, from the epoch ``first`` on: what
-    they tell of later ones will be told again. One process of several has it."""
+    """In the folder ``out``; a resumed run continues the same files from epoch ``first``: what
+    they contain of later epochs is written again. One process of several has it."""
 
     def __init__(self, out: Path, first: int = 0) -> None:
         self._out = out

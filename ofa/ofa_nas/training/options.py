@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-# What may differ when a run is gone on with: it changes no weight.
+# What may differ when a run is resumed: it changes no weight.
 FREE = frozenset({"out", "workers", "threads", "checkpoint_minutes", "evaluate", "evaluations", "evaluate_images"})
 
 

@@ -17,14 +17,14 @@ from ofa_tables.errors import UsageError
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.words import counted
 
-FOLLOWED = 5  # sub-networks whose accuracy is followed, unless told otherwise
+FOLLOWED = 5  # sub-networks whose accuracy is followed by default
 INDEPENDENT = "independent"
 TEACHER_WORK = 1 / 3  # of a sub-network's step: forward alone
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``followed`` are the sub-networks whose accuracy is told, with ``predicted_ms`` where there is a table;
+    """``followed`` are the sub-networks whose accuracy is reported, with ``predicted_ms`` if there is a table;
     ``unused[g]`` the choices of gene g that no network within the limit has."""
 
     space: Space

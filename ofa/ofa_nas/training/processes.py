@@ -134,7 +134,7 @@ def processes(device: str) -> Iterator[Processes]:
             raise
         raise OfaError(
             f"rank {rank} lost another process ({_first_line(error)}); the last checkpoint is kept: see that process's "
-            "own message, and go on with --resume"
+            "own message, and resume with --resume"
         ) from None
     finally:
         with contextlib.suppress(RuntimeError):

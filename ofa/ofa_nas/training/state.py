@@ -1,4 +1,4 @@
-"""Where a run stands: written whole or not at all, so that ``--resume`` goes on to the very same weights."""
+"""The state of a run, written atomically, so that ``--resume`` leads to exactly the same weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Progress:
 
 
 def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, tensors: Mapping[str, Any]) -> None:
-    """``tensors`` are what the learner goes on from, by name. Raises FileError."""
+    """``tensors`` are the state of the learner, by name. Raises FileError."""
     save(path, {"format": FORMAT, "settings": dict(settings), "progress": vars(progress), **tensors})
 
 
@@ -41,24 +41,24 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
     found = load(path)
     if "state_dict" in found:
         raise FileError(
-            f"{path} holds a network's weights, not a run's state: put back the state.pth that the run wrote, or begin "
-            "anew with another --out"
+            f"{path} holds a network's weights, not a run's state: restore the state.pth that the run wrote, or "
+            "use another --out to start over"
         )
     if found.get("format") != FORMAT:
-        raise FileError(f"{path} is of another version of this program; begin anew with another --out")
+        raise FileError(f"{path} was written by a different version of ofa-profile; use another --out to start over")
     try:
         before, progress = found.pop("settings"), Progress(**found.pop("progress"))
     except (KeyError, TypeError):
         raise FileError(
-            f"{path} is damaged: it does not tell where the run stood; begin anew with another --out"
+            f"{path} is damaged: it does not contain the position of the run; use another --out to start over"
         ) from None
-    if before.get("device") == "auto":  # an older one, which does not tell what was computed on
+    if before.get("device") == "auto":  # an older one, which does not contain the device
         before["device"] = settings["device"]
     changed = [name for name in settings if before.get(name) != settings[name]]
     if changed:
         listed = ", ".join(_reported(name, before.get(name)) for name in changed)
         raise UsageError(
-            f"{path} was begun with {listed}; go on with the same, or begin anew with another --out and no --resume"
+            f"{path} was started with {listed}; use the same values, or start over with another --out and no --resume"
         )
     return progress, found
 

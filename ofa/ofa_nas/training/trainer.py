@@ -1,4 +1,4 @@
-"""The training run, from top to bottom: stages, epochs, steps, and what is kept and told of them."""
+"""The training run, from top to bottom: stages, epochs, steps, checkpoints, logs."""
 
 import math
 import time
@@ -27,7 +27,7 @@ from ofa_tables.errors import OfaError
 from ofa_tables.words import counted
 
 STATE, SUPERNET, NETWORK = "state.pth", "supernet.pth", "network.pth"
-GENES = 0x6E65  # sub-networks are drawn by chances of their own, apart from those of the images
+GENES = 0x6E65  # sub-networks are drawn from a random stream separate from the images'
 
 
 @dataclass(frozen=True)
@@ -234,15 +234,15 @@ class Trainer:
         done = self._number(progress.stage)
         inside = f"{counted(progress.batch, 'batch', 'batches')} of " if progress.batch else ""
         return (
-            f"going on after {inside}epoch {done + bool(inside)} of {self.plan.epochs}, "
+            f"resuming after {inside}epoch {done + bool(inside)} of {self.plan.epochs}, "
             f"stage {progress.stage + 1} of {len(stages)} ({stages[progress.stage].name})"
         )
 
     def _diverged(self, what: str) -> OfaError:
         path = self.options.out / STATE
-        kept = f"the last good checkpoint, {path}, is kept" if path.exists() else "there was no checkpoint yet"
+        kept = f"the last good checkpoint, {path}, is kept" if path.exists() else "there is no checkpoint yet"
         return OfaError(
-            f"{what}; {kept}: begin anew with another --out and a smaller --rate-scale, or in --precision fp32"
+            f"{what}; {kept}: start over with another --out and a smaller --rate-scale, or in --precision fp32"
         )
 
     def _report(self, at: int, stage: Stage, share: float) -> None:

@@ -1,7 +1,7 @@
 """A campaign: what is still to be measured, in shuffled rounds, until done.
 
 Blocks and whole networks alike are jobs. A job is complete when each round that it is in has a Measurement of it that
-succeeded; what the table holds already counts, so that a campaign which was cut short goes on where it stopped.
+succeeded; what the table already contains counts, so a campaign that was interrupted resumes where it stopped.
 """
 
 import itertools
@@ -29,12 +29,12 @@ from ofa_tables.table import Identity, LatencyTable
 
 TRIAL_TIMEOUT_S = 120.0
 COOL_S = 120.0  # a hot device is waited for, before a trial
-RETRIES = 2  # of one trial that failed, before the campaign goes on without it
+RETRIES = 2  # of one failed trial, before the campaign continues without it
 RETAKES = 1  # of one that was disturbed
 
 
 class Progress(Protocol):
-    """What a campaign tells while it runs."""
+    """What a campaign reports while it runs."""
 
     def begin(self, trials: int) -> None: ...
 
@@ -63,7 +63,7 @@ class Outcome:
     set_aside: dict[str, str] = field(default_factory=dict)
 
     def include(self, later: "Outcome") -> None:
-        """What another campaign of the same command did thereafter."""
+        """Add what a later campaign of the same command did."""
         self.trials += later.trials
         self.failures |= later.failures
         self.timed_seconds += later.timed_seconds
@@ -78,7 +78,7 @@ class Outcome:
 class Campaign:
     """``rounds`` are the jobs of each; their order within a round is shuffled.
 
-    ``announce`` is told about how many seconds it will take, after a first trial of the reference Job. What the agent
+    ``announce`` receives the expected duration in seconds, after a first trial of the reference Job. What the agent
     still holds of an earlier command, that was cut short, counts where ``adopts``.
     """
 
@@ -169,10 +169,10 @@ class Campaign:
         if worker.out:
             if not pool.working:
                 raise error
-            self._progress.say(f"{error}; going on without {worker.name}")
+            self._progress.say(f"{error}; continuing without {worker.name}")
             self._set_aside(worker, str(error))
         else:
-            self._progress.say(f"{error}; going on with a new connection ({worker.losses} of {RESTARTS})")
+            self._progress.say(f"{error}; reconnecting ({worker.losses} of {RESTARTS})")
 
     def _set_aside(self, worker: DeviceWorker, reason: str) -> None:
         """For this campaign and those that follow it in the same command."""
@@ -189,7 +189,7 @@ class Campaign:
         for worker in pool.working:
             factor = agreement.off().get(worker.name)
             if factor is not None:
-                self._set_aside(worker, f"what the others take it takes {factor:.2f} × as long for")
+                self._set_aside(worker, f"it takes {factor:.2f} × as long as the others")
                 self._progress.say(f"{worker.name} is set aside: {worker.out}; is it hot, or does it save power?")
                 self._waiting += [trial for trial in worker.under_way.values() if not trial.compared]
                 worker.under_way.clear()
@@ -203,7 +203,7 @@ class Campaign:
     def _report_not_set(self, not_set: dict[str, str]) -> None:
         for setting, reason in not_set.items():
             if self._outcome.not_set.get(setting) != reason:
-                self._progress.say(f"{setting} could not be set: {reason}; measuring on without")
+                self._progress.say(f"{setting} could not be set: {reason}; measuring without it")
         self._outcome.not_set |= not_set  # several devices may differ in that
 
     def _report_no_reference(self, error: str) -> None:
@@ -226,7 +226,7 @@ class Campaign:
         return trials
 
     def _next_trial(self, worker: DeviceWorker) -> Any:
-        """The next one's message for a device; None where there is none for it just now."""
+        """The message of the next trial for a device; None if there is none at the moment."""
         if self._announce is not None and not self._probing:
             self._probing = True
             worker.under_way[self._probe.trial_id] = self._probe

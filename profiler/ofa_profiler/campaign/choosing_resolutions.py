@@ -22,7 +22,7 @@ LITTLE = 0.003
 MOST_SHARE = 0.357
 # A kernel likes some sizes of maps and not others: an interpolated entry is off by so much however near its neighbours.
 WIGGLE = 0.01
-# One more resolution is to leave no more than so much of it.
+# One more resolution must leave at most this fraction of it.
 WORTHWHILE = 0.95
 SAMPLE = 200
 

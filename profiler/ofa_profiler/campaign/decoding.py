@@ -37,7 +37,7 @@ def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
 
 
 def latency_ms(message: Any) -> float:
-    """Of one run in the median; in the mean where the runtime tells nothing else."""
+    """The median latency of one run in ms; the mean if the runtime reports nothing else."""
     if message.samples_ns:
         return float(np.median(message.samples_ns)) / 1e6
     return (message.summary.median_ns or message.summary.mean_ns) / 1e6
@@ -71,7 +71,7 @@ def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
 
 
 def _condition(message: Any, device: str) -> str:
-    """What changed about the device from before to after, and what it was; without what it does not tell."""
+    """The condition of the device and its changes during the trial, as JSON, without unknown values."""
     before, after = message.condition_before, message.condition_after
     throttled = before.throttled or after.throttled or after.throttle_count > before.throttle_count
     facts = {

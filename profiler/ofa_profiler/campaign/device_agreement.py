@@ -1,5 +1,5 @@
-"""Whether the devices that share a campaign are alike: first they all take the same trials, and only then is kept what
-they brought."""
+"""Check that devices of one model agree: every device first runs the same trials, and results are kept only if they
+agree."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from ofa_profiler.campaign.decoding import latency_ms
 from ofa_profiler.campaign.device_pool import DeviceWorker
 from ofa_profiler.campaign.jobs import Trial
 
-# Each device takes so many of a campaign's trials.
+# The number of jobs and rounds that every device runs.
 COMPARED_JOBS = 6
 COMPARED_ROUNDS = 2
 # Devices of one kind that lie further apart are not of one kind: one of them is hot, worn, or saves power.
@@ -70,7 +70,7 @@ class AgreementCheck:
 
 @dataclass
 class Agreement:
-    """How far devices of one kind lie apart, by what the same Jobs take on each; in ms by device, then key."""
+    """How much devices of one kind differ: latencies of the same jobs in ms, by device, then key."""
 
     _latencies_ms: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 

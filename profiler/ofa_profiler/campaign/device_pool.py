@@ -1,5 +1,5 @@
-"""A device pool: the devices that share a campaign. Each has a thread that waits for its agent; what they bring is handled one
-by one, by the thread that runs the campaign."""
+"""The devices that share a campaign. Each has a thread that waits for its agent. The thread that runs the campaign
+handles their messages one by one."""
 
 import queue
 import threading
@@ -21,7 +21,7 @@ GIVE_BACK_S = 10.0
 
 @dataclass
 class DeviceWorker:
-    """One device of a device pool, and the trials that are on their way to it, by id. ``out`` says why it no longer works."""
+    """One device of the pool, and the trials sent to it, by id. ``out`` says why it no longer takes part."""
 
     name: str
     connection: Connection
@@ -33,7 +33,7 @@ class DeviceWorker:
 
 @dataclass(frozen=True)
 class Event:
-    """What a hand tells: that it has a lease, a Measurement ``came``, its agent was ``lost``, or it is out for good."""
+    """What a worker reports: it has a lease, a Measurement ``came``, its agent was ``lost``, or it is out."""
 
     worker: DeviceWorker
     came: Any = None
@@ -42,9 +42,9 @@ class Event:
 
 
 class DevicePool:
-    """Trials go to whichever device is free. A context manager; leaving it with an error cuts the leases.
+    """Sends each trial to the next free device. A context manager; leaving it with an error cuts the leases.
 
-    ``next_trial`` gives a hand's next trial, or None where there is none just now.
+    ``next_trial`` returns the next trial of a worker, or None if there is none at the moment.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class DevicePool:
             event.handled.set()
 
     def _work(self, worker: DeviceWorker) -> None:
-        """The life of a hand's thread."""
+        """Run the thread of a worker."""
         try:
             while not self._done and not self._measured(worker):
                 time.sleep(RESTART_PAUSE_S * worker.losses)
@@ -117,7 +117,7 @@ class DevicePool:
         self._report(Event(worker, lost=error))
 
     def _measured(self, worker: DeviceWorker) -> bool:
-        """Whether there is nothing left for it to do, rather than its agent lost. Raises OfaError."""
+        """Return whether the work is done, rather than the agent lost. Raises OfaError."""
         try:
             self._measure(worker)
         except AgentLost as lost:
@@ -138,7 +138,7 @@ class DevicePool:
                 self._report(Event(worker, came=message))
 
     def _next(self, worker: DeviceWorker) -> Any:
-        """Waits while this hand has nothing to do, for what another one may leave undone."""
+        """Wait while there is nothing to do: another worker may leave trials behind."""
         with self._changed:
             while not self._done:
                 trial = None if worker.out else self._next_trial(worker)

@@ -2,7 +2,7 @@
 
 A trial during which the speed changed says so itself (``Measurement.disturbed``). Here the run as a whole is looked at:
 where the reference takes far more or less than it usually does, for however long, the device was another one; so it
-was where others kept the processor from it, which the mean of its runs tells and their median does not.
+was slowed by other processes, which the mean of its runs shows and their median does not.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ Of = TypeVar("Of")
 @dataclass(frozen=True)
 class Stretch:
     """Trials of one run that the device was at another speed for. ``speeds`` are the reference's times over its usual,
-    where they were off; ``means`` those in the mean of its runs, where only these tell."""
+    where they were off; ``means`` those of the mean of its runs, if only the mean shows it."""
 
     trials: int
     seconds: float
@@ -67,7 +67,7 @@ class Drift(Generic[Of]):
             self._readings.append(_Reading(took_s, measurement.reference_ms, measurement.reference_mean_ms, of))
 
     def disturbed(self) -> tuple[list[Of], Stretch] | None:
-        """Those of the trials since it was last asked that were at another speed; None where there are none."""
+        """Those of the trials since it was last asked that were at another speed; None if there are none."""
         fresh, self._reported = self._readings[self._reported :], len(self._readings)
         if len(self._readings) < FEWEST_READINGS:
             return None

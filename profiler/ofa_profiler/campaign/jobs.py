@@ -41,7 +41,7 @@ class Trial:
         return 2 if self.job.parts else 1
 
     def again(self) -> "Trial":
-        """One more attempt, by whichever device is free."""
+        """One more attempt, on the next free device."""
         return replace(self, trial_id=uuid.uuid4().hex, attempt=self.attempt + 1, compared=False)
 
 

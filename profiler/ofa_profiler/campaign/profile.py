@@ -13,7 +13,7 @@ from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
 from ofa_profiler.connections import Connection
 from ofa_tables.table import IN_NETWORKS, LatencyTable
 
-# So many rounds tell whether a resolution between those measured needs measuring, too.
+# Rounds that decide whether a resolution between those measured must be measured, too.
 SCOUTING_ROUNDS = 2
 
 

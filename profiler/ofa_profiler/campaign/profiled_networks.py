@@ -1,7 +1,7 @@
 """Profiled networks: whole networks in which the Blocks of a Space are timed, as they stand there when deployed.
 
-A Block alone pays for a call of its own and for changes of layout at its edges, and finds the caches as it left them
-itself; inside a network it does not. docs/measuring.md has what that comes to.
+A block timed alone pays for a separate call and for layout changes at its edges, and finds the caches as it left them
+itself; inside a network it does not. docs/measuring.md quantifies this.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from ofa_profiler.lowering import lower
 from ofa_tables.table import PROFILED, LatencyTable
 
 # Blocks stand beside their likes: small ones in small networks, large ones in large, as in what a search finds. So
-# profiled networks are taken by turns from so many groups of candidates, from the smallest to the largest.
+# profiled networks are taken from this number of groups of candidates, from the smallest to the largest, in rotation.
 CANDIDATES = 900
 GROUPS = 9
 # After so many rounds the same profiled networks come again: the device has their models by then.
@@ -25,7 +25,7 @@ DIFFERENT_ROUNDS = 4
 def profiled_network_rounds(
     table: LatencyTable, space: Space, resolutions_px: Sequence[int], rounds: int
 ) -> list[list[Job]]:
-    """For each round, profiled networks in which every entry stands that has no trial in it yet; the table knows them then."""
+    """For each round, choose profiled networks that contain every entry without a trial in it, and store them."""
     covered: dict[int, set[str]] = defaultdict(set)
     for key, numbers in table.rounds_of().items():
         for number in numbers:
@@ -40,7 +40,7 @@ def profiled_network_rounds(
             ):
                 network = space.network(architecture)
                 if network.key in others:
-                    continue  # what taught, or was tested, tells nothing of Blocks
+                    continue  # calibration and test networks must not provide latencies of blocks
                 blocks = space.network_blocks(architecture)
                 covered[number].update(block.key for block in blocks)
                 table.store.add_network(network.key, space.name, architecture.to_json(), PROFILED)
@@ -52,7 +52,7 @@ def profiled_network_rounds(
 
 
 def _cover(space: Space, px: int, covered: set[str], rng: np.random.Generator) -> Iterator[Architecture]:
-    """Networks until ``timed``, to which the caller adds, has every entry: greedily, by turns from each group."""
+    """Networks until ``timed``, to which the caller adds, has every entry: greedily, in rotation over the groups."""
     keys = space.keys(px)
     while any(key not in covered for key in keys):
         candidates = space.canonical(space.sample_spread(CANDIDATES, rng, [px]))

@@ -1,1 +1,1 @@
-"""The commands: each reads flags, calls the rest, and prints."""
+"""Command-line interface: each command parses flags, calls the library, and prints the result."""

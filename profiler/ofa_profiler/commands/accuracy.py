@@ -1,4 +1,4 @@
-"""``ofa-accuracy``: accuracy models, from pairs to files."""
+"""``ofa-accuracy``: collects pairs, and fits and evaluates accuracy models."""
 
 import hashlib
 from dataclasses import asdict
@@ -32,7 +32,7 @@ LITTLE_TAU = 0.3
     ),
 )
 def command() -> None:
-    """Accuracy models, which rank networks in ofa-search: collect pairs, fit, evaluate."""
+    """Collect pairs, and fit and evaluate accuracy models, which rank networks in ofa-search."""
 
 
 @command.command(
@@ -42,20 +42,38 @@ def command() -> None:
         "torchrun --nproc-per-node 8 --no-python ofa-accuracy collect --checkpoint run/supernet.pth …",
     ),
 )
-@click.option("--checkpoint", type=PATH, required=True, help="Of a supernet: ofa-train's or a published one.")
-@click.option("--space", "space_name", help="What a published checkpoint is of; ours say so themselves.")
-@click.option("--data", "source", required=True, metavar="PATH|digits|fashion-mnist", help="As in ofa-train.")
-@click.option("--networks", type=click.IntRange(min=1), default=2000, show_default=True)
-@click.option("--table", type=PATH, help="Networks are spread evenly over its latencies.")
-@click.option("--resolutions", type=Resolutions(), help="Default: all that the space (and the table) has.")
-@click.option("--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Held-out ones, at most.")
+@click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published one.")
+@click.option("--space", "space_name", help="Search space of a published checkpoint; ofa-train stores it.")
+@click.option("--data", "source", required=True, metavar="PATH|digits|fashion-mnist", help="Data set, as in ofa-train.")
 @click.option(
-    "--statistics-images", type=click.IntRange(min=1), default=2000, show_default=True, help="For batch norm's."
+    "--networks", type=click.IntRange(min=1), default=2000, show_default=True, help="Number of networks to evaluate."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--threads", type=click.IntRange(min=1), help="Of a process; default: torch's.")
-@click.option("--out", type=PATH, required=True, metavar="PAIRS", help="A file that is there is gone on with.")
+@click.option("--table", type=PATH, help="Latency table; networks are sampled evenly over its latencies.")
+@click.option(
+    "--resolutions",
+    type=Resolutions(),
+    help='Input sizes in pixels, comma-separated, or "all". [default: all of the space and the table]',
+)
+@click.option(
+    "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Maximum number of held-out images."
+)
+@click.option(
+    "--statistics-images",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="Training images for batch-norm statistics.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    default="auto",
+    show_default=True,
+    help="Processor to evaluate on.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads per process. [default: torch's]")
+@click.option("--out", type=PATH, required=True, metavar="PAIRS", help="Output file; an existing file is resumed.")
 @json_option
 def collect(
     checkpoint: Path,
@@ -72,9 +90,9 @@ def collect(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Measure top-1 accuracy of NETWORKS sub-networks on images that training has held out.
+    """Measure the top-1 accuracy of sub-networks on held-out images.
 
-    Batch norm's statistics are estimated anew for each. Each pair is kept as it comes.
+    Batch-norm statistics are estimated for each network. Each pair is saved as soon as it is measured.
     """
     torch = _torch()
     from ofa_nas.accuracy.collect import Evaluator, networks_to_collect
@@ -116,8 +134,8 @@ def collect(
 def _warn_of_few(pairs: int, enough: int) -> None:
     if pairs < enough:
         say(
-            f"{counted(pairs, 'pair')} may be too few for ofa-accuracy fit, which takes about {enough}; "
-            "the same command with more --networks adds to them"
+            f"{counted(pairs, 'pair')} may be too few for ofa-accuracy fit, which needs about {enough}; "
+            "run the same command with more --networks to add pairs"
         )
 
 
@@ -131,7 +149,7 @@ def _print_collected(out: Path, pairs: Pairs, broken: int, as_json: bool) -> Non
             f"{counted(pairs.about['images'], 'image')}, top-1 {accuracies.min():.2%} to {accuracies.max():.2%}"
         )
         if broken:
-            answer.print(f"{counted(broken, 'image')} could not be decoded; others stood in their places")
+            answer.print(f"{counted(broken, 'image')} could not be decoded; other images replaced them")
 
 
 @command.command(
@@ -139,12 +157,12 @@ def _print_collected(out: Path, pairs: Pairs, broken: int, as_json: bool) -> Non
     epilog=example("ofa-accuracy fit pairs.jsonl --out accuracy.npz"),
 )
 @click.argument("source", metavar="PAIRS", type=PATH)
-@click.option("--members", type=click.IntRange(min=1), default=5, show_default=True, help="Of the ensemble.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--out", type=PATH, required=True, metavar="FILE.npz", help="An old one is replaced.")
+@click.option("--members", type=click.IntRange(min=1), default=5, show_default=True, help="Ensemble size.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option("--out", type=PATH, required=True, metavar="FILE.npz", help="Output file; an existing file is replaced.")
 @json_option
 def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None:
-    """Fit an ensemble of MLPs, and tell how good it is on a tenth of the networks, which it has not seen."""
+    """Fit an ensemble of MLPs to PAIRS, and report its error on the held-out tenth of the networks."""
     _torch()
     from ofa_nas.accuracy.fit import fit as carry_out
 
@@ -159,18 +177,20 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
 
 
 @command.command(
-    short_help="Hold an accuracy model against pairs.",
+    short_help="Report the error of an accuracy model.",
     epilog=example("ofa-accuracy evaluate accuracy.npz pairs.jsonl"),
 )
 @click.argument("file", metavar="FILE", type=PATH)
 @click.argument("source", metavar="PAIRS", type=PATH)
-@click.option("--all", "all_pairs", is_flag=True, help="Also those that fit learns from: of pairs it never saw.")
+@click.option(
+    "--all", "all_pairs", is_flag=True, help="Test on all pairs; use it with pairs that the model was not fitted on."
+)
 @json_option
 def evaluate(file: Path, source: Path, all_pairs: bool, as_json: bool) -> None:
-    """Tell a model's error and rank correlation on the pairs that no fit learns from.
+    """Report the error and rank correlation of a model on held-out pairs.
 
-    Beside it stands that of two evaluations of the same networks on the even and the odd images: with either half no
-    model can be much better than they are with each other.
+    The rank correlation between two halves of the test images is printed as a reference. A model's correlation with
+    one half cannot be much higher than that.
     """
     pairs = read_pairs(source)
     space = find_space(str(pairs.about["space"]))
@@ -179,16 +199,16 @@ def evaluate(file: Path, source: Path, all_pairs: bool, as_json: bool) -> None:
 
 @command.command(
     name="import",
-    short_help="Turn torch's file into one that needs no torch.",
+    short_help="Convert a torch predictor to .npz.",
     epilog=example("ofa-accuracy import predictor.pth --out predictor.npz"),
 )
 @click.argument("source", metavar="FILE.pth", type=PATH)
-@click.option("--out", type=PATH, required=True, metavar="FILE.npz", help="An old one is replaced.")
+@click.option("--out", type=PATH, required=True, metavar="FILE.npz", help="Output file; an existing file is replaced.")
 @json_option
 def import_(source: Path, out: Path, as_json: bool) -> None:
-    """Read the published accuracy predictor, a state dict that torch saved, and write it as an .npz.
+    """Convert a published accuracy predictor, a torch state dict, to an .npz file.
 
-    Reading takes torch; ofa-search then does not.
+    The conversion needs torch; ofa-search can read the .npz file without it.
     """
     members = read_members(source)
     write_members(out, members)
@@ -204,7 +224,7 @@ def import_(source: Path, out: Path, as_json: bool) -> None:
 def _report(path: Path, model: Mlp, pairs: Pairs, space: Space, as_json: bool, all_pairs: bool = False) -> None:
     tested = pairs if all_pairs else pairs.only([pair.is_held_out for pair in pairs.pairs])
     if not tested.pairs:
-        raise UsageError(f"none of the {len(pairs.pairs)} pairs is held out; collect more, or say --all")
+        raise UsageError(f"none of the {len(pairs.pairs)} pairs is held out; collect more, or add --all")
     found = quality(model, tested, space)
     if as_json:
         print_json({"file": str(path), "members": len(model.members), "pairs": len(pairs.pairs), **asdict(found)})
@@ -217,16 +237,17 @@ def _words(found: Quality, all_pairs: bool) -> str:
         "none" if each is None else f"{each:.3f}" for each in (found.tau, found.tau_with_half, found.tau_of_halves)
     )
     networks = counted(found.networks, "network" if all_pairs else "held-out network")
-    with_each_other = f"and the halves with each other {of_halves}"
+    with_each_other = f"between the halves {of_halves}"
     lines = [
         f"on {networks}: RMSE {100 * found.rmse:.2f} points of accuracy, bias {100 * found.bias:+.2f}",
-        f"  Kendall's tau {tau}; with either half of the images {with_half}, {with_each_other}",
+        f"  Kendall's tau {tau}; with one half of the images {with_half}, {with_each_other}",
     ]
     if found.within_95 is not None:
-        lines.append(f"  {found.within_95:.0%} within its own 95 % interval")
+        lines.append(f"  {found.within_95:.0%} of the networks are within the model's 95 % interval")
     if found.tau is None or found.tau < LITTLE_TAU:
         lines.append(
-            "  it hardly orders them: collect more networks, or on more --images; what is alike no model can order"
+            "  the model hardly ranks the networks; collect more networks or use more --images. Networks of equal "
+            "accuracy cannot be ranked"
         )
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""``ofa-compare``: measures networks on the device and holds them against the table's prediction."""
+"""``ofa-compare``: measures networks on the device and compares them with the table's predictions."""
 
 from functools import partial
 from pathlib import Path
@@ -14,13 +14,13 @@ from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.targets.target import parse_settings
 from ofa_tables.words import counted
 
-LISTED = 10  # so many networks are listed one by one; more of them are in the report
+LISTED = 10  # the terminal lists at most this many networks; the report lists all
 
 LABELS = {
     "calibrated": "calibrated",
     "raw": "raw sum",
-    "macs_baseline": "line through MACs",
-    "noise": "pass against pass",
+    "macs_baseline": "MACs line",
+    "noise": "pass vs. pass",
 }
 
 
@@ -28,20 +28,20 @@ LABELS = {
     name="ofa-compare",
     epilog=example("ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks 50 --calibrate 20"),
 )
-@click.option("--table", "path", required=True, type=click.Path(path_type=Path))
-@click.option("--target", help="Default: the table's.")
-@click.option("--space", "space_name", help="Default: the widest whose entries the table has.")
+@click.option("--table", "path", required=True, type=click.Path(path_type=Path), help="Table to test.")
+@click.option("--target", help="Target to measure on. [default: the target of the table]")
+@click.option("--space", "space_name", help="Search space. [default: the largest complete space in the table]")
 @click.option(
     "--networks",
     default="30",
     show_default=True,
-    help="How many to test, or a JSON file of architectures, FILE:NAME for one of them; references: published "
-    "networks, from MobileNetV2 to ResNet50, which nothing predicts.",
+    help='Number of networks to test, a JSON file of architectures, FILE:NAME for one of them, or "references" for '
+    "published networks without a prediction (MobileNetV2 to ResNet50).",
 )
-@click.option("--calibrate", type=click.IntRange(min=0), help="How many further ones teach the Calibration.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of report.html; default: <table>-comparison")
+@click.option("--calibrate", type=click.IntRange(min=0), help="Number of additional networks to calibrate with.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection.")
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for report.html. [default: TABLE-comparison]")
 @json_option
 def compare(
     path: Path,
@@ -54,10 +54,11 @@ def compare(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Measure whole networks on the device, each in two independent passes, and compare with the prediction.
+    """Measure whole networks on the device and compare them with the table's predictions.
 
-    Networks and what they teach are kept in the table. Without --calibrate, 10 networks teach a table that has no
-    Calibration yet; published networks teach nothing.
+    Each network is measured in two independent passes. The measurements and the calibration are stored in the table.
+    Without --calibrate, a table that has no calibration is calibrated with 10 networks. Published networks are never
+    used for calibration.
     """
     comparison = library.compare(
         path,
@@ -105,11 +106,11 @@ def print_errors(comparison: Comparison) -> None:
     print_wide(figures)
     if comparison.calibration is not None:
         fitted = comparison.calibration
-        answer.print(f"\ncalibration  {fitted}, taught by {counted(fitted.networks, 'network')} in no test")
+        answer.print(f"\ncalibration  {fitted}, fitted on {counted(fitted.networks, 'network')} outside the test")
 
 
 def list_networks(comparison: Comparison) -> Table:
-    """Each tested network, predicted and measured, in ms."""
+    """List the predicted and measured latency of each tested network, in ms."""
     listing = columns("network", "px", "predicted ms", "pass 1 ms", "pass 2 ms", "error", "flags")
     for network, predicted in zip(comparison.networks, comparison.predicted_ms, strict=True):
         error = predicted / network.measured_ms - 1
@@ -120,7 +121,7 @@ def list_networks(comparison: Comparison) -> Table:
 
 
 def list_references(comparison: Comparison) -> Table:
-    """Each measured Reference, in ms, and its published accuracy."""
+    """List the latency of each measured reference network, in ms, and its published accuracy."""
     listing = columns("network", "px", "pass 1 ms", "pass 2 ms", "published top-1")
     for reference in comparison.references:
         latencies = (f"{latency:.3f}" for latency in reference.passes_ms)

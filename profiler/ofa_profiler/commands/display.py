@@ -1,4 +1,4 @@
-"""What the commands share: how tables are opened, listings printed whole, and progress shown."""
+"""Shared output of the commands: listings and progress bars."""
 
 import contextlib
 import time
@@ -18,7 +18,7 @@ TABLE = click.Path(path_type=Path)
 
 @contextlib.contextmanager
 def bar(text: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """How much is done, and how much there is to do: a bar on a terminal, elsewhere a line now and then."""
+    """Show progress as a bar in a terminal, and as periodic lines elsewhere. Yields a function of (done, total)."""
     if not (shown and console.is_terminal):
         yield _Lines(text) if shown else lambda done, total: None
         return
@@ -29,7 +29,7 @@ def bar(text: str, shown: bool = True) -> Iterator[Callable[[int, int], None]]:
 
 
 class _Lines:
-    """How much is done of all, and the time left: by what was done since the first call."""
+    """Progress lines with the time left, which is estimated from the work since the first call."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -46,7 +46,7 @@ class _Lines:
 
 
 def columns(first: str, *others: str) -> Table:
-    """The first column to the left, figures to the right, nothing cut: keys are there to be copied."""
+    """Make a listing: first column left, others right. Nothing is truncated, so that keys can be copied."""
     columns = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     columns.add_column(first, no_wrap=True)
     for name in others:
@@ -55,7 +55,7 @@ def columns(first: str, *others: str) -> Table:
 
 
 def print_wide(listing: Table) -> None:
-    """As wide as it needs, also where the terminal is narrower, or there is none."""
+    """Print a listing at its full width, even if the terminal is narrower."""
     unbounded = answer.options.update(max_width=10_000)
     width = answer.measure(listing, options=unbounded).maximum
     Console(highlight=False, width=max(1, width)).print(listing)

@@ -1,4 +1,4 @@
-"""``ofa-export``: one network, ready to deploy."""
+"""``ofa-export``: writes one network of a supernet as a file to deploy."""
 
 import json
 import shlex
@@ -29,18 +29,31 @@ PATH = click.Path(path_type=Path)
         "--out net.tflite",
     ),
 )
-@click.option("--checkpoint", type=PATH, required=True, help="ofa-train's, or a published supernet's.")
-@click.option("--space", "space_name", help="What a published checkpoint is of; ours say so themselves.")
+@click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published supernet.")
+@click.option("--space", "space_name", help="Search space of a published checkpoint; ofa-train stores it.")
 @click.option(
-    "--architecture", required=True, metavar="FILE[:NAME]|JSON", help="One network, e.g. ofa-search's answer."
+    "--architecture", required=True, metavar="FILE[:NAME]|JSON", help="Network to export, such as ofa-search's output."
 )
-@click.option("--format", required=True, metavar="onnx|tflite|torch", help="torch: TorchScript.")
-@click.option("--data", "source", metavar="PATH|digits|fashion-mnist", help="For batch norm's statistics, and a test.")
-@click.option("--statistics-images", type=click.IntRange(min=1), default=2000, show_default=True)
-@click.option("--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Held-out ones to test on.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16")
-@click.option("--out", type=PATH, required=True, metavar="FILE", help="An old one is replaced.")
+@click.option("--format", required=True, metavar="onnx|tflite|torch", help='File format; "torch" is TorchScript.')
+@click.option(
+    "--data",
+    "source",
+    metavar="PATH|digits|fashion-mnist",
+    help="Data set for batch-norm statistics and the accuracy test.",
+)
+@click.option(
+    "--statistics-images",
+    type=click.IntRange(min=1),
+    default=2000,
+    show_default=True,
+    help="Training images for batch-norm statistics.",
+)
+@click.option(
+    "--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Held-out images to test on."
+)
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Batch size.")
+@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16", help="Numeric precision.")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="Output file; an existing file is replaced.")
 @json_option
 def command(
     checkpoint: Path,
@@ -55,9 +68,10 @@ def command(
     out: Path,
     as_json: bool,
 ) -> None:
-    """Take one network out of a supernet's CHECKPOINT and write it as FILE.
+    """Extract one network from a supernet and write it to a file.
 
-    It is what ofa-profile measures, with trained weights, and is held against the supernet before it is written.
+    The file has the same operators that ofa-profile measures, with trained weights. It is written only if its outputs
+    match those of the supernet.
     """
     try:
         import torch  # noqa: F401
@@ -68,12 +82,13 @@ def command(
     from ofa_profiler.export import export
 
     if not out.parent.is_dir():
-        raise FileError(f"cannot write {out}: there is no folder {out.parent}")
+        raise FileError(f"cannot write {out}: {out.parent} is not a directory")
     supernet = load_network(checkpoint, find_space(space_name) if space_name else None).eval()
     network = read_network(architecture, "ofa-export")
     supernet.space.encode([network])
     if isinstance(supernet, OneNetwork) and network != supernet.architecture:
-        raise UsageError(f"{checkpoint} holds another network alone: {json.dumps(supernet.architecture.to_json())}")
+        only = json.dumps(supernet.architecture.to_json())
+        raise UsageError(f"{checkpoint} contains only one network, and it is a different one: {only}")
     data = None if source is None else open_data(source)
     if data is not None:
         data.require_classes(supernet.classes, supernet.class_names)
@@ -89,23 +104,23 @@ def print_exported(found: "Exported", out: Path, architecture: str) -> None:
         f"[bold]{escape(str(out))}[/]: {found.bytes / 1e6:.2f} MB, {found.macs / 1e6:.1f} M MACs, "
         f"{found.parameters / 1e6:.2f} M parameters"
     )
-    unknown = "; its mean and std are known with --data alone" if found.input.mean is None else ""
-    answer.print(f"  takes images as {found.input}{unknown}")
+    unknown = "; mean and std are unknown without --data" if found.input.mean is None else ""
+    answer.print(f"  input: {found.input}{unknown}")
     answer.print(
-        f"  largest difference from the supernet {found.largest_difference:.1e} of the largest logit, same answer for "
-        f"{found.same_top1:.1%} of the images"
+        f"  largest difference from the supernet: {found.largest_difference:.1e} of the largest logit; same top-1 class "
+        f"for {found.same_top1:.1%} of the images"
     )
     if found.accuracy is None:
         answer.print(
-            "  its batch norm has the supernet's running statistics, a mixture of all sub-networks': with --data they "
-            "are estimated for this one"
+            "  batch norm uses the supernet's running statistics, which mix all sub-networks; add --data to estimate "
+            "them for this network"
         )
     else:
-        answer.print(f"  top-1 on held-out images {found.accuracy:.2%}, the supernet's {found.supernet_accuracy:.2%}")
+        answer.print(f"  top-1 on held-out images: {found.accuracy:.2%}; supernet: {found.supernet_accuracy:.2%}")
     file = "FILE" if is_json(architecture) else shlex.quote(architecture)
-    holding = f", FILE with {json.dumps(found.architecture.to_json())}" if is_json(architecture) else ""
+    holding = f", where FILE contains {json.dumps(found.architecture.to_json())}" if is_json(architecture) else ""
     answer.print(
-        f"  measured by: ofa-compare --table TABLE --space {found.space} --networks {file}{holding}", markup=False
+        f"  to measure it: ofa-compare --table TABLE --space {found.space} --networks {file}{holding}", markup=False
     )
 
 

@@ -1,4 +1,4 @@
-"""``ofa-profile``: builds, or goes on with, a latency table."""
+"""``ofa-profile``: builds or resumes a latency table."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,43 +23,72 @@ from ofa_tables.words import counted
 @click.option(
     "--target",
     required=True,
-    help="The device: a name that ofa-targets lists, user@host, adb:SERIAL, or tcp:HOST:PORT.",
+    help="Device to profile: a name from ofa-targets, user@host, adb:SERIAL, or tcp:HOST:PORT.",
 )
-@click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Whose blocks to measure.")
+@click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Search space to profile.")
 @click.option(
     "--resolutions",
     type=Resolutions(),
-    help="Default: 160,176,192,208,224, of a space that has none of these all.",
+    help='Input sizes in pixels, comma-separated, or "all". [default: 160,176,192,208,224, or all if the space has none '
+    "of these]",
 )
-@click.option("--runtime", "wanted_runtime", help="Default: the target's first preferred one that is there.")
-@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True)
-@click.option("--batch", type=click.IntRange(1, 4096), default=1, show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "fp16", "int8"]), help="Default: the target's, mostly fp32.")
-@click.option("--effort", type=click.Choice(list(EFFORTS)), default="standard", show_default=True)
+@click.option(
+    "--runtime", "wanted_runtime", help="Runtime to measure with. [default: the first runtime of the target that loads]"
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    default=1,
+    show_default=True,
+    help="Threads of the runtime.",
+    help="Threads of the runtime.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, 4096),
+    default=1,
+    show_default=True,
+    help="Images per inference.",
+    help="Batch size.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Numeric precision. [default: set by the target, usually fp32]",
+)
+@click.option(
+    "--effort",
+    type=click.Choice(list(EFFORTS)),
+    default="standard",
+    show_default=True,
+    help="Number of trials per block; more effort gives narrower intervals.",
+)
 @click.option(
     "--blocks",
     "wanted_blocks",
     type=click.Choice([IN_NETWORKS, ALONE]),
-    help="How to time them. Default: in networks, where the runtime can tell how long each block took there.",
+    help="Time blocks inside networks, or alone. [default: in networks, if the runtime reports latencies by operator]",
 )
 @click.option(
     "--interpolate/--measure-all",
     default=None,
-    help=f"Measure some of the resolutions and interpolate the others, or measure all. Default: all up to "
-    f"{MOST_MEASURED}, some of more.",
+    help="Measure some resolutions and interpolate the others, or measure all. [default: interpolate if there are more "
+    f"than {MOST_MEASURED}]",
 )
 @click.option(
     "--set",
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A condition of the device, put back afterwards (governor=performance, affinity=big, power-mode=0, …), "
-    "or a setting of the target's connection.",
+    help="Device condition, restored at the end (governor=performance, affinity=big, power-mode=0), or a setting of "
+    "the target's connection.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Default: <target>-<runtime>-<precision>-t<threads>-b<batch>.lut"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Table file. [default: TARGET-RUNTIME-PRECISION-tTHREADS-bBATCH.lut]",
 )
-@click.option("--fresh", is_flag=True, help="Begin anew; an existing table is kept beside, as FILE.old.")
+@click.option("--fresh", is_flag=True, help="Start over; an existing table is renamed to FILE.old.")
 @json_option
 def profile(
     target: str,
@@ -77,9 +106,9 @@ def profile(
     fresh: bool,
     as_json: bool,
 ) -> None:
-    """Measure how long each block of SPACE takes on TARGET, and keep it in a latency table.
+    """Measure the latency of every block of a search space on a device and write a latency table.
 
-    Interrupted in any way, the same command goes on where it stopped.
+    You can interrupt the command at any time; run it again to resume.
     """
     result = library.profile(
         find_target(target, parse_settings(pairs), wanted_runtime),
@@ -116,14 +145,14 @@ def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:
     if summary["flagged"]:
         rounds = EFFORTS["thorough"].rounds
         answer.print(
-            "[yellow]flagged[/]: most often for a 95 % interval wider than ±10 %, ofa-table show --keys has each; "
-            f"the same command with --effort thorough trials every block in {rounds} rounds"
+            "[yellow]flagged[/]: usually because the 95 % interval is wider than ±10 %; ofa-table show --keys lists "
+            f"the flags; --effort thorough measures every block in {rounds} rounds"
         )
     for setting, reason in outcome.not_set.items():
         answer.print(f"[yellow]not set[/]: {setting}: {escape(reason)}")
     for name, facts in summary.get("devices", {}).items():
-        alike = "" if facts["factor"] is None else f", takes {facts['factor']:.3f} × what they take in the median"
-        aside = f"; set aside: {facts['set_aside']}" if facts["set_aside"] else ""
+        alike = "" if facts["factor"] is None else f", {facts['factor']:.3f} × the median latency of the devices"
+        aside = f"; not used: {facts['set_aside']}" if facts["set_aside"] else ""
         answer.print(f"{name}: {counted(facts['trials'], 'trial')}{alike}{aside}", markup=False)
     if outcome.cooled_seconds:
         answer.print(f"[yellow]hot[/]: waited {outcome.cooled_seconds:.0f} s for the device to cool")

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar in a terminal, a line now and then elsewhere."""
+"""Progress on standard error: a bar in a terminal, periodic lines elsewhere."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,14 +8,14 @@ from ofa_nas.cli import LINE_S, NowAndThen, duration
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.words import counted
 
-# Drawing takes processor time, and the host may be the device: no oftener than this.
+# Drawing takes processor time, and the host may be the device: redraw at most this often.
 REDRAW_S = 0.5
 LABEL_WIDTH = 44
-WIDE = 120  # columns of a terminal that has room for what is being measured
+WIDE = 120  # columns of a terminal that has room for the key of the current trial
 
 
 class CampaignProgress:
-    """What is being measured, how far it is, the time left, and what was flagged; a context manager."""
+    """Progress display of a campaign: trials, time left, and flags. A context manager."""
 
     def __init__(self, console: Console, noun: str) -> None:
         self._console = console
@@ -47,7 +47,7 @@ class CampaignProgress:
         if self._console.is_terminal:
             self._bar.start()
         else:
-            self.say(f"{self._noun}: {counted(trials, 'trial')} to take")
+            self.say(f"{self._noun}: {counted(trials, 'trial')} to run")
 
     def measured(self, measurement: Measurement, trials_left: int) -> None:
         self._trials += 1

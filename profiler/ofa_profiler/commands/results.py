@@ -1,4 +1,4 @@
-"""What ``ofa-search`` found, for people and for programs."""
+"""Output of ``ofa-search``, as text and as JSON."""
 
 import math
 from collections import Counter
@@ -18,11 +18,11 @@ from ofa_profiler.commands.display import columns, print_wide
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.words import counted
 
-NEAREST = 2  # so many references are told beside one network
+NEAREST = 2  # number of reference networks to print with one result
 
 
 def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """Return the object that ``--json`` prints."""
     how: dict[str, Any] = {
         "evaluated": found.evaluated,
         "seconds": round(found.seconds, 3),
@@ -66,7 +66,7 @@ def _network(problem: Problem, network: Evaluated) -> dict[str, Any]:
 
 
 def names(found: Found) -> list[str]:
-    """To choose one of several networks by: its limit, or in a front its latency; those alike are numbered."""
+    """Name each network by its limit, or in a front by its latency. Equal names are numbered."""
     figures_ms, digits = (found.limits, 6) if found.limits else ([best.prices[0, 0] for best in found.best], 4)
     named: dict[float, str] = {}
     alike: Counter[str] = Counter()
@@ -85,7 +85,7 @@ def print_answer(problem: Problem, found: Found, method: str) -> None:
 
 
 def is_one(found: Found) -> bool:
-    """Whether one network was asked for."""
+    """Return whether the search was for a single network."""
     return len(found.limits) + len(found.unmet) == 1
 
 
@@ -106,7 +106,7 @@ def print_found(problem: Problem, found: Found, method: str) -> None:
 
 
 def print_several(problem: Problem, found: Found, method: str) -> None:
-    """A line for each network."""
+    """Print one line per network."""
     answer.print(f"[bold]{problem.space.name}[/]: {_effort(found, method)}\n")
     space, scores = problem.space, problem.accuracy.is_accuracy
     figures = [f"{metric.name}, {metric.unit}" for metric in problem.metrics]
@@ -146,7 +146,7 @@ def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
 def print_references(
     references: Sequence[MeasuredReference], problem: Problem, best: Evaluated, measured: dict[str, Any]
 ) -> None:
-    """The published networks that lie nearest in latency, the fastest first; of accuracies on ImageNet alone."""
+    """Print the published networks with the nearest latencies, fastest first. Their accuracies are on ImageNet."""
     this_ms, this = float(problem.predicted_ms(best.population)[0]), "this one's prediction"
     if measured:
         this_ms, this = measured["measured_latency_ms"], "this one, measured"
@@ -163,12 +163,12 @@ def print_references(
 
 
 def is_calibrated(problem: Problem) -> bool:
-    """Whether all tables have been taught."""
+    """Return whether all tables are calibrated."""
     return all(metric.model.calibration is not None for metric in problem.metrics if metric.model)
 
 
 def described(problem: Problem, best: Evaluated) -> Iterator[tuple[str, str]]:
-    """What a network takes and gives, as label and text."""
+    """Yield (label, text) for the costs and the accuracy of a network."""
     space, network = problem.space, best.population
     for metric, price, limit in zip(problem.metrics, best.prices[:, 0], _limits(problem), strict=True):
         within = "" if limit is None else f" of {limit:g}"
@@ -176,7 +176,7 @@ def described(problem: Problem, best: Evaluated) -> Iterator[tuple[str, str]]:
         yield metric.name, f"{price:.4g}{within} {metric.unit}{basis}"
     interpolated = max(int(metric.model.interpolated_blocks(network)[0]) for metric in problem.metrics if metric.model)
     if interpolated:
-        yield "", f"{counted(interpolated, 'block')} interpolated between sizes that were measured"
+        yield "", f"{counted(interpolated, 'block')} interpolated between measured sizes"
     scored = f"{_accuracy(best):.2%}, " if problem.accuracy.is_accuracy else ""
     yield "accuracy", f"{scored}{_ranking(problem)}{_members(problem, network)}"
     limited = {metric.name for metric in problem.metrics}
@@ -186,22 +186,22 @@ def described(problem: Problem, best: Evaluated) -> Iterator[tuple[str, str]]:
 
 
 def _limits(problem: Problem) -> list[float | None]:
-    """Each meter's; None where nobody limits it."""
+    """Return the limit of each metric, or None if it has no limit."""
     return [None] * problem.free + list(problem.limits[problem.free :])
 
 
 def _effort(found: Found, method: str) -> str:
-    """What the answer rests on."""
-    tried = f"{counted(found.evaluated, 'network')} that {escape(method)} tried in {found.seconds:.1f} s"
+    """Describe the search: networks tried, method, time, and whether the result is proven optimal."""
+    tried = f"{counted(found.evaluated, 'network')} tried by {escape(method)} in {found.seconds:.1f} s"
     if found.proven:
-        return f"the best there is, proven: the limits allow no other than the {tried}"
-    return f"the best of {tried}"
+        return f"proven optimum; the limits allow only the {tried}"
+    return f"best of {tried}"
 
 
 def _basis(latency: LatencyModel) -> str:
     if latency.calibration is None:
         return (
-            "the raw sum of the blocks, which may be far off: teach the table with ofa-compare "
+            "raw sum of the blocks, which can be far off; calibrate the table with ofa-compare "
             f"--table {latency.table.path} --space {latency.space.name} --calibrate 10, then search again"
         )
     return f"calibrated with {counted(latency.calibration.networks, 'network')}"
@@ -210,25 +210,25 @@ def _basis(latency: LatencyModel) -> str:
 def _ranking(problem: Problem) -> str:
     if problem.accuracy.is_accuracy:
         return f"predicted by {problem.accuracy.name}"
-    return "not predicted: ranked by MACs, a stand-in; name a model with --accuracy FILE"
+    return "not predicted; networks are ranked by MACs; use --accuracy FILE to rank by accuracy"
 
 
 def _accuracy(network: Evaluated) -> float:
-    """Of one network. A model's last layer is linear: it may go beyond what an accuracy can be."""
+    """Return the predicted accuracy of one network, at most 1: the model's last layer is linear and can exceed it."""
     return min(1.0, float(network.accuracy[0]))
 
 
 def _members(problem: Problem, network: Population) -> str:
-    """How far the members of an ensemble lie apart, which is the least that its word may be off by."""
+    """Describe the range of an ensemble's predictions, a lower bound of its error."""
     model = problem.accuracy
     if not isinstance(model, Mlp) or len(model.members) < 2:
         return ""
     words = np.clip(model.by_member(network), 0.0, 1.0)
-    return f", whose members say {words.min():.2%} to {words.max():.2%}; ofa-export --data measures it"
+    return f", members predict {words.min():.2%} to {words.max():.2%}; ofa-export --data measures it"
 
 
 def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
-    """Kernel size and expand ratio of each block of one network, in the stages that leave a choice."""
+    """Return kernel size and expand ratio of each block of one network, by stage. Fixed blocks are left out."""
     genes = network.genes[:, 0]
     found: dict[str, list[tuple[int, int]]] = {}
     for position in space.positions:

@@ -1,4 +1,4 @@
-"""``ofa-search``: the best networks of a Space under limits."""
+"""``ofa-search``: finds the best networks of a space within limits."""
 
 import json
 import math
@@ -26,13 +26,13 @@ from ofa_tables.store.files import replacing, require_writable
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
-KEPT = "there is no answer yet; networks that --verify has measured are kept in the table"
+KEPT = "no network found yet; the table keeps the networks that --verify measured"
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 @dataclass(frozen=True)
 class Search:
-    """What the flags say of how to search."""
+    """Search method and its parameters, from the flags."""
 
     method: str
     budget: Budget
@@ -56,24 +56,26 @@ class Search:
         "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --pareto --out front.json",
     ),
 )
-@click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Several: each with its own limit.")
-@click.option("--space", "space_name", required=True, help="Where to search, e.g. ofa-mbv3-w1.0.")
+@click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Latency table. Repeatable.")
+@click.option("--space", "space_name", required=True, help="Search space, such as ofa-mbv3-w1.0.")
 @click.option(
     "--max-latency-ms",
     "limits_ms",
     type=float,
     multiple=True,
     metavar="X [X2 …]",
-    help="No network may take longer. Several on one table: the best within each. Another limit will do instead.",
+    help="Latency limit in ms. Several limits with one table: one search each. Several tables: one limit each.",
 )
-@click.option("--max-macs-m", "macs", type=POSITIVE, help="Millions of multiply-accumulates.")
-@click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Millions of weights.")
-@click.option("--max-memory-mb", "memory", type=POSITIVE, help="Activations that live at once.")
-@click.option("--max-energy-mj", "energy", type=POSITIVE, help="Of an inference, where the table knows it.")
+@click.option("--max-macs-m", "macs", type=POSITIVE, help="Limit of multiply-accumulates, in millions.")
+@click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Limit of parameters, in millions.")
+@click.option("--max-memory-mb", "memory", type=POSITIVE, help="Limit of the peak activation memory, in MB.")
+@click.option(
+    "--max-energy-mj", "energy", type=POSITIVE, help="Limit of energy per inference, in mJ, if the table has it."
+)
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 0.999),
-    help="Hold the upper end of the latency's interval against the limit, e.g. 0.95.",
+    help="Compare the upper end of the latency interval with the limit, such as 0.95.",
 )
 @click.option(
     "--accuracy",
@@ -81,26 +83,33 @@ class Search:
     default=MACS,
     show_default=True,
     metavar="FILE|macs",
-    help="An accuracy model (.npz, or .pth where torch is installed), or MACs as a stand-in.",
+    help="Accuracy model (.npz, or .pth if torch is installed). Without a model, MACs rank the networks.",
 )
 @click.option(
     "--method",
     default="annealing",
     show_default=True,
-    help="annealing, evolution or ofa (both the published one), exhaustive, random.",
+    help="Search method: annealing, evolution (also called ofa, as published), exhaustive, or random.",
 )
-@click.option("--population", type=click.IntRange(1, 100_000), default=100, show_default=True)
-@click.option("--generations", type=click.IntRange(0, 1_000_000), default=500, show_default=True)
-@click.option("--seconds", type=POSITIVE, help="End after so long, with the best until then.")
 @click.option(
-    "--resolutions", type=Resolutions(), help="Default: all that the tables have whole and the accuracy model knows."
+    "--population", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Networks per generation."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same answer.")
-@click.option("--pareto", is_flag=True, help="The best networks at every latency, with a plot.")
-@click.option("--verify", "verifies", is_flag=True, help="Measure what is found, and go on until it is fast enough.")
-@click.option("--target", help="Where to measure it; default: the table's.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write what was found, as JSON.")
+@click.option(
+    "--generations", type=click.IntRange(0, 1_000_000), default=500, show_default=True, help="Number of generations."
+)
+@click.option("--seconds", type=POSITIVE, help="Time limit in seconds; returns the best network found so far.")
+@click.option(
+    "--resolutions",
+    type=Resolutions(),
+    help='Input sizes in pixels, comma-separated, or "all". [default: all sizes that the tables and the accuracy model '
+    "cover]",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
+@click.option("--pareto", is_flag=True, help="Find the Pareto front and plot it.")
+@click.option("--verify", "verifies", is_flag=True, help="Measure the result; search again until it meets the limit.")
+@click.option("--target", help="Target for --verify. [default: the target of the table]")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection.")
+@click.option("--out", type=click.Path(path_type=Path), help="JSON file for the result.")
 @json_option
 def command(
     paths: tuple[Path, ...],
@@ -122,14 +131,14 @@ def command(
     as_json: bool,
     **caps: float | None,
 ) -> None:
-    """Find the best network of SPACE that the table says is fast enough.
+    """Find the best network of a space within a latency limit, using latencies from a table.
 
-    Ctrl-C ends the search with the best network so far.
+    Ctrl-C ends the search and prints the best network so far.
     """
     asked = {kind: limit for kind, limit in caps.items() if limit is not None}
     _check(paths, limits_ms, asked, confidence, pareto, verifies)
     if not verifies and (target is not None or pairs):
-        raise UsageError("--target and --set say where --verify measures; add --verify, or leave them out")
+        raise UsageError("--target and --set apply to --verify only; add --verify, or remove them")
     page = _page(paths[0], out) if pareto else None
     for path in filter(None, (out, page)):
         require_writable(path)
@@ -152,7 +161,7 @@ def command(
     for reason in found.unmet.values():
         say_error(reason)
     if found.interrupted:
-        console.print(f"interrupted; this is the best of {counted(found.evaluated, 'network')} tried until then")
+        console.print(f"interrupted; this is the best of {counted(found.evaluated, 'network')} tried so far")
         raise SystemExit(130)
     if found.unmet:
         raise SystemExit(1)
@@ -170,7 +179,7 @@ def report(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    """Print the answer, then write the files: the disk may be full."""
+    """Print the result, then write the files, so that a full disk does not lose the result."""
     if as_json:
         print_json(summary)
     else:
@@ -199,13 +208,13 @@ def _check(
 ) -> None:
     if not (limits_ms or caps or pareto):
         raise UsageError(
-            "--max-latency-ms is missing: say how long a network may take, limit something else (--max-macs-m 200), or "
-            "ask for the best at every latency with --pareto"
+            "--max-latency-ms is missing; set it, set another limit (--max-macs-m 200), or use --pareto for the whole "
+            "front"
         )
     if confidence is not None and not (limits_ms or pareto):
-        raise UsageError("--confidence is of a latency's limit: give --max-latency-ms too, or leave it out")
+        raise UsageError("--confidence needs a latency limit; add --max-latency-ms, or remove --confidence")
     if pareto and (len(paths) > 1 or len(limits_ms) > 1 or verifies):
-        raise UsageError("--pareto takes one table, at most one --max-latency-ms, where it ends, and no --verify")
+        raise UsageError("--pareto takes one table and at most one --max-latency-ms, and does not support --verify")
     if verifies and not len(paths) == len(limits_ms) == 1:
         raise UsageError("--verify takes one table and one --max-latency-ms")
 
@@ -219,7 +228,7 @@ def _verify(
     from ofa_profiler.commands.progress import CampaignProgress
     from ofa_profiler.comparison.verify import verify
     from ofa_profiler.connections import connect
-    from ofa_profiler.targets.table_target import (  # the way to a device takes half a second to import
+    from ofa_profiler.targets.table_target import (  # connections take half a second to import
         find_again,
         require_same,
     )
@@ -230,7 +239,7 @@ def _verify(
         with connect(device) as connection:
             connection.say = say
             require_same(table, device, connection.agent.describe())
-            progress = partial(CampaignProgress, console, "measuring what was found")
+            progress = partial(CampaignProgress, console, "verifying")
             verified = verify(table, question, carry_out, connection, progress, say)
     measured = {
         "measured_latency_ms": verified.measured.measured_ms,
@@ -244,11 +253,11 @@ def _verify(
 
 
 def _page(table: Path, out: Path | None) -> Path:
-    """Where the front is drawn. Raises UsageError where what was found is to be written to the same file."""
+    """Return the path of the plot. Raises UsageError if it is also the path of the JSON file."""
     if out is None:
         return table.with_name(f"{table.stem}-front.html")
     if out.suffix == ".html":
-        raise UsageError(f"--out takes the JSON, the plot is written beside it: give {out.with_suffix('.json')}")
+        raise UsageError(f"--out is the JSON file, and the plot is written next to it; use {out.with_suffix('.json')}")
     return out.with_suffix(".html")
 
 

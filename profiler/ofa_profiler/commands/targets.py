@@ -1,4 +1,4 @@
-"""``ofa-targets``: which targets there are, where their values come from, and whether one is ready to be measured."""
+"""``ofa-targets``: lists targets and the source of their values, and checks that a device is ready."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,19 +16,19 @@ from ofa_profiler.targets.target import Target, all_targets, choose_runtime, fil
 from ofa_tables.errors import OfaError
 
 set_option = click.option(
-    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the target's connection."
+    "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection."
 )
 
 
 @click.group(name="ofa-targets", epilog=example("ofa-targets check jetson-tx2"))
 def targets() -> None:
-    """Show the targets and where their values come from; check, provision and clean a device."""
+    """List targets; check, provision, and clean a device."""
 
 
 @targets.command(name="list", epilog=example("ofa-targets list"))
 @json_option
 def list_(as_json: bool) -> None:
-    """All targets, and the files in which you can bind them to addresses."""
+    """List all targets and the files in which you can set their addresses."""
     found = all_targets()
     if as_json:
         print_json({"targets": [_as_json(target) for target in found.values()], "files": [str(f) for f in files()]})
@@ -39,16 +39,16 @@ def list_(as_json: bool) -> None:
     for target in found.values():
         listing.add_row(target.name, target.connection, target.address, target.description)
     print_wide(listing)
-    answer.print("\nuser@host, adb:SERIAL and tcp:HOST:PORT need no entry. Your own are read from:")
+    answer.print("\nuser@host, adb:SERIAL, and tcp:HOST:PORT need no entry. Your own targets are read from:")
     for path in files():
-        answer.print(f"  {path.absolute()}{'' if path.exists() else ' (not there)'}", markup=False)
+        answer.print(f"  {path.absolute()}{'' if path.exists() else ' (does not exist)'}", markup=False)
 
 
 @targets.command(epilog=example("ofa-targets show jetson-tx2"))
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """One target's values, and which file each comes from."""
+    """Show the values of a target and the file that each value comes from."""
     target = find_target(name)
     if as_json:
         print_json(_as_json(target))
@@ -71,7 +71,7 @@ def show(name: str, as_json: bool) -> None:
     print_wide(listing)
     if target.suggest:
         flags = " ".join(f"--set {setting}={state}" for setting, state in target.suggest.items())
-        answer.print(f"\nfor steady figures: ofa-profile --target {name} {flags}", markup=False)
+        answer.print(f"\nfor stable latencies: ofa-profile --target {name} {flags}", markup=False)
 
 
 @targets.command(epilog=example("ofa-targets check jetson-tx2"))
@@ -79,7 +79,11 @@ def show(name: str, as_json: bool) -> None:
 @set_option
 @json_option
 def check(name: str, pairs: tuple[str, ...], as_json: bool) -> None:
-    """Reach the device, deploy the agent, describe it, and time one block; say what is missing, and how to mend it."""
+    """Check that a device is ready to be profiled.
+
+    Connects, deploys the agent, describes the device, and times one network. If a step fails, the message says what is
+    missing and how to fix it.
+    """
     target = find_target(name, parse_settings(pairs))
     facts: dict[str, Any] = {"target": target.name, "ok": False}
     try:
@@ -116,17 +120,20 @@ def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
 @click.argument("name")
 @set_option
 def clean(name: str, pairs: tuple[str, ...]) -> None:
-    """End the agent on the device, and remove everything that was put there."""
+    """Stop the agent on the device and remove all files that were copied there."""
     with connect(find_target(name, parse_settings(pairs))) as connection:
         answer.print(f"{name}: {connection.clean()}", markup=False)
 
 
 @targets.command(epilog=example("ofa-targets provision jetson-tx2"))
 @click.argument("name")
-@click.option("--runtime", help="Which to install there. Default: the target's first preferred one.")
+@click.option("--runtime", help="Runtime to install. [default: the first runtime of the target]")
 @set_option
 def provision(name: str, runtime: str | None, pairs: tuple[str, ...]) -> None:
-    """Install what the agent needs on a device without internet: downloaded here, copied over, checked there."""
+    """Install the agent's dependencies on a device without internet access.
+
+    Downloads the packages on this machine, copies them to the device, and checks them there.
+    """
     with connect(find_target(name, parse_settings(pairs))) as connection:
         connection.say = say
         answer.print(f"{name}: {connection.provision(runtime)}", markup=False)

@@ -6,7 +6,7 @@ import click
 
 
 class Variadic(click.Command):
-    """A command whose ``multiple`` number options may be written ``--limit 15 20 25`` too."""
+    """Command that also accepts several values after a ``multiple`` number option: ``--limit 15 20 25``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {

@@ -1,4 +1,4 @@
-"""Predicted against measured: draws networks, measures them in two passes, teaches the Calibration."""
+"""Predicted against measured: draw networks, measure them in two passes, fit the calibration."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,8 +47,8 @@ def draw(
 ) -> Drawn:
     """Networks evenly over the range of predicted latency; the same seed draws the same ones.
 
-    A network that taught is never drawn for a test, one that was tested never teaches, whatever the seed; a profiled network,
-    from which the table's figures come, is neither.
+    A calibration network is never drawn for a test, and a tested network never calibrates, whatever the seed. A
+    profiled network, which provides latencies of the table, is neither.
     """
     roles = {key: role for key, _, _, role in model.table.store.networks()}
     chosen = {}
@@ -105,7 +105,7 @@ class Comparer:
         self._model = LatencyModel(table, space)
 
     def measure(self, drawn: Drawn, connection: Connection, progress: Progress, first_round: int = 0) -> Outcome:
-        """Goes on with what the table has of the rounds from the first one on."""
+        """Measure what the table lacks of the rounds from the first one on."""
         identity = self._table.identity
         networks = []
         for role, architectures in ((TEST, drawn.tested), (CALIBRATION, drawn.calibration_networks)):
@@ -136,7 +136,7 @@ class Comparer:
     def measure_anew(
         self, architecture: Architecture, connection: Connection, progress: Progress
     ) -> tuple[ComparedNetwork | None, Outcome]:
-        """One network that may teach, whatever the table has of it; None where it was not measured in both passes."""
+        """Measure one calibration network from scratch; None if it was not measured in both passes."""
         key = self._space.network(architecture).key
         first_round = self._unused_round(key)
         outcome = self.measure(Drawn(tested=[], calibration_networks=[architecture]), connection, progress, first_round)
@@ -144,12 +144,12 @@ class Comparer:
         return None if passes is None else self._compared(key, architecture, passes), outcome
 
     def _unused_round(self, key: str) -> int:
-        """The first of a first pass that no trial of the network was in, and that no other command goes on from."""
+        """The first round of a pass without a trial of the network, which no other command continues."""
         used = max(self._table.rounds_of().get(key, ()), default=0)
         return max(MOST_ROUNDS, used + PASSES - used % PASSES)
 
     def calibrate(self) -> Calibration | None:
-        """The Calibration from every network of the table that may teach; kept in the table."""
+        """Fit the calibration to every calibration network of the table, and keep it there."""
         calibration_networks = list(self.measured(CALIBRATION))
         fitted = None
         if calibration_networks:
@@ -195,7 +195,7 @@ class Comparer:
         return tuple(replace(n, shifted_ms=float(ms)) for n, ms in zip(networks, summed, strict=True))
 
     def _noise(self, keys: Sequence[str], first_round: int) -> float | None:
-        """How far the passes of these networks lie apart in the mean, relative to the latency."""
+        """The mean difference of the two passes of these networks, relative to the latency."""
         passes = [both for key in keys if (both := network_passes_ms(self._table, key, first_round)) is not None]
         return noise(np.array(passes).T).mape if passes else None
 

@@ -79,7 +79,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Noise:
-    """How far the two passes lie apart: each in turn is taken for the prediction of the other, and averaged."""
+    """The difference of the two passes: each serves as the prediction of the other; the mean of both."""
 
     mape: float | None
     within_5: float | None
@@ -119,7 +119,7 @@ class Comparison:
     """What a comparison brought back.
 
     ``device`` is what the agent says of the device, ``condition_after`` its condition at the end; any of their fields
-    may be missing. ``networks`` are tested; ``teachers`` taught the Calibration and are in no test; ``references`` are
+    may be missing. ``networks`` are tested; ``calibration_networks`` are in no test; ``references`` are
     of no Space, and nothing predicts them.
     ``measured_at`` is in seconds since the epoch, ``seconds`` how long it took.
     """
@@ -165,7 +165,7 @@ class Comparison:
 
     @property
     def predicted_ms(self) -> FloatArray:
-        """Calibrated, or raw where there is no Calibration."""
+        """Calibrated, or raw without a calibration."""
         return self.raw_ms if self.calibrated_ms is None else self.calibrated_ms
 
     @cached_property

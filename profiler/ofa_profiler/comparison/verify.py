@@ -49,8 +49,8 @@ def verify(
     """Searches and measures until a network is found whose two passes are both within the limit. Ctrl-C ends it, also
     during a search: what that has found by then is not measured.
 
-    Each that is not teaches the table's Calibration before the next search. Raises NotFastEnough after ATTEMPTS,
-    LimitUnreachable where the taught table knows of no network any more.
+    Each one that is not calibrates the table before the next search. Raises NotFastEnough after ATTEMPTS,
+    LimitUnreachable if the calibrated table predicts no feasible network.
     """
     (limit_ms,) = question.latency_ms
     space = question.space
@@ -75,11 +75,11 @@ def verify(
         misses.append((predicted_ms, measured))
         say(
             f"measured {measured.measured_ms:.4g} ms, {measured.measured_ms / limit_ms - 1:+.1%} from the limit, where "
-            f"{predicted_ms:.4g} ms were predicted: the table learns from it, and the search goes on"
+            f"{predicted_ms:.4g} ms were predicted: the table is recalibrated, and the search continues"
         )
     raise NotFastEnough(
         f"{ATTEMPTS} networks in a row were measured to be over {limit_ms:g} ms, the last one at "
-        f"{misses[-1][1].measured_ms:.4g} ms; they taught {table.path}: call again to go on, or keep the device quieter"
+        f"{misses[-1][1].measured_ms:.4g} ms; they calibrate {table.path}: run the command again, or keep the device idle"
     )
 
 

@@ -14,7 +14,7 @@ LONGEST_PAUSE_S = 15.0
 
 class Connection:
     """The way to one Target, as a context manager. A concrete one says how to ``open`` and ``close`` it, and for how
-    long a lost link is tried to mend (``patience_s``)."""
+    long to try to restore a lost link (``patience_s``)."""
 
     patience_s = 0.0
 
@@ -22,7 +22,7 @@ class Connection:
         self.target = target
         self.name = target.name  # of the device, for people
         self.say: Callable[[str], None] = lambda text: None  # what happens to the link, for the user
-        self.given_up = threading.Event()  # nobody waits any more for a lost link to be mended
+        self.given_up = threading.Event()  # nobody waits for a lost link any more
         self.set_aside = ""  # why, of several devices, this one takes no part any more
         self._agent: Agent | None = None
 
@@ -39,7 +39,7 @@ class Connection:
         return (self,)
 
     def reopen(self) -> None:
-        """Reaches the agent anew, after it was lost, with growing pauses for as long as it has patience. Raises
+        """Reach the agent again after it was lost, with growing pauses for as long as it has patience. Raises
         DeviceError after that: everything so far is kept."""
         deadline = time.monotonic() + self.patience_s
         pause_s = 1.0
@@ -54,7 +54,7 @@ class Connection:
                 if time.monotonic() + pause_s > deadline:
                     raise Unreachable(
                         f"{failure} (tried for {self.patience_s:.0f} s); everything measured is kept, the same "
-                        "command goes on from there"
+                        "command resumes from there"
                     ) from None
                 self.say(f"{failure}; trying again in {pause_s:.0f} s")
                 self.given_up.wait(pause_s)
@@ -72,7 +72,7 @@ class Connection:
         raise NotImplementedError
 
     def steps(self) -> Iterator[tuple[str, str]]:
-        """What is done before an agent serves there, one by one, and what came of it. Raises DeviceError."""
+        """The steps before an agent serves there, one by one, with their results. Raises DeviceError."""
         return iter(())
 
     def clean(self) -> str:

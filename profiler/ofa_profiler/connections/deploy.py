@@ -97,7 +97,7 @@ class Python:
         return [f"{name}=={pins[name]}" if name in pins else name for name in of_pip]
 
     def lacks(self, runtimes: Sequence[str]) -> list[str]:
-        """What is to be installed so that the agent runs there, with the first of ``runtimes`` where there is none."""
+        """What is to be installed so that the agent runs there, with the first of ``runtimes`` if there is none."""
         packages = [package_of(runtime) for runtime in runtimes]
         none_there = not set(packages) & set(self.runtimes)
         return [*self.missing, *(packages[:1] if none_there else ())]
@@ -160,7 +160,7 @@ class Deployment:
         return f"{self.folder}/packages"
 
     def pythons(self, named: str = "") -> list[Python]:
-        """Those there that the agent could run on, the newest first. Raises DeviceError where there is none."""
+        """Those there that the agent could run on, the newest first. Raises DeviceError if there is none."""
         found, others = self._pythons(named)
         if not found:
             what = f"no Python called {named}" if named else "no Python"
@@ -212,7 +212,7 @@ class Deployment:
         return self._require(ran, "the agent there cannot be ended").endswith("ended")
 
     def remove(self) -> list[str]:
-        """The folders that were there, and are no more."""
+        """Remove the folders; return those that existed."""
         removed = []
         for folder in self._folders:
             ran = self._link.run(REMOVE, folder)
@@ -286,7 +286,7 @@ class Remembered:
             self._path.touch(mode=0o600)
             self._path.write_text(json.dumps(vars(started)))
         except OSError:
-            self.forget()  # the next command starts an agent of its own
+            self.forget()  # the next command starts a new agent
 
     def forget(self) -> None:
         self._path.unlink(missing_ok=True)

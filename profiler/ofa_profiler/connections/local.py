@@ -1,4 +1,4 @@
-"""Connection ``local``: this machine, by an agent that is started as a process of its own."""
+"""Connection ``local``: this machine, by an agent that is started as a separate process."""
 
 import sys
 from pathlib import Path

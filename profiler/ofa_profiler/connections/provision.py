@@ -56,7 +56,7 @@ def provision(deployment: Deployment, runtimes: Sequence[str], named: str, say: 
             deployment.put(there, "requirements.txt", "\n".join(wanted).encode())
         deployment.require(INSTALL, python.executable, there, deployment.packages, timeout_s=INSTALL_S)
         return deployment.choose(runtimes[:1], python.executable)
-    raise DeviceError(f"{name}: there are no wheels for it: {'; '.join(reasons)}")
+    raise DeviceError(f"{name}: no wheels are available: {'; '.join(reasons)}")
 
 
 def platform_tags(machine: str, libc: str) -> list[str]:
@@ -71,7 +71,7 @@ def platform_tags(machine: str, libc: str) -> list[str]:
 
 
 def _download(python: Python, requirements: Sequence[str], folder: Path) -> str:
-    """The reason why there are no such wheels, in a line; empty where they are in ``folder`` now."""
+    """Download wheels to ``folder``; return the reason for a failure in one line, or an empty string."""
     pip = PIPS.get(python.series)
     done = subprocess.run(
         [

@@ -24,7 +24,7 @@ FUSED = {"": 0, "relu": 1, "relu6": 3}
 FUSED_WITH_WEIGHTS = (*FUSED, "hard_sigmoid")
 NEVER_NEGATIVE = ("RELU", "RELU6", "LOGISTIC")
 
-# What tells XNNPACK that it may compute in half precision where the hardware can: tensorflow/tensorflow,
+# Lets XNNPACK compute in half precision where the hardware can: tensorflow/tensorflow,
 # tensorflow/lite/tools/optimize/reduced_precision_metadata.h.
 HALF = {"reduced_precision_support": b"fp16accfp16"}
 

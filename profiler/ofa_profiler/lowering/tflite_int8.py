@@ -1,4 +1,4 @@
-"""Full-integer quantisation: int8 weights with a scale a channel, int8 activations whose ranges random inputs tell.
+"""Full-integer quantisation: int8 weights with a scale a channel, int8 activations with ranges from random inputs.
 
 As TFLite's specification for 8-bit quantisation asks: weights symmetric, biases in int32, activations asymmetric.
 """
@@ -78,7 +78,7 @@ def _range(values: "np.ndarray[Any, Any]") -> tuple[float, float]:
 
 
 def _activation(tensor: Tensor, least: float, greatest: float) -> Tensor:
-    """Zero is always a step of its own."""
+    """Zero is always representable."""
     least, greatest = min(least, 0.0), max(greatest, 0.0)
     scale = float(np.float32((greatest - least) / 255)) or 1.0
     quantisation = Quantisation((scale,), round(-128 - least / scale))

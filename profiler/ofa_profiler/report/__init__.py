@@ -1,6 +1,6 @@
-"""The report of a comparison: one HTML page that needs nothing beside it, and the same networks as CSV.
+"""Report of a comparison: a self-contained HTML page, and the same networks as CSV.
 
-Pulls in matplotlib, pandas and jinja2: import it only when a report is to be written.
+Imports matplotlib, pandas, and jinja2, which is slow: import this package only to write a report.
 """
 
 from pathlib import Path
@@ -16,16 +16,17 @@ __all__ = ["write_front", "write_report"]
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Writes ``report.html`` and ``comparison.csv`` into ``folder``, made if absent; returns the page's path.
+    """Write ``report.html`` and ``comparison.csv`` to ``folder``, and return the path of the page.
 
-    An earlier report is replaced whole or not at all. Raises FileError where the folder cannot be written.
+    The folder is created if needed. Each existing file is replaced atomically. Raises FileError if the folder cannot be
+    written.
     """
     page = folder / "report.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FileError(
-            f"cannot write the report to {folder}: {error.strerror or error}; choose another folder with --out"
+            f"cannot write the report to {folder}: {error.strerror or error}; use --out to choose another directory"
         ) from None
     table = rows(comparison).to_csv(index=False, lineterminator="\n")
     for path, text in ((folder / CSV, table), (page, render(comparison))):

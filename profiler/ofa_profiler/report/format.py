@@ -1,4 +1,4 @@
-"""Figures and facts as people read them: units, true minus signs, spaces that do not break."""
+"""Format numbers and facts for the report: units, typographic minus signs, no-break spaces."""
 
 import datetime
 import math
@@ -13,7 +13,7 @@ UNKNOWN = "–"
 
 
 def percent(fraction: float | None, signed: bool = False) -> str:
-    """0.0089 → ``0.9 %``; below 0.1 % with one more decimal."""
+    """Format a fraction: 0.0089 → ``0.9 %``. Values below 0.1 % have two decimals."""
     if fraction is None or not math.isfinite(fraction):
         return UNKNOWN
     value = 100 * fraction
@@ -22,12 +22,12 @@ def percent(fraction: float | None, signed: bool = False) -> str:
 
 
 def share(fraction: float | None) -> str:
-    """Of networks: ``100 %``, ``98.3 %``."""
+    """Format a share of networks: ``100 %``, ``98.3 %``."""
     return percent(fraction).replace(f".0{SPACE}", SPACE)
 
 
 def latency(value_ms: float | None, digits: int = 4) -> str:
-    """To so many significant digits: ``21.34 ms``."""
+    """Format a latency with ``digits`` significant digits: ``21.34 ms``."""
     if value_ms is None or not math.isfinite(value_ms):
         return UNKNOWN
     decimals = min(6, max(0, digits - 1 - math.floor(math.log10(value_ms)))) if value_ms > 0 else 0
@@ -39,13 +39,13 @@ def number(value: float | None, digits: int, signed: bool = False) -> str:
 
 
 def millions(count: float) -> str:
-    """To three significant digits or to the million: ``5.48 M``, ``4,089 M``."""
+    """Format a count in millions, with three significant digits below 100 M: ``5.48 M``, ``4,089 M``."""
     value = count / 1e6
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f}{SPACE}M"
 
 
 def duration(seconds: float) -> str:
-    """``12 min 5 s``."""
+    """Format a duration with its two largest units: ``12 min 5 s``."""
     if not math.isfinite(seconds):
         return UNKNOWN
     minutes, rest = divmod(round(seconds), 60)
@@ -67,7 +67,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def printable(text: Any) -> str:
-    """Without what no XML or UTF-8 may hold: control characters, lone surrogates, noncharacters."""
+    """Replace characters that are invalid in XML or UTF-8: control characters, lone surrogates, noncharacters."""
     return "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in ("Cc", "Cs", "Cn") else character
         for character in str(text)
@@ -75,7 +75,10 @@ def printable(text: Any) -> str:
 
 
 def architecture_by_stage(architecture: Mapping[str, Any]) -> list[str]:
-    """``["2×[k7 e6] [k5 e4]", …]``, one text a stage; empty where the genes are not kernels, expands and depths."""
+    """Format an architecture, one string per stage: ``["2×[k7 e6] [k5 e4]", …]``.
+
+    The list is empty if the genes are not kernel sizes, expand ratios, and depths.
+    """
     genes = [architecture.get(name) for name in ("ks", "e", "d")]
     kernels, expands, depths = (list(values) if isinstance(values, (list, tuple)) else [] for values in genes)
     if not depths:
@@ -101,7 +104,7 @@ def _runs(blocks: Sequence[str]) -> str:
 
 
 def device_facts(device: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(what, value) of what the agent said, in reading order; what it did not say is left out."""
+    """Return (name, value) pairs from the agent's description of the device. Missing values are left out."""
     facts = [
         ("Chip", _text(device.get("chip"))),
         ("Cores", _clusters(device.get("clusters"))),
@@ -117,7 +120,7 @@ def device_facts(device: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def condition_facts(condition: Any) -> dict[str, str]:
-    """What → value at one moment; what was not read (an empty text, a clock of 0) is left out."""
+    """Return the device condition as name → value. Values that were not read ("" or a clock of 0) are left out."""
     if not isinstance(condition, Mapping):
         return {}
     facts = {
@@ -172,7 +175,7 @@ def _clusters(value: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    """JSON carries 64-bit integers as texts."""
+    """Convert to a finite float, or return None. Protobuf JSON encodes 64-bit integers as strings."""
     try:
         found = float(value)
     except (TypeError, ValueError):

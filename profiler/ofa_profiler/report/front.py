@@ -1,4 +1,4 @@
-"""The page of a searched front: accuracy over latency, with the reference networks that were measured as marks."""
+"""HTML page of a Pareto front: accuracy over latency, with the measured reference networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +17,13 @@ from ofa_profiler.report.plots import figure_of, points
 from ofa_tables.store.files import replacing
 from ofa_tables.words import counted
 
-LABEL_HEIGHT = 0.045  # of what the plot shows
+LABEL_HEIGHT = 0.045  # as a share of the plot height
 
 
 def write_front(
     problem: Problem, found: Found, table: Path, references: Sequence[MeasuredReference], path: Path
 ) -> Path:
-    """Writes the page whole or not at all, and gives its path. Raises FileError."""
+    """Write the page atomically and return its path. Raises FileError."""
     template = environment().get_template("front.html.j2")
     page = template.render(
         space=problem.space.name,
@@ -56,7 +56,7 @@ def write_front(
 
 
 def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]) -> Markup:
-    """What every front network takes and gives; references as squares with their names."""
+    """Plot score over latency of the front; references are squares with labels."""
     unit = 100 if problem.accuracy.is_accuracy else 1e-6
     prices = np.array([network.prices[0, 0] for network in found.best])
     scores = np.array([network.accuracy[0] for network in found.best]) * unit
@@ -68,7 +68,7 @@ def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]
         points(axes, prices, scores, svg.CALIBRATED, gid="front")
         if references:
             points(axes, taken, published, svg.RAW, gid="references", marker="s")
-        axes.set_xscale("log")  # published networks reach far beyond what a space has
+        axes.set_xscale("log")  # the latencies of published networks go far beyond the range of a space
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -85,11 +85,11 @@ def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]
         ],
         "references": [f"{one.name} · {latency(one.latency_ms)} measured" for one in references],
     }
-    return svg.inline(figure, "front", "Accuracy over latency of the networks that were found", hover)
+    return svg.inline(figure, "front", "Accuracy over latency of the networks on the Pareto front", hover)
 
 
 def _apart(heights: Sequence[float], least: float) -> list[float]:
-    """The heights, pushed up where one would lie upon another."""
+    """Move labels up so that they do not overlap."""
     places: dict[int, float] = {}
     below = -np.inf
     for at in np.argsort(heights):

@@ -1,4 +1,4 @@
-"""What the page says, in words and figures; how it looks is the template's."""
+"""Text and numbers of the report page; the template contains the layout."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ WORST = 8
 
 @dataclass(frozen=True)
 class Figure:
-    """One of the figures at the top."""
+    """One of the key numbers at the top of the page."""
 
     kind: str
     label: str
@@ -34,7 +34,7 @@ class Figure:
 
 
 def environment() -> Environment:
-    """The pages' templates."""
+    """Return the template environment of the pages."""
     return Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -46,7 +46,7 @@ def environment() -> Environment:
 
 
 def render(comparison: Comparison) -> str:
-    """The whole page."""
+    """Render the page as HTML."""
     template = environment().get_template("comparison.html.j2")
     drawn = _drawable(comparison)
     return template.render(
@@ -74,54 +74,54 @@ def render(comparison: Comparison) -> str:
 
 
 def _printable(value: Any) -> Any:
-    return as_text.printable(value) if type(value) is str else value  # Markup is our own
+    return as_text.printable(value) if type(value) is str else value  # Markup is trusted
 
 
 def headline(comparison: Comparison) -> str:
-    """The one sentence to remember."""
+    """Return the main result in one sentence."""
     if comparison.is_of_references:
-        return f"{_tested(comparison)} as this device runs them."
+        return f"Latencies of {_tested(comparison)} on this device."
     judged = comparison.calibrated or comparison.raw
-    subject = "The calibrated prediction" if comparison.calibrated else "The table’s sum"
+    subject = "The calibrated prediction" if comparison.calibrated else "The raw sum"
     if judged.excess_rms is None:
-        return f"{subject} could not be judged: {_obstacle(comparison)}."
+        return f"{subject} could not be evaluated: {_obstacle(comparison)}."
     if judged.excess_rms == 0:
-        return f"{subject} is as good as this device can tell: no error is left beyond the device’s own scatter."
-    return f"{subject} is off by {as_text.percent(judged.excess_rms)} beyond what the device itself scatters."
+        return f"{subject} has no measurable excess error: its error is within the measurement noise."
+    return f"{subject} has an excess error of {as_text.percent(judged.excess_rms)} beyond the measurement noise."
 
 
 def lead(comparison: Comparison) -> Iterator[str]:
-    """What the headline has to be read beside."""
+    """Yield the sentences that qualify the headline."""
     judged = comparison.calibrated or comparison.raw
     interval = _interval(comparison)
     if judged.excess_rms == 0 and interval and interval[1] > 0:
         tested = as_text.counted(len(comparison.networks), "network")
-        yield f"With {tested}, up to {as_text.percent(interval[1])} cannot be ruled out."
+        yield f"With {tested}, an excess error of up to {as_text.percent(interval[1])} cannot be ruled out."
     apart = comparison.noise.mape
     if apart is not None:
-        yield f"Two measurements of one network differ by {as_text.percent(apart)} here, whatever the prediction."
+        yield f"Two measurements of the same network differ by {as_text.percent(apart)} on this device."
     baseline = comparison.macs_baseline
     if baseline and baseline.excess_rms is not None and judged.excess_rms is not None:
         off = as_text.percent(baseline.excess_rms)
         if baseline.excess_rms > judged.excess_rms:
-            yield f"A straight line through MACs, which knows nothing of the blocks, would be off by {off}."
+            yield f"A line fitted to MACs, without a table, has an excess error of {off}."
         else:
-            yield f"A straight line through MACs does no worse: it is off by {off}. Here the table adds nothing to it."
+            yield f"A line fitted to MACs, without a table, is no worse: its excess error is {off}."
     if not comparison.calibrated and judged.bias is not None:
         more = "more" if judged.bias > 0 else "less"
         yield (
-            f"The sum says {as_text.percent(abs(judged.bias))} {more} than the device takes; "
-            "--calibrate K would learn that from K further networks."
+            f"The raw sum is {as_text.percent(abs(judged.bias))} {more} than the measured latency; "
+            "--calibrate K corrects this with K additional networks."
         )
     if 0 < len(comparison.networks) < FEWEST_FOR_INTERVAL:
-        yield f"With {as_text.counted(len(comparison.networks), 'network')} these figures are a hint, not a proof."
+        yield f"With only {as_text.counted(len(comparison.networks), 'network')}, these results are not conclusive."
 
 
 def top_figures(comparison: Comparison) -> list[Figure]:
     judged = comparison.calibrated or comparison.raw
     interval = _interval(comparison)
     between = "–".join(as_text.number(100 * end, 1) for end in interval) if interval else ""
-    name = "calibrated" if comparison.calibrated else "table’s sum"
+    name = "calibrated" if comparison.calibrated else "raw sum"
     tested = as_text.counted(len(comparison.networks), "network")
     baseline = comparison.macs_baseline
     return [
@@ -136,7 +136,7 @@ def top_figures(comparison: Comparison) -> list[Figure]:
             "baseline",
             "Excess error, MACs line",
             as_text.percent(baseline.excess_rms if baseline else None),
-            "knows MACs, not blocks" if baseline else "needs two networks to learn from",
+            "fitted to MACs, without a table" if baseline else "needs two calibration networks",
         ),
         Figure("plain", f"Within ±10{as_text.SPACE}%", as_text.share(judged.within_10), f"{name}, {tested}"),
     ]
@@ -163,7 +163,7 @@ def _tested(comparison: Comparison) -> str:
 
 
 def _drawable(comparison: Comparison) -> Comparison:
-    """Without the networks that no axis can hold."""
+    """Leave out the networks that have no finite positive latency and cannot be plotted."""
     return replace(
         comparison,
         networks=tuple(network for network in comparison.networks if _has_place(network)),
@@ -193,7 +193,7 @@ def _plots(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _picked(comparison: Comparison) -> list[tuple[str, ComparedNetwork]]:
-    """The smallest, the median and the largest by measured latency, or as many of them as there are."""
+    """Pick the smallest, the median, and the largest network by measured latency; fewer if there are fewer."""
     ordered = sorted(comparison.networks, key=lambda network: network.measured_ms)
     last = len(ordered) - 1
     places = {0: "smallest", last // 2: "median", last: "largest"} if last > 1 else {0: "smallest", last: "largest"}
@@ -241,14 +241,14 @@ def _references(comparison: Comparison) -> list[dict[str, Any]]:
 
 
 def _columns(comparison: Comparison) -> list[tuple[str, str]]:
-    """(kind, name) of what the table of all figures compares."""
-    present = [("raw", "Table’s sum"), ("calibrated", "Calibrated"), ("baseline", "MACs line")]
+    """Return (kind, name) of each column in the table of all results."""
+    present = [("raw", "Raw sum"), ("calibrated", "Calibrated"), ("baseline", "MACs line")]
     judged = (comparison.raw, comparison.calibrated, comparison.macs_baseline)
     return [column for column, found in zip(present, judged, strict=True) if found] + [("noise", "Passes")]
 
 
 def _table(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """(figure, one cell a column): the passes against each other come last, and have no sign and no model."""
+    """Return (name, one cell per column). The last column compares the passes; it has no bias and no excess error."""
     judged = [each for each in (comparison.raw, comparison.calibrated, comparison.macs_baseline) if each]
     with_floor: list[Errors | Noise] = [*judged, comparison.noise]
     return [
@@ -264,7 +264,7 @@ def _table(comparison: Comparison) -> list[tuple[str, list[str]]]:
 
 
 def _condition(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """(what, before, after)."""
+    """Return (name, value before, value after)."""
     before = as_text.condition_facts(comparison.device.get("condition"))
     after = as_text.condition_facts(comparison.condition_after)
     return [
@@ -274,7 +274,7 @@ def _condition(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 def _method(comparison: Comparison) -> list[tuple[str, str]]:
     identity, line = comparison.identity, comparison.macs_line
-    calibration_count = as_text.counted(len(comparison.calibration_networks), "further network")
+    calibration_count = as_text.counted(len(comparison.calibration_networks), "network")
     tested = _tested(comparison)
     rows = [
         ("Table", comparison.table),
@@ -283,14 +283,14 @@ def _method(comparison: Comparison) -> list[tuple[str, str]]:
         ("Settings", str(identity.settings)),
         ("Device fingerprint", identity.fingerprint),
         ("Tested", f"{tested}, each in two independent passes"),
-        ("CalibrationNetwork", f"{calibration_count}, in no test" if comparison.calibration_networks else "none"),
+        ("Calibration networks", f"{calibration_count}, not tested" if comparison.calibration_networks else "none"),
         ("Calibration", _calibration(comparison)),
         (
-            "Line through MACs",
+            "MACs line",
             f"{as_text.number(line.base_ms, 3)}{as_text.SPACE}ms {'−' if line.ms_per_mac < 0 else '+'} "
-            f"{abs(line.ms_per_mac) * 1e8:.3g}{as_text.SPACE}ms for each 100{as_text.SPACE}M MACs"
+            f"{abs(line.ms_per_mac) * 1e8:.3g}{as_text.SPACE}ms per 100{as_text.SPACE}M MACs"
             if line
-            else "none: it needs two networks to learn from",
+            else "none; needs two calibration networks",
         ),
         ("Measured", f"{as_text.moment(comparison.measured_at)}, in {as_text.duration(comparison.seconds)}"),
     ]
@@ -302,4 +302,4 @@ def _calibration(comparison: Comparison) -> str:
     if calibration is None:
         return "none"
     calibration_count = as_text.counted(calibration.networks, "network")
-    return f"whole networks take the table’s sum {calibration}, learned from {calibration_count}"
+    return f"raw sum {calibration}, fitted on {calibration_count}"

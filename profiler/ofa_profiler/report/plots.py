@@ -1,4 +1,4 @@
-"""The plots. Each takes a Comparison of at least one network and gives an inline SVG."""
+"""Plots of the report. Each takes a Comparison with at least one network and returns inline SVG."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,13 +23,13 @@ from ofa_profiler.comparison.statistics import (
 from ofa_profiler.report import svg
 from ofa_profiler.report.format import latency, percent, printable
 
-# In points, and thus in the units of the SVG: narrow enough to be read on a phone without being shrunk much.
+# In points, which are the units of the SVG: narrow enough to be readable on a phone.
 WIDTH, HEIGHT = 420, 330
 LIKELY = 0.10
 
 
 def predicted_measured(comparison: Comparison) -> Markup:
-    """Measured against predicted latency, each network's two passes as a bar."""
+    """Plot measured over predicted latency; a bar connects the two passes of a network."""
     with matplotlib.style.context(svg.STYLE):
         figure, axes = figure_of()
         passes, predicted = comparison.passes_ms, comparison.predicted_ms
@@ -45,16 +45,16 @@ def predicted_measured(comparison: Comparison) -> Markup:
         hover["networks"] = _hover(comparison)
         points(axes, predicted, passes.mean(axis=0), _colour(comparison), gid="networks")
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="predicted, ms", ylabel="measured, ms")
-    return svg.inline(figure, "scatter", "Measured against predicted latency of every tested network", hover)
+    return svg.inline(figure, "scatter", "Measured over predicted latency of every tested network", hover)
 
 
 def error_histogram(comparison: Comparison) -> Markup:
-    """The errors of raw and calibrated prediction, above how far the passes lie apart, on one axis."""
+    """Plot histograms of the raw errors, the calibrated errors, and the differences between passes on one axis."""
     passes = comparison.passes_ms
-    series = [("table’s sum", relative_errors(comparison.raw_ms, passes), svg.RAW)]
+    series = [("raw sum", relative_errors(comparison.raw_ms, passes), svg.RAW)]
     if comparison.calibrated_ms is not None:
         series.append(("calibrated", relative_errors(comparison.calibrated_ms, passes), svg.CALIBRATED))
-    series.append(("pass against pass", noise_errors(passes), svg.NOISE))
+    series.append(("pass vs. pass", noise_errors(passes), svg.NOISE))
     edges = _edges(np.concatenate([values.ravel() for _, values, _ in series]))
     with matplotlib.style.context(svg.STYLE):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
@@ -71,12 +71,12 @@ def error_histogram(comparison: Comparison) -> Markup:
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_formatter(_percent_ticks())
-        axes.set_xlabel("error, share of the measured latency")
-    return svg.inline(figure, "errors", "Histograms of the errors, and of the difference between passes")
+        axes.set_xlabel("relative error")
+    return svg.inline(figure, "errors", "Histograms of the errors and of the differences between passes")
 
 
 def error_by_latency(comparison: Comparison) -> Markup:
-    """The prediction's error over measured latency, each network's two passes as a bar."""
+    """Plot the prediction error over measured latency; a bar connects the two passes of a network."""
     relative = relative_errors(comparison.predicted_ms, comparison.passes_ms)
     measured = comparison.passes_ms.mean(axis=0)
     floor = float(np.abs(noise_errors(comparison.passes_ms)).mean())
@@ -91,14 +91,14 @@ def error_by_latency(comparison: Comparison) -> Markup:
         for gid, which in (("clean", ~flagged), ("flagged", flagged)):
             points(axes, measured[which], middle[which], _colour(comparison), gid=gid, hollow=gid == "flagged")
         reach = 1.15 * max(float(np.abs(relative).max()), floor, 0.01)
-        axes.set(ylim=(-reach, reach), xlabel="measured, ms", ylabel="error of the prediction")
+        axes.set(ylim=(-reach, reach), xlabel="measured, ms", ylabel="prediction error")
         axes.yaxis.set_major_formatter(_percent_ticks())
     hover = {"clean": titles[~flagged].tolist(), "flagged": titles[flagged].tolist()}
-    return svg.inline(figure, "residuals", "Error of the prediction over measured latency", hover)
+    return svg.inline(figure, "residuals", "Prediction error over measured latency", hover)
 
 
 def latency_by_macs(comparison: Comparison) -> Markup:
-    """Measured latency over MACs, and the line that the teachers gave."""
+    """Plot measured latency over MACs, and the line fitted on the calibration networks."""
     macs = np.array([network.macs for network in comparison.networks]) / 1e6
     calibration_networks = comparison.calibration_networks
     with matplotlib.style.context(svg.STYLE):
@@ -118,7 +118,7 @@ def latency_by_macs(comparison: Comparison) -> Markup:
 
 
 def stages_ms(comparison: Comparison, picked: Sequence[tuple[str, ComparedNetwork]]) -> Markup:
-    """The table's figures by stage, and what was measured, in ms."""
+    """Plot the raw sum by stage, and the measured latency, in ms."""
     with matplotlib.style.context(svg.STYLE):
         figure, axes = _stacked(comparison, picked, lambda network: np.array(network.stage_ms))
         for row, (_, network) in enumerate(picked):
@@ -129,7 +129,7 @@ def stages_ms(comparison: Comparison, picked: Sequence[tuple[str, ComparedNetwor
 
 
 def stages_share(comparison: Comparison, picked: Sequence[tuple[str, ComparedNetwork]]) -> Markup:
-    """The same as shares of the whole."""
+    """Plot the share of each stage in the raw sum."""
     with matplotlib.style.context(svg.STYLE):
         figure, axes = _stacked(comparison, picked, lambda network: _share(network.stage_ms))
         for row, (_, network) in enumerate(picked):
@@ -141,12 +141,12 @@ def stages_share(comparison: Comparison, picked: Sequence[tuple[str, ComparedNet
                         end - part / 2, row, f"{100 * part:.0f}", ha="center", va="center", color=ink, fontsize=10
                     )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
-        axes.set(xlim=(0, 1), xlabel="share of the table’s sum")
+        axes.set(xlim=(0, 1), xlabel="share of the raw sum")
     return svg.inline(figure, "stage-share", "Share of each stage in the latency")
 
 
 def stage_colours(count: int) -> list[str]:
-    """Ordered, and told apart by lightness alone (viridis)."""
+    """Return ordered colours that differ in lightness (viridis)."""
     return [to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0.1, 0.93, max(count, 1)))]
 
 
@@ -207,7 +207,7 @@ def _hover(comparison: Comparison) -> list[str]:
 
 
 def _edges(values: FloatArray) -> FloatArray:
-    """Bins of a round width that end on 0, about thirty of them."""
+    """Return the edges of at most about 40 bins of a round width; one edge is 0."""
     low, high = min(values.min(), -0.01), max(values.max(), 0.01)
     width = next((w for w in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / w <= 40), 0.0)
     width = width or (high - low) / 40

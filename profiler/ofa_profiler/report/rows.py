@@ -1,4 +1,4 @@
-"""A comparison as a table, one row a network."""
+"""A comparison as a table with one row per network."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,10 @@ from ofa_tables.store.measurement import NETWORK
 
 
 def rows(comparison: Comparison) -> pd.DataFrame:
-    """Tested networks, then teachers, then References. Errors are fractions of the pass they are named after."""
+    """Return the tested networks, then calibration networks, then references.
+
+    Each error column is relative to the pass in its name.
+    """
     predicted = [
         _part(comparison, comparison.networks, TEST),
         _part(comparison, comparison.calibration_networks, CALIBRATION),
@@ -30,7 +33,7 @@ def rows(comparison: Comparison) -> pd.DataFrame:
 
 
 def _references(references: Sequence[MeasuredReference]) -> pd.DataFrame:
-    """What there is of networks that nothing predicts."""
+    """Return the columns of reference networks, which have no prediction."""
     return pd.DataFrame(
         {
             "name": [one.name for one in references],
@@ -73,5 +76,5 @@ def _part(comparison: Comparison, networks: tuple[ComparedNetwork, ...], role: s
 
 
 def _text(value: str) -> str:
-    """What UTF-8 can hold of it: pandas refuses the rest where it keeps text as Arrow does."""
+    """Replace characters that are invalid in UTF-8, which pandas rejects in Arrow strings."""
     return value.encode("utf-8", "replace").decode()

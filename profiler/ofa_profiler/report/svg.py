@@ -1,4 +1,4 @@
-"""A matplotlib Figure as SVG that lives inside an HTML page: its fonts, and its colours by day and by night."""
+"""Convert a matplotlib figure to inline SVG that uses the fonts and the light or dark colours of the page."""
 
 import io
 import re
@@ -10,7 +10,7 @@ import matplotlib.style
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-# Figures are drawn in these stand-ins; the page says what each is in its light and in its dark scheme.
+# Figures are drawn in these placeholder colours; the page defines each for its light and dark scheme.
 INK, MUTED, RULE, PAPER = "#010101", "#020202", "#030303", "#040404"
 RAW, CALIBRATED, BASELINE, NOISE = "#050505", "#060606", "#070707", "#080808"
 _VARIABLES = {
@@ -62,9 +62,10 @@ _DECIMALS = re.compile(r"(\.\d\d)\d+")
 
 
 def inline(figure: Figure, name: str, label: str, hover: Mapping[str, Sequence[str]] | None = None) -> Markup:
-    """``<svg>`` without prolog, metadata, namespaces or foreign fonts; ``name`` keeps its ids apart from other plots'.
+    """Return ``<svg>`` without prolog, metadata, namespaces, and font families.
 
-    ``hover`` names the points of an artist by its gid.
+    ``name`` prefixes the ids, so that they are unique on the page. ``hover`` maps the gid of an artist to the titles of
+    its points.
     """
     buffer = io.BytesIO()
     with matplotlib.style.context(STYLE):
@@ -90,14 +91,14 @@ def _strip(root: ElementTree.Element) -> None:
         parent.text, parent.tail = (parent.text or "").strip(), None
         parent.attrib = {key.rpartition("}")[2]: value for key, value in parent.attrib.items()}
         for child in list(parent):
-            # Its style would hold for the whole page, which has the same rule for plots alone.
+            # A style element would apply to the whole page; the style sheet has the same rule for plots only.
             if child.tag.endswith(("}metadata", "}style")):
                 parent.remove(child)
 
 
 def _add_titles(root: ElementTree.Element, gid: str, titles: Sequence[str]) -> None:
     points = [use for group in root.iter("g") if group.get("id") == gid for use in group.iter("use")]
-    if len(points) != len(titles):  # one lies outside the axes: better no names than wrong ones
+    if len(points) != len(titles):  # a point is outside the axes: no titles are better than wrong titles
         return
     for point, title in zip(points, titles, strict=True):
         ElementTree.SubElement(point, "title").text = title

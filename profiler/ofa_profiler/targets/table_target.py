@@ -1,4 +1,4 @@
-"""The device that a table was made on, to be measured once more."""
+"""Find the device on which a table was measured."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,13 +10,13 @@ from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 
 def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, str]) -> Target:
-    """The table's Target, or another one of this name, with the settings that it was reached and measured with.
+    """Return the target of the table, or the named one, with the settings that the table was measured with.
 
-    Raises TableMismatch where the table was imported.
+    Raises TableMismatch if the table was imported.
     """
     if table.identity.runtime == IMPORTED:
         raise TableMismatch(
-            f"{table.path} was imported, so no device is known to hold it against; measure one with ofa-profile"
+            f"{table.path} was imported and has no device to measure on; measure a table with ofa-profile"
         )
     made_with = table.store.get("conditions") or {}
     same = target in (None, table.identity.target)
@@ -26,12 +26,12 @@ def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, st
 
 
 def require_same(table: LatencyTable, target: Target, description: dict[str, Any]) -> None:
-    """Raises TableMismatch where the device that answered is not the one that the table was made on."""
+    """Raise TableMismatch if the connected device is not the one on which the table was measured."""
     table.require_identity(identity_now(target, table.identity, description))
 
 
 def identity_now(target: Target, made: Identity, description: dict[str, Any]) -> Identity:
-    """What a table would be of, if it were made as this one was, but now."""
+    """Return the identity that a new table would have, measured now with the settings of ``made``."""
     runtime = choose_runtime(target, made.runtime, description)
     return replace(
         made,

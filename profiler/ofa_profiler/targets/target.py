@@ -1,4 +1,4 @@
-"""Targets: named devices and how to reach them, as ours and the user's files say."""
+"""Targets: named devices and how to reach them, from the shipped file and the user's files."""
 
 import difflib
 import tomllib
@@ -22,9 +22,9 @@ FILE_NAME = "targets.toml"
 class Target:
     """A named device.
 
-    ``models`` are patterns of what phones of its kind call themselves. Of what ``--set key=value`` gives,
-    ``conditions`` are the device's, set while it is measured, and ``settings`` the Connection's own. ``suggest`` are
-    conditions that steady it. ``origins`` says which file each value comes from.
+    ``models`` are patterns for the model names that phones report. ``--set key=value`` gives ``conditions`` of the
+    device, which are set while it is measured, and ``settings`` of the connection. ``suggest`` are conditions that make
+    latencies stable. ``origins`` is the file that each value comes from.
     """
 
     name: str
@@ -46,12 +46,12 @@ class Target:
 
 
 def files() -> list[Path]:
-    """Where a user's own targets may be, the last word last."""
+    """Return the paths of the user's target files; later files override earlier ones."""
     return [platformdirs.user_config_path("ofa-profile") / FILE_NAME, Path(FILE_NAME)]
 
 
 def all_targets() -> dict[str, Target]:
-    """Ours, and those of the user's files, whose values take the place of ours. Raises FileError."""
+    """Return the shipped targets, overridden and extended by the user's files. Raises FileError."""
     entries: dict[str, dict[str, Any]] = {}
     origins: dict[str, dict[str, str]] = {}
     ours = resources.files("ofa_profiler.targets").joinpath(FILE_NAME).read_text()
@@ -59,24 +59,27 @@ def all_targets() -> dict[str, Target]:
         for name, values in _parsed(text, origin).items():
             like = values.pop("like", name)
             if like not in entries and like != name:
-                raise FileError(f"{origin}: {name} is like {like!r}, which is no target; {_nearest(like, entries)}")
+                raise FileError(f"{origin}: {name} is like {like!r}, which is not a target; {_nearest(like, entries)}")
             entries[name] = {**entries.get(like, {}), **values}
             origins[name] = {**origins.get(like, {}), **dict.fromkeys(values, origin)}
             if "connection" not in entries[name]:
-                raise FileError(f"{origin}: {name} has no connection; write connection = 'ssh', or like = 'jetson-tx2'")
+                raise FileError(f"{origin}: {name} has no connection; add connection = 'ssh', or like = 'jetson-tx2'")
     return {name: _target(name, entries[name], origins[name]) for name in entries}
 
 
 def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: str | None = None) -> Target:
-    """A named target; ``user@host[:port]`` for a board that SSH reaches; ``adb:SERIAL`` for a phone; ``tcp:HOST:PORT``
-    for an agent that somebody started. ``runtime`` is the one wanted: by it a phone's agent is on the phone, or beside
-    it. Raises UnknownName, FileError."""
+    """Return a target by its name or address.
+
+    Addresses are ``user@host[:port]`` for a board with SSH, ``adb:SERIAL`` for a phone, and ``tcp:HOST:PORT`` for a
+    running agent. ``runtime`` decides whether the agent for a phone runs on the phone or on the host. Raises
+    UnknownName, FileError.
+    """
     if name.startswith("tcp:"):
-        target = Target(name, "tcp", "an agent that serves there", name.removeprefix("tcp:"))
+        target = Target(name, "tcp", "a running agent", name.removeprefix("tcp:"))
     elif name.startswith("adb:"):
         target = Target(name, "adb", "a phone", name.removeprefix("adb:"), runtimes=PHONE_RUNTIMES)
     elif "@" in name:
-        target = Target(name, "ssh", "a board that SSH reaches", name, runtimes=("onnxruntime", "torch"))
+        target = Target(name, "ssh", "a board with SSH", name, runtimes=("onnxruntime", "torch"))
     else:
         targets = all_targets()
         if name not in targets:
@@ -91,7 +94,10 @@ def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: s
 
 
 def choose_runtime(target: Target, wanted: str | None, description: Mapping[str, Mapping[str, str]]) -> str:
-    """The runtime to measure with: the one asked for, or the target's first preferred one that loads on the device."""
+    """Return the wanted runtime, or the first runtime of the target that loads on the device.
+
+    Raises DeviceError if it does not load, UnknownName.
+    """
     there, missing = description["runtimes"], description["missing_runtimes"]
     if wanted is None:
         chosen = next((runtime for runtime in target.runtimes if runtime in there), None)
@@ -99,20 +105,20 @@ def choose_runtime(target: Target, wanted: str | None, description: Mapping[str,
             reasons = "; ".join(f"{name}: {missing[name]}" for name in ("worker", *target.runtimes) if name in missing)
             raise DeviceError(
                 f"{target.name} has none of its runtimes ({', '.join(target.runtimes)}): {reasons}; "
-                "install one there with python3 -m pip install"
+                "install one on the device with python3 -m pip install"
             )
         return chosen
     if wanted in there:
         return wanted
     if wanted in missing:
         raise DeviceError(
-            f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; mend its installation there"
+            f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; fix its installation there"
         )
     raise UnknownName("runtime", wanted, [*there, *missing])
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` pairs of the command line. Raises UsageError."""
+    """Parse ``key=value`` pairs from the command line. Raises UsageError."""
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -142,18 +148,18 @@ def _pairs(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
 
 
-_TEXT: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, str) and bool(value), "a text")
+_TEXT: tuple[Callable[[Any], bool], str] = (lambda value: isinstance(value, str) and bool(value), "a string")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "like": _TEXT,
     "connection": _TEXT,
     "description": _TEXT,
     "address": _TEXT,
-    "precision": (lambda value: value in ("fp32", "fp16", "int8"), "fp32, fp16 or int8"),
+    "precision": (lambda value: value in ("fp32", "fp16", "int8"), "fp32, fp16, or int8"),
     "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
-    "notes": (_strings, "a list of texts"),
-    "suggest": (_pairs, "a table of texts, such as { governor = 'performance' }"),
-    "set": (_pairs, "a table of texts, such as { governor = 'performance' }"),
+    "notes": (_strings, "a list of strings"),
+    "suggest": (_pairs, "a table of strings, such as { governor = 'performance' }"),
+    "set": (_pairs, "a table of strings, such as { governor = 'performance' }"),
 }
 
 
@@ -161,22 +167,22 @@ def _parsed(text: str, origin: str) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise FileError(f"{origin} is no TOML: {error}") from None
+        raise FileError(f"{origin} is not valid TOML: {error}") from None
     for name, values in content.items():
         if not isinstance(values, dict):
-            raise FileError(f"{origin}: {name!r} stands alone; values belong under a target, such as [jetson-tx2]")
+            raise FileError(f"{origin}: {name!r} is not in a section; move it under a target, such as [jetson-tx2]")
         for key, value in values.items():
             if key not in _FIELDS:
-                raise FileError(f"{origin}: {name} has {key!r}, which means nothing here; {_nearest(key, _FIELDS)}")
+                raise FileError(f"{origin}: {name} has an unknown key {key!r}; {_nearest(key, _FIELDS)}")
             fits, wanted = _FIELDS[key]
             if not fits(value):
-                raise FileError(f"{origin}: {name}: {key} is {wanted}, not {value!r}")
+                raise FileError(f"{origin}: {name}: {key} must be {wanted}, not {value!r}")
     return content
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    return f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
 
 
 def _target(name: str, values: Mapping[str, Any], origins: Mapping[str, str]) -> Target:

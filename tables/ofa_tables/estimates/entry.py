@@ -27,12 +27,13 @@ MEDIAN_TO_MEAN = 1.2533
 class Entry:
     """One key's figure and what it rests on.
 
-    ``latency_ms`` is the median of the trials' medians, each at the table's speed; ``spread`` their interquartile range,
-    relative to it; ``mean_ms`` and ``std_ms`` are of all samples. ``standard_error`` is that of ``latency_ms``,
-    relative to it, from how the trials lie apart; None if the trials do not determine it. ``failure`` is the last failed
-    trial's text where none succeeded. ``resolution_px`` is set only where a published file gave the figure for one
-    resolution. ``parts_ms`` is what each measured key adds to an interpolated figure. ``energy_mj`` is that of one
-    inference, the median over the trials, if the board reports its power.
+    ``latency_ms`` is the median of the medians of the trials, each corrected to the speed of the table. ``spread`` is
+    their interquartile range, relative to it. ``mean_ms`` and ``std_ms`` are taken over all samples.
+    ``standard_error`` is the standard error of ``latency_ms``, relative to it, from the differences between trials;
+    None if the trials do not determine it. ``failure`` is the error of the last failed trial if none succeeded.
+    ``resolution_px`` is set only if a published file gave the latency for one resolution. ``parts_ms`` is what each
+    measured key contributes to an interpolated latency. ``energy_mj`` is the energy of one inference, the median over
+    the trials, if the board reports its power.
     """
 
     key: str
@@ -105,11 +106,11 @@ def with_standard_errors(
     profiled_networks: Mapping[str, str],
     speed_error: Callable[[Sequence[Measurement]], float],
 ) -> dict[tuple[str, int | None], Entry]:
-    """The entries with their standard errors: what each one's few trials say of their spread, drawn towards what is
-    usual in the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed weight for the usual).
+    """Add standard errors to the entries. The variance between the trials of an entry is shrunk towards the typical
+    variance of the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed prior weight).
 
-    Trials of one profiled network count as one: what stood beside the Block was the same each time. ``profiled_networks`` are by trial.
-    ``speed_error`` is how far off the speed may be that these trials were brought to.
+    Trials of one profiled network count as one, since the block had the same neighbours each time.
+    ``profiled_networks`` maps a trial to its network. ``speed_error`` gives the error of the speed correction.
     """
     logs = {place: _independent_logs(group, profiled_networks) for place, group in trials.items()}
     variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}

@@ -30,8 +30,8 @@ class Reach:
 class Summary:
     """``entries`` counts keys; ``failed`` those without a figure; ``flagged`` those that have one, and a flag.
 
-    ``flags`` says how many entries have each flag; ``calibrations`` what a Space's networks taught;
-    ``lasted`` is when the first and the last Measurement came, in seconds since 1970, or None if there are no measurements.
+    ``flags`` says how many entries have each flag; ``calibrations`` holds the calibrations by space;
+    ``lasted`` is the time of the first and of the last measurement, in seconds since 1970; None if there are none.
     """
 
     entries: int

@@ -42,10 +42,10 @@ class Line:
 class Calibration:
     """Corrections fitted to whole networks: latency = ``base_ms`` + ``scale`` · Σ figure · (1 + shift).
 
-    The line takes up what the Blocks of a network have of each other: beside large ones each finds the caches emptier
-    than its figure says, beside small ones fuller. ``shifts`` are by key, and by place (``keys.place``) for entries
-    that stood in none of the networks. ``error`` is the expected error for a network that was not used in the fit, as a standard
-    deviation relative to its latency; None if too few ``networks`` were used to estimate it.
+    The line covers the effect of the blocks on each other: next to large blocks, each finds less of its data in the
+    caches. ``shifts`` are by key, and by place (``keys.place``) for entries that are in none of the networks.
+    ``error`` is the expected error for a network that was not used in the fit, a standard deviation relative to its
+    latency; None if too few ``networks`` were used to estimate it.
     """
 
     scale: float

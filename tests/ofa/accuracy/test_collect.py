@@ -86,7 +86,7 @@ def test_statistics_of_other_images_are_other_settings(collect):
 
 def test_few_networks_are_said_to_be_few_before_they_are_evaluated(collect):
     collect()
-    expected = "6 pairs may be too few for ofa-accuracy fit, which takes about 100; the same command"
+    expected = "6 pairs may be too few for ofa-accuracy fit, which needs about 100; run the same command"
     assert collect.reported.stderr.startswith(expected)
 
 
@@ -100,7 +100,7 @@ def test_broken_images_are_counted_and_reported(collect, tmp_path):
         path.write_bytes(b"no image")
     save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 2))
     collect("--data", tmp_path / "images")
-    assert "5 images could not be decoded; others stood in their places" in collect.reported.stdout
+    assert "5 images could not be decoded; other images replaced them" in collect.reported.stdout
 
 
 def test_data_of_other_classes_is_refused(collect, tmp_path):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ofa_nas.training.data.images import Batch, Draw, Images, mixed
 from ofa_tables.errors import OfaError, UsageError
 
-SIZES = 0x7078  # (seed, epoch) and (seed, epoch, 0) are one stream: sizes have chances of their own
+SIZES = 0x7078  # (seed, epoch) and (seed, epoch, 0) are one stream: sizes need a separate stream
 
 
 def training_batches(
@@ -47,7 +47,7 @@ def training_batches(
 
 
 def evaluation_batches(images: Images, *, px: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Draw]]:
-    """All images in order, none augmented; the processes take batches by turns."""
+    """All images in order, none augmented; the processes alternate between batches."""
     starts = range(0, len(images), batch_size)[rank::world]
     return [[Draw(at, px, None) for at in range(start, min(start + batch_size, len(images)))] for start in starts]
 
@@ -74,12 +74,12 @@ def _from_workers(images: Images, batches: Sequence[Sequence[Draw]], workers: in
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OfaError(
-            "a process that loads images was ended from outside, for want of memory perhaps: go on with fewer --workers"
+            "a process that loads images was killed, possibly because memory ran out: resume with fewer --workers"
         ) from None
 
 
 class _Telling(Dataset[Batch]):
-    """In a worker: gives an error back, where torch would raise it anew with the worker's traceback in its message."""
+    """Return a worker's error: torch would raise it again with the worker's traceback in its message."""
 
     def __init__(self, images: Images) -> None:
         self._images = images

@@ -18,7 +18,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", 
 MAX_PIXELS = 1 << 28
 # Of ImageNet's training images, as all published networks are normalised.
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# Szegedy et al., CVPR 2015: so much of the image is cropped, in so elongated a shape.
+# Szegedy et al., CVPR 2015: the fraction of the image that is cropped, and its aspect ratio.
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 BRIGHTNESS, SATURATION = 32 / 255, 0.5
 CENTRE = 0.875  # of the shorter side, in evaluation
@@ -61,7 +61,7 @@ class FolderImages(Images):
                 labels.append(int(self.labels[index]))
                 break
             else:
-                raise DataError(f"{TRIES} images in a row cannot be decoded, the first is {broken[-TRIES]}; mend them")
+                raise DataError(f"{TRIES} images in a row cannot be decoded, the first is {broken[-TRIES]}; fix them")
         return Batch(images, torch.tensor(labels), tuple(broken))
 
 

@@ -72,7 +72,7 @@ class Broken:
             examples = ", ".join(sorted(self.paths)[:3])
             raise DataError(
                 f"{len(self.paths)} images cannot be decoded, more than the {self._bound} that are borne (e.g. "
-                f"{examples}): mend or replace them, and go on (ofa-train: with --resume); without them begin anew"
+                f"{examples}): fix or replace them, and resume (ofa-train --resume); to leave them out, start over"
             )
 
     def of_all(self, processes: Processes) -> list[str]:

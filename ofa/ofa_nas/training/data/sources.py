@@ -51,11 +51,11 @@ class Data:
         return Broken(sum(map(len, (self.train, self.held_out, self.test))))
 
     def require_classes(self, count: int, names: Sequence[str] | None) -> None:
-        """Raises UsageError where these are not what a network of ``count`` classes tells apart; ``names`` of theirs
+        """Raises UsageError if these are not the classes of a network with ``count`` classes; ``names`` of theirs
         where they are known."""
         if count != len(self.classes):
             raise UsageError(
-                f"the checkpoint tells {count} classes apart and --data {self.name} has {len(self.classes)}: give the "
+                f"the checkpoint has {count} classes and --data {self.name} has {len(self.classes)}: give the "
                 "data that it was trained on"
             )
         if names is not None and tuple(names) != self.classes:
@@ -75,7 +75,7 @@ def open_data(source: str) -> Data:
         return _idx(source, _fashion_folder())
     folder = Path(source)
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder; --data takes digits, fashion-mnist or a folder of images")
+        raise DataError(f"{folder} is not a directory; --data takes digits, fashion-mnist, or a directory of images")
     return _idx(source, folder) if _idx_file(folder, "train", "images") else _folders(source, folder)
 
 
@@ -97,7 +97,7 @@ def _mixed_up(images: Images) -> Images:
 
 
 def _cut(labels: Array, share: float) -> tuple[list[int], list[int]]:
-    """(the rest, so large a share of each class), in order."""
+    """(the rest, this fraction of each class), in order."""
     rng = np.random.default_rng(SPLIT_SEED)
     share = min(share, MOST_HELD_OUT / len(labels))
     out: set[int] = set()
@@ -109,7 +109,7 @@ def _cut(labels: Array, share: float) -> tuple[list[int], list[int]]:
 
 
 def _cut_by_name(images: FolderImages, part: str) -> tuple[FolderImages, FolderImages]:
-    """(the rest, about a tenth of each class). An image is told by its own name: where others come or go, it stays."""
+    """(the rest, about a tenth of each class). Its name decides: adding or removing others does not move it."""
     share, labels = HELD_OUT, images.labels
     while share * len(labels) > MOST_HELD_OUT:
         share /= 2  # in steps: some images more or less change nothing
@@ -175,7 +175,7 @@ def _idx(name: str, folder: Path) -> Data:
     fashion = "fashion" in name
     classes = FASHION if fashion and most == len(FASHION) else [str(label) for label in range(most)]
     if most < 2:
-        raise DataError(f"{folder} holds images of one class alone; there is nothing to tell apart")
+        raise DataError(f"{folder} contains images of only one class; at least two are needed")
     if int(test_labels.max()) >= most:
         raise DataError(f"{folder}: the test labels go up to {test_labels.max()}, the training labels to {most - 1}")
     return _arrays(name, classes, pixels, labels, test, test_labels, fashion)
@@ -204,12 +204,12 @@ def _read_idx(path: Path) -> Array:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); copy or download it anew") from None
+        raise DataError(f"{path} cannot be read ({error}); copy or download it again") from None
     dimensions = content[3] if content[:3] == b"\x00\x00\x08" else 0
     sizes, values = content[4 : 4 + 4 * dimensions], content[4 + 4 * dimensions :]
     shape = tuple(int(size) for size in np.frombuffer(sizes[: len(sizes) // 4 * 4], ">u4"))
     if dimensions not in (1, 3) or len(shape) != dimensions or math.prod(shape) != len(values):
-        raise DataError(f"{path} is no idx file of bytes, or a truncated one; copy or download it anew")
+        raise DataError(f"{path} is not an idx file of bytes, or is truncated; copy or download it again")
     return np.frombuffer(values, np.uint8).reshape(shape)
 
 
@@ -250,5 +250,5 @@ def _read_folder(folder: Path) -> tuple[list[str], FolderImages]:
     if not paths:
         raise DataError(f"{folder} holds no images; it takes a folder for each class with images in it")
     if len(classes) < 2:
-        raise DataError(f"{folder} holds one class alone, {classes[0]}; there is nothing to tell apart")
+        raise DataError(f"{folder} contains only one class, {classes[0]}; at least two are needed")
     return classes, FolderImages(folder, [path.relative_to(folder).as_posix() for path in paths], np.array(labels))

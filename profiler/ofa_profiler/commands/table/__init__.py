@@ -1,4 +1,4 @@
-"""``ofa-table``: what a table holds and what is wrong with it, published files in and out, networks' latencies."""
+"""``ofa-table``: shows, checks, converts, and merges latency tables, and predicts networks."""
 
 import click
 
@@ -13,9 +13,9 @@ from ofa_profiler.commands.table.show import show
 
 @click.group(epilog=example("ofa-table show local-onnxruntime-fp32-t1-b1.lut"))
 def table() -> None:
-    """Show, check, compare, import, export, merge latency tables, and predict networks with them.
+    """Show, check, compare, import, export, and merge latency tables, and predict networks with them.
 
-    Latencies are milliseconds for one inference of the whole batch.
+    A latency is the time of one inference of the whole batch, in ms.
     """
 
 

@@ -1,4 +1,4 @@
-"""``ofa-table check``: what is wrong with a table."""
+"""``ofa-table check``: finds errors in a table."""
 
 from collections import Counter
 from dataclasses import asdict
@@ -17,21 +17,34 @@ from ofa_tables.words import counted
 
 
 @click.command(
-    short_help="What is wrong with a table.",
+    short_help="Find errors in a table.",
     epilog=example("ofa-table check note10.lut", "ofa-table check mine.lut --against published.lut"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--space", "space_name", help="Default: the widest whose entries the table has.")
+@click.option("--space", "space_name", help="Search space. [default: the largest complete space in the table]")
 @click.option(
-    "--against", "others", multiple=True, type=TABLE, metavar="T2", help="A table that T should have no row of."
+    "--against",
+    "others",
+    multiple=True,
+    type=TABLE,
+    metavar="T2",
+    help="Table to compare with; copied rows are errors. Repeatable.",
 )
-@click.option("--max-age", type=click.FloatRange(min=0), default=365.0, show_default=True, metavar="DAYS")
+@click.option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    default=365.0,
+    show_default=True,
+    metavar="DAYS",
+    help="Maximum age of an entry, in days.",
+)
 @json_option
 def check(path: Path, space_name: str | None, others: tuple[Path, ...], max_age: float, as_json: bool) -> None:
-    """Look for figures that cannot be right: negative or zero, doubled or copied, not monotone in kernel or expand,
-    out of line with their likes, too noisy, too old, missing, or from nobody knows where.
+    """Find latencies in table T that cannot be correct.
 
-    A line for each, with what to do. Exits 1 where there is an error; warnings alone are none.
+    Reports latencies that are negative, zero, duplicated, copied, not monotone in kernel size or expand ratio, unlike
+    similar blocks, too noisy, too old, missing, or of unknown origin. Prints one line per finding, with advice. Exits
+    with 1 if there are errors; warnings do not change the exit status.
     """
     opened = [LatencyTable.read(other) for other in others]
     try:
@@ -70,4 +83,4 @@ def print_findings(path: Path, entries: int, findings: list[Finding]) -> None:
         )
     of_each = Counter(finding.check for finding in findings)
     what = ", ".join(f"{count} {name}" for name, count in of_each.most_common())
-    console.print(f"{path}: {counted(entries, 'entry', 'entries')}; {what or 'nothing is wrong'}", markup=False)
+    console.print(f"{path}: {counted(entries, 'entry', 'entries')}; {what or 'no errors'}", markup=False)

@@ -1,4 +1,4 @@
-"""``ofa-table diff``: two tables of one space side by side."""
+"""``ofa-table diff``: compares two tables of one space."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +14,15 @@ from ofa_tables.words import counted
 LISTED = 20
 
 
-@click.command(
-    short_help="Two tables of one space side by side.", epilog=example("ofa-table diff monday.lut tuesday.lut")
-)
+@click.command(short_help="Compare two tables of one space.", epilog=example("ofa-table diff monday.lut tuesday.lut"))
 @click.argument("first_path", metavar="A", type=TABLE)
 @click.argument("second_path", metavar="B", type=TABLE)
-@click.option("--keys", is_flag=True, help="List every entry, not only those that differ most.")
+@click.option("--keys", is_flag=True, help="List every entry, not only those with the largest differences.")
 @json_option
 def diff(first_path: Path, second_path: Path, keys: bool, as_json: bool) -> None:
-    """How the figures of B differ from those of A, and which differences are more than the trials leave open.
+    """Compare the latencies of table B with those of table A, and list the significant differences.
 
-    The tables may be of different devices, settings, or times.
+    The tables can be of different devices, settings, or times.
     """
     with LatencyTable.read(first_path) as first, LatencyTable.read(second_path) as second:
         compared = diff_tables(first, second)
@@ -66,14 +64,14 @@ def print_diff(compared: Diff, differences: list[str], every: bool) -> None:
         print_wide(listing)
         answer.print()
     if len(exceeding) > LISTED and not every:
-        answer.print(f"the {LISTED} that differ most of {len(exceeding)}; --keys lists every entry\n")
+        answer.print(f"the {LISTED} largest of {len(exceeding)} differences; --keys lists every entry\n")
     for difference in differences:
-        answer.print(f"not the same: {difference}", markup=False)
+        answer.print(f"different: {difference}", markup=False)
     answer.print(
-        f"{counted(len(compared.differences), 'entry', 'entries')} in both; B takes {compared.median_ratio:.3f} × A in "
-        f"the median, half of the entries lie within {compared.median_apart:.1%}"
+        f"{counted(len(compared.differences), 'entry', 'entries')} in both; median ratio B / A "
+        f"{compared.median_ratio:.3f}; half of the entries are within {compared.median_apart:.1%}"
     )
-    answer.print(f"{len(exceeding)} differ by more than their trials leave open")
+    answer.print(f"{len(exceeding)} differ by more than their measurement error")
     for name, only in (("A", compared.only_first), ("B", compared.only_second)):
         if only:
-            answer.print(f"{len(only)} are in {name} alone")
+            answer.print(f"{counted(len(only), 'entry', 'entries')} only in {name}")

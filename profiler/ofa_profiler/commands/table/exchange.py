@@ -1,4 +1,4 @@
-"""``ofa-table import`` and ``ofa-table export``: tables from published files, and to them."""
+"""``ofa-table import`` and ``ofa-table export``: convert tables from and to other formats."""
 
 from pathlib import Path
 
@@ -16,23 +16,23 @@ from ofa_tables.words import counted
 
 @click.command(
     "import",
-    short_help="Make a table of published files.",
+    short_help="Create a table from published files.",
     epilog=example(
         "ofa-table import *_lookup_table.yaml --format ofa-yaml",
         "    --space ofa-mbv3-w1.2 --target note10 --out note10.lut",
     ),
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "format_name", required=True, metavar="ofa-yaml|csv")
-@click.option("--space", "space_name", required=True, help="Whose entries the files hold.")
-@click.option("--target", required=True, help="The device that they were measured on.")
-@click.option("--out", required=True, type=TABLE, help="The table to make; it must not exist yet.")
+@click.option("--format", "format_name", required=True, metavar="ofa-yaml|csv", help="Format of the files.")
+@click.option("--space", "space_name", required=True, help="Search space of the files.")
+@click.option("--target", required=True, help="Device on which the files were measured.")
+@click.option("--out", required=True, type=TABLE, help="Table to create; must not exist.")
 @json_option
 def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: str, out: Path, as_json: bool) -> None:
-    """Make a table of published FILES: everything in them, or nothing where one of them is bad.
+    """Create a table from published FILES. If one file is invalid, nothing is imported.
 
-    ofa-yaml: one file a resolution, such as 160_lookup_table.yaml. csv: columns key and latency_ms (or mean_ms), and
-    where there are resolution, std_ms, samples.
+    ofa-yaml: one file per resolution, such as 160_lookup_table.yaml. csv: the columns key and latency_ms (or mean_ms),
+    and optionally resolution, std_ms, and samples.
     """
     space = find_space(space_name)
     import_files(files, find_format(format_name), space, target, out)
@@ -56,21 +56,21 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
 
 
 @click.command(
-    short_help="Write a table for others to read.",
+    short_help="Write a table in another format.",
     epilog=example("ofa-table export local.lut --format ofa-yaml --out tables/"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--format", "format_name", required=True, metavar="ofa-yaml|csv|parquet")
-@click.option("--out", required=True, type=TABLE, help="A file; for ofa-yaml a folder, of one file a resolution.")
+@click.option("--format", "format_name", required=True, metavar="ofa-yaml|csv|parquet", help="File format.")
+@click.option("--out", required=True, type=TABLE, help="Output file; for ofa-yaml, a directory.")
 @click.option(
-    "--space", "space_name", help="Whose entries. Default: ofa-yaml the fullest there is, others all entries."
+    "--space", "space_name", help="Search space to export. [default: the most complete for ofa-yaml, else all entries]"
 )
 @json_option
 def export(path: Path, format_name: str, out: Path, space_name: str | None, as_json: bool) -> None:
-    """Write the table T for others to read; nothing that exists is overwritten.
+    """Write table T in another format. Existing files are not overwritten.
 
-    In ofa-yaml, mean is the table's figure for the entry (the median of its trials' medians), so that sums of means are
-    what the table predicts; std and count are those of the samples.
+    In ofa-yaml, "mean" is the latency of the entry (the median of the trial medians), so that the sum of the means is
+    the table's prediction. "std" and "count" are of the samples.
     """
     format = find_format(format_name)
     space = find_space(space_name) if space_name else None
@@ -82,6 +82,6 @@ def export(path: Path, format_name: str, out: Path, space_name: str | None, as_j
         print_json({"table": str(path), "format": format.name, "space": name, "files": files})
         return
     if space is None and name:
-        console.print(f"these are the entries of {name}; --space chooses another", markup=False)
+        console.print(f"exported the entries of {name}; use --space to choose another space", markup=False)
     for file in exported.files:
         answer.print(str(file), markup=False)

@@ -1,4 +1,4 @@
-"""``ofa-table merge``: one table of two."""
+"""``ofa-table merge``: merges two tables into a new one."""
 
 from pathlib import Path
 
@@ -12,24 +12,24 @@ from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
 
-@click.command(
-    short_help="Make one table of two.", epilog=example("ofa-table merge monday.lut tuesday.lut --out both.lut")
-)
+@click.command(short_help="Merge two tables.", epilog=example("ofa-table merge monday.lut tuesday.lut --out both.lut"))
 @click.argument("one_path", metavar="A", type=TABLE)
 @click.argument("two_path", metavar="B", type=TABLE)
-@click.option("--out", required=True, type=TABLE, help="The table to make; it must not exist yet.")
+@click.option("--out", required=True, type=TABLE, help="Table to create; must not exist.")
 @json_option
 def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
-    """Make one table of A and B, which were measured on the same device under the same settings and stay as they are.
+    """Merge tables A and B, measured on the same device with the same settings, into a new table.
 
-    A trial that both have counts once. A calibration is kept where nothing that it was fitted on has changed.
+    A trial that is in both tables counts once. A calibration is kept if the entries that it was fitted on are unchanged.
     """
     with LatencyTable.read(one_path) as one, LatencyTable.read(two_path) as two:
         merged = merge_tables(one, two, out)
     with LatencyTable.read(out) as opened:
         summary = summarise(opened, [])
     for space in merged.dropped:
-        console.print(f"the calibration for {space} is dropped, for its figures changed; teach it anew: ofa-compare")
+        console.print(
+            f"the calibration for {space} is dropped because its entries changed; calibrate again with ofa-compare"
+        )
     if as_json:
         print_json(
             {

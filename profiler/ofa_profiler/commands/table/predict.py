@@ -1,4 +1,4 @@
-"""``ofa-table predict``: what a table says of a network, and of each of its Blocks."""
+"""``ofa-table predict``: predicts the latency of a network and of its blocks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +19,18 @@ from ofa_tables.table import LatencyTable
 
 
 @click.command(
-    short_help="What a table predicts for a network.",
+    short_help="Predict the latency of a network.",
     epilog=example("ofa-table predict note10.lut --space ofa-mbv3-w1.2 --architecture net.json"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--space", "space_name", required=True)
-@click.option("--architecture", required=True, metavar="FILE[:NAME]|JSON", help="One architecture, or a list of them.")
-@click.option("--raw", is_flag=True, help="Without the table's calibration.")
+@click.option("--space", "space_name", required=True, help="Search space of the network.")
+@click.option("--architecture", required=True, metavar="FILE[:NAME]|JSON", help="Architecture, or a list of them.")
+@click.option("--raw", is_flag=True, help="Ignore the calibration of the table.")
 @json_option
 def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: bool) -> None:
-    """What the table T predicts for a network, and for each of its blocks.
+    """Predict the latency of a network and of each of its blocks from table T.
 
-    The blocks' latencies are the table's figures; their sum is the raw prediction.
+    Block latencies are the entries of the table; their sum is the raw prediction.
     """
     space = find_space(space_name)
     architectures, many = read_networks(architecture)
@@ -49,7 +49,7 @@ def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: 
 
 
 def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Architecture]) -> list[dict[str, Any]]:
-    """One for each, as JSON has it. Raises EntriesMissing."""
+    """Return one JSON object per architecture. Raises EntriesMissing."""
     population = space.encode(architectures)
     resolutions = sorted({architecture.resolution_px for architecture in architectures})
     model.require(resolutions)
@@ -70,7 +70,7 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
 
 
 def _block(entry: Entry | None) -> dict[str, Any]:
-    assert entry is not None  # the model was asked for whole resolutions
+    assert entry is not None  # model.require() has checked that the resolutions are complete
     return {"key": entry.key, "latency_ms": entry.latency_ms, "interpolated": INTERPOLATED in entry.flags}
 
 

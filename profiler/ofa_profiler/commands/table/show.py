@@ -1,4 +1,4 @@
-"""``ofa-table show``: what a table is of, and what it holds."""
+"""``ofa-table show``: prints the contents of a table."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -20,12 +20,12 @@ from ofa_tables.table import IMPORTED, IN_NETWORKS, LatencyTable
 from ofa_tables.words import counted
 
 
-@click.command(short_help="What a table holds.", epilog=example("ofa-table show note10.lut --keys"))
+@click.command(short_help="Show the contents of a table.", epilog=example("ofa-table show note10.lut --keys"))
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--keys", is_flag=True, help="List every entry: figure, half its 95 % interval, spread, trials, flags.")
+@click.option("--keys", is_flag=True, help="List every entry: latency, 95 % interval, spread, trials, flags.")
 @json_option
 def show(path: Path, keys: bool, as_json: bool) -> None:
-    """What the table T is of, what it holds, and the smallest and largest network of each space that it can predict."""
+    """Show the device, settings, and entries of table T, and the latency range of each space that it can predict."""
     with LatencyTable.read(path) as opened:
         summary = summarise(opened, all_spaces())
         if as_json:
@@ -39,7 +39,7 @@ def show(path: Path, keys: bool, as_json: bool) -> None:
 
 
 def _all_entries(opened: LatencyTable) -> list[Entry]:
-    """Those that were measured, then those that lie between them."""
+    """Return the measured entries, then the interpolated ones."""
     return opened.entries + LatencyModel(opened, fullest_space(opened, all_spaces())).interpolated()
 
 
@@ -127,7 +127,7 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "from", ", ".join(Path(file).name for file in opened.store.get("imported_from") or [])
     yield "settings", str(identity.settings)
     if identity.runtime != IMPORTED:
-        yield "blocks", "timed inside networks" if identity.blocks == IN_NETWORKS else "timed alone"
+        yield "blocks", "timed in networks" if identity.blocks == IN_NETWORKS else "timed alone"
     conditions = opened.store.get("conditions") or {}
     if conditions.get("set"):
         refused = conditions.get("not_set", {})
@@ -146,9 +146,9 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.flagged:
         of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items())
         yield "flagged", f"{summary.flagged} ({of_each})"
-    yield "networks", f"{summary.networks} measured as a whole"
+    yield "networks", f"{summary.networks} measured whole"
     for space, calibration in summary.calibrations.items():
-        yield "calibration", f"{calibration} for {space}, taught by {counted(calibration.networks, 'network')}"
+        yield "calibration", f"{calibration} for {space}, fitted on {counted(calibration.networks, 'network')}"
 
 
 def _period(first: float, last: float) -> str:

@@ -30,7 +30,7 @@ class AdbConnection(Connection):
 
     @property
     def agent(self) -> Agent:
-        """That of the first phone that takes part; whichever it has just now."""
+        """The current agent of the first phone that takes part."""
         if self._agent is None:
             self._agent = self.open()
         return self._working()[0].agent
@@ -66,7 +66,7 @@ class AdbConnection(Connection):
                 member.set_aside = ""
             raise failures[0] if len(failures) == 1 else DeviceError("; ".join(map(str, failures)))
         for failure in failures:
-            self.say(f"{failure}; going on without it")
+            self.say(f"{failure}; continuing without it")
         first, *others = self._working()
         for other in others:
             self._require_alike(first, other)
@@ -117,7 +117,7 @@ def chosen(target: Target, listed: Sequence[Listed]) -> list[str]:
 
 
 def left_out(target: Target, listed: Sequence[Listed]) -> list[Listed]:
-    """Phones that a target may mean, too, but that cannot be used; one that trusts nobody does not tell its model."""
+    """Phones that a target may mean, too, but that cannot be used; an unauthorized phone does not report its model."""
     if target.address:
         return []
     return [p for p in listed if not p.usable and (not p.model or _is_one(p.model, target.models))]

@@ -12,7 +12,7 @@ HEAD_BYTES = 20
 
 
 def find(settings: Mapping[str, str], abi: str, phone: str) -> Path:
-    """The one that was named, or that litert-cli keeps. Raises DeviceError where there is none, or one for others."""
+    """The one that was named, or that litert-cli keeps. Raises DeviceError if there is none for this ABI."""
     downloaded = DOWNLOADS.expanduser() / abi / "benchmark_model"
     path = Path(settings[SETTING]).expanduser() if SETTING in settings else downloaded
     try:

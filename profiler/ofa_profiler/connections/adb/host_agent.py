@@ -1,7 +1,7 @@
 """An agent beside a phone that cannot host one: the same service, run by the host, over the phone's Shell.
 
 Its worker pushes a model, has TFLite's ``benchmark_model`` run it there, and reads its figures. Started by the
-connection ``adb`` as a process of its own: ``python -m ofa_profiler.connections.adb.host_agent serve | worker``.
+connection ``adb`` as a separate process: ``python -m ofa_profiler.connections.adb.host_agent serve | worker``.
 """
 
 import argparse
@@ -40,7 +40,7 @@ DELEGATES = {
 PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = f"{FOLDER}/models"
 MOST_MODELS_BYTES = 512 << 20
-# The tool has no rule of its own for when a phone is warm: clocks take about so long to rise.
+# The tool has no rule for when a phone is warm: clocks take about this long to rise.
 WARMUP_S = 0.1
 FINE_NS = 50_000
 BURST_S = 0.15  # short beside what it takes to start the tool
@@ -89,7 +89,7 @@ def _serve(options: Any) -> int:
 
 
 def _end_with_phone(phone: Phone) -> None:
-    """A stream that is cut is what tells the host that the phone is gone, and what was under way with it."""
+    """Cut the stream: this reports to the host that the phone and its trials are lost."""
     try:
         for states in phone.server.watch():
             if states.get(phone.serial) != "device":
@@ -179,7 +179,7 @@ class PhoneTrialExecutor:
             self._report_reference(measurement, answers, bool(before), trial)
 
     def _reference_there(self, path: str, model: str, measurement: Any) -> str:
-        """Empty where there is none, or no room for it beside the model: what it would have said stays unknown."""
+        """The path; empty if there is none, or no room for it beside the model: its results stay unknown."""
         try:
             return self._there(path, model) if path else ""
         except Unreachable:
@@ -260,7 +260,7 @@ class PhoneTrialExecutor:
         return path
 
     def _push(self, path: str, content: bytes, beside: str) -> None:
-        """Where there is no room, older models go first. Raises DeviceError where none is left."""
+        """Write a model; if there is no room, remove older models. Raises DeviceError if none is left to remove."""
         while True:
             try:
                 return self._shell.phone.push(path, content)
@@ -271,7 +271,7 @@ class PhoneTrialExecutor:
                     raise
 
     def _remove_oldest(self, beside: str) -> bool:
-        """Of the models but one; False where there is no other."""
+        """Remove a model other than this one; return False if there is no other."""
         oldest = next((path for path in self._models if path != beside), None)
         if oldest is None:
             return False
@@ -291,7 +291,7 @@ def _report(ran: Ran, job: Any) -> Report:
 
 
 def _median_ns(report: Report) -> int:
-    """0 where this version tells none, or in whole µs that are too coarse for it: the mean has six digits."""
+    """0 if this version reports none, or only whole µs, which are too coarse: the mean has six digits."""
     return report.median_ns if report.median_ns >= FINE_NS else 0
 
 

@@ -27,7 +27,7 @@ from ofa_profiler.connections.tunnel import Tunnel
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import DeviceError, DeviceHeld, Unreachable, UsageError
 
-BESIDE = "benchmark_model"  # Runtimes whose names begin so run beside the phone
+BESIDE = "benchmark_model"  # runtimes with this prefix run on the host, beside the phone
 PLACES = ("/data/local/tmp",)
 ADVICE = Advice("pkg install python in Termux", provision=False)
 REMOVE = 'IFS= read -r folder; IFS= read -r lock; rm -f "$lock"; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
@@ -145,7 +145,7 @@ class PhoneConnection(Connection):
         return agent
 
     def _on_it(self, runtime: str) -> Agent:
-        """An agent on the phone, of whichever user there has a Python; reached through a stream of adb."""
+        """An agent on the phone, run by the user that has a Python; reached through a stream of adb."""
         remembered = Remembered(f"adb-{_plain(self.phone.serial)}")
         reasons = []
         for link in self._links():
@@ -222,7 +222,7 @@ class PhoneConnection(Connection):
     def _charge(self) -> str:
         condition = self._heat()
         if condition is None:
-            return "not told"
+            return "unknown"
         return f"{condition.battery:.0%}, {condition.temperatures_c.get('battery', 0.0):.0f} °C"
 
     def _heat(self) -> wire.Message | None:

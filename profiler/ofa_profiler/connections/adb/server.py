@@ -125,7 +125,7 @@ class AdbServer:
             version = self._client.server_version()
         except (AdbError, OSError, ValueError) as error:
             raise DeviceError(
-                f"what answers at {self} is no adb server: {error}; give another --set adb-server"
+                f"what answers at {self} is not an adb server: {error}; give another --set adb-server"
             ) from None
         if version < OLDEST_SERVER:
             raise DeviceError(
@@ -148,7 +148,7 @@ class AdbServer:
                 [adb, "-P", str(self.port), "start-server"], capture_output=True, text=True, timeout=START_S
             )
         except FileNotFoundError:
-            raise DeviceError("there is no adb here; install it, such as with sudo apt install adb") from None
+            raise DeviceError("adb is not installed; install it, for example with sudo apt install adb") from None
         except (OSError, subprocess.TimeoutExpired) as error:
             raise DeviceError(f"{adb} does not start a server: {error}") from None
         if done.returncode:
@@ -190,7 +190,7 @@ class Phone:
                 raise self.lost(error) from None
 
     def start(self, script: str, *lines: str, timeout_s: float = COMMAND_S) -> tuple[Ran, socket.socket | None]:
-        """Runs a script that says a line, and then goes on until the stream to it is closed, by this process or by its
+        """Run a script that prints a line and continues until the stream to it is closed, by this process or by its
         end. No stream where the script ended instead. Raises Unreachable."""
         deadline = time.monotonic() + timeout_s
         stream = self._open(f"shell,v2,raw:{script.strip()}")

@@ -58,10 +58,10 @@ lock=/data/local/tmp/ofa-profile.lock
 HELD = 3
 NOT_THERE = 2
 NO_ANSWER = Ran(126, "", "the phone does not answer")
-# Commands that conditions ask tell of things that change slowly.
+# The commands of conditions report values that change slowly.
 COMMANDS_AGE_S = 5.0
 FILES_AGE_S = 0.2
-OF_LATE_S = 10.0  # what was not asked for so long is fetched no more
+OF_LATE_S = 10.0  # a value that was not requested for this long is no longer fetched
 
 
 class Request(NamedTuple):

@@ -21,7 +21,7 @@ RECONNECT_S = 300.0
 
 class SshConnection(Connection):
     """``python`` names the one to run the agent with; ``password-file`` holds the password, or a key's passphrase;
-    for ``reconnect-s`` seconds a lost link is tried to mend."""
+    the host tries for ``reconnect-s`` seconds to restore a lost link."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

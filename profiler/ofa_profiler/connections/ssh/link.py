@@ -26,12 +26,12 @@ CONNECT_S = 15.0
 ALIVE_EVERY_S = 3.0
 ALIVE_WITHIN_S = 9.0
 
-# The user's login shell, whichever it is, understands this; it hands over to sh, which reads the script from standard
+# Every login shell understands this; it hands over to sh, which reads the script from standard
 # input as one line. What the login shell printed before the mark is not ours.
 MARK = "ofa-profile:begin"
 BOOTSTRAP = f'exec sh -c \'IFS= read -r script; echo {MARK}; eval "$(printf %b "$script")"\''
 
-logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # what fails is told once, by us
+logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # failures are reported once, by us
 
 
 class Link:

@@ -40,9 +40,9 @@ def login_of(address: str, depth: int = 0) -> Login:
     """``[user@]host[:port]``, or a ``Host`` of the config. Raises UsageError, FileError."""
     found = _ADDRESS.match(address)
     if not found:
-        raise UsageError(f"{address!r} is no address; write [user@]host[:port], or a Host of ~/.ssh/config")
+        raise UsageError(f"{address!r} is not an address; write [user@]host[:port], or a Host of ~/.ssh/config")
     if depth > DEEPEST_INCLUDE:
-        raise FileError(f"~/.ssh/config jumps to {address} by way of itself; mend its ProxyJump")
+        raise FileError(f"~/.ssh/config: ProxyJump for {address} refers to itself; fix or remove it")
     alias = found["host"].strip("[]")
     try:
         options = paramiko.SSHConfig.from_text(_config(Path.home() / ".ssh" / "config")).lookup(alias)
