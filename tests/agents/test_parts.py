@@ -97,7 +97,7 @@ def test_a_runtime_that_reports_nothing_of_operators_says_so(host, trial_of):
     trial, _ = parts_trial(trial_of, (FIRST, SECOND))
     trial.job.settings.runtime, trial.job.model_id = "steady", ""
     measurement = host.take(trial)
-    assert (measurement.status, "does not tell" in measurement.error) == ("unsupported", True)
+    assert (measurement.status, "does not report" in measurement.error) == ("unsupported", True)
 
 
 def test_kernels_that_run_in_another_order_are_not_guessed_at():

@@ -127,7 +127,7 @@ def test_a_changed_host_key(board, bound):
         ("nvidia@{address}:2222", "nothing answers at {address} port 2222"),
         ("nvidia@no-such-board.invalid", "no host is called no-such-board.invalid"),
         ("nobody-there@{address}", "refused the login of nobody-there"),
-        ("nvidia@{address}:port", "is no address"),
+        ("nvidia@{address}:port", "is not an address"),
     ],
 )
 def test_a_wrong_address(board, host, address, words):

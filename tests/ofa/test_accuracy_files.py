@@ -142,7 +142,7 @@ def test_a_header_that_is_no_python_literal(file, header):
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("0.weight.npy", content)
-    assert "no accuracy model, or a damaged one" in refusal(file)
+    assert "not an accuracy model, or is damaged" in refusal(file)
 
 
 def test_pickles_are_not_opened(file):

@@ -139,7 +139,7 @@ def test_that_there_is_none_is_only_said_where_it_is_proven(clashing):
     free, front = clashing(1)
     for problem in between_neighbours(free, front):
         for method in ("annealing", "ofa", "random"):
-            with pytest.raises(NoneFound, match=r"was found within .* There may be one all the same"):
+            with pytest.raises(NoneFound, match=r"was found within .* There may still be one"):
                 search(problem, find_method(method), SHORT)
         with pytest.raises(LimitUnreachable, match="all were tried"):
             search(problem, find_method("exhaustive"))

@@ -434,7 +434,7 @@ def test_resolutions_can_be_chosen(ofa_search):
         (["--target", "local"], {}, 2, "add --verify"),
         (["--set", "affinity=big"], {}, 2, "add --verify"),
         (["--generations", "1000000"], {}, 2, "smaller --generations"),
-        (["--accuracy", "none.npz"], {}, 1, "there is no accuracy model none.npz"),
+        (["--accuracy", "none.npz"], {}, 1, "none.npz: no such accuracy model"),
         (["--resolutions", "161"], {}, 2, "nearest"),
         (["--resolutions", "176"], {}, 1, "lacks"),
         (["--resolutions", "all"], {}, 1, "lacks"),

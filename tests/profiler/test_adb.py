@@ -101,7 +101,7 @@ def test_a_phone_that_cannot_be_measured_does_not_keep_the_others_from_it():
     connection = phones(empty, full)
     assert connection.agent is full
     assert empty.set_aside == "one: the battery is at 5%"
-    assert connection.said == ["one: the battery is at 5%; going on without it"]
+    assert connection.said == ["one: the battery is at 5%; continuing without it"]
 
 
 def test_where_no_phone_can_be_measured_each_says_why():

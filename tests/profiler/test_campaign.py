@@ -247,7 +247,7 @@ def test_a_device_that_fails_in_a_way_that_nobody_foresaw_does_not_stop_the_othe
     outcome = run(3, MadeUp("one", trouble={2: ValueError("no such thing\nas that")}), MadeUp("two"))
     said = "one: the work with it failed (ValueError: no such thing); everything so far is kept"
     assert outcome.set_aside == {"one": said}
-    assert f"{said}; going on without one" in progress.said
+    assert f"{said}; continuing without one" in progress.said
     assert complete(3)
 
 

@@ -41,7 +41,6 @@ from ofa_tables.words import counted
     default=1,
     show_default=True,
     help="Threads of the runtime.",
-    help="Threads of the runtime.",
 )
 @click.option(
     "--batch",
@@ -49,7 +48,6 @@ from ofa_tables.words import counted
     default=1,
     show_default=True,
     help="Images per inference.",
-    help="Batch size.",
 )
 @click.option(
     "--precision",

@@ -79,7 +79,8 @@ def verify(
         )
     raise NotFastEnough(
         f"{ATTEMPTS} networks in a row were measured to be over {limit_ms:g} ms, the last one at "
-        f"{misses[-1][1].measured_ms:.4g} ms; they calibrate {table.path}: run the command again, or keep the device idle"
+        f"{misses[-1][1].measured_ms:.4g} ms; they calibrate {table.path}: run the command again, or keep the device "
+        "idle"
     )
 
 

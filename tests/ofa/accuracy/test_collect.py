@@ -80,7 +80,7 @@ def test_more_networks_hold_all_of_fewer(make_latency, with_table):
 
 def test_statistics_of_other_images_are_other_settings(collect):
     collect()
-    with pytest.raises(AssertionError, match="was begun with statistics_images 50; go on with the same"):
+    with pytest.raises(AssertionError, match="was started with statistics_images 50; use the same values"):
         collect("--statistics-images", "40")
 
 
@@ -105,7 +105,7 @@ def test_broken_images_are_counted_and_reported(collect, tmp_path):
 
 def test_data_of_other_classes_is_refused(collect, tmp_path):
     save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 7))
-    with pytest.raises(AssertionError, match="the checkpoint tells 7 classes apart and --data digits has 10"):
+    with pytest.raises(AssertionError, match="the checkpoint has 7 classes and --data digits has 10"):
         collect()
 
 

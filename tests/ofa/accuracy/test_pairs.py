@@ -60,7 +60,7 @@ def test_a_line_that_was_being_written_is_left_out_and_written_again(path):
 def test_pairs_of_another_checkpoint_are_not_gone_on_with(path):
     begin_pairs(path, ABOUT)
     with pytest.raises(
-        UsageError, match="was begun with checkpoint c0ffee; go on with the same, or name another --out"
+        UsageError, match="was started with checkpoint c0ffee; use the same values, or another --out"
     ):
         begin_pairs(path, ABOUT | {"checkpoint": "decade"})
 

@@ -186,7 +186,7 @@ def test_a_checkpoint_comes_back(make_supernet, make_architectures, make_images,
 def test_a_checkpoint_of_another_space(make_supernet, tmp_path):
     save(tmp_path / "c.pth", {"state_dict": make_supernet("tiny").state_dict()})
     with pytest.raises(
-        FileError, match=r"c\.pth is no checkpoint of ofa-mbv3-w1\.0: \d+ of its 475 tensors are missing"
+        FileError, match=r"c\.pth is not a checkpoint of ofa-mbv3-w1\.0: \d+ of its 475 tensors are missing"
     ):
         load_supernet(tmp_path / "c.pth", find_space("ofa-mbv3-w1.0"))
     with pytest.raises(UsageError, match="does not say which space it is of; name it with --space"):
@@ -197,7 +197,7 @@ def test_a_truncated_checkpoint(make_supernet, tmp_path):
     path = tmp_path / "c.pth"
     save_supernet(path, make_supernet())
     path.write_bytes(path.read_bytes()[:-5000])
-    with pytest.raises(FileError, match=r"c\.pth is no checkpoint, or a damaged one; copy or download it anew"):
+    with pytest.raises(FileError, match=r"c\.pth is not a checkpoint, or is damaged; copy or download it again"):
         load_supernet(path)
 
 
@@ -224,7 +224,7 @@ def test_a_checkpoint_with_the_older_names(make_supernet, make_architectures, ma
 @pytest.mark.parametrize("weight", [3, torch.tensor(3.0), torch.zeros(5)])
 def test_a_checkpoint_whose_classifier_is_none(tmp_path, weight):
     save(tmp_path / "c.pth", {"state_dict": {"classifier.linear.weight": weight}})
-    with pytest.raises(FileError, match=r"c\.pth (holds no state dict of tensors|is no checkpoint of tiny)"):
+    with pytest.raises(FileError, match=r"c\.pth (holds no state dict of tensors|is not a checkpoint of tiny)"):
         load_supernet(tmp_path / "c.pth", find_space("tiny"))
 
 

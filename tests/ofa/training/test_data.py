@@ -230,7 +230,7 @@ def test_an_image_that_would_fill_the_memory_is_a_broken_one(make_tree, monkeypa
 def test_every_image_broken(make_tree, workers):
     names = [f"val/{name}/{number:03}.jpg" for name in ("cat", "dog") for number in range(12)]
     data = open_data(str(make_tree(broken=names)))
-    with pytest.raises(DataError, match=r"^20 images in a row cannot be decoded, the first is .*/val/.*; mend them$"):
+    with pytest.raises(DataError, match=r"^20 images in a row cannot be decoded, the first is .*/val/.*; fix them$"):
         list(loader(data.test, [[Draw(0, 24, None)]], workers))
 
 
@@ -239,13 +239,13 @@ def test_a_worker_that_is_killed(digits):
     next(batches)
     for child in multiprocessing.active_children():
         child.kill()
-    with pytest.raises(OfaError, match=r"^a process that loads images was ended .*: go on with fewer --workers$"):
+    with pytest.raises(OfaError, match=r"^a process that loads images was killed, .*: resume with fewer --workers$"):
         list(batches)
 
 
 def test_no_folder(tmp_path):
     with pytest.raises(
-        DataError, match=r"/none is no folder; --data takes digits, fashion-mnist or a folder of images"
+        DataError, match=r"/none is not a directory; --data takes digits, fashion-mnist, or a directory of images"
     ):
         open_data(str(tmp_path / "none"))
 
@@ -263,7 +263,7 @@ def test_a_class_without_images(make_tree):
 
 
 def test_one_class(make_tree):
-    with pytest.raises(DataError, match="train holds one class alone, cat; there is nothing to tell apart"):
+    with pytest.raises(DataError, match="train contains only one class, cat; at least two are needed"):
         open_data(str(make_tree(classes=("cat",))))
 
 
@@ -305,13 +305,13 @@ def test_the_four_files(idx):
 def test_a_truncated_file(idx):
     path = idx / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read .* copy or download it anew"):
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte\.gz cannot be read .* copy or download it again"):
         open_data(str(idx))
 
 
 def test_a_foreign_file(idx):
     (idx / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"labels, perhaps"))
-    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is no idx file of bytes, or a truncated one"):
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz is not an idx file of bytes, or is truncated"):
         open_data(str(idx))
 
 

@@ -233,7 +233,7 @@ def test_memory_that_does_not_suffice(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(Trainer, "run", run)
     arguments = [*SMALL, "--recipe", "largest", "--out", str(tmp_path)]
-    with pytest.raises(OfaError, match="the device's memory does not suffice: begin anew with batches in parts"):
+    with pytest.raises(OfaError, match="the device ran out of memory: start over with --accumulate"):
         CliRunner().invoke(train_command, arguments, catch_exceptions=False, standalone_mode=False)
 
 
@@ -241,11 +241,11 @@ def test_other_settings_are_refused_when_it_goes_on(train):
     train(*SHORT, "--recipe", "largest")
     done = train(*SHORT, "--recipe", "largest", "--batch-size", "16", "--resume", check=False)
     assert done.returncode == 2
-    assert "state.pth was begun with --batch-size 32; go on with the same, or begin anew" in done.stderr
+    assert "state.pth was started with --batch-size 32; use the same values, or start over" in done.stderr
     done = train(*SHORT, "--recipe", "largest", "--ema", "0.9", "--compile", "--resume", check=False)
-    assert "state.pth was begun with no --ema, no --compile; go on with the same" in done.stderr
+    assert "state.pth was started with no --ema, no --compile; use the same values" in done.stderr
     done = train(*SHORT, "--recipe", "largest", check=False)
-    assert "holds a run already; go on with it by --resume, or name another --out" in done.stderr
+    assert "already contains a run; resume it with --resume, or use another --out" in done.stderr
 
 
 def test_where_there_is_nothing_to_go_on_with_it_begins(tmp_path, capsys):
@@ -284,7 +284,7 @@ def test_from_where_it_goes_on_is_said(tmp_path, capsys, batches, where):
     trainer = make_trainer(tmp_path, "progressive", **options)
     trainer._train_stage = trainer._finish = lambda *stage: None
     trainer.run(resume=True)
-    assert capsys.readouterr().err == f"going on after {where}\n"
+    assert capsys.readouterr().err == f"resuming after {where}\n"
 
 
 def test_it_goes_on_where_the_kind_of_device_is_the_same(tmp_path):
@@ -294,13 +294,13 @@ def test_it_goes_on_where_the_kind_of_device_is_the_same(tmp_path):
     state = torch.load(tmp_path / "state.pth", weights_only=True)
     state["settings"]["device"] = "cuda"
     torch.save(state, tmp_path / "state.pth")
-    with pytest.raises(UsageError, match="was begun with --device cuda; go on with the same"):
+    with pytest.raises(UsageError, match="was started with --device cuda; use the same values"):
         make_trainer(tmp_path, "largest", **options).run(resume=True)
 
 
 def test_weights_in_place_of_a_checkpoint(tmp_path):
     save_supernet(tmp_path / "state.pth", build_supernet(TINY))
-    with pytest.raises(FileError, match=r"state\.pth holds a network's weights, not a run's state: put back the"):
+    with pytest.raises(FileError, match=r"state\.pth holds a network's weights, not a run's state: restore the"):
         read_state(tmp_path / "state.pth", {})
 
 
@@ -310,7 +310,7 @@ def test_weights_in_place_of_a_checkpoint(tmp_path):
 )
 def test_what_it_was_begun_with_is_said_as_it_is_typed(tmp_path, value, reported):
     write_state(tmp_path / "state.pth", {"a_flag": value}, Progress(), {})
-    with pytest.raises(UsageError, match=rf"was begun with {reported}; go on"):
+    with pytest.raises(UsageError, match=rf"was started with {reported}; use"):
         read_state(tmp_path / "state.pth", {"a_flag": "another"})
 
 
@@ -320,7 +320,7 @@ def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
     state = torch.load(tmp_path / "state.pth", weights_only=True)
     del state["progress"]
     torch.save(state, tmp_path / "state.pth")
-    with pytest.raises(FileError, match=r"state\.pth is damaged: .*begin anew with another --out"):
+    with pytest.raises(FileError, match=r"state\.pth is damaged: .*use another --out to start over"):
         make_trainer(tmp_path, "largest", **options).run(resume=True)
 
 
@@ -349,7 +349,7 @@ def test_a_table_of_other_latencies_is_refused_and_the_same_at_another_place_is_
     out.mkdir()
     with pytest.raises(InterruptedError):
         interrupted_at_its_end(make_trainer(out, "largest", table=one, **options)).run(resume=False)
-    with pytest.raises(UsageError, match=r"was begun with another --table \(or other contents of it\); go on"):
+    with pytest.raises(UsageError, match=r"was started with another --table \(or other contents of it\); use"):
         make_trainer(out, "largest", table=other, **options).run(resume=True)
     with pytest.raises(InterruptedError):
         interrupted_at_its_end(make_trainer(out, "largest", table=same, **options)).run(resume=True)
@@ -435,7 +435,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
 def test_before_the_first_checkpoint_none_is_said_to_be_kept(tmp_path):
     trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64)
     trainer.learner.step = lambda *others: float("inf")
-    with pytest.raises(OfaError, match="there was no checkpoint yet: begin anew with another --out and a smaller"):
+    with pytest.raises(OfaError, match="there is no checkpoint yet: start over with another --out and a smaller"):
         trainer.run(resume=False)
 
 
