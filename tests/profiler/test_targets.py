@@ -91,5 +91,5 @@ def test_an_unknown_name_suggests_the_nearest(write):
 def test_a_missing_or_invalid_address_is_reported(write):
     with pytest.raises(UsageError, match=r"has no address yet; write it into \./targets\.toml"):
         connect(targets.find_target("jetson-tx2"))
-    with pytest.raises(UsageError, match="is no address"):
+    with pytest.raises(UsageError, match="is not an address"):
         connect(targets.find_target("nvidia@board:port"))
