@@ -17,9 +17,7 @@ from ofa_tables.errors import OfaError, UsageError
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 answer = Console(highlight=False, soft_wrap=True)
 
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print the result as one JSON object, on the last line."
-)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on the last line.")
 
 
 def example(*lines: str) -> str:

@@ -43,7 +43,9 @@ def command() -> None:
     ),
 )
 @click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published one.")
-@click.option("--space", "space_name", help="Search space of a published checkpoint; ofa-train stores it.")
+@click.option(
+    "--space", "space_name", help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it."
+)
 @click.option("--data", "source", required=True, metavar="PATH|digits|fashion-mnist", help="Data set, as in ofa-train.")
 @click.option(
     "--networks", type=click.IntRange(min=1), default=2000, show_default=True, help="Number of networks to evaluate."
@@ -55,7 +57,7 @@ def command() -> None:
     help='Input sizes in pixels, comma-separated, or "all". [default: all of the space and the table]',
 )
 @click.option(
-    "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Maximum number of held-out images."
+    "--images", type=click.IntRange(min=2), default=10_000, show_default=True, help="Maximum held-out images."
 )
 @click.option(
     "--statistics-images",

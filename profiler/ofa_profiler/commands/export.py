@@ -30,7 +30,9 @@ PATH = click.Path(path_type=Path)
     ),
 )
 @click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published supernet.")
-@click.option("--space", "space_name", help="Search space of a published checkpoint; ofa-train stores it.")
+@click.option(
+    "--space", "space_name", help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it."
+)
 @click.option(
     "--architecture", required=True, metavar="FILE[:NAME]|JSON", help="Network to export, such as ofa-search's output."
 )
@@ -51,7 +53,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Held-out images to test on."
 )
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Batch size.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images per inference.")
 @click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16", help="Numeric precision.")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="Output file; an existing file is replaced.")
 @json_option
@@ -107,8 +109,8 @@ def print_exported(found: "Exported", out: Path, architecture: str) -> None:
     unknown = "; mean and std are unknown without --data" if found.input.mean is None else ""
     answer.print(f"  input: {found.input}{unknown}")
     answer.print(
-        f"  largest difference from the supernet: {found.largest_difference:.1e} of the largest logit; same top-1 class "
-        f"for {found.same_top1:.1%} of the images"
+        f"  largest difference from the supernet: {found.largest_difference:.1e} of the largest logit; same top-1 "
+        f"class for {found.same_top1:.1%} of the images"
     )
     if found.accuracy is None:
         answer.print(

@@ -29,8 +29,8 @@ from ofa_tables.words import counted
 @click.option(
     "--resolutions",
     type=Resolutions(),
-    help='Input sizes in pixels, comma-separated, or "all". [default: 160,176,192,208,224, or all if the space has none '
-    "of these]",
+    help='Input sizes in pixels, comma-separated, or "all". [default: 160,176,192,208,224 if the space has them, else '
+    "all]",
 )
 @click.option(
     "--runtime", "wanted_runtime", help="Runtime to measure with. [default: the first runtime of the target that loads]"

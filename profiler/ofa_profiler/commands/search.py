@@ -66,12 +66,10 @@ class Search:
     metavar="X [X2 …]",
     help="Latency limit in ms. Several limits with one table: one search each. Several tables: one limit each.",
 )
-@click.option("--max-macs-m", "macs", type=POSITIVE, help="Limit of multiply-accumulates, in millions.")
-@click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Limit of parameters, in millions.")
-@click.option("--max-memory-mb", "memory", type=POSITIVE, help="Limit of the peak activation memory, in MB.")
-@click.option(
-    "--max-energy-mj", "energy", type=POSITIVE, help="Limit of energy per inference, in mJ, if the table has it."
-)
+@click.option("--max-macs-m", "macs", type=POSITIVE, help="Maximum MACs, in millions.")
+@click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Maximum parameters, in millions.")
+@click.option("--max-memory-mb", "memory", type=POSITIVE, help="Maximum activation memory, in MB.")
+@click.option("--max-energy-mj", "energy", type=POSITIVE, help="Maximum energy per inference, in mJ.")
 @click.option(
     "--confidence",
     type=click.FloatRange(0.5, 0.999),
@@ -97,16 +95,15 @@ class Search:
 @click.option(
     "--generations", type=click.IntRange(0, 1_000_000), default=500, show_default=True, help="Number of generations."
 )
-@click.option("--seconds", type=POSITIVE, help="Time limit in seconds; returns the best network found so far.")
+@click.option("--seconds", type=POSITIVE, help="Time limit of the search, in seconds.")
 @click.option(
     "--resolutions",
     type=Resolutions(),
-    help='Input sizes in pixels, comma-separated, or "all". [default: all sizes that the tables and the accuracy model '
-    "cover]",
+    help='Input sizes in pixels, comma-separated, or "all". [default: sizes that the tables and the model cover]',
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option("--pareto", is_flag=True, help="Find the Pareto front and plot it.")
-@click.option("--verify", "verifies", is_flag=True, help="Measure the result; search again until it meets the limit.")
+@click.option("--verify", "verifies", is_flag=True, help="Measure the result; repeat until it meets the limit.")
 @click.option("--target", help="Target for --verify. [default: the target of the table]")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file for the result.")

@@ -25,10 +25,10 @@ def targets() -> None:
     """List targets; check, provision, and clean a device."""
 
 
-@targets.command(name="list", epilog=example("ofa-targets list"))
+@targets.command(name="list", short_help="List all targets.", epilog=example("ofa-targets list"))
 @json_option
 def list_(as_json: bool) -> None:
-    """List all targets and the files in which you can set their addresses."""
+    """List all targets, and the files in which you can set addresses and add targets."""
     found = all_targets()
     if as_json:
         print_json({"targets": [_as_json(target) for target in found.values()], "files": [str(f) for f in files()]})
@@ -44,7 +44,7 @@ def list_(as_json: bool) -> None:
         answer.print(f"  {path.absolute()}{'' if path.exists() else ' (does not exist)'}", markup=False)
 
 
-@targets.command(epilog=example("ofa-targets show jetson-tx2"))
+@targets.command(short_help="Show the values of a target.", epilog=example("ofa-targets show jetson-tx2"))
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
@@ -116,7 +116,7 @@ def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
     yield "time a network", f"{took_ms:.2f} ms by {runtime}, {target.precision}, 1 thread"
 
 
-@targets.command(epilog=example("ofa-targets clean jetson-tx2"))
+@targets.command(short_help="Stop the agent and remove its files.", epilog=example("ofa-targets clean jetson-tx2"))
 @click.argument("name")
 @set_option
 def clean(name: str, pairs: tuple[str, ...]) -> None:
@@ -125,7 +125,7 @@ def clean(name: str, pairs: tuple[str, ...]) -> None:
         answer.print(f"{name}: {connection.clean()}", markup=False)
 
 
-@targets.command(epilog=example("ofa-targets provision jetson-tx2"))
+@targets.command(short_help="Install the agent's dependencies.", epilog=example("ofa-targets provision jetson-tx2"))
 @click.argument("name")
 @click.option("--runtime", help="Runtime to install. [default: the first runtime of the target]")
 @set_option

@@ -106,7 +106,7 @@ def lead(comparison: Comparison) -> Iterator[str]:
         if baseline.excess_rms > judged.excess_rms:
             yield f"A line fitted to MACs, without a table, has an excess error of {off}."
         else:
-            yield f"A line fitted to MACs, without a table, is no worse: its excess error is {off}."
+            yield f"A line fitted to MACs, without a table, does at least as well: its excess error is {off}."
     if not comparison.calibrated and judged.bias is not None:
         more = "more" if judged.bias > 0 else "less"
         yield (

@@ -59,7 +59,9 @@ def all_targets() -> dict[str, Target]:
         for name, values in _parsed(text, origin).items():
             like = values.pop("like", name)
             if like not in entries and like != name:
-                raise FileError(f"{origin}: {name} is like {like!r}, which is not a target; {_nearest(like, entries)}")
+                raise FileError(
+                    f"{origin}: {name} inherits from {like!r}, which is not a target; {_nearest(like, entries)}"
+                )
             entries[name] = {**entries.get(like, {}), **values}
             origins[name] = {**origins.get(like, {}), **dict.fromkeys(values, origin)}
             if "connection" not in entries[name]:
@@ -112,7 +114,7 @@ def choose_runtime(target: Target, wanted: str | None, description: Mapping[str,
         return wanted
     if wanted in missing:
         raise DeviceError(
-            f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; fix its installation there"
+            f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; fix its installation on the device"
         )
     raise UnknownName("runtime", wanted, [*there, *missing])
 

@@ -20,7 +20,8 @@ from ofa_tables.words import counted
 def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
     """Merge tables A and B, measured on the same device with the same settings, into a new table.
 
-    A trial that is in both tables counts once. A calibration is kept if the entries that it was fitted on are unchanged.
+    A trial that is in both tables counts once. A calibration is kept if the entries that it was fitted on are
+    unchanged.
     """
     with LatencyTable.read(one_path) as one, LatencyTable.read(two_path) as two:
         merged = merge_tables(one, two, out)
