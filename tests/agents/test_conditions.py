@@ -180,7 +180,7 @@ def test_a_device_without_the_knob_says_so(device, setter_of):
     ("name", "setting", "value", "reason"),
     [
         ("jetson-tx2", "governor", "warp", "it knows interactive"),
-        ("jetson-tx2", "power-mode", "MAXI", "there are MAXN (0)"),
+        ("jetson-tx2", "power-mode", "MAXI", "the modes are MAXN (0)"),
         ("jetson-tx2", "affinity", "9", "core 9 does not exist"),
         ("jetson-tx2", "affinity", "some", "write big"),
         ("pixel-6", "clock", "fast", "not a number of MHz"),

@@ -209,7 +209,7 @@ def test_devices_are_compared_in_whichever_rounds_are_left(run, taken_by, comple
     slow = MadeUp("slow", speed=1.5)
     outcome = run(4, MadeUp("usual"), slow)
     assert outcome.factors == pytest.approx({"usual": 0.8, "slow": 1.2})
-    assert outcome.set_aside == {"slow": "what the others take it takes 1.50 × as long for"}
+    assert outcome.set_aside == {"slow": "it takes 1.50 × as long as the others"}
     assert complete(4)
     assert taken_by()["slow"] == 0
 

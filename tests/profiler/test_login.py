@@ -49,13 +49,13 @@ def test_included_files_count(config):
 
 def test_a_jump_through_itself(config):
     config("Host tx2\n  ProxyJump tx2\n")
-    with pytest.raises(FileError, match="by way of itself"):
+    with pytest.raises(FileError, match="refers to itself"):
         login_of("tx2")
 
 
 @pytest.mark.parametrize("address", ["", "a b", "nvidia@", "nvidia@host:port"])
 def test_what_is_no_address(config, address):
-    with pytest.raises(UsageError, match="is no address"):
+    with pytest.raises(UsageError, match="is not an address"):
         login_of(address)
 
 

@@ -24,9 +24,9 @@ class Profiled(NamedTuple):
 def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> List[List[int]]:
     """Samples of each part in ns, one a run; part i is the next ``sizes[i]`` Operators.
 
-    Telling takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs in
-    which nothing was told: what is taken off is such that the parts add up to the whole (where the told runs were the
-    faster ones, they do not quite). Of pure times, each is brought to the speed that the whole had.
+    The profiler takes time too, about the same for every kernel. How much follows from ``whole_ns``, the median of runs
+    without the profiler: it is subtracted so that the parts add up to the whole (not quite, if the profiled runs were
+    faster). ``pure`` times exclude the profiler; they are scaled to the whole.
     Raises ValueError if a part has no kernel: its time would be counted as another part's.
     """
     starts = np.cumsum([0] + list(sizes[:-1]))

@@ -42,7 +42,7 @@ def cost_of(seconds: float, joules: float | None, devices: int, networks: int, o
 
 class EnergyMeter:
     """Joules since it was made: of the processor's packages (RAPL) unless ``rapl`` is None, and of an NVIDIA GPU where
-    that is computed on: its energy is most of all, so that without it none is told."""
+    that is computed on: its energy dominates, so without it none is reported."""
 
     def __init__(self, device: torch.device, rapl: Path | None = RAPL) -> None:
         found = [] if rapl is None else sorted(rapl.glob("intel-rapl:*"))

@@ -32,7 +32,7 @@ CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The networks of one comparison, by role; none of them has two. ``retired`` of those tested have taught;
+    """The networks of one comparison, by role; none of them has two. ``retired`` is how many tested networks calibrated before;
     ``names`` are what their file calls them, by key."""
 
     tested: list[Architecture]

@@ -28,7 +28,7 @@ SIZE_WEIGHT = 0.5
 # Trials may all come from times that were far from the table's speed.
 OWN_WEIGHT = 0.1
 # What ties a table to its speed differs from one run to the next by about this much for all its entries together: no
-# Trial of one run tells of it (docs/measuring.md has the tables that do).
+# trial of one run shows it (docs/measuring.md has the tables that do).
 BETWEEN_RUNS = 0.016
 # Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
 OFF_SPEED = 0.4
