@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/blocks_and_networks.py --resolutions 128,160,192,224 --threads 1 --out build/ways
 
-Everything is measured on this machine in one sitting; the tables stay in --out, and the same command goes on with them.
+Everything is measured on this machine in one session. The tables stay in --out; run the same command again to resume.
 Prints the excess error of each way, calibrated with one factor and with a line.
 """
 

@@ -1,4 +1,4 @@
-"""The whole line on this machine: profile, search, measure what was found. Writes to build/demo."""
+"""Demo on this machine: profile, search, measure the network that was found. Writes to build/demo."""
 
 import json
 import subprocess
@@ -20,17 +20,17 @@ def main() -> None:
         *("ofa-profile", "--target", "local", "--space", SPACE, "--resolutions", "160"), *("--out", table, "--fresh")
     )
 
-    say("2. Teach: measure whole networks, for what their blocks do not tell alone")
+    say("2. Calibrate: measure whole networks")
     command("ofa-compare", "--table", table, "--networks", "4", "--calibrate", "8", "--out", str(FOLDER / "calibrated"))
 
     smallest_ms, largest_ms = range_of(command("ofa-table", "show", table))
     limit_ms = round(smallest_ms + LIMIT_OF_RANGE * (largest_ms - smallest_ms), 2)
-    say(f"3. Search: networks take {smallest_ms:.2f} to {largest_ms:.2f} ms; the best under {limit_ms} ms is wanted")
+    say(f"3. Search: networks take {smallest_ms:.2f} to {largest_ms:.2f} ms; find the best one within {limit_ms} ms")
     searched = command(
         *("ofa-search", "--table", table, "--space", SPACE, "--max-latency-ms", str(limit_ms)), *("--out", found)
     )
 
-    say("4. Compare: measure what was found")
+    say("4. Compare: measure the network that was found")
     compared = command(
         *("ofa-compare", "--table", table, "--networks", found, "--calibrate", "0"),
         *("--out", str(FOLDER / "comparison")),
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def command(*words: str) -> dict:
-    """Runs one of our commands, its progress in view, and gives its JSON."""
+    """Run a command with visible progress; return its JSON."""
     print(f"   $ {' '.join(words)}", flush=True)
     done = subprocess.run([COMMANDS / words[0], *words[1:], "--json"], stdout=subprocess.PIPE, text=True)
     if done.returncode:

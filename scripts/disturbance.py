@@ -2,7 +2,7 @@
 
     .venv/bin/python scripts/disturbance.py --threads 2 --pairs 3 --out build/disturbance
 
-Each pair is measured one after the other; the tables stay in --out. Prints how far tables lie apart at one speed (the
+Each pair is measured one after the other; the tables stay in --out. Prints how much tables differ at one speed (the
 median over entries): undisturbed ones from each other, disturbed ones from those, and the same where nothing is done
 about it: every trial counts as it came, and none is taken again.
 """

@@ -16,7 +16,7 @@ INTERACTIONS = 0.02  # the standard deviation of what the genes make of each oth
 def landscape(space: Space, seed: int = 0, known_px: Sequence[int] = PUBLISHED_PX) -> Mlp:
     """Of the published size, 128 → 400 → 400 → 400 → 1, where ``known_px`` is the published one.
 
-    Larger choices are worth more, each block's by a factor of its own, and the more there is of all of them the less is
+    Larger choices are worth more, each block's by a separate factor, and the more there is of all of them the less is
     added; upon that lies a random network (He et al. 2015's weights) of everything together.
     """
     rng = np.random.default_rng(seed)

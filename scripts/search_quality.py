@@ -5,7 +5,7 @@
 At 10, 30, 50 and 70 % of the range of latency: the median over seeds of what each method finds with 50,100 evaluations,
 and how far the default method with 299,500 lies below the best that is known, in parts of (best − median of random
 networks within the limit). The best is the best of all these searches and of long ones, --best-seconds at each limit;
-how many of these end within 0.01 % of it, each from a beginning of its own, says how surely there is no better one.
+how many of these end within 0.01 % of it, each from a different start, shows how likely a better one is.
 """
 
 import argparse

@@ -46,7 +46,7 @@ def main() -> None:
     )
     command(
         *("ofa-compare", "--table", table, "--space", SPACE, "--networks", "10", "--calibrate", "15"),
-        *("--out", str(options.out / "taught")),
+        *("--out", str(options.out / "calibrated")),
     )
     (spaces,) = [s for s in command("ofa-table", "show", table)["spaces"] if s["space"] == SPACE][:1]
     limit_ms = round(spaces["smallest_ms"] + LIMIT_OF_RANGE * (spaces["largest_ms"] - spaces["smallest_ms"]), 4)

@@ -1,4 +1,4 @@
-"""``ofa-agent``: serve, info, bundle; probe and end for a host that comes by SSH."""
+"""``ofa-agent``: serve, info, bundle; probe and end for a host that connects through SSH."""
 
 import argparse
 import json

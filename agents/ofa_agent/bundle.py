@@ -1,4 +1,4 @@
-"""This agent as one zipped application, to be copied to a device: the same bytes for the same sources."""
+"""The agent as one zip application; the same sources give the same bytes."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""The vocabulary that agent, tables, spaces and host share: Operators, Blocks, shapes, MACs, seeded weights.
+"""The vocabulary of agent, tables, spaces and host: operators, blocks, shapes, MACs, seeded weights.
 
 Shapes are ``(channels, height, width)``, or ``(features,)`` behind a Linear, and leave the batch out.
 MACs are multiply-accumulates of one inference at batch 1. Runs on Python 3.6 with numpy alone.

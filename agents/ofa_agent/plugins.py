@@ -1,4 +1,4 @@
-"""What other distributions add through entry points; before Python 3.8 where importlib-metadata is installed."""
+"""Entry points of other distributions; before Python 3.8 only with importlib-metadata."""
 
 from typing import Any, Dict
 

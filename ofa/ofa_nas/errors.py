@@ -1,4 +1,4 @@
-"""What can go wrong in a search or in training, besides what ``ofa_tables.errors`` draws.
+"""Errors of search and training, in addition to ``ofa_tables.errors``.
 
 OfaError
 ├── LimitUnreachable        no network is within the limits; says the smallest figure that there is

@@ -1,4 +1,4 @@
-"""How the pixels of images become the values that a network takes."""
+"""The conversion of pixels to network inputs."""
 
 from typing import NamedTuple
 

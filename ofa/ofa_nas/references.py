@@ -1,4 +1,4 @@
-"""Published networks to hold others against: built as their papers' tables say, with the figures published of them.
+"""Published networks for comparison: architecture as in their papers, with the published accuracies.
 
 All take 224 px images and have 1000 classes. Their weights are random; accuracies are the papers'.
 """

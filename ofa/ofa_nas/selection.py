@@ -1,4 +1,4 @@
-"""Networks that a file has by name, as ``ofa-search`` names those of a front: chosen as ``FILE:NAME``."""
+"""Select a network by name from a file that ``ofa-search`` wrote: ``FILE:NAME``."""
 
 import json
 from collections.abc import Iterator

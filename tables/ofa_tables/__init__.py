@@ -1,1 +1,1 @@
-"""Measurements kept for good, and the latency model that they give."""
+"""Latency tables: stored measurements, and the latency model that follows from them."""

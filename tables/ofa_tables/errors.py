@@ -1,4 +1,4 @@
-"""What can go wrong, for people: every message says what happened, to what, and what to do next.
+"""The tree of errors. Every message says what happened, to what, and what to do.
 
 OfaError                    the work failed; commands exit 1
 ├── UsageError              the call was wrong; commands exit 2

@@ -1,4 +1,4 @@
-"""Things that other distributions add: a name to an object, through an entry point."""
+"""Objects by name, from here or from entry points of other distributions."""
 
 from importlib.metadata import entry_points
 from typing import Any

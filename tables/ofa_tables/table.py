@@ -1,4 +1,4 @@
-"""LatencyTable: every Measurement of one Target × Runtime × Settings, and the figure derived for each entry."""
+"""LatencyTable: all measurements of one target, runtime and settings, and the entries derived from them."""
 
 import contextlib
 import time

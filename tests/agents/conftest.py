@@ -268,7 +268,7 @@ def test_runtimes(tmp_path_factory):
 
 @pytest.fixture
 def start_agent(tmp_path, test_runtimes):
-    """Starts agents, each in its own home unless told which; ends them all, and their workers."""
+    """Starts agents, each in its own home unless one is named; ends them all, and their workers."""
     started = []
 
     def start(*flags, home=None, environment=None, **options):

@@ -1,4 +1,4 @@
-"""Blocks timed inside a network: what a runtime tells of operators, and what it takes to tell it."""
+"""Blocks timed inside a network: operator times that a runtime reports, and the cost of reporting them."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_no_part_takes_less_than_nothing():
 
 
 def test_parts_add_up_to_the_whole_though_telling_takes_most_of_the_time():
-    """As in networks of microseconds: kernels of 1 to 6 µs, told to take 3 more."""
+    """As in networks of microseconds: kernels of 1 to 6 µs, reported to take 3 more."""
     kernels, own = np.array([1, 2, 10, 3]), np.array([200.0, 3000.0, 30_000.0, 18_000.0])
     reported = Profiled(np.array([own + kernels * 3000.0] * 5), kernels)
     samples = np.median(part_samples(reported, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)

@@ -17,7 +17,7 @@ def lease_id():
 
 
 def refusal(agent, holder="bob@desk"):
-    """What another host is told."""
+    """What another host learns."""
     with pytest.raises(grpc.RpcError) as refused:
         agent.host(holder=holder).next()
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

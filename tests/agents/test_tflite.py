@@ -265,7 +265,7 @@ def test_operators_are_timed_inside_a_network(tmp_path, profiler, precision):
     assert reported.operator_ns.shape == (5, len(network.operators))
     assert [kernels == 0 for kernels in reported.kernels] == fused
     assert ((reported.operator_ns == 0) == fused).all()
-    loaded.run()  # and nothing more is told
+    loaded.run()  # and nothing more is reported
     plain = runtimes.find("tflite").load(network, job, str(path))
     plain.run()
     assert np.array_equal(loaded.output(), plain.output())

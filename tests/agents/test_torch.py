@@ -89,7 +89,7 @@ def test_operators_are_timed_inside_a_network(tmp_path):
     reported = loaded.operator_times()
     assert reported.operator_ns.shape == (3, len(network.operators))
     assert (reported.operator_ns > 0).all()
-    loaded.run()  # and nothing more is told
+    loaded.run()  # and nothing more is reported
     assert loaded.operator_times is not None
 
 

@@ -1,4 +1,4 @@
-"""What ``~/.ssh/config`` makes of an address, and what a device is told to install."""
+"""What ``~/.ssh/config`` makes of an address, and what a device must install."""
 
 import json
 

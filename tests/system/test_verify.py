@@ -1,4 +1,4 @@
-"""What a search finds is measured on this machine, and the search goes on until a network is fast enough there."""
+"""What a search finds is measured on this machine, and the search continues until a network is fast enough there."""
 
 import contextlib
 import sqlite3

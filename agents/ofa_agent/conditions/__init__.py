@@ -1,4 +1,4 @@
-"""Conditions: what about a device changes how long a Block takes. One file a knob, registered here.
+"""Conditions of a device that change latencies. One file per knob, registered here.
 
 Each is read always, set only when a host asks, and put back as it was found: when that host is done, when the agent
 ends, and by the next agent's start where this one was killed.

@@ -1,4 +1,4 @@
-"""Which cores the worker runs on: ``affinity=big``, those of the highest clock, or named ones: ``affinity=0,3-5``."""
+"""The cores of the worker: ``affinity=big`` for the cores with the highest clock, or ``affinity=0,3-5``."""
 
 from typing import Any, Dict, List, Optional, Tuple
 

@@ -1,4 +1,4 @@
-"""Clocks of the CPU: https://docs.kernel.org/admin-guide/pm/cpufreq.html."""
+"""CPU clocks: https://docs.kernel.org/admin-guide/pm/cpufreq.html."""
 
 import json
 import re

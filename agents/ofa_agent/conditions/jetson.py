@@ -1,4 +1,4 @@
-"""NVIDIA Jetson: power mode, locked clocks, the GPU's clock and the board's power.
+"""NVIDIA Jetson: power mode, locked clocks, GPU clock, power of the board.
 
 Jetson Linux Developer Guide, "Platform Power and Performance": ``nvpmodel``, ``jetson_clocks``.
 """

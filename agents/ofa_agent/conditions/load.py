@@ -1,4 +1,4 @@
-"""What else runs on the device: load, time that the hypervisor gave to others, and how often this process had to wait.
+"""Other work on the device: load, stolen time, involuntary context switches.
 
 https://docs.kernel.org/filesystems/proc.html, sections 1.1 and 1.7.
 """

@@ -1,4 +1,4 @@
-"""Temperatures, and whether the device slows itself down for them.
+"""Temperatures, and whether the device throttles.
 
 https://docs.kernel.org/driver-api/thermal/sysfs-api.html; on x86 also the counters of
 arch/x86/kernel/cpu/mce/therm_throt.c, on a Raspberry Pi the firmware's own word.

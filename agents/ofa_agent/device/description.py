@@ -1,4 +1,4 @@
-"""What this device is, read through a Shell: what cannot be read is left empty, never guessed."""
+"""The description of this device, read through a Shell; what cannot be read stays empty."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What NVIDIA's software on a Jetson is: releases by Debian package, and whether ``jetson_clocks`` holds its clocks."""
+"""NVIDIA's software on a Jetson: releases by Debian package, and the state of ``jetson_clocks``."""
 
 import re
 from typing import Dict

@@ -1,4 +1,4 @@
-"""What this Python has of what the agent needs; runs where nothing of that is installed."""
+"""Check which requirements of the agent this Python meets; needs none of them itself."""
 
 import os
 import platform

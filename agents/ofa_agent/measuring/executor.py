@@ -1,4 +1,4 @@
-"""The thread that measures: it owns the worker process and takes one trial after the other, nothing beside it."""
+"""The thread that owns the worker process and runs one trial at a time."""
 
 import queue
 import threading

@@ -1,4 +1,4 @@
-"""The board's power while a burst runs: with the latency it makes the energy of an inference."""
+"""Mean power of the board during a burst, from which the energy of an inference follows."""
 
 import threading
 from typing import List

@@ -1,4 +1,4 @@
-"""When to stop warming up and when to stop timing: pure functions over a clock that tests can replace.
+"""When to end warm-up and timing: pure functions of a clock, which tests replace.
 
 The rules follow pyperf (warm-up until two windows agree) and nvbench (stop when the answer is narrow enough, and
 say so when it is not). The first run is never counted: it allocates, compiles and faults pages in.

@@ -1,4 +1,4 @@
-"""The child process that owns the runtime, and the agent's end of it: a crash or a hang costs one trial.
+"""The worker process that owns the runtime, and the agent's handle to it: a crash costs one trial.
 
 Messages use two separate pipes, each message after its length: native libraries print on standard output. The worker
 is a fresh interpreter, and ends when its agent does.

@@ -1,4 +1,4 @@
-"""Runtimes: what executes a Block on this device. One file each, registered here.
+"""Runtimes execute a job on this device. One file each, registered here.
 
 Other distributions add theirs through the entry point group ``ofa_agent.runtimes``.
 

@@ -1,4 +1,4 @@
-"""TFLite's ``benchmark_model``: its command line, and what it prints. Pure functions over text; nothing is run here.
+"""TFLite's ``benchmark_model``: its command line and its output. Pure functions over text.
 
 The tool prints statistics, never the runs they are of, in µs: counts, extremes and percentiles are exact, means have
 six digits. Versions differ in their output, and none prints its version:

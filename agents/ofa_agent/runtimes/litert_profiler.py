@@ -1,4 +1,4 @@
-"""How long every kernel of a TFLite model takes: LiteRT's compiled models have a profiler, its interpreter has none.
+"""Kernel times of a TFLite model, from the profiler of LiteRT's compiled models.
 
 Through LiteRT's C interface (google-ai-edge/LiteRT, litert/c), whose signatures change: for the releases in KNOWN only.
 """

@@ -1,4 +1,4 @@
-"""ONNX Runtime from 1.10 to today's, on the CPU, on CUDA, or through TensorRT."""
+"""ONNX Runtime 1.10 and later: CPU, CUDA, TensorRT."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""PyTorch from 1.8 to today's, on the CPU and on CUDA.
+"""PyTorch 1.8 and later: CPU and CUDA.
 
 Eager (``torch``), as TorchScript (``-script``), by ``torch.compile`` (``-compile``), or as a CUDA graph
 (``-cuda-graph``), where a small Block's launches take longer than its kernels. PyTorch itself takes seconds to import:

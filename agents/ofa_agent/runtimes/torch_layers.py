@@ -1,4 +1,4 @@
-"""A Block built from its Operators as PyTorch's layers, its weights from their seeds. Memory is channels-last."""
+"""A block as PyTorch layers with seeded weights, in channels-last memory."""
 
 from typing import Any, Callable, List
 

@@ -1,4 +1,4 @@
-"""Serving on after the session that started it has ended."""
+"""Continue to serve after the session that started the agent has ended."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Who holds the device, and what is on its way between holder and trial executor."""
+"""The lease of the device, and the trials and results between its holder and the executor."""
 
 import queue
 import threading

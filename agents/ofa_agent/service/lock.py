@@ -1,4 +1,4 @@
-"""One agent a device: a lock on a fixed path that names who holds it and where.
+"""One agent per device: a lock on a fixed path that names its holder and address.
 
     DeviceBusy          another agent has this device
 

@@ -1,4 +1,4 @@
-"""Models by content hash: what the host sent, written out when a trial needs it, within bounds."""
+"""The model cache: models by content hash, written to disk when a trial needs them, within bounds."""
 
 import contextlib
 import os

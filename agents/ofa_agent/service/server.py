@@ -1,4 +1,4 @@
-"""The gRPC service: describes the device, gives it to one host at a time, streams trials and Measurements."""
+"""The gRPC service: describes the device, leases it to one host at a time, streams trials and results."""
 
 import hmac
 import ipaddress

@@ -1,4 +1,4 @@
-"""Accuracy models: what ranks the networks that are fast enough."""
+"""Accuracy models, by which a search ranks networks."""
 
 from pathlib import Path
 

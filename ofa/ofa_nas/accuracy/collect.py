@@ -1,4 +1,4 @@
-"""Accuracies of many sub-networks of a trained supernet. Needs torch."""
+"""Measure the accuracy of many sub-networks of a trained supernet. Needs torch."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""One-hot inputs of accuracy models: the published predictor's, and the same with every resolution of the Space.
+"""One-hot inputs of accuracy models: the published encoding, and one with every resolution of the space.
 
 For the MobileNetV3 Spaces, whose published predictor has 128 inputs:
 

@@ -1,4 +1,4 @@
-"""How good an accuracy model is on pairs, beside how alike two evaluations of the same networks are."""
+"""The error of an accuracy model on pairs, and the noise of the pairs."""
 
 from dataclasses import dataclass
 

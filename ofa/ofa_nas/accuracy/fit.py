@@ -1,4 +1,4 @@
-"""An ensemble of MLPs fitted to pairs. Needs torch; what it gives does not.
+"""Fit an ensemble of MLPs to pairs. Needs torch; the result does not.
 
 Three hidden layers, as published (Cai et al., ICLR 2020, section 3.4); the members differ in their first weights and in
 the order in which they see the networks. Each stops where it is best on networks that it does not learn from.

@@ -1,4 +1,4 @@
-"""MACs in place of accuracy, for a search without a trained accuracy model."""
+"""MACs as a stand-in for accuracy."""
 
 from ofa_nas.spaces.space import FloatArray, Population, Space
 

@@ -1,4 +1,4 @@
-"""An accuracy predictor: Linear layers with ReLU between them, or an ensemble of such, over one-hot choices."""
+"""An MLP with ReLU, or an ensemble of MLPs, over one-hot choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a search asks of an accuracy model."""
+"""The interface of accuracy models."""
 
 from collections.abc import Iterable
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Pairs of an architecture and its accuracy: a text file, a line each, to which lines are added as they come.
+"""Pairs of architecture and accuracy: a text file with one pair per line, which can be appended to.
 
 The first line says what they are of: ``{"space", "data", "checkpoint", "images"}``. Each other one is
 ``{"architecture", "accuracy", "halves"}``: top-1 on all images, 0…1, and on the even and on the odd ones, which are two

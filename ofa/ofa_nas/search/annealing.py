@@ -1,4 +1,4 @@
-"""The default method: simulated annealing of many networks side by side, then a climb from where they end.
+"""The default method: simulated annealing of many networks in parallel, then local search.
 
 Each chain proposes to redraw one place of its network (a block's kernel size and expand ratio, a depth, the
 resolution), or several at once, or, the more often the colder it is, to take some from another chain. What is beyond

@@ -1,4 +1,4 @@
-"""Metrics: what a limit can be put on."""
+"""Metrics that a limit can constrain."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The evaluation cache of a search: what it has met and evaluated, no network twice."""
+"""The evaluation cache of a search: every network is evaluated once."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

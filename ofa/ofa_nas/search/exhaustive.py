@@ -1,4 +1,4 @@
-"""Every network of a Space that is small enough for it."""
+"""Exhaustive search of small spaces."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Networks that differ from one in one or two genes, and the way down among them."""
+"""Networks that differ in one or two genes, and descent among them."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache

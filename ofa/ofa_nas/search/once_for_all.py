@@ -1,4 +1,4 @@
-"""Evolutionary search, as Once-for-All does it (Cai et al., ICLR 2020), to hold others against.
+"""Evolutionary search as in Once-for-All (Cai et al., ICLR 2020), for comparison.
 
 It departs from the published code in two things. Children that are beyond the limits, or were met before, are drawn
 again a bounded number of times, so that no limit makes it hang; random newcomers take the places that are then left.

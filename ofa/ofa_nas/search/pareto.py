@@ -1,4 +1,4 @@
-"""The whole front: the most accurate networks at every latency.
+"""The Pareto front of latency and accuracy.
 
 One search per limit, from the tightest to the loosest, all with one evaluation cache: each search starts from what the
 search before it found.

@@ -1,4 +1,4 @@
-"""Local search: from a network to the best of those that differ from it in one or two genes, until none is better.
+"""Local search over networks that differ in one or two genes.
 
 What one change of a gene gains and costs is looked up, for all of them, also those that are beyond the limits alone.
 Two changes together are worth about the sum: the pairs that promise most by it and fit are evaluated.

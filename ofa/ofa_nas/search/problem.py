@@ -1,4 +1,4 @@
-"""What is asked: the most accurate network within limits; and how much may be tried to find it."""
+"""The problem of a search: constraints, accuracy model, budget."""
 
 import math
 from dataclasses import dataclass, replace

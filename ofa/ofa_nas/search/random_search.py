@@ -1,4 +1,4 @@
-"""As many random networks as the budget allows: the baseline."""
+"""Random search, the baseline."""
 
 from ofa_nas.search.run import Run
 

@@ -1,4 +1,4 @@
-"""At which resolutions a search can look, and which others it leaves out, and why."""
+"""The resolutions that a search can use, and why it leaves out others."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""One search under way: what is asked, what was tried, and what is left of the budget."""
+"""One run of a search: problems, evaluations, remaining budget."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence

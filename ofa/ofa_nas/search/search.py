@@ -1,4 +1,4 @@
-"""A search from its question to its answer."""
+"""Run a search and collect its answer."""
 
 import contextlib
 import time
@@ -166,7 +166,7 @@ def _best(cache: EvaluationCache, problem: Problem, proven: bool) -> Evaluated:
 
 
 def _alone(problem: Problem, best: Evaluated) -> Evaluated:
-    """Make the answer independent of the method: genes that nothing reads get their first choice, and the accuracy is the
+    """Make the answer independent of the method: unused genes get their first choice, and the accuracy is the
     one that the network has on its own, for the last digit depends on how many are evaluated at once."""
     network = problem.space.canonical(best.population)
     return replace(best, population=network, accuracy=np.asarray(problem.accuracy(network), dtype=float))

@@ -1,4 +1,4 @@
-"""From tables, limits and an accuracy model to a Problem."""
+"""Make a Problem from tables, limits and an accuracy model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""New networks from others: many at once, gene by gene."""
+"""Offspring: new networks from others, many at once, gene by gene."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""An Architecture, and the forms in which architectures are published."""
+"""An Architecture, and its published forms."""
 
 import json
 from collections.abc import Iterator, Mapping

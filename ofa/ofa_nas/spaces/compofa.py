@@ -1,4 +1,4 @@
-"""CompOFA (Sahni et al., ICLR 2021): the MobileNetV3 Space with a stage's expand ratio tied to its depth.
+"""CompOFA (Sahni et al., ICLR 2021): the MobileNetV3 space with expand ratios tied to depths.
 
 In its fixed form each stage has one kernel size: 3⁵ = 243 networks at a resolution. The Blocks, and so the entries
 of a table, are among those of the OFA Spaces.

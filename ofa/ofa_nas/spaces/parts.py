@@ -1,4 +1,4 @@
-"""What networks of several families are built of."""
+"""Parts that several families of networks share."""
 
 from collections.abc import Callable, Sequence
 

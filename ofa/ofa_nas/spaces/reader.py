@@ -1,4 +1,4 @@
-"""Reader: what tables hold for the genes of a whole Population."""
+"""Read table values for the genes of a whole Population."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A Space: genes, the Blocks that they select, and everything that follows from the two.
+"""A space: genes, the blocks that they select, and what follows from both.
 
 A concrete Space says which genes it has, which Blocks exist at a resolution (its entries), and for each position of
 the network which genes select which entry. Populations, entry indices, sums over a Population (latency, MACs,

@@ -1,4 +1,4 @@
-"""A small Space for small images: what is learned about training and search with it costs minutes."""
+"""A small space for small images, in which training and search take minutes."""
 
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage
 

@@ -1,4 +1,4 @@
-"""One network that is trained alone, with a supernet's interface."""
+"""One network that is trained separately, with the interface of a supernet."""
 
 from collections.abc import Sequence
 from copy import deepcopy

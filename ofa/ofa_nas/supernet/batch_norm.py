@@ -1,4 +1,4 @@
-"""Batch norm of a sub-network: the first channels of the supernet's, and statistics of the sub-network's own.
+"""Batch norm of a sub-network: the first channels of the supernet, with the sub-network's own statistics.
 
 The running statistics of a supernet mix those of all sub-networks that were trained, so a sub-network's are estimated
 again before it is evaluated (Cai et al., ICLR 2020, section 4.1): ``estimated`` does so without copying the supernet.

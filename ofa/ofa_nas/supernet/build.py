@@ -1,4 +1,4 @@
-"""The supernet that a Space has."""
+"""Build the supernet of a space."""
 
 from ofa_nas.spaces import Space
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace

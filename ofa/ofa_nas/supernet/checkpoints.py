@@ -1,4 +1,4 @@
-"""Supernet checkpoints in the published form: ``{"state_dict": …}``, and in ours what it is of beside it."""
+"""Supernet checkpoints in the published form, ``{"state_dict": …}``; ours also name their space."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Convolutions that are faster to train than oneDNN's on processors.
+"""Convolutions that train faster than oneDNN's on CPUs.
 
 * A 1×1 convolution of few pixels is mostly its weights. oneDNN rearranges them in each pass, a matrix product does not.
 * The gradient of a 5×5 or 7×7 depthwise weight takes oneDNN two to ten times as long as its taps would take in a kernel

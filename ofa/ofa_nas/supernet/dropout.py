@@ -1,4 +1,4 @@
-"""Dropout whose mask does not depend on how many processes share a batch."""
+"""Dropout with a mask that does not depend on the number of processes."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""What weights are before training: as published (He et al., ICCV 2015, by fan-out; batch norm as torch has it)."""
+"""Initial weights, as published (He et al., ICCV 2015, by fan-out; torch's defaults for batch norm)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A network by itself: plain layers, built from the Operators of its Blocks."""
+"""A standalone network: plain layers built from the operators of its blocks."""
 
 from collections.abc import Sequence
 from functools import partial

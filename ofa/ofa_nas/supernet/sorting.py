@@ -1,4 +1,4 @@
-"""Elastic width: the channels that matter most come first, so that the first ones make the best narrow network."""
+"""Elastic width: sort channels by importance, so that the first ones form the best narrow network."""
 
 import itertools
 from collections.abc import Sequence

@@ -44,9 +44,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--train-images", type=click.IntRange(min=1), help="Learn from so many, for a trial; default: all.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
-@click.option(
-    "--resume", is_flag=True, help="Resume the run in --out, or start it if there is none."
-)
+@click.option("--resume", is_flag=True, help="Resume the run in --out, or start it if there is none.")
 @click.option("--architecture", metavar="FILE|JSON", help="What the recipe independent trains.")
 @click.option("--evaluate", metavar="FILE|JSON", help="Sub-networks to follow; default: five, small to large.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -155,9 +153,7 @@ def _print(trained: Any) -> None:
         )
 
 
-main = run(
-    command, "the last checkpoint, if any, is kept; run the same command with --resume to continue"
-)
+main = run(command, "the last checkpoint, if any, is kept; run the same command with --resume to continue")
 
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""What a run cost, and what as many networks would have cost that are trained one by one: the papers' own argument."""
+"""The cost of a run, and of training as many networks separately: the papers' argument."""
 
 import contextlib
 from dataclasses import asdict, dataclass

@@ -1,4 +1,4 @@
-"""The weights that are trained, what they are trained with, and one step of it."""
+"""The weights, the optimizer, and one training step."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager

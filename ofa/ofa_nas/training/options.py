@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The options of a training run."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

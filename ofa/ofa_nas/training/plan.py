@@ -1,4 +1,4 @@
-"""What a run will do: read from its options, before anything is trained."""
+"""The plan of a run, derived from its options before training."""
 
 import hashlib
 import math

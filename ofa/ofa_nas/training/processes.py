@@ -1,4 +1,4 @@
-"""The processes that train together: one, or as many as ``torchrun`` started.
+"""The processes of a run: one, or those that ``torchrun`` started.
 
 Every process draws the same sub-networks and has the same weights. Gradients are averaged in one piece, over the
 parameters that the step's sub-networks used: all processes know which, so none has to look for unused ones.

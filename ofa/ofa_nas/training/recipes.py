@@ -1,4 +1,4 @@
-"""Recipes: in which stages a supernet is trained. Epochs and rates are the papers', for batches of 2,048 images.
+"""Recipes: the stages of a training. Epochs and rates are the papers', for batches of 2,048 images.
 
 Progressive shrinking: Cai et al., ICLR 2020, section 4.2, and its public code. The compound stage: Sahni et al., ICLR
 2021, section 3.2.

@@ -1,4 +1,4 @@
-"""Which sub-networks a step trains: drawn from a seed, so that every process draws the same.
+"""Draw the sub-networks of a step from a seed, equally in every process.
 
 Without a table uniformly over the genes. With one evenly over predicted latency: uniform genes seldom give networks
 near either end of it, and those near a limit are what is searched for.

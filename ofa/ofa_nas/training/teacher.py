@@ -1,4 +1,4 @@
-"""The teacher: the largest network as a stage left it, in evaluation, with statistics for each size of images.
+"""The teacher: the largest network of the first stage, in evaluation mode, with statistics per image size.
 
 The supernet's running statistics are a mixture of the last few batches' sizes, and the teacher is asked about each size
 by itself.

@@ -1,4 +1,4 @@
-"""A campaign: what is still to be measured, in shuffled rounds, until done.
+"""A campaign: measure what is missing, in shuffled rounds.
 
 Blocks and whole networks alike are jobs. A job is complete when each round that it is in has a Measurement of it that
 succeeded; what the table already contains counts, so a campaign that was interrupted resumes where it stopped.

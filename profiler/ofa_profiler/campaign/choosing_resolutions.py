@@ -1,4 +1,4 @@
-"""Economy: which resolutions to measure next, so that the others can be interpolated.
+"""Choose the next resolution to measure, so that the others can be interpolated.
 
 A network stands at one resolution, and so do the entries that are measured inside it. Measured first are the two ends
 and the middle; then, one by one, the resolution that takes most off what interpolation is expected to add to the error

@@ -1,4 +1,4 @@
-"""What a trial brought back over the wire, as the Measurements that are kept."""
+"""Decode the results of a trial into Measurements."""
 
 import json
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""Drift: the reference Job through a run, and which trials the device was at another speed for.
+"""Find trials during which the device speed was unusual, from the reference job.
 
 A trial during which the speed changed says so itself (``Measurement.disturbed``). Here the run as a whole is looked at:
 where the reference takes far more or less than it usually does, for however long, the device was another one; so it

@@ -1,4 +1,4 @@
-"""Efforts: how many trials, and how long each burst may take.
+"""Effort levels: the number of rounds and the duration of a burst.
 
 Many short trials beat few long ones: a burst agrees with itself, but devices change their speed from second to second.
 """

@@ -1,4 +1,4 @@
-"""What a campaign trials: Blocks and whole networks alike, lowered before the first trial."""
+"""The jobs of a campaign, blocks and whole networks, lowered before the first trial."""
 
 import uuid
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Profiling: the campaigns that give a table the entries of a Space at some resolutions."""
+"""Plan and run the campaigns that measure the entries of a space."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Profiled networks: whole networks in which the Blocks of a Space are timed, as they stand there when deployed.
+"""Profiled networks: whole networks in which the blocks of a space are timed in place.
 
 A block timed alone pays for a separate call and for layout changes at its edges, and finds the caches as it left them
 itself; inside a network it does not. docs/measuring.md quantifies this.

@@ -32,8 +32,8 @@ CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The networks of one comparison, by role; none of them has two. ``retired`` is how many tested networks calibrated before;
-    ``names`` are what their file calls them, by key."""
+    """The networks of one comparison, by role; none of them has two. ``retired`` is how many tested networks
+    calibrated before; ``names`` are their names in the file, by key."""
 
     tested: list[Architecture]
     calibration_networks: list[Architecture]

@@ -1,4 +1,4 @@
-"""From a table's promise to a network that was measured to be fast enough."""
+"""Search and measure until a network meets the limit on the device."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""Connections: the ways to a Target. One file each, registered here.
+"""Connections to targets. One file each, registered here.
 
 Other distributions add theirs through the entry point group ``ofa_profiler.connections``: a function from a Target to
 a Connection.

@@ -1,4 +1,4 @@
-"""The host's end of the protocol: one agent over one gRPC channel."""
+"""The host side of the protocol: one agent over one gRPC channel."""
 
 import getpass
 import os

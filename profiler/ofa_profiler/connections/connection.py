@@ -1,4 +1,4 @@
-"""What every Connection does."""
+"""The base class of connections."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The agent on a device that has a shell: put there, started with the device's own Python, found again, removed."""
+"""Copy the agent to a device with a shell, start it with the device's Python, find it again, remove it."""
 
 import json
 import secrets

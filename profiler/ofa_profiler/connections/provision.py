@@ -1,4 +1,4 @@
-"""What the agent needs, for a board without internet: wheels for its Python, downloaded here and installed there."""
+"""Install the agent's requirements on a board without internet access: download wheels here, copy them."""
 
 import re
 import subprocess

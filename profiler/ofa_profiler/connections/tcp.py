@@ -1,4 +1,4 @@
-"""Connection ``tcp``: an agent that somebody started with ``ofa-agent serve``."""
+"""Connection ``tcp``: an agent that was started with ``ofa-agent serve``."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A tunnel: a socket here, which only this user can open, whose bytes are passed on to a port of the device."""
+"""A tunnel: a local socket that only this user can open, forwarded to a port of the device."""
 
 import contextlib
 import os

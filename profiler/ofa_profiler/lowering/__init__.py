@@ -1,4 +1,4 @@
-"""Operators and weights to the model formats that Runtimes read. One file a format, registered by Runtime here.
+"""Lower operators and weights to model formats. One file per format, registered by runtime.
 
 Other distributions add theirs through the entry point group ``ofa_profiler.lowering``: a function from a Block, a batch
 size and a precision to the Model's chunks; no chunks where the Runtime needs no model.

@@ -1,4 +1,4 @@
-"""Operators to ONNX, in milliseconds: the graph through ``onnx.helper``, the weights as seeds that the agent fills in.
+"""Lower operators to ONNX: the graph through ``onnx.helper``, the weights as seeds that the agent expands.
 
 Opset 15 and IR 8 are what onnxruntime 1.10 reads, the last that exists for Python 3.6.
 """

@@ -1,4 +1,4 @@
-"""Operators to TFLite, in milliseconds: the graph that a converter makes of the channels-last PyTorch module.
+"""Lower operators to TFLite: the graph that a converter makes of the channels-last PyTorch module.
 
 Activations are fused into what comes before them; a hard sigmoid behind a convolution is one more in its bias, a relu6,
 and a sixth of that. Tensors are named by their Operator's index.

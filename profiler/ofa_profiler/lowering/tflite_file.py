@@ -1,4 +1,4 @@
-"""A graph as a .tflite file, in pieces: the flatbuffer around the weights, the weights as seeds.
+"""Write a graph as a .tflite file in pieces: the flatbuffer, and the weights as seeds.
 
 The schema comes with ``ai_edge_litert``, which is imported where it is needed: a host that measures no TFLite does
 without.

@@ -1,4 +1,4 @@
-"""Speed: how fast the device was during each trial, and what each trial would have brought at the table's speed.
+"""Speed correction: the device speed during each trial, and latencies at the common speed of the table.
 
 A device that others share, or that heats up, takes more for everything for a while. How much more is known from the
 reference Job around each trial, and from the other Blocks that were timed in the same trial: the logarithm of a latency

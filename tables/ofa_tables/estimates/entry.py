@@ -1,4 +1,4 @@
-"""Entries: one key's figure, how sure it is, and what it rests on."""
+"""Entries: the latency of one key, its interval, and its evidence."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Interpolation between feature-map sizes: figures of entries that were not measured, from their likes that were.
+"""Interpolate the latency of entries between feature-map sizes that were measured.
 
 Blocks of one kind differ in the size of their feature maps alone. Between two sizes that were measured a latency goes
 up in a straight line with the map's area, as work and memory traffic do; it never falls where maps grow. Beyond the

@@ -1,4 +1,4 @@
-"""What a published key says of its Block: kind, sizes, and place in the network."""
+"""Parse a published key: kind, sizes, and place in the network."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Whether the Figures of a file are the Space's entries: none missing, none unknown, none given twice."""
+"""Check that a file has every entry of a space exactly once."""
 
 import difflib
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""CSV: one row an entry, for spreadsheets and for figures that come from elsewhere.
+"""CSV: one row per entry.
 
 Written: key, resolution, latency_ms, mean_ms, std_ms, spread, trials, samples, flags, failure. Read: ``key`` and one
 of ``latency_ms``, ``mean_ms``, ``mean``; where they are there also ``resolution``, ``std_ms`` (``std``), ``samples``

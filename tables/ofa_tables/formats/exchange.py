@@ -1,4 +1,4 @@
-"""Tables from published files, and to them."""
+"""Import and export tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

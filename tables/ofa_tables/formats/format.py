@@ -1,4 +1,4 @@
-"""What every table format is made of: a Format, and the Figures that its files hold."""
+"""The interface of table formats, and the latencies that their files contain."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""A table's entries as a pandas frame: what CSV and Parquet hold."""
+"""The entries of a table as a pandas frame, the content of CSV and Parquet."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING

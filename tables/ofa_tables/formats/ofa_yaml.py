@@ -1,4 +1,4 @@
-"""OFA YAML, the format in which once-for-all's latency tables are published (Cai et al., ICLR 2020).
+"""OFA YAML, the published format of once-for-all's latency tables (Cai et al., ICLR 2020).
 
 One file for a device and a resolution, ``160_lookup_table.yaml``: key → ``{count, mean, std}`` in ms. The published
 prediction is the sum of the means; so ``mean`` is the entry's figure here (of a measured table: the median of its

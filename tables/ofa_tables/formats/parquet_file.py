@@ -1,4 +1,4 @@
-"""Parquet: the rows and columns of CSV, for data frames; the table's identity travels as pandas' ``attrs``."""
+"""Parquet: the rows and columns of CSV; the identity of the table is kept in pandas' ``attrs``."""
 
 import io
 from pathlib import Path

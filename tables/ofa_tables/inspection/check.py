@@ -1,4 +1,4 @@
-"""What is wrong with a table: entries that cannot be right, are not the device's own, or are missing.
+"""Find problems of a table: implausible, copied, noisy or missing entries.
 
 A check is a function from a table to Findings, registered in CHECKS. An error is something that cannot be true of a
 device, or that makes predictions wrong; a warning is something that a careful reader wants to know.

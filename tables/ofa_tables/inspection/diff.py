@@ -1,4 +1,4 @@
-"""Two tables of one space side by side: which entries differ by more than their trials leave open."""
+"""Compare two tables of one space: entries that differ by more than their trials explain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a table holds, in a few figures."""
+"""Summarise the contents of a table."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

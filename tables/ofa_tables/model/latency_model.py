@@ -1,4 +1,4 @@
-"""LatencyModel: a table's figures for a Space, and the calibration fitted to whole networks."""
+"""LatencyModel: predicts the latency of networks from a table and its calibration."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict

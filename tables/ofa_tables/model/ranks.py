@@ -1,4 +1,4 @@
-"""How alike two orders are."""
+"""Rank correlation."""
 
 import math
 from collections.abc import Sequence

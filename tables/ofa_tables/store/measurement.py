@@ -1,4 +1,4 @@
-"""What one trial brought back, in the form in which it is kept."""
+"""A Measurement: the stored result of one trial."""
 
 import json
 import time

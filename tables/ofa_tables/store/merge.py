@@ -1,4 +1,4 @@
-"""One table of two that were made under the same conditions."""
+"""Merge two tables that were made under the same conditions."""
 
 from dataclasses import dataclass
 from pathlib import Path

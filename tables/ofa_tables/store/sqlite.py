@@ -1,4 +1,4 @@
-"""The file behind a table (SQLite): append-only Measurements, safe against crashes, one file whenever it is closed.
+"""The table file (SQLite): append-only measurements, crash-safe, one file when closed.
 
 One process writes at a time. A committed Measurement survives ``kill -9`` of the writer; a power cut may cost the last
 few, which are then measured again.

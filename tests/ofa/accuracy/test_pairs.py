@@ -59,9 +59,7 @@ def test_a_line_that_was_being_written_is_left_out_and_written_again(path):
 
 def test_pairs_of_another_checkpoint_are_not_gone_on_with(path):
     begin_pairs(path, ABOUT)
-    with pytest.raises(
-        UsageError, match="was started with checkpoint c0ffee; use the same values, or another --out"
-    ):
+    with pytest.raises(UsageError, match="was started with checkpoint c0ffee; use the same values, or another --out"):
         begin_pairs(path, ABOUT | {"checkpoint": "decade"})
 
 
@@ -145,7 +143,10 @@ def test_a_model_that_orders_nothing_says_so(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     alike = tuple(replace(pair, accuracy=0.5, halves=(0.5, 0.5)) for pair in make_pairs(100).pairs)
     written(path, Pairs(ABOUT, alike))
-    assert "the model hardly ranks the networks" in invoke("fit", path, "--members", "1", "--out", tmp_path / "a.npz").stdout
+    assert (
+        "the model hardly ranks the networks"
+        in invoke("fit", path, "--members", "1", "--out", tmp_path / "a.npz").stdout
+    )
 
 
 def test_where_a_model_cannot_be_written_nothing_is_fitted(tmp_path, path):

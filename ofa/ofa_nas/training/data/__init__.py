@@ -1,4 +1,4 @@
-"""Images to learn from: where they come from, and batches of them at elastic resolutions."""
+"""Training images: sources, and batches at elastic resolutions."""
 
 from ofa_nas.training.data.batches import evaluation_batches, loader, training_batches
 from ofa_nas.training.data.images import Batch, Broken, Draw, Images

@@ -1,4 +1,4 @@
-"""Small grey images that are in memory: digits, Fashion-MNIST and their likes."""
+"""Small grey images in memory: digits, Fashion-MNIST and similar."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What all sets of images have in common."""
+"""The interface of all image sets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence

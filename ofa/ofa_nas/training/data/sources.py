@@ -1,4 +1,4 @@
-"""Where images come from: by name, or from a folder."""
+"""Image sets by name or directory."""
 
 import gzip
 import hashlib

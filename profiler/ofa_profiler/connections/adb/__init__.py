@@ -1,4 +1,4 @@
-"""Connection ``adb``: phones, by serial or by model; several of one model share a campaign."""
+"""Connection ``adb``: phones by serial or model; phones of one model form a device pool."""
 
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase

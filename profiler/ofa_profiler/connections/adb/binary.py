@@ -1,4 +1,4 @@
-"""The ``benchmark_model`` that a user has for a phone: found, and held against the phone's ABI."""
+"""Find the user's ``benchmark_model`` binary and check its ABI."""
 
 from collections.abc import Mapping
 from pathlib import Path

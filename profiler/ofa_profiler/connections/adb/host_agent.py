@@ -1,4 +1,4 @@
-"""An agent beside a phone that cannot host one: the same service, run by the host, over the phone's Shell.
+"""An agent on the host for a phone without Python: the same service, over the phone's Shell.
 
 Its worker pushes a model, has TFLite's ``benchmark_model`` run it there, and reads its figures. Started by the
 connection ``adb`` as a separate process: ``python -m ofa_profiler.connections.adb.host_agent serve | worker``.

@@ -1,4 +1,4 @@
-"""One phone: its agent on it, where it has a Python, or beside it."""
+"""One phone: its agent runs on it if it has Python, else on the host."""
 
 import contextlib
 import getpass

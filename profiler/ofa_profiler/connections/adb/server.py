@@ -1,4 +1,4 @@
-"""The adb server, here or on another host, and the phones that it has; adbutils speaks its protocol.
+"""The adb server, local or remote, and its phones, through adbutils.
 
 https://android.googlesource.com/platform/packages/modules/adb: docs/user/adb.1.md, SERVICES.TXT, SYNC.TXT,
 shell_protocol.h.

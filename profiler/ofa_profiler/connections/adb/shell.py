@@ -1,4 +1,4 @@
-"""A phone's Shell: what is asked goes to it in one adb call, for each call takes tens of milliseconds."""
+"""A phone's Shell. Requests are combined, since each adb call takes tens of milliseconds."""
 
 import secrets
 import threading

@@ -1,4 +1,4 @@
-"""Termux: the app that brings a Python to a phone. Its builds for debugging let adb in by ``run-as``.
+"""Termux: the app that provides Python on a phone. Its debug builds allow adb in through ``run-as``.
 
 https://github.com/termux/termux-app: "Debugging"; its files lie in the app's own folder.
 """

@@ -1,4 +1,4 @@
-"""Connection ``ssh``: a board with an SSH login. The agent is put there, started, and reached through a tunnel."""
+"""Connection ``ssh``: a board with an SSH login; the agent is copied, started, and reached through a tunnel."""
 
 import getpass
 import sys

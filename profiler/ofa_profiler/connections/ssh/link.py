@@ -1,4 +1,4 @@
-"""One SSH link to a board: runs small scripts there, and leads gRPC through a tunnel to the board's loopback."""
+"""One SSH link to a board: runs small scripts, and tunnels gRPC to the board's loopback."""
 
 import base64
 import contextlib

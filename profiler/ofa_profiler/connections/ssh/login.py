@@ -1,4 +1,4 @@
-"""Who logs in where: an address, as the user's ``~/.ssh/config`` completes it."""
+"""The login of an address, completed from the user's ``~/.ssh/config``."""
 
 import getpass
 import glob
