@@ -1,4 +1,4 @@
-"""``ofa-agent``: serve, info, bundle; probe and end for a host that connects through SSH."""
+"""The ``ofa-agent`` command: serve, info, bundle; probe and end are for hosts that connect through SSH."""
 
 import argparse
 import json
@@ -9,10 +9,10 @@ from typing import Any, Callable, Dict, List, Optional
 import ofa_agent
 
 EXAMPLES = """examples:
-  ofa-agent info                                  what this device is, and which runtimes load
+  ofa-agent info                                  describe this device and its runtimes
   ofa-agent serve                                 serve on a free port of 127.0.0.1 until Ctrl-C
   ofa-agent serve --host 0.0.0.0 --port 7000 --token-file token --tls-cert cert.pem --tls-key key.pem
-  ofa-agent bundle --out .                        this agent as one file, for a device: python3 ofa-agent-….pyz serve
+  ofa-agent bundle --out .                        write one file to run on a device: python3 ofa-agent-….pyz serve
 """
 
 
@@ -31,9 +31,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         return int(options.command(options))
     except DeviceBusy as error:
-        return _fail(str(error) + "; use that one, or end it first")
+        return _fail(str(error) + "; use that agent, or run ofa-agent end first")
     except OSError as error:
-        return _fail("%s: %s" % (error.filename or "the system said", error.strerror or error))
+        return _fail("%s: %s" % (error.filename or "system error", error.strerror or error))
     except KeyboardInterrupt:
         return 130
 
@@ -41,7 +41,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ofa-agent",
-        description="Times Blocks of neural networks on this device for an ofa-profile host.",
+        description="Time blocks of neural networks on this device for an ofa-profile host.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,35 +55,39 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    serve.add_argument("--host", default="127.0.0.1", help="address to serve on (default %(default)s)")
-    serve.add_argument("--port", type=int, default=0, help="0, the default: any that is free")
-    serve.add_argument("--token-file", metavar="F", help="hosts must present the token in this file")
-    serve.add_argument("--token-stdin", action="store_true", help="the same, from the first line of standard input")
-    serve.add_argument("--tls-cert", metavar="F", help="certificate chain (PEM); with --tls-key")
-    serve.add_argument("--tls-key", metavar="F", help="private key (PEM)")
-    serve.add_argument("--linger", type=float, metavar="S", help="end when nobody has held the device for S seconds")
+    serve.add_argument("--host", default="127.0.0.1", help="address to serve on [default: %(default)s]")
+    serve.add_argument("--port", type=int, default=0, help="port to serve on; 0 chooses a free port [default: 0]")
+    serve.add_argument("--token-file", metavar="F", help="file with the token that hosts must present")
+    serve.add_argument("--token-stdin", action="store_true", help="read the token from one line of standard input")
+    serve.add_argument("--tls-cert", metavar="F", help="certificate chain (PEM); requires --tls-key")
+    serve.add_argument("--tls-key", metavar="F", help="private key (PEM); requires --tls-cert")
+    serve.add_argument("--linger", type=float, metavar="S", help="exit after S seconds without a lease")
     serve.add_argument(
-        "--detach", action="store_true", help="print the address and serve on, without this terminal or session"
+        "--detach", action="store_true", help="print the address and continue to serve in the background"
     )
-    serve.add_argument("--end-with-stdin", action="store_true", help="end when standard input closes")
+    serve.add_argument("--end-with-stdin", action="store_true", help="exit when standard input closes")
     serve.add_argument(
-        "--lock-wait", type=float, default=0.0, metavar="S", help="wait so long for another agent that is just ending"
+        "--lock-wait",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="seconds to wait for another agent on this device to exit [default: 0]",
     )
     serve.add_argument("--json", action="store_true", help="print the address as a JSON object")
     serve.set_defaults(command=_serve)
 
-    probe = commands.add_parser("probe", help="what this Python has of what the agent needs, as one JSON object")
+    probe = commands.add_parser("probe", help="print which requirements this Python meets, as a JSON object")
     probe.set_defaults(command=_probe)
 
-    end = commands.add_parser("end", help="end the agent that serves this device, whoever's it is")
+    end = commands.add_parser("end", help="end the agent that serves this device, whichever user started it")
     end.set_defaults(command=_end)
 
-    info = commands.add_parser("info", help="what this device is, and its runtimes")
-    info.add_argument("--json", action="store_true", help="print one JSON object")
+    info = commands.add_parser("info", help="describe this device and its runtimes")
+    info.add_argument("--json", action="store_true", help="print a JSON object")
     info.set_defaults(command=_info)
 
-    bundle = commands.add_parser("bundle", help="write this agent as one file, to be copied to a device")
-    bundle.add_argument("--out", default=".", metavar="FOLDER", help="where to (default: here)")
+    bundle = commands.add_parser("bundle", help="write this agent as one file to copy to a device")
+    bundle.add_argument("--out", default=".", metavar="DIR", help="output directory [default: %(default)s]")
     bundle.set_defaults(command=_bundle)
     return parser
 
@@ -95,7 +99,7 @@ def _serve(options: Any) -> int:
     elif options.token_file:
         token = _content(options.token_file).decode().strip()
     if token == "":
-        return _fail("the token is empty; give one of at least one character", code=2)
+        return _fail("the token is empty; use a token of at least one character", code=2)
 
     say: Callable[[str], None] = _print_line
     if options.detach:
@@ -109,7 +113,7 @@ def _serve(options: Any) -> int:
     try:
         from ofa_agent.service import server
     except ImportError as error:
-        return _fail("%s; install what is missing with python3 -m pip install grpcio protobuf numpy" % error)
+        return _fail("%s; install the missing packages with python3 -m pip install grpcio protobuf numpy" % error)
     try:
         server.serve(
             server.ServeOptions(
@@ -139,7 +143,7 @@ def _probe(options: Any) -> int:
 def _end(options: Any) -> int:
     from ofa_agent.service import lock
 
-    _print_line("ended" if lock.end() else "nothing served this device")
+    _print_line("ended" if lock.end() else "no agent serves this device")
     return 0
 
 
@@ -186,7 +190,7 @@ def _info(options: Any) -> int:
     if condition["gpu_clock_mhz"]:
         rows.append(("GPU clock", "%d MHz" % condition["gpu_clock_mhz"]))
     if condition["hot"] or condition["throttled"]:
-        rows.append(("heat", "throttled" if condition["throttled"] else "hot, about to be throttled"))
+        rows.append(("heat", "throttled" if condition["throttled"] else "hot, close to throttling"))
     rows += [
         ("runtimes", ", ".join("%s %s" % pair for pair in sorted(facts["runtimes"].items())) or "none"),
         ("agent", "%s, protocol %d, device %s" % (facts["agent_version"], facts["protocol"], facts["fingerprint"])),
@@ -196,12 +200,15 @@ def _info(options: Any) -> int:
         why.setdefault(reason, []).append(name)
     rows += [("missing", "%s: %s" % (", ".join(names), reason)) for reason, names in why.items()]
     for name, value in rows:
-        _print_as_it_can("%-10s %s" % (name, value))
+        _print_encodable("%-10s %s" % (name, value))
     return 0
 
 
-def _print_as_it_can(line: str) -> None:
-    """A device reached without a locale prints ASCII alone, and Python 3.6 fails over the rest."""
+def _print_encodable(line: str) -> None:
+    """Print a line, with ``?`` for characters that the encoding lacks.
+
+    Without a locale the encoding is ASCII, and Python 3.6 raises an error for other characters.
+    """
     encoding = sys.stdout.encoding or "ascii"
     print(line.encode(encoding, "replace").decode(encoding))
 
@@ -219,7 +226,7 @@ def _bundle(options: Any) -> int:
 
 
 def _line_of_stdin() -> str:
-    """Read byte by byte: what follows the line belongs to nobody else."""
+    """Read the first line of standard input, byte by byte so that the rest stays unread."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)

@@ -1,4 +1,4 @@
-"""The agent as one zip application; the same sources give the same bytes."""
+"""Build the agent as one zip application; the same sources give the same bytes."""
 
 import hashlib
 import io
@@ -8,17 +8,20 @@ from typing import List, Tuple
 
 PACKAGE = "ofa_agent"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)
-# The first lines run on any Python, to say that it is too old.
+# The first lines run on any Python, to report one that is too old.
 _MAIN = b"""import sys
 if sys.version_info < (3, 6):
-    sys.exit("error: the agent needs Python 3.6 or later, this is " + sys.version.split()[0])
+    sys.exit("error: the agent requires Python 3.6 or later; this is Python " + sys.version.split()[0])
 from ofa_agent.__main__ import main
 sys.exit(main())
 """
 
 
 def build() -> bytes:
-    """The zip's content; run it with ``python3 FILE serve``. An agent that runs from its zip gives that very file."""
+    """Return the content of the zip application; run it with ``python3 FILE serve``.
+
+    An agent that runs from a zip application returns the content of that file.
+    """
     archive = getattr(__loader__, "archive", None)  # type: ignore[name-defined]
     if archive:
         with open(archive, "rb") as file:

@@ -1,4 +1,4 @@
-"""Keys of Blocks, as the published tables write them. Shapes are ``(channels, height, width)``."""
+"""Keys of blocks, in the format of the published tables. Shapes are ``(channels, height, width)``."""
 
 from typing import Tuple
 
@@ -34,7 +34,7 @@ def expanded_conv_key(
 def expanded_conv_ratio_key(
     input_shape: Shape, output_shape: Shape, expand_ratio: int, kernel_size: int, stride: int, skip: bool
 ) -> str:
-    """As the ProxylessNAS tables write it: by the ratio, and without what all their blocks have in common."""
+    """Return the key that the ProxylessNAS tables use: with the expand ratio, without ``se`` and ``hs``."""
     return "expanded_conv-input:%s-output:%s-expand:%d-kernel:%d-stride:%d-idskip:%d" % (
         _size(input_shape),
         _size(output_shape),
@@ -50,7 +50,7 @@ def residual_conv_key(input_shape: Shape, output_shape: Shape) -> str:
 
 
 def bottleneck_key(input_shape: Shape, output_shape: Shape, mid_channels: int, stride: int) -> str:
-    """Of ResNets, for which no table was published: in the manner of ``expanded_conv_key``."""
+    """Return the key of a ResNet block, modelled on ``expanded_conv_key``: no table of ResNets was published."""
     return "bottleneck-input:%s-output:%s-expand:%d-kernel:3-stride:%d" % (
         _size(input_shape),
         _size(output_shape),

@@ -1,9 +1,9 @@
-"""The vocabulary of agent, tables, spaces and host: operators, blocks, shapes, MACs, seeded weights.
+"""Operators, blocks, shapes, MACs and seeded weights, shared by agent, tables, spaces and host.
 
-Shapes are ``(channels, height, width)``, or ``(features,)`` behind a Linear, and leave the batch out.
-MACs are multiply-accumulates of one inference at batch 1. Runs on Python 3.6 with numpy alone.
+Shapes are ``(channels, height, width)``, or ``(features,)`` after a Linear, without the batch.
+MACs are multiply-accumulates of one inference at batch 1. Requires only Python 3.6 and numpy.
 
-    InvalidBlock        Operators that do not fit each other, or exceed the bounds below
+    InvalidBlock        operators that do not fit together or exceed the limits below
 """
 
 import math
@@ -16,25 +16,25 @@ Shape = Tuple[int, ...]
 
 ACTIVATIONS = ("relu", "relu6", "hard_swish", "hard_sigmoid", "swish", "sigmoid")
 
-# A description comes over the network: nothing is allocated before it has passed these.
+# Limits for blocks that arrive over the network, checked before anything is allocated.
 MAX_OPERATORS = 4096
 MAX_DIMENSION = 1 << 16
 MAX_VALUES = 1 << 28
 
 BIAS_SCALE = 0.1
 
-# How seeded weights are written: each row of int8 has its own scale.
+# Formats of seeded weights. Each row of an int8 matrix has its own scale.
 INT8_BY_ROW = "int8-by-row"
 INT8_FORMS = ("int8", INT8_BY_ROW)
 FORMS = {"": "<f4", "float32": "<f4", "float16": "<f2", "int8": "i1", INT8_BY_ROW: "i1"}
 
 
 class InvalidBlock(ValueError):
-    """Operators that cannot be executed one after the other; the message says which and why."""
+    """Operators that cannot run one after the other; the message names the operator and the reason."""
 
 
 class Parameter(NamedTuple):
-    """One weight tensor of an Operator: its part (``weight``, ``bias``, …), shape, and standard deviation."""
+    """A weight tensor of an operator: part (``weight``, ``bias``, …), shape, and standard deviation."""
 
     part: str
     shape: Shape
@@ -46,7 +46,7 @@ class Parameter(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """2-D convolution, batch norm folded in; padding ``kernel_size // 2``, weights ``[out, in / groups, k, k]``."""
+    """A 2-D convolution with folded batch norm; padding ``kernel_size // 2``, weights ``[out, in / groups, k, k]``."""
 
     in_channels: int
     out_channels: int
@@ -104,7 +104,7 @@ class Pool(NamedTuple):
 
 
 class MaxPool(NamedTuple):
-    """Maximum over windows; padding ``kernel_size // 2``, which is never the maximum."""
+    """Maximum over windows; padding ``kernel_size // 2``, which never counts as the maximum."""
 
     kernel_size: int
     stride: int
@@ -122,7 +122,7 @@ class MaxPool(NamedTuple):
 
 
 class AvgPool(NamedTuple):
-    """Average over windows of ``size`` by ``size`` side by side; those at the end average over what there is."""
+    """Average over adjacent windows of ``size`` × ``size``; incomplete windows at the edges average fewer values."""
 
     size: int
 
@@ -138,7 +138,7 @@ class AvgPool(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """Flattens, then a fully connected layer, weights ``[out, in]``."""
+    """A flatten and a fully connected layer, weights ``[out, in]``."""
 
     in_features: int
     out_features: int
@@ -156,9 +156,9 @@ class Linear(NamedTuple):
 
 
 class SqueezeExcite(NamedTuple):
-    """Scales channels: global average pool, 1×1 reduce, activation, 1×1 expand, gate, multiply (both with bias).
+    """Squeeze-and-excite: global average pool, 1×1 reduce, activation, 1×1 expand, gate, multiply.
 
-    ``activation`` and ``gate`` are of ACTIVATIONS; the defaults are MobileNetV3's.
+    Both convolutions have a bias. ``activation`` and ``gate`` are in ACTIVATIONS; the defaults are MobileNetV3's.
     """
 
     channels: int
@@ -191,7 +191,7 @@ class SqueezeExcite(NamedTuple):
 
 
 class Add(NamedTuple):
-    """Adds an earlier value of the same shape: 0 is the Block's input, i the output of its i-th Operator."""
+    """Addition of an earlier value of the same shape: 0 is the input of the block, i the output of operator i."""
 
     value: int
 
@@ -206,7 +206,7 @@ class Add(NamedTuple):
 
 
 class Take(NamedTuple):
-    """Goes on with an earlier value, to be branched from: 0 is the Block's input, i the output of its i-th Operator."""
+    """A branch from an earlier value: 0 is the input of the block, i the output of operator i, counted from 1."""
 
     value: int
 
@@ -224,9 +224,9 @@ Operator = Union[Conv, Activation, Pool, MaxPool, AvgPool, Linear, SqueezeExcite
 
 
 class Block(NamedTuple):
-    """A short list of Operators at one input size: the unit of a table.
+    """A short list of operators at one input size: one entry of a table.
 
-    ``key`` names it in tables, exactly as the published tables do.
+    ``key`` is its name in tables, identical to the key in the published tables.
     """
 
     key: str
@@ -235,7 +235,7 @@ class Block(NamedTuple):
 
     @property
     def shapes(self) -> List[Shape]:
-        """The shape of every value: the input, then each Operator's output."""
+        """The shape of every value: the input, then the output of each operator."""
         return shapes(self.operators, self.input_shape)
 
     @property
@@ -248,7 +248,7 @@ class Block(NamedTuple):
 
     @property
     def parameters(self) -> int:
-        """How many weights, biases that batch norm folded into included."""
+        """The number of weights, including the biases that come from folded batch norms."""
         return sum(parameter.size for operator in self.operators for parameter in operator.parameters())
 
     @property
@@ -257,9 +257,9 @@ class Block(NamedTuple):
 
 
 def shapes(operators: Sequence[Operator], input_shape: Shape) -> List[Shape]:
-    """The shape of every value: the input, then each Operator's output. Raises InvalidBlock."""
+    """Return the shape of every value: the input, then the output of each operator. Raises InvalidBlock."""
     if not 1 <= len(operators) <= MAX_OPERATORS:
-        raise InvalidBlock("%d operators, between 1 and %d are allowed" % (len(operators), MAX_OPERATORS))
+        raise InvalidBlock("%d operators; the allowed number is 1 to %d" % (len(operators), MAX_OPERATORS))
     values = [_bounded(tuple(input_shape), "the input")]
     for operator in operators:
         shape = values[-1]
@@ -275,12 +275,12 @@ def shapes(operators: Sequence[Operator], input_shape: Shape) -> List[Shape]:
 
 
 def concatenate(key: str, blocks: Sequence[Block]) -> Block:
-    """A whole network: the Blocks one behind the other, as one Block. Raises InvalidBlock where they do not fit."""
+    """Join the blocks of a network into one block. Raises InvalidBlock if they do not fit together."""
     operators: List[Operator] = []
     shape = blocks[0].input_shape
     for block in blocks:
         if block.input_shape != shape:
-            raise InvalidBlock("%s takes %s, but gets %s" % (block.key, block.input_shape, shape))
+            raise InvalidBlock("%s takes the shape %s, but its input has %s" % (block.key, block.input_shape, shape))
         start = len(operators)
         operators.extend(
             op._replace(value=op.value + start) if isinstance(op, (Add, Take)) else op for op in block.operators
@@ -290,27 +290,27 @@ def concatenate(key: str, blocks: Sequence[Block]) -> Block:
 
 
 def tensor_seed(block_seed: int, index: int) -> int:
-    """The seed of a Block's index-th weight tensor."""
+    """Return the seed of weight tensor ``index`` of a block."""
     return block_seed << 16 | index
 
 
 def seeded(seed: int, length: int, scale: float, rows: int = 0, form: str = "") -> "np.ndarray[Any, Any]":
-    """``length`` normally distributed values, little-endian; the same bytes on every numpy from 1.19 on.
+    """Return ``length`` normally distributed values, little-endian; the same bytes with every numpy since 1.19.
 
-    ``rows`` makes them a matrix of so many rows, which is written column by column, as depthwise weights are where
-    channels come last. ``form`` is one of FORMS. Raises ValueError.
+    ``rows`` reshapes them into a matrix with that number of rows, written column by column: the layout of depthwise
+    weights in channels-last models. ``form`` is one of FORMS. Raises ValueError.
     """
     check_seeded(length, rows, form)
     return laid_out(drawn(seed, length, scale), rows, form)
 
 
 def drawn(seed: int, length: int, scale: float) -> "np.ndarray[Any, Any]":
-    """``length`` normally distributed values."""
+    """Return ``length`` normally distributed values, float32."""
     return (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
 
 
 def laid_out(values: "np.ndarray[Any, Any]", rows: int, form: str) -> "np.ndarray[Any, Any]":
-    """Values as a model has them: see ``seeded``."""
+    """Return the values in the layout and format of a model file; see ``seeded``."""
     if not rows and not form:
         return values
     matrix = values.reshape(rows or 1, -1)
@@ -319,17 +319,17 @@ def laid_out(values: "np.ndarray[Any, Any]", rows: int, form: str) -> "np.ndarra
 
 
 def check_seeded(length: int, rows: int, form: str) -> None:
-    """Raises ValueError."""
+    """Check the arguments of ``seeded``. Raises ValueError."""
     if form not in FORMS:
-        raise ValueError("no form of weights is called %r; update the agent" % form)
+        raise ValueError("unknown weight format %r; update the agent" % form)
     if length > MAX_VALUES:
-        raise ValueError("a tensor of %d values is larger than the %d that are allowed" % (length, MAX_VALUES))
+        raise ValueError("a tensor of %d values is larger than the limit of %d values" % (length, MAX_VALUES))
     if rows and length % rows:
         raise ValueError("%d values do not form a matrix of %d rows" % (length, rows))
 
 
 def int8_scales(matrix: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    """What one step of each row's int8 stands for: symmetric, a row's greatest magnitude is 127 steps."""
+    """Return the int8 scale of each row: symmetric, 127 steps for the greatest magnitude of the row."""
     scales = np.abs(matrix).max(axis=1) / np.float32(127)
     return np.where(scales > 0, scales, np.float32(1))
 
@@ -346,7 +346,7 @@ def product(shape: Sequence[int]) -> int:
 
 
 def _weight_and_bias(shape: Shape, fan_in: int, bias: bool) -> List[Parameter]:
-    weight = Parameter("weight", shape, math.sqrt(2.0 / fan_in))  # He et al. 2015: values neither vanish nor blow up
+    weight = Parameter("weight", shape, math.sqrt(2.0 / fan_in))  # He et al. 2015: keeps the variance of activations
     return [weight, Parameter("bias", shape[:1], BIAS_SCALE)] if bias else [weight]
 
 
@@ -357,5 +357,5 @@ def _expect(condition: bool, operator: Operator, shape: Shape) -> None:
 
 def _bounded(shape: Shape, what: object) -> Shape:
     if not shape or any(not 1 <= size <= MAX_DIMENSION for size in shape) or product(shape) > MAX_VALUES:
-        raise InvalidBlock("%s has the shape %s, beyond what is allowed" % (what, shape))
+        raise InvalidBlock("%s has the shape %s, which exceeds the limits" % (what, shape))
     return shape

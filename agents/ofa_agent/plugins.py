@@ -1,10 +1,10 @@
-"""Entry points of other distributions; before Python 3.8 only with importlib-metadata."""
+"""Entry points of other distributions. Before Python 3.8 this requires importlib-metadata."""
 
 from typing import Any, Dict
 
 
 def others(group: str) -> Dict[str, Any]:
-    """Entry points by name; none where nothing can look for them."""
+    """Return the entry points of a group by name; empty if importlib.metadata is not available."""
     try:
         from importlib import metadata  # novm
     except ImportError:
@@ -13,6 +13,6 @@ def others(group: str) -> Dict[str, Any]:
         except ImportError:
             return {}
     points: Any = metadata.entry_points()
-    # Without select it is a plain dictionary: Python 3.9 and older.
+    # Before Python 3.10 this is a plain dictionary.
     chosen = points.select(group=group) if hasattr(points, "select") else points.get(group, ())
     return {point.name: point for point in chosen}

@@ -71,7 +71,7 @@ def test_an_android_that_is_too_old_for_fixed_performance_says_so(device, setter
     shell = device("pixel-6")
     shell.answer("getprop ro.build.version.sdk", "29")
     refused = setter_of(shell).set({"fixed-performance": "on"})
-    assert "came with Android 11 (SDK 30), this is SDK 29" in refused["fixed-performance"]
+    assert "requires Android 11 (SDK 30); the SDK is 29" in refused["fixed-performance"]
 
 
 def test_a_server_in_a_guest(device):
@@ -173,20 +173,20 @@ def test_a_device_without_the_knob_says_so(device, setter_of):
     refused = setter_of(device("h100-host")).set(
         {"governor": "performance", "power-mode": "0", "fixed-performance": "on"}
     )
-    assert set(refused.values()) == {"this device has none"}
+    assert set(refused.values()) == {"this device does not have this setting"}
 
 
 @pytest.mark.parametrize(
     ("name", "setting", "value", "reason"),
     [
-        ("jetson-tx2", "governor", "warp", "it knows interactive"),
-        ("jetson-tx2", "power-mode", "MAXI", "the modes are MAXN (0)"),
+        ("jetson-tx2", "governor", "warp", "it has interactive"),
+        ("jetson-tx2", "power-mode", "MAXI", "the available modes are MAXN (0)"),
         ("jetson-tx2", "affinity", "9", "core 9 does not exist"),
-        ("jetson-tx2", "affinity", "some", "write big"),
-        ("pixel-6", "clock", "fast", "not a number of MHz"),
-        ("h100-host", "gpu-clock", "fast", "not a number of MHz"),
+        ("jetson-tx2", "affinity", "some", "use big"),
+        ("pixel-6", "clock", "fast", "use a number of MHz"),
+        ("h100-host", "gpu-clock", "fast", "use a number of MHz"),
         ("pixel-6", "fixed-performance", "yes", "on or off"),
-        ("jetson-tx2", "jetson-clocks", "off", "left out"),
+        ("jetson-tx2", "jetson-clocks", "off", "omit it"),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(device, setter_of, name, setting, value, reason):

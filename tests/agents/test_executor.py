@@ -112,7 +112,7 @@ def test_a_worker_that_does_not_start_is_tried_again_for_the_next_trial(executor
     start_failures.append(OSError(12, "Cannot allocate memory"))
     executor.start()
     assert dict(executor.runtimes().missing_runtimes) == {
-        "worker": "it did not start: [Errno 12] Cannot allocate memory"
+        "worker": "the worker did not start: [Errno 12] Cannot allocate memory"
     }
     assert take("one").status == "ok"
     assert dict(executor.runtimes().runtimes) == {"steady": "1.0"}
@@ -122,7 +122,7 @@ def test_a_model_that_is_no_longer_there_is_said_to_be(executor, take):
     executor.start()
     failed = take("one", model_id="0" * 64)
     assert failed.status != "ok"
-    assert "no longer here" in failed.error
+    assert "no longer in the cache" in failed.error
 
 
 def test_a_full_disk_costs_the_trial_whose_model_it_cannot_take(executor, take, monkeypatch):

@@ -109,7 +109,7 @@ def desk(executor, setter, reported, tmp_path):
         ModelCache(str(tmp_path / "models")),
         setter,
         log=lambda *args, **facts: None,
-        tell=lambda **facts: reported.append(facts["holder"]) if "holder" in facts else None,
+        report=lambda **facts: reported.append(facts["holder"]) if "holder" in facts else None,
     )
 
 
@@ -351,7 +351,7 @@ def test_a_trial_whose_model_came_damaged_has_failed(desk, executor):
     host.model([b"something else"], MODEL_ID)
     message = host.stream.get_nowait().measurement
     assert (message.trial_id, message.status) == ("one", "malformed")
-    assert "another hash" in message.error
+    assert "different hash" in message.error
     assert executor.submitted == []
 
 

@@ -101,7 +101,7 @@ CONTENTS += [b'{"pid": 1, "user": "x", "since": 1e300}', b'{"pid": 1, "user": "x
 def test_a_lock_that_says_nothing_readable_is_a_lock_all_the_same(content, home):
     held = DeviceLock.acquire()
     (home / "agent.lock").write_bytes(content)
-    with pytest.raises(DeviceBusy, match="did not say who it is"):
+    with pytest.raises(DeviceBusy, match="is not readable"):
         DeviceLock.acquire()
     os.close(held.descriptor)
 

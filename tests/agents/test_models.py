@@ -45,7 +45,7 @@ def test_two_models_may_arrive_at_a_time(cache):
 
 
 def test_a_model_of_another_hash_is_refused(cache):
-    with pytest.raises(BadModel, match="another hash"):
+    with pytest.raises(BadModel, match="different hash"):
         receive(cache, [b"content"], model_id="0" * 64)
     assert "0" * 64 not in cache
 

@@ -144,15 +144,15 @@ def test_a_port_in_use_is_said_to_be(run_agent):
 
 
 WRONG_CALLS = {
-    "beyond loopback": (["--host", "0.0.0.0"], "insists on a token and TLS"),
-    "beyond loopback by name": (["--host", "board.example"], "insists on a token and TLS"),
-    "beyond loopback with a token alone": (["--host", "0.0.0.0", "--token-file", "FILE"], "insists on a token and TLS"),
+    "beyond loopback": (["--host", "0.0.0.0"], "requires a token and TLS"),
+    "beyond loopback by name": (["--host", "board.example"], "requires a token and TLS"),
+    "beyond loopback with a token alone": (["--host", "0.0.0.0", "--token-file", "FILE"], "requires a token and TLS"),
     "beyond loopback with TLS alone": (
         ["--host", "0.0.0.0", "--tls-cert", "FILE", "--tls-key", "FILE"],
-        "insists on a token and TLS",
+        "requires a token and TLS",
     ),
-    "a certificate without its key": (["--tls-cert", "FILE"], "belong together"),
-    "a key without its certificate": (["--tls-key", "FILE"], "belong together"),
+    "a certificate without its key": (["--tls-cert", "FILE"], "require each other"),
+    "a key without its certificate": (["--tls-key", "FILE"], "require each other"),
     "an empty token": (["--token-file", "/dev/null"], "token is empty"),
     "no such flag": (["--tokn-file", "FILE"], "unrecognized arguments"),
 }

@@ -214,7 +214,7 @@ def test_every_form_is_another_model_and_plain_values_are_the_same_as_ever():
 @pytest.mark.parametrize(
     ("chunk", "why"),
     [
-        (SeededValues(1, 12, 0.5, 0, "float8"), "no form of weights is called 'float8'; update the agent"),
+        (SeededValues(1, 12, 0.5, 0, "float8"), "unknown weight format 'float8'; update the agent"),
         (SeededValues(1, 12, 0.5, 5), "12 values do not form a matrix of 5 rows"),
         (SeededValues(1, 1 << 40, 0.5, 0, "int8"), "larger than"),
     ],

@@ -158,10 +158,10 @@ def test_some_resolutions_are_measured_and_the_others_interpolated(ofa):
 def test_conditions_are_set_for_the_run_or_it_is_said_why_not(ofa):
     done = ofa.profile("--out", "t.lut", "--set", "affinity=0", "--set", "power-mode=0")
     assert done.code == 0, done.err
-    assert "power-mode could not be set: this device has none" in done.err
+    assert "power-mode could not be set: this device does not have this setting" in done.err
     assert "affinity could not" not in done.err
     shown = ofa("ofa-table", "show", "t.lut").out
-    assert "affinity=0, power-mode=0 (not set: this device has none)" in shown
+    assert "affinity=0, power-mode=0 (not set: this device does not have this setting)" in shown
     assert not (ofa.home / "conditions.json").exists()
     log = (ofa.home / "agent.log").read_text()
     assert log.index('"event": "set"') < log.index('"event": "put back"')

@@ -1,9 +1,9 @@
 """Conditions of a device that change latencies. One file per knob, registered here.
 
-Each is read always, set only when a host asks, and put back as it was found: when that host is done, when the agent
-ends, and by the next agent's start where this one was killed.
+The agent always reads conditions, and sets one only on request of a host. It restores the previous state when the lease
+ends and when the agent exits. If the agent was killed, the next one restores the state at its start.
 
-Other distributions add theirs through the entry point group ``ofa_agent.conditions``: a class of Knob.
+Other distributions register subclasses of Knob in the entry point group ``ofa_agent.conditions``.
 """
 
 import json
@@ -23,22 +23,22 @@ from ofa_agent.conditions.thermal import Thermal
 from ofa_agent.device.shell import Shell
 from ofa_agent.protocol import messages as wire
 
-# In the order in which they are set: a power mode decides which clocks there are.
+# In the order in which they are set: the power mode determines the available clocks.
 BUILT_IN = (Load, Thermal, PowerMode, CpuFreq, JetsonClocks, NvidiaClocks, Heat, Screen, FixedPerformance, Affinity)
 
 
-@lru_cache(maxsize=None)  # looking for entry points takes milliseconds, and this is read around every trial
+@lru_cache(maxsize=None)  # the entry points take milliseconds to find, and every trial reads conditions
 def knobs() -> List[Knob]:
     return [knob() for knob in BUILT_IN] + [point.load()() for point in plugins.others("ofa_agent.conditions").values()]
 
 
 def settings() -> List[str]:
-    """What ``--set`` knows."""
+    """Return the names that ``--set`` accepts."""
     return [setting for knob in knobs() for setting in knob.settings]
 
 
 def read(shell: Shell, of_all: bool = True) -> Any:
-    """The device's condition at this moment; without those that take a command, unless it is ``of_all``."""
+    """Read the current condition of the device; skip the knobs that run commands unless ``of_all`` is true."""
     condition = wire.Condition()
     for knob in knobs():
         if of_all or knob.cheap:
@@ -47,7 +47,7 @@ def read(shell: Shell, of_all: bool = True) -> Any:
 
 
 class Setter:
-    """Sets what a host asks for, and puts back what it found. ``path`` remembers that beyond this process."""
+    """Sets conditions and restores their previous state, which the file at ``path`` keeps if the process is killed."""
 
     def __init__(self, shell: Shell, path: str, log: Callable[..., None]) -> None:
         self._shell = shell
@@ -56,16 +56,16 @@ class Setter:
         self._knobs = {setting: knob for knob in knobs() for setting in knob.settings}
 
     def set(self, wanted: Dict[str, str]) -> Dict[str, str]:
-        """Those that could not be set, and why."""
-        refused = {setting: "this agent knows no such setting" for setting in wanted if setting not in self._knobs}
+        """Set the conditions; return the ones that could not be set, with the reasons."""
+        refused = {setting: "this agent has no such setting" for setting in wanted if setting not in self._knobs}
         for setting, knob in self._knobs.items():
             if setting not in wanted:
                 continue
             try:
                 state = knob.state(self._shell, setting)
                 if state is None:
-                    raise CannotSet("this device has none")
-                self._remember(self._found() + [(setting, state)])  # before it is set: what follows may be the end
+                    raise CannotSet("this device does not have this setting")
+                self._remember(self._found() + [(setting, state)])  # before it is set: the agent may be killed
                 knob.set(self._shell, setting, wanted[setting])
                 self._log("set", setting=setting, value=wanted[setting], was=state)
             except CannotSet as reason:
@@ -74,14 +74,14 @@ class Setter:
         return refused
 
     def put_back(self) -> None:
-        """Restore the conditions, the last one first. One that cannot be restored is tried again later."""
+        """Restore the conditions in reverse order. One that cannot be restored is tried again later."""
         left = []
         for setting, state in reversed(self._found()):
             try:
                 if setting in self._knobs:
                     self._knobs[setting].put_back(self._shell, setting, state)
                     self._log("put back", setting=setting, value=state)
-            except (CannotSet, ValueError, TypeError, AttributeError) as reason:  # or what it was is damaged
+            except (CannotSet, ValueError, TypeError, AttributeError) as reason:  # or the state is damaged
                 left.append((setting, state))
                 self._log("not put back", setting=setting, value=state, reason=str(reason))
         self._remember(left[::-1])

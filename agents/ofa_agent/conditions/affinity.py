@@ -9,8 +9,7 @@ CPU = "/sys/devices/system/cpu"
 
 
 class Affinity(Knob):
-    """Of what the Shell starts, which for this machine's is this process and its children: what they were allowed is
-    theirs again, whenever they end."""
+    """The cores of the processes that the Shell starts; with LocalShell also of this process and its children."""
 
     settings = ("affinity",)
 
@@ -24,10 +23,10 @@ class Affinity(Knob):
         online = _online(shell)
         wanted = clusters(shell)[0][0] if value == "big" else cpus(value)
         if not wanted:
-            raise CannotSet("affinity=%s names no cores; write big, or such as 0,2-3" % value)
+            raise CannotSet("affinity=%s is not a list of cores; use big, or a list such as 0,2-3" % value)
         absent = sorted(set(wanted) - set(online))
         if absent:
-            raise CannotSet("core %s does not exist; the cores are %s" % (absent[0], _written(online)))
+            raise CannotSet("core %s does not exist; this device has the cores %s" % (absent[0], _written(online)))
         self.put_back(shell, setting, _written(wanted))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
@@ -35,7 +34,7 @@ class Affinity(Knob):
 
 
 def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
-    """Cores of equal top clock together, fastest first: (cpus, MHz), 0 MHz where the kernel does not say."""
+    """Return the cores grouped by maximum clock, fastest first: (cpus, MHz); 0 MHz if the clock is unknown."""
     by_clock: Dict[int, List[int]] = {}
     for cpu in _online(shell):
         top = mhz(shell.read("%s/cpu%d/cpufreq/cpuinfo_max_freq" % (CPU, cpu)))
@@ -44,7 +43,7 @@ def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
 
 
 def _online(shell: Shell) -> List[int]:
-    """Only the first core if the list cannot be read."""
+    """Return the online cores; only core 0 if the list cannot be read."""
     return cpus(shell.read(CPU + "/online")) or [0]
 
 

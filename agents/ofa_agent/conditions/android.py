@@ -1,7 +1,8 @@
-"""Phones: heat and battery, the screen, fixed performance (Android 11 and up).
+"""Android phones: temperatures, battery, screen, and fixed performance mode (Android 11 and later).
 
-https://developer.android.com/games/optimize/adpf/fixed-performance-mode; AOSP's ``dumpsys thermalservice`` (10 and up),
-``dumpsys battery``, ``dumpsys power``. None needs root, but an app's user may not ask: then they stay unknown.
+https://developer.android.com/games/optimize/adpf/fixed-performance-mode; AOSP's ``dumpsys thermalservice`` (Android 10
+and later), ``dumpsys battery``, ``dumpsys power``. They do not require root. The user of an app may not run them; the
+values are then unknown.
 """
 
 import re
@@ -11,20 +12,20 @@ from ofa_agent.conditions.knob import CannotSet, Knob, number, require
 from ofa_agent.conditions.thermal import HOT_HEADROOM_C
 from ofa_agent.device.shell import Shell
 
-MARK = "/system/build.prop"  # every Android has it, readable or not
+MARK = "/system/build.prop"  # exists on every Android, but may be unreadable
 FIXED = ("cmd", "power", "set-fixed-performance-mode-enabled")
 FIXED_SINCE_SDK = 30
 TEMPERATURE = re.compile(r"Temperature\{mValue=([-\d.]+), mType=\d+, mName=([^,}]+)")
 PROPERTY = re.compile(r"^\[([^\]]+)\]: \[(.*)\]$", re.MULTILINE)
-LIGHT = 1  # THROTTLING_LIGHT of android.os.PowerManager: the least at which anything is slowed down
+LIGHT = 1  # THROTTLING_LIGHT of android.os.PowerManager, the lowest level that slows anything down
 SEVERE = 3
-# A phone slows down for its battery's sake from here on, in °C: where Android says that it overheats.
+# The battery temperature in °C at which Android reports overheating and phones slow down.
 BATTERY_LIMIT_C = 45.0
 WAKE, SLEEP = "224", "223"  # android.view.KeyEvent
 
 
 class Heat(Knob):
-    """What the thermal service and the battery report. Their commands are quick enough to run around every trial."""
+    """Temperatures from the thermal service and the battery. The commands are fast enough to run around every trial."""
 
     def read(self, shell: Shell, condition: Any) -> None:
         if not is_android(shell):
@@ -42,7 +43,7 @@ class Heat(Knob):
 
 
 class Screen(Knob):
-    """``screen=off`` or ``on``: a lit one takes power and heat, a dark phone may put its big cores to sleep."""
+    """``screen=off`` or ``on``. A lit screen heats the phone; with a dark screen a phone may turn off its big cores."""
 
     settings = ("screen",)
     cheap = False
@@ -56,7 +57,7 @@ class Screen(Knob):
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         if value not in ("on", "off"):
-            raise CannotSet("screen=%s; it can be on or off" % value)
+            raise CannotSet("screen=%s is not valid; use on or off" % value)
         require(shell.run("input", "keyevent", WAKE if value == "on" else SLEEP), "input keyevent")
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
@@ -64,7 +65,7 @@ class Screen(Knob):
 
 
 class FixedPerformance(Knob):
-    """``fixed-performance=on``. Android does not report its state: it is always restored to off."""
+    """``fixed-performance=on``. Android does not report the state, so it is always restored to off."""
 
     settings = ("fixed-performance",)
     cheap = False
@@ -77,10 +78,10 @@ class FixedPerformance(Knob):
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         if value not in ("on", "off"):
-            raise CannotSet("fixed-performance=%s; it can be on or off" % value)
+            raise CannotSet("fixed-performance=%s is not valid; use on or off" % value)
         sdk = shell.run("getprop", "ro.build.version.sdk").output
         if sdk.isdigit() and int(sdk) < FIXED_SINCE_SDK:
-            raise CannotSet("fixed performance came with Android 11 (SDK %d), this is SDK %s" % (FIXED_SINCE_SDK, sdk))
+            raise CannotSet("fixed-performance requires Android 11 (SDK %d); the SDK is %s" % (FIXED_SINCE_SDK, sdk))
         require(shell.run(*FIXED, "true" if value == "on" else "false"), " ".join(FIXED[:2]))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
@@ -92,12 +93,12 @@ def is_android(shell: Shell) -> bool:
 
 
 def properties(shell: Shell) -> Dict[str, str]:
-    """The output of ``getprop``; empty if the command does not exist."""
+    """Return the properties that ``getprop`` prints; empty if the command does not exist."""
     return dict(PROPERTY.findall(shell.run("getprop").output)) if is_android(shell) else {}
 
 
 def _of_thermal_service(reported: str, condition: Any) -> None:
-    # What the hardware says now is the last part; the one before it is a cache.
+    # The last section comes from the hardware; the section before it is cached.
     current = reported.rpartition("Current temperatures from HAL")[2] or reported
     for value, name in TEMPERATURE.findall(current):
         temperature_c = number(value, -60, 200)

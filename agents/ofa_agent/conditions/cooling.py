@@ -3,12 +3,12 @@
 from typing import Any, Callable, List
 
 POLL_S = 2.0
-# Cool is so far below the temperature at which the kernel begins to slow the device down, in °C.
+# A device is cool at this distance in °C below the temperature at which the kernel throttles it.
 COOL_HEADROOM_C = 8.0
-# A device that has not become so much cooler for so long will not.
+# Stop waiting if the device has not cooled by LEAST_C within PATIENCE_S.
 PATIENCE_S = 20.0
 LEAST_C = 0.5
-# A battery cools slowly, and its temperature is reported to a tenth of a degree.
+# A battery cools slowly, and reports its temperature in steps of 0.1 °C.
 BATTERY_PATIENCE_S = 60.0
 BATTERY_LEAST_C = 0.1
 
@@ -16,9 +16,9 @@ BATTERY_LEAST_C = 0.1
 def wait_until_cool(
     read: Callable[[], Any], cap_s: float, clock_s: Callable[[], float], sleep: Callable[[float], object]
 ) -> float:
-    """Seconds waited: none where the device is not hot, or does not say; at most ``cap_s``.
+    """Wait while the device is hot, at most ``cap_s`` seconds; return the seconds waited.
 
-    ``read`` gives its condition.
+    ``read`` returns the condition. A device that does not report whether it is hot is not waited for.
     """
     condition = read()
     if not condition.hot or cap_s <= 0:
@@ -40,5 +40,5 @@ def wait_until_cool(
 
 
 def _coolness_c(condition: Any) -> List[float]:
-    """Of what is nearest to its limit, and of what is hottest: a device may be hot by its own word alone."""
+    """Return the headroom and the negated highest temperature: a device may report heat without a headroom."""
     return [condition.headroom_c, -max(condition.temperatures_c.values(), default=0.0)]

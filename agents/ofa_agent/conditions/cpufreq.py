@@ -1,4 +1,4 @@
-"""CPU clocks: https://docs.kernel.org/admin-guide/pm/cpufreq.html."""
+"""CPU clocks and governors: https://docs.kernel.org/admin-guide/pm/cpufreq.html."""
 
 import json
 import re
@@ -12,7 +12,7 @@ CPUS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
 
 
 class CpuFreq(Knob):
-    """``governor=performance``; ``clock=MHz`` fixes it, for each cluster to the nearest that it has."""
+    """``governor=performance`` sets the governor; ``clock=MHz`` fixes the clock of each cluster, within its limits."""
 
     settings = ("governor", "clock")
 
@@ -39,14 +39,14 @@ class CpuFreq(Knob):
             if setting == "governor":
                 known = (shell.read(folder + "/scaling_available_governors") or "").split()
                 if known and value not in known:
-                    raise CannotSet("%s knows no governor %s; it knows %s" % (folder, value, ", ".join(known)))
+                    raise CannotSet("%s has no governor %s; it has %s" % (folder, value, ", ".join(known)))
                 write(shell, folder + "/scaling_governor", value)
             else:
                 _fix_clock(shell, folder, value)
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         values: Dict[str, str] = json.loads(state)
-        # The least may not be above the most at any moment: downwards first, then as it was.
+        # The minimum must never exceed the maximum: lower the minimum first, then restore both.
         for path, value in sorted(values.items(), key=lambda pair: "min" not in pair[0]):
             if "min" in path:
                 write(shell, path, shell.read(path.replace("scaling_min", "cpuinfo_min")) or value)
@@ -55,16 +55,16 @@ class CpuFreq(Knob):
 
 
 def policies(shell: Shell) -> List[str]:
-    """One folder a cluster; older kernels have one a core."""
+    """Return the folders of cpufreq: one per cluster, or one per core on older kernels."""
     return shell.list(POLICIES) or shell.list(CPUS)
 
 
 def _fix_clock(shell: Shell, folder: str, value: str) -> None:
     if not value.isdigit():
-        raise CannotSet("clock=%s is not a number of MHz" % value)
+        raise CannotSet("clock=%s is not valid; use a number of MHz" % value)
     lowest, highest = (mhz(shell.read("%s/cpuinfo_%s_freq" % (folder, end))) for end in ("min", "max"))
     if not highest:
-        raise CannotSet("%s does not say which clocks there are" % folder)
+        raise CannotSet("%s does not report the available clocks" % folder)
     khz = str(min(max(int(value), lowest), highest) * 1000)
     write(shell, folder + "/scaling_min_freq", str(lowest * 1000))
     write(shell, folder + "/scaling_max_freq", khz)

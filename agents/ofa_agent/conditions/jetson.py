@@ -1,4 +1,4 @@
-"""NVIDIA Jetson: power mode, locked clocks, GPU clock, power of the board.
+"""NVIDIA Jetson: power mode, locked clocks, GPU clock, and power of the board.
 
 Jetson Linux Developer Guide, "Platform Power and Performance": ``nvpmodel``, ``jetson_clocks``.
 """
@@ -17,14 +17,14 @@ GPU_CLOCKS = (
     "/sys/class/devfreq/*g*b/cur_freq",
     "/sys/class/devfreq/*gpu/cur_freq",
 )
-# The total input of the board: TX2 reports milliwatts (INA3221 as iio), Orin volts and amperes (as hwmon).
+# Total input power of the board: TX2 reports mW (INA3221 through iio), Orin mV and mA (through hwmon).
 POWER_MW = "/sys/bus/i2c/drivers/ina3221x/0-0041/iio:device*/in_power0_input"
 VOLTS_MV, AMPERES_MA = ("/sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon*/%s1_input" % what for what in ("in", "curr"))
 MODE = re.compile(r"^NV Power Mode:\s*(\S+)\s*\n(\d+)\s*$", re.MULTILINE)
 
 
 class PowerMode(Knob):
-    """``power-mode=0``: a number of ``/etc/nvpmodel.conf``, or its name."""
+    """``power-mode=0``: the number or the name of a mode in ``/etc/nvpmodel.conf``."""
 
     settings = ("power-mode",)
     cheap = False
@@ -46,7 +46,7 @@ class PowerMode(Knob):
 
 
 class JetsonClocks(Knob):
-    """``jetson-clocks=on`` locks every clock to the highest of the active power mode."""
+    """``jetson-clocks=on`` locks every clock to the maximum of the active power mode."""
 
     settings = ("jetson-clocks",)
 
@@ -64,14 +64,14 @@ class JetsonClocks(Knob):
         if not is_jetson(shell):
             return None
         path = os.path.join(home(), "jetson-clocks")
-        # It refuses to store over a file that is there, which would be of a state that somebody else found.
+        # jetson_clocks does not overwrite an existing file, which would hold an older state.
         shell.run("rm", "-f", path)
         require(shell.run("jetson_clocks", "--store", path), "jetson_clocks --store")
         return path
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         if value != "on":
-            raise CannotSet("jetson-clocks=%s; it can be on, or left out" % value)
+            raise CannotSet("jetson-clocks=%s is not valid; use on, or omit it" % value)
         require(shell.run("jetson_clocks"), "jetson_clocks")
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
@@ -80,7 +80,7 @@ class JetsonClocks(Knob):
 
 def is_jetson(shell: Shell) -> bool:
     board = (shell.read(BOARD) or "").lower()
-    return "jetson" in board or board == "quill"  # as some releases call the TX2
+    return "jetson" in board or board == "quill"  # the name of the TX2 in some releases
 
 
 def _number_of(shell: Shell, name: str) -> str:
@@ -88,12 +88,12 @@ def _number_of(shell: Shell, name: str) -> str:
     for identifier, of_mode in known:
         if of_mode == name:
             return str(identifier)
-    names = ", ".join("%s (%s)" % (of_mode, identifier) for identifier, of_mode in known) or "none that can be read"
-    raise CannotSet("power mode %s does not exist; the modes are %s" % (name, names))
+    names = ", ".join("%s (%s)" % (of_mode, identifier) for identifier, of_mode in known) or "unknown"
+    raise CannotSet("power mode %s does not exist; the available modes are %s" % (name, names))
 
 
 def power_w(shell: Shell) -> float:
-    """Of the board's whole input; 0 where its rails cannot be read."""
+    """Return the input power of the board in W; 0 if its power rails cannot be read."""
 
     def first(pattern: str) -> float:
         return next((number(shell.read(path), 0, 1e6) or 0.0 for path in shell.list(pattern)), 0.0)

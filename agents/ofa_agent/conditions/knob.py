@@ -1,4 +1,4 @@
-"""What every knob does, and how to read the numbers that a device reports."""
+"""The base class of knobs, and functions that parse the values that a device reports."""
 
 import math
 import re
@@ -8,37 +8,37 @@ from ofa_agent.device.shell import Ran, Shell
 
 
 class CannotSet(Exception):
-    """The message says what kept the knob from being set, and what helps."""
+    """A condition could not be set; the message gives the reason and a remedy."""
 
 
 class Knob:
-    """One thing about the device that changes how long a Block takes.
+    """A property of the device that changes latencies.
 
-    ``settings`` are the names that ``--set`` knows it by; none: it is only read. ``cheap`` ones read files alone, and
-    are read around every trial.
+    ``settings`` are its names in ``--set``; without names it is read-only. A ``cheap`` knob only reads files; it
+    is read before and after every trial.
     """
 
     settings: "tuple[str, ...]" = ()
     cheap = True
 
     def read(self, shell: Shell, condition: Any) -> None:
-        """Fill in the fields of the condition that it can read; the others stay unknown."""
+        """Fill in the fields of the condition that this knob reads; the others stay unknown."""
 
     def state(self, shell: Shell, setting: str) -> Optional[str]:
-        """What to put back later; None where the device has no such knob."""
+        """Return the state to restore later; None if the device does not have this setting."""
         raise NotImplementedError
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
-        """Raises CannotSet."""
+        """Set the value. Raises CannotSet."""
         raise NotImplementedError
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
-        """Raises CannotSet."""
+        """Restore the state. Raises CannotSet."""
         raise NotImplementedError
 
 
 def number(text: Optional[str], low: float, high: float) -> Optional[float]:
-    """The number; None if it is not a number or out of range."""
+    """Parse a number; return None if the text is not a number or out of range."""
     try:
         value = float(text) if text else math.nan
     except ValueError:
@@ -47,12 +47,12 @@ def number(text: Optional[str], low: float, high: float) -> Optional[float]:
 
 
 def mhz(khz: Optional[str]) -> int:
-    """0 where the kernel does not say, or says nonsense."""
+    """Convert a frequency in kHz to MHz; 0 if it is unknown or not valid."""
     return int((number(khz, 0.0, 1e9 - 1) or 0.0) // 1000)
 
 
 def cpus(text: Optional[str]) -> List[int]:
-    """The kernel's list, such as ``0,2-5``; none where it is not one."""
+    """Parse a list of cores, such as ``0,2-5``; empty if it is not valid."""
     found: List[int] = []
     for part in (text or "").split(","):
         ends = re.match(r"^(\d{1,4})(?:-(\d{1,4}))?$", part.strip())
@@ -63,7 +63,7 @@ def cpus(text: Optional[str]) -> List[int]:
 
 
 def write(shell: Shell, path: str, text: str) -> None:
-    """Raises CannotSet."""
+    """Write a file on the device. Raises CannotSet."""
     try:
         shell.write(path, text)
     except OSError as error:
@@ -71,12 +71,12 @@ def write(shell: Shell, path: str, text: str) -> None:
 
 
 def require(ran: Ran, what: str) -> str:
-    """The command's output. Raises CannotSet where it failed."""
+    """Return the output of a command. Raises CannotSet if the command failed."""
     if ran.ok:
         return ran.output
-    said = (ran.error or ran.output or "exit code %d" % ran.code).splitlines()[-1]
-    raise CannotSet("%s: %s" % (what, said))
+    reason = (ran.error or ran.output or "exit code %d" % ran.code).splitlines()[-1]
+    raise CannotSet("%s: %s" % (what, reason))
 
 
 def _as_root(error: OSError) -> str:
-    return "; run the agent as root, or set it by hand" if isinstance(error, PermissionError) else ""
+    return "; run the agent as root, or set it manually" if isinstance(error, PermissionError) else ""

@@ -1,4 +1,4 @@
-"""Other work on the device: load, stolen time, involuntary context switches.
+"""Other work on the device: load, stolen time, and involuntary context switches.
 
 https://docs.kernel.org/filesystems/proc.html, sections 1.1 and 1.7.
 """
@@ -10,7 +10,7 @@ from ofa_agent.conditions.knob import Knob, number
 from ofa_agent.device.shell import Shell
 
 TICKS_A_SECOND = 100.0  # USER_HZ, the same on every Linux
-STOLEN = 8  # of the words of /proc/stat's first line
+STOLEN = 8  # the index of the column in the first line of /proc/stat
 
 
 class Load(Knob):

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs in PCs and servers, by ``nvidia-smi`` (``nvidia-smi --help-query-gpu`` has the fields)."""
+"""NVIDIA GPUs in PCs and servers, through ``nvidia-smi`` (``nvidia-smi --help-query-gpu`` lists the fields)."""
 
 import re
 from typing import Any, Optional
@@ -8,13 +8,16 @@ from ofa_agent.device.shell import Shell
 
 FIELDS = "clocks.sm,clocks.max.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
 QUERY = ("nvidia-smi", "--id=0", "--query-gpu=" + FIELDS, "--format=csv,noheader,nounits")
-IDLE = 0x1  # a GPU that has nothing to do clocks down
-AS_SET = 0x2  # applications clocks: somebody's own wish
+IDLE = 0x1  # an idle GPU lowers its clock
+AS_SET = 0x2  # clocks that a user set
 SYNC = 0x10
 
 
 class NvidiaClocks(Knob):
-    """``gpu-clock=MHz`` locks the first GPU's clock. An earlier lock is unknown; the clock is unlocked afterwards."""
+    """``gpu-clock=MHz`` locks the clock of the first GPU.
+
+    The GPU does not report an earlier lock, so the clock is always unlocked afterwards.
+    """
 
     settings = ("gpu-clock",)
     cheap = False
@@ -36,7 +39,7 @@ class NvidiaClocks(Knob):
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         if not value.isdigit():
-            raise CannotSet("gpu-clock=%s is not a number of MHz" % value)
+            raise CannotSet("gpu-clock=%s is not valid; use a number of MHz" % value)
         require(shell.run("nvidia-smi", "--id=0", "-lgc", "%s,%s" % (value, value)), "nvidia-smi -lgc")
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:

@@ -1,7 +1,7 @@
-"""Temperatures, and whether the device throttles.
+"""Temperatures and throttling.
 
-https://docs.kernel.org/driver-api/thermal/sysfs-api.html; on x86 also the counters of
-arch/x86/kernel/cpu/mce/therm_throt.c, on a Raspberry Pi the firmware's own word.
+Sources: https://docs.kernel.org/driver-api/thermal/sysfs-api.html; on x86 also the counters of
+arch/x86/kernel/cpu/mce/therm_throt.c; on a Raspberry Pi the status of the firmware.
 """
 
 from typing import Any, Iterator, Optional, Tuple
@@ -13,9 +13,9 @@ ZONES = "/sys/class/thermal/thermal_zone*"
 COOLERS = "/sys/class/thermal/cooling_device*"
 X86_COUNTERS = "/sys/devices/system/cpu/cpu[0-9]*/thermal_throttle/core_throttle_count"
 RASPBERRY_PI = "/sys/devices/platform/soc/soc:firmware/get_throttled"
-RASPBERRY_PI_NOW = 0xF  # under-voltage, capped, throttled, soft limit; the bits above them are history
+RASPBERRY_PI_NOW = 0xF  # under-voltage, capped, throttled, soft limit; higher bits report the past
 
-# So near to the temperature at which the kernel begins to slow it down, a device is hot, in °C.
+# A device is hot within this distance in °C of the temperature at which the kernel throttles it.
 HOT_HEADROOM_C = 3.0
 
 
@@ -35,7 +35,7 @@ class Thermal(Knob):
 
 
 def zones(shell: Shell) -> Iterator[Tuple[str, float, Optional[float]]]:
-    """(name, temperature in °C, lowest passive trip point) of each zone that reports its temperature."""
+    """Yield (name, temperature in °C, lowest passive trip point in °C) of each zone that reports a temperature."""
     for zone in shell.list(ZONES):
         millidegrees = number(shell.read(zone + "/temp"), -60e3, 200e3)
         if millidegrees is None:
@@ -50,11 +50,11 @@ def zones(shell: Shell) -> Iterator[Tuple[str, float, Optional[float]]]:
 
 
 def _slowed(shell: Shell) -> bool:
-    """Whether a processor is throttled at this moment; fans do not count."""
+    """Return whether a processor is throttled now; fans do not count."""
     for cooler in shell.list(COOLERS):
         kind = (shell.read(cooler + "/type") or "").lower()
-        holds = any(word in kind for word in ("cpu", "gpu", "processor", "freq", "balanced"))
-        if holds and "fan" not in kind and (number(shell.read(cooler + "/cur_state"), 0, 1e6) or 0) > 0:
+        slows = any(word in kind for word in ("cpu", "gpu", "processor", "freq", "balanced"))
+        if slows and "fan" not in kind and (number(shell.read(cooler + "/cur_state"), 0, 1e6) or 0) > 0:
             return True
     try:
         return bool(int(shell.read(RASPBERRY_PI) or "0", 16) & RASPBERRY_PI_NOW)

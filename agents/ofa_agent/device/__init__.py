@@ -1,5 +1,5 @@
-"""What the device is.
+"""Describe the device.
 
-Reading order: ``description.py`` (what the agent reports), ``shell.py`` (how it is read), ``jetpack.py`` (Jetson),
-``probe.py`` (what this Python lacks).
+Reading order: ``description.py`` (what the agent reports), ``shell.py`` (access to the device), ``jetpack.py`` (Jetson
+software), ``probe.py`` (requirements that this Python meets).
 """

@@ -1,4 +1,4 @@
-"""The description of this device, read through a Shell; what cannot be read stays empty."""
+"""Describe the device, read through a Shell; values that cannot be read stay empty."""
 
 import hashlib
 import json
@@ -14,12 +14,12 @@ from ofa_agent.device import jetpack
 from ofa_agent.device.shell import Shell
 from ofa_agent.protocol import messages as wire
 
-# Where Android says which chip a phone has: since 12, on Samsung's, and the older board's name.
+# The properties with the chip of a phone: Android 12 and later, Samsung, and the older name of the board.
 CHIPS = ("ro.soc.model", "ro.hardware.chipname", "ro.board.platform")
 
 
 def describe(shell: Shell, worker_ready: Any) -> Any:
-    """The Description that goes over the wire; the worker's first message lists the runtimes."""
+    """Return the Description message; ``worker_ready``, the first message of the worker, lists the runtimes."""
     phone = android.properties(shell)
     description = wire.Description(
         protocol=wire.PROTOCOL,
@@ -49,7 +49,7 @@ def describe(shell: Shell, worker_ready: Any) -> Any:
 
 
 def fingerprint(description: Any) -> str:
-    """Equal for devices whose figures may stand in one table: same chip, cores, clocks and memory (in GiB)."""
+    """Return a hash that is equal for devices that can share a table: same chip, cores, clocks, and GiB of memory."""
     facts = [
         description.chip,
         description.machine,
@@ -60,7 +60,7 @@ def fingerprint(description: Any) -> str:
 
 
 def chip(shell: Shell) -> str:
-    """The board's or the processor's name."""
+    """Return the name of the board or of the processor."""
     board = shell.read("/proc/device-tree/model")
     if board:
         return board

@@ -1,4 +1,4 @@
-"""NVIDIA's software on a Jetson: releases by Debian package, and the state of ``jetson_clocks``."""
+"""NVIDIA software on a Jetson: versions of Debian packages, and the state of ``jetson_clocks``."""
 
 import re
 from typing import Dict
@@ -6,7 +6,7 @@ from typing import Dict
 from ofa_agent.conditions.jetson import is_jetson
 from ofa_agent.device.shell import Shell
 
-# Each as dpkg-query's patterns know it.
+# Package patterns for dpkg-query.
 PACKAGES = {
     "L4T": "nvidia-l4t-core",
     "JetPack": "nvidia-jetpack",
@@ -18,7 +18,7 @@ POLICIES = "/sys/devices/system/cpu/cpufreq/policy*/scaling_%s_freq"
 
 
 def software(shell: Shell) -> Dict[str, str]:
-    """By name; nothing on other devices."""
+    """Return the versions by name; empty on other devices."""
     if not is_jetson(shell):
         return {}
     found = {}
@@ -29,5 +29,5 @@ def software(shell: Shell) -> Dict[str, str]:
             found[name] = release.group(0)
     lowest, highest = ([shell.read(path) for path in shell.list(POLICIES % end)] for end in ("min", "max"))
     if lowest:
-        found["jetson_clocks"] = "on" if lowest == highest else "off"  # it raises the lower limit to the upper
+        found["jetson_clocks"] = "on" if lowest == highest else "off"  # it raises the lower limit to the upper limit
     return found

@@ -1,4 +1,4 @@
-"""Check which requirements of the agent this Python meets; needs none of them itself."""
+"""Check which requirements of the agent this Python meets, without importing them."""
 
 import os
 import platform
@@ -6,7 +6,7 @@ import sys
 from importlib import util
 from typing import Any, Dict
 
-# What each distribution is imported as.
+# Distributions and the names under which they are imported.
 NEEDED = {"grpcio": "grpc", "protobuf": "google.protobuf", "numpy": "numpy"}
 OF_RUNTIMES = {
     "onnxruntime": ("onnxruntime",),
@@ -16,7 +16,7 @@ OF_RUNTIMES = {
 
 
 def probe() -> Dict[str, Any]:
-    """Plain data; nothing is imported, for a runtime takes seconds to."""
+    """Return the results as plain data. Nothing is imported, because a runtime takes seconds to import."""
     return {
         "python": platform.python_version(),
         "executable": sys.executable,

@@ -1,7 +1,7 @@
-"""A Shell reads, writes, lists and runs on a device.
+"""Read, write and list files, and run commands on a device.
 
-``LocalShell`` is for the machine that the agent runs on. ``RecordedShell`` is a device that was written down: a folder
-with what its files said (``files/``) and what its commands answered (``commands.json``, by patterns with ``*``).
+``LocalShell`` accesses the machine that the agent runs on. ``RecordedShell`` replays a recorded device from a folder:
+file contents (``files/``) and outputs of commands (``commands.json``, by patterns with ``*``).
 """
 
 import glob
@@ -16,7 +16,7 @@ LONGEST_READ = 1 << 20
 
 
 class Ran(NamedTuple):
-    """How a command ended; ``code`` is 127 if the command does not exist, 124 if it timed out."""
+    """The result of a command; ``code`` is 127 if the command does not exist, 124 if it timed out."""
 
     code: int
     output: str
@@ -28,9 +28,9 @@ class Ran(NamedTuple):
 
 
 class Shell:
-    """Reads that fail give None: what a device does not report is unknown, not an error. A write that fails raises.
+    """Access to a device. A read that fails returns None; a write that fails raises OSError.
 
-    ``here``: whether this process runs on the device that it reaches.
+    ``here``: whether this process runs on the device itself.
     """
 
     here = True
@@ -39,23 +39,23 @@ class Shell:
         raise NotImplementedError
 
     def write(self, path: str, text: str) -> None:
-        """Raises OSError."""
+        """Write a file. Raises OSError."""
         raise NotImplementedError
 
     def list(self, pattern: str) -> List[str]:
-        """The paths that fit a pattern with ``*``, sorted."""
+        """Return the paths that match a pattern with ``*``, sorted."""
         raise NotImplementedError
 
     def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
         raise NotImplementedError
 
     def pinned(self) -> Optional[str]:
-        """The cores that a started process may use, such as ``0,2-3``; None if unknown."""
+        """Return the cores that a new process may use, such as ``0,2-3``; None if unknown."""
         found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", self.read("/proc/self/status") or "", re.MULTILINE)
         return found.group(1) if found else None
 
     def pin(self, cpus: str) -> Ran:
-        """Lets this process, its children, and what they start later run on these cores alone."""
+        """Restrict this process, its children, and the processes that they start to the given cores."""
         own = os.getpid()
         children = [self.read(path) or "" for path in self.list("/proc/%d/task/*/children" % own)]
         ran = Ran(0, "")
@@ -93,7 +93,7 @@ class LocalShell(Shell):
                 universal_newlines=True,
             )
         except FileNotFoundError:
-            return Ran(127, "", "%s is not there" % command[0])
+            return Ran(127, "", "%s does not exist" % command[0])
         except OSError as error:
             return Ran(126, "", "%s: %s" % (command[0], error.strerror))
         except subprocess.TimeoutExpired:
@@ -102,9 +102,9 @@ class LocalShell(Shell):
 
 
 class RecordedShell(Shell):
-    """What is written goes to ``written`` and is read back from there; the folder stays as it is.
+    """A recorded device. Writes go to ``written`` and are read back from there; the folder does not change.
 
-    ``refuse`` are paths that cannot be written, and first words of commands that the user may not run.
+    ``refuse`` lists path prefixes that cannot be written, and commands that the user may not run.
     """
 
     def __init__(self, folder: str, refuse: Tuple[str, ...] = ()) -> None:
@@ -119,7 +119,7 @@ class RecordedShell(Shell):
                 self._commands = json.load(file)
 
     def answer(self, command: str, output: str) -> None:
-        """From now on."""
+        """Set the output of a command."""
         self._commands[command] = output
 
     def read(self, path: str) -> Optional[str]:
@@ -145,5 +145,5 @@ class RecordedShell(Shell):
         answers = (self._commands[known] for known in self._commands if fnmatch(" ".join(command), known))
         answer = next(answers, None)
         if answer is None:
-            return Ran(127, "", "%s is not there" % command[0])
+            return Ran(127, "", "%s does not exist" % command[0])
         return Ran(0, answer) if isinstance(answer, str) else Ran(*answer)

@@ -16,37 +16,37 @@ Deliver = Callable[[Any], None]
 
 
 class TrialExecutor(threading.Thread):
-    """``submit`` a trial; its Measurement is delivered from this thread, exactly one for each trial.
+    """Runs submitted trials in order and delivers exactly one Measurement for each trial, from this thread.
 
-    The worker is started by this thread, which lives as long as the agent: the kernel ends a child with the thread
-    that started it.
+    This thread starts the worker because it lives as long as the agent. The kernel ends a child process when the thread
+    that started it ends.
     """
 
     def __init__(
         self, models: ModelCache, lock_descriptor: int, shell: Shell, worker_command: Sequence[str] = ()
     ) -> None:
-        super().__init__(name="bench", daemon=True)
+        super().__init__(name="trial executor", daemon=True)
         self._shell = shell
         self._worker_command = worker_command
         self._models = models
         self._lock_descriptor = lock_descriptor
         self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
         self._worker: Optional[WorkerProcess] = None
-        self._said = wire.WorkerReady()
+        self._worker_ready = wire.WorkerReady()
         self._ready = threading.Event()
         self._stopping = False
 
     def runtimes(self) -> Any:
-        """What the worker said when it was ready: the runtimes that load here, and what is wrong with the others."""
+        """Return the first message of the worker: the runtimes that load, and the reasons why others do not."""
         self._ready.wait()
-        return self._said
+        return self._worker_ready
 
     def submit(self, trial: Any, deliver: Deliver) -> None:
         self._queue.put((trial, deliver))
 
     def stop(self) -> None:
-        """Ends the worker, also in the middle of a burst."""
-        self._stopping = True  # what still waits in the queue is not begun
+        """End the worker, even during a burst."""
+        self._stopping = True  # skip the trials that are still in the queue
         self._queue.put((None, None))
         worker = self._worker
         if worker is not None:
@@ -76,25 +76,25 @@ class TrialExecutor(threading.Thread):
             if self._worker is None:
                 self._start_worker()
             if self._worker is None:
-                return _failed(trial, "crashed", self._said.missing_runtimes["worker"])
+                return _failed(trial, "crashed", self._worker_ready.missing_runtimes["worker"])
             cooled_s = wait_until_cool(self._condition, trial.budget.cool_s, time.monotonic, time.sleep)
-            own_s = time.process_time()
+            cpu_start_s = time.process_time()
             measurement = self._worker.trial(trial, model_path, reference_path)
-            measurement.agent_cpu_ns = int((time.process_time() - own_s) * 1e9)
+            measurement.agent_cpu_ns = int((time.process_time() - cpu_start_s) * 1e9)
             measurement.cooled_s = cooled_s
             return measurement
-        except OSError as error:  # no room for the model's file
+        except OSError as error:  # no space for the model file
             what = "cannot write the model to %s: %s" % (self._models.folder, error.strerror or error)
-            advice = "make room there; ofa-targets clean NAME removes what else ofa-profile put on a device"
+            advice = "free some space; ofa-targets clean NAME removes the files of ofa-profile from a device"
             return _failed(trial, "out-of-memory", "%s; %s" % (what, advice))
         except KeyError:
-            return _failed(trial, "malformed", "its model is no longer here")
+            return _failed(trial, "malformed", "the model is no longer in the cache of the agent")
         except WorkerGone as gone:
             self._discard_worker()
             return _failed(trial, "timed-out" if gone.timed_out else "crashed", str(gone))
         except MemoryError:
-            return _failed(trial, "out-of-memory", "the agent ran out of memory over the model")
-        except Exception as error:  # this thread must survive any error: without it the agent measures nothing more
+            return _failed(trial, "out-of-memory", "the agent ran out of memory while it prepared the model")
+        except Exception as error:  # without this thread the agent cannot run further trials
             self._discard_worker()
             return _failed(trial, "crashed", "the agent failed: %s: %s" % (type(error).__name__, error))
 
@@ -107,10 +107,10 @@ class TrialExecutor(threading.Thread):
     def _start_worker(self) -> None:
         try:
             self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command)
-            self._said = self._worker.ready
+            self._worker_ready = self._worker.ready
         except (WorkerGone, OSError) as error:
             self._worker = None
-            self._said = wire.WorkerReady(missing_runtimes={"worker": "it did not start: %s" % error})
+            self._worker_ready = wire.WorkerReady(missing_runtimes={"worker": "the worker did not start: %s" % error})
 
     def _discard_worker(self) -> None:
         if self._worker is not None:

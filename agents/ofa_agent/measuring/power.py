@@ -1,4 +1,4 @@
-"""Mean power of the board during a burst, from which the energy of an inference follows."""
+"""Mean power of the board during a burst, used to compute the energy of an inference."""
 
 import threading
 from typing import List
@@ -6,12 +6,12 @@ from typing import List
 from ofa_agent.conditions import jetson
 from ofa_agent.device.shell import Shell
 
-# The INA3221 converts a rail within some milliseconds; reading it more often returns the same values, and disturbs.
+# The INA3221 updates a rail every few milliseconds. More frequent reads return the same values and disturb the trial.
 EVERY_S = 0.02
 
 
 class PowerMeter:
-    """A context manager; ``mean_w`` is the mean power inside the block in W; 0 if the device does not report it."""
+    """A context manager that measures mean power: ``mean_w`` in W, 0 if the device does not report power."""
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -35,7 +35,7 @@ class PowerMeter:
         return sum(self._readings) / len(self._readings) if self._readings else 0.0
 
     def _read(self) -> None:
-        while not self._ended.wait(EVERY_S):  # the first reading is of the burst, not of what was before it
+        while not self._ended.wait(EVERY_S):  # wait first: the first reading must cover the burst only
             watts = jetson.power_w(self._shell)
             if watts > 0:
                 self._readings.append(watts)

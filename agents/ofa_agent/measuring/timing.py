@@ -1,7 +1,7 @@
-"""When to end warm-up and timing: pure functions of a clock, which tests replace.
+"""Time bursts and decide when warm-up and timing end. Tests replace the clock.
 
-The rules follow pyperf (warm-up until two windows agree) and nvbench (stop when the answer is narrow enough, and
-say so when it is not). The first run is never counted: it allocates, compiles and faults pages in.
+The rules follow pyperf (warm up until two windows agree) and nvbench (stop when the interval is narrow enough, and
+report if it is not). The first run is never counted, because it allocates memory, compiles, and faults pages in.
 """
 
 import math
@@ -16,7 +16,7 @@ REFERENCE_S = 0.012
 
 
 class Budget(NamedTuple):
-    """How long one burst may take, and how narrow the interval of its median must be to end it sooner."""
+    """Time limits of a burst, and the half width of the interval at which the burst ends early."""
 
     warmup_s: float = 0.5
     window_s: float = 0.008
@@ -27,7 +27,7 @@ class Budget(NamedTuple):
 
 
 class Burst(NamedTuple):
-    """What a trial brings back: raw samples in ns, and what it took to get them."""
+    """The result of a burst: samples in ns, and how they were taken."""
 
     samples_ns: List[int]
     warmup_runs: int
@@ -43,9 +43,9 @@ def time_burst(
     clock_ns: Callable[[], int],
     prepare: Optional[Callable[[], object]] = None,
 ) -> Burst:
-    """Warms up, then times ``run`` until the interval of the median is narrow enough or the time is up.
+    """Warm up, then time ``run`` until the interval of the median is narrow enough or the time limit is reached.
 
-    ``prepare`` is called before each timed run, and counts neither as the run's time nor as timed.
+    ``prepare`` is called before each timed run. Its time counts neither in the samples nor in ``timed_ns``.
     """
     start = clock_ns()
     warmup_runs, first_ns, warm = _warm_up(run, budget, clock_ns)
@@ -55,10 +55,10 @@ def time_burst(
 
 
 def time_reference(run: Callable[[], object], clock_ns: Callable[[], int]) -> List[int]:
-    """A few runs of the reference Job in ns; the first, which finds its weights cold, is not counted.
+    """Time a few runs of the reference job, in ns; the first run, with cold weights, is not counted.
 
-    Their median is how fast the device is; their mean, too, how long others keep it: a short Job mostly fits between
-    two turns of the scheduler, a long one does not.
+    The median measures the device speed. The mean also includes preemption by other processes: a short job mostly runs
+    within one time slice of the scheduler, a long job does not.
     """
     run()
     samples: List[int] = []
@@ -73,11 +73,14 @@ def time_reference(run: Callable[[], object], clock_ns: Callable[[], int]) -> Li
 
 
 def median_half_width(samples: List[int]) -> float:
-    """Half the 95 % interval of the median, as a fraction of it, from order statistics (no distribution assumed)."""
+    """Return half the width of the 95 % interval of the median, relative to the median.
+
+    The interval comes from order statistics and assumes no distribution.
+    """
     ordered = sorted(samples)
     count = len(ordered)
     if count < 2:
-        return math.inf  # one sample knows nothing of its spread
+        return math.inf  # one sample has no spread
     reach = 0.98 * math.sqrt(count)  # 1.96 standard deviations of a binomial(count, 1/2), in ranks
     low = max(0, math.floor((count - 1) / 2.0 - reach))
     high = min(count - 1, math.ceil((count - 1) / 2.0 + reach))
@@ -135,7 +138,7 @@ def _sample(
             continue
         if after >= latest:
             return samples, median_half_width(samples) <= budget.half_width
-        # Looked at on a growing schedule, so that sorting stays out of most gaps between runs.
+        # Checked at growing distances, because sorting delays the next run.
         if len(samples) >= next_check and after >= earliest:
             if median_half_width(samples) <= budget.half_width:
                 return samples, True

@@ -1,7 +1,7 @@
-"""The worker process that owns the runtime, and the agent's handle to it: a crash costs one trial.
+"""The worker process that runs the runtime, and the handle that the agent uses. A crash costs only one trial.
 
-Messages use two separate pipes, each message after its length: native libraries print on standard output. The worker
-is a fresh interpreter, and ends when its agent does.
+Messages use two separate pipes, because native libraries print to standard output. Each message follows its length. The
+worker is a new interpreter and ends when its agent ends.
 """
 
 import ctypes
@@ -26,12 +26,12 @@ from ofa_agent.protocol import messages as wire
 
 START_TIMEOUT_S = 120.0
 MAX_OTHERS_BYTES = 256 << 20
-LONGEST_S = 86400.0  # select takes no timeout that is much longer
+LONGEST_S = 86400.0  # select does not accept much longer timeouts
 END_S = 5.0
 
 
 class WorkerGone(Exception):
-    """It ended, or answered nothing in time (``timed_out``)."""
+    """The worker ended, or did not answer in time (``timed_out``)."""
 
     def __init__(self, text: str, timed_out: bool = False) -> None:
         super().__init__(text)
@@ -39,7 +39,7 @@ class WorkerGone(Exception):
 
 
 class WorkerProcess:
-    """The agent's end. ``ready`` says which runtimes loaded. ``command`` starts another worker than this agent's."""
+    """The handle of a worker process. ``ready`` lists its runtimes; ``command`` replaces the command that starts it."""
 
     def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = ()) -> None:
         down_read, down_write = os.pipe()
@@ -62,12 +62,12 @@ class WorkerProcess:
             raise
 
     def trial(self, trial: Any, model_path: str, reference_path: str = "") -> Any:
-        """The Measurement of one trial. Raises WorkerGone."""
+        """Run one trial and return its Measurement. Raises WorkerGone."""
         request = wire.WorkerTrial(trial=trial, model_path=model_path, reference_path=reference_path)
         try:
             _write_frame(self._down, request.SerializeToString())
         except OSError:
-            raise WorkerGone(self._epitaph()) from None
+            raise WorkerGone(self._how_it_ended()) from None
         return wire.Measurement.FromString(self._receive(trial.budget.trial_timeout_s))
 
     def kill(self) -> None:
@@ -85,11 +85,11 @@ class WorkerProcess:
         try:
             return _read_frame(self._up, deadline)
         except EOFError:
-            raise WorkerGone(self._epitaph()) from None
+            raise WorkerGone(self._how_it_ended()) from None
         except TimeoutError:
             raise WorkerGone("no answer within %g s" % timeout_s, timed_out=True) from None
 
-    def _epitaph(self) -> str:
+    def _how_it_ended(self) -> str:
         try:
             code = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
@@ -101,7 +101,7 @@ class WorkerProcess:
 
 
 def main(arguments: List[str]) -> int:
-    """The child that runs what is installed beside it."""
+    """Run the worker with the runtimes that are installed on this machine."""
     reference = Reference()
 
     def take(request: Any) -> Any:
@@ -112,8 +112,7 @@ def main(arguments: List[str]) -> int:
 
 
 def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any], Any]) -> int:
-    """A worker's whole life: says which runtimes it has, and takes one WorkerTrial after the other until its agent
-    closes the pipe."""
+    """Report the runtimes, then run one WorkerTrial after the other until the agent closes the pipe."""
     down, up, agent = (int(argument) for argument in arguments)
     _end_with(agent)
     _write_frame(up, probe().SerializeToString())
@@ -126,7 +125,7 @@ def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any],
 
 
 class Reference:
-    """The reference Job, kept loaded from trial to trial: how fast the device is just now."""
+    """The reference job, which stays loaded between trials and measures the device speed."""
 
     def __init__(self) -> None:
         self._job = b""
@@ -136,8 +135,10 @@ class Reference:
         self.error = ""
 
     def load(self, job: Any, model_path: str) -> None:
-        """Another Job than the one before takes its place. One that this device cannot run is no reason to stop: what
-        it would have said stays unknown."""
+        """Load the reference job if it differs from the loaded one.
+
+        A failure sets ``error``; the device speed is then unknown.
+        """
         if job.SerializeToString() == self._job:
             return
         if self._loaded is not None:
@@ -152,7 +153,7 @@ class Reference:
             self._loaded, self.error = None, "%s: %s" % (type(error).__name__, error)
 
     def time_ns(self) -> int:
-        """The median of a few runs in ns; 0 if there is no reference job."""
+        """Return the median of a few runs in ns; 0 without a reference job."""
         if self._loaded is None:
             return 0
         start = timing.clock_ns()
@@ -162,18 +163,18 @@ class Reference:
         return int(timing.median(samples_ns))
 
     def mean_ns(self) -> int:
-        """The mean of the runs since this was last asked; 0 where there were none."""
+        """Return the mean of the runs since the last call, in ns; 0 if there were none."""
         samples_ns, self._samples_ns = self._samples_ns, []
         return sum(samples_ns) // max(1, len(samples_ns))
 
     def spent_ns(self) -> int:
-        """How long it ran since this was last asked."""
+        """Return the time spent in the reference job since the last call, in ns."""
         spent_ns, self._spent_ns = self._spent_ns, 0
         return spent_ns
 
 
 def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
-    """One fresh load and one burst; a failure is a Measurement too."""
+    """Load the job, time one burst, and return the Measurement; a failure is reported in its status."""
     measurement = wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", started_at=time.time())
     reference = reference or Reference()
     measurement.reference_error = reference.error
@@ -229,7 +230,7 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
 
 
 def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
-    """Load a job. With parts, the runtime first reports operator times, and then runs without the profiler."""
+    """Load a job. If it has parts, the runtime profiles its runs until the operator times are read."""
     if not job.parts:
         return runtime.load(block, job, model_path)
     if not hasattr(runtime, "load_profiled"):
@@ -238,7 +239,7 @@ def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
 
 
 def _divide(reported: parts.Profiled, job: Any, measurement: Any) -> None:
-    """The whole's latency among its parts, at the speed that the device had while they were timed."""
+    """Divide the latency of the network among its parts, corrected to the device speed of the profiled runs."""
     around_whole = measurement.reference_before_ns + measurement.reference_after_ns
     around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
     speed = around_parts / around_whole if around_whole else 1.0
@@ -246,13 +247,13 @@ def _divide(reported: parts.Profiled, job: Any, measurement: Any) -> None:
     try:
         samples = parts.part_samples(reported, sizes, speed * timing.median(list(measurement.samples_ns)))
     except ValueError as error:
-        raise runtimes.Unsupported("%s of %s" % (error, job.key)) from None
+        raise runtimes.Unsupported("%s (%s)" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):
         measurement.parts.add(key=part.key, samples_ns=of_part)
 
 
 def _chill(others_bytes: int, loaded: runtimes.Loaded) -> Callable[[], object]:
-    """Puts a Block's caches into the state that they have inside a network: weights cold, input warm."""
+    """Return a function that puts the caches into the state of a block in a network: weights cold, input warm."""
     others = np.ones(min(others_bytes, MAX_OTHERS_BYTES) // 8)
 
     def prepare() -> None:
@@ -270,20 +271,20 @@ def _signal_name(number: int) -> str:
 
 
 def _own_command() -> List[str]:
-    """How to start this very agent again: from its zip, or as a module."""
+    """Return the command that starts this agent: from its zip file, or as a module."""
     archive = getattr(__loader__, "archive", None)  # type: ignore[name-defined]
     return [sys.executable, archive] if archive else [sys.executable, "-m", "ofa_agent"]
 
 
 def _end_with(agent: int) -> None:
-    """Asks the kernel to end this process with its agent, even in the middle of a burst (Linux)."""
+    """Ask the kernel to end this process when its agent ends, even during a burst (Linux)."""
     parent_died = 1  # PR_SET_PDEATHSIG
     try:
         ctypes.CDLL(None).prctl(parent_died, signal.SIGKILL)
     except (OSError, AttributeError):
         return
     if os.getppid() != agent:
-        os._exit(1)  # it had ended before we asked
+        os._exit(1)  # the agent ended before the call
 
 
 def _write_frame(descriptor: int, content: bytes) -> None:

@@ -1,6 +1,6 @@
-"""The protocol's messages, built from compiled descriptors at run time: one source serves protobuf 3.19 and today's.
+"""Build the messages of the protocol from compiled descriptors at run time, for every protobuf since 3.19.
 
-The descriptors live in a separate pool, so that another package's ``health.proto`` can stand beside ours.
+The descriptors are in a separate pool, because another package may contain ``health.proto`` too.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ PROTOCOL = 6
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
-# One model, as it lies in memory on the agent.
+# The limit for one model in the memory of the agent.
 MAX_MODEL_BYTES = 1 << 30
 
 MAX_THREADS = 1024
@@ -83,25 +83,25 @@ _OPERATOR_FIELDS = {operator_class: field for field, operator_class in _OPERATOR
 
 
 def job_message(block: ops.Block, settings: Message, model_id: str = "", others_bytes: int = 0) -> Message:
-    """The Job that times ``block`` under ``settings``."""
+    """Return the Job message that times ``block`` with ``settings``."""
     job = Job(key=block.key, input_shape=block.input_shape, seed=block.seed, model_id=model_id, settings=settings)
     job.others_bytes = others_bytes
     for operator in block.operators:
         field = _OPERATOR_FIELDS[type(operator)]
         message = getattr(job.operators.add(), field)
-        message.SetInParent()  # an Operator whose fields are all zero is still there
+        message.SetInParent()  # keeps an operator whose fields are all zero
         for name, value in zip(operator._fields, operator):
             setattr(message, name, value)
     return job
 
 
 def job_block(job: Message) -> ops.Block:
-    """The Block that a Job carries, checked. Raises InvalidBlock."""
+    """Return the block of a Job message, checked. Raises InvalidBlock."""
     operators = []
     for message in job.operators:
         field = message.WhichOneof("operator")
         if field is None:
-            raise ops.InvalidBlock("%s has an operator that this agent does not know; update the agent" % job.key)
+            raise ops.InvalidBlock("%s has an operator that this agent does not support; update the agent" % job.key)
         operator_class = _OPERATORS[field]
         inner = getattr(message, field)
         operators.append(operator_class(*(getattr(inner, name) for name in operator_class._fields)))
@@ -110,16 +110,16 @@ def job_block(job: Message) -> ops.Block:
     batch, threads = job.settings.batch, job.settings.threads
     largest = max(ops.product(shapes[0]), ops.product(shapes[-1]))
     if batch < 1 or batch * largest > ops.MAX_VALUES:
-        raise ops.InvalidBlock("%s at batch %d is beyond what is allowed" % (job.key, batch))
+        raise ops.InvalidBlock("%s at batch %d exceeds the size limit" % (job.key, batch))
     if threads > MAX_THREADS:
-        raise ops.InvalidBlock("%d threads, up to %d are allowed" % (threads, MAX_THREADS))
+        raise ops.InvalidBlock("%d threads exceed the limit of %d" % (threads, MAX_THREADS))
     if job.parts and sum(part.operators for part in job.parts) != len(block.operators):
-        raise ops.InvalidBlock("the parts of %s are not its %d operators" % (job.key, len(block.operators)))
+        raise ops.InvalidBlock("the parts of %s do not add up to its %d operators" % (job.key, len(block.operators)))
     return block
 
 
 def wanted_models(trial: Message) -> List[str]:
-    """The ids of the models that a trial reads."""
+    """Return the ids of the models that a trial requires."""
     return [job.model_id for job in (trial.job, trial.reference) if job.model_id]
 
 
@@ -134,7 +134,7 @@ def budget_of(message: Message) -> Budget:
 
 
 class SeededValues(NamedTuple):
-    """``length`` values that the agent makes itself: see ``operators.seeded``."""
+    """``length`` values that the agent generates; see ``operators.seeded``."""
 
     seed: int
     length: int
@@ -144,18 +144,18 @@ class SeededValues(NamedTuple):
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """The size in bytes."""
         return self.length * FORM_BYTES[self.form]
 
 
 ModelChunk = Union[bytes, SeededValues]
 
-# Gives the values of a weight tensor, float32, from its seed, how many they are, and their standard deviation.
+# Returns the float32 values of a weight tensor for (seed, number of values, standard deviation).
 Source = Callable[[int, int, float], Any]
 
 
 def model_id_of(chunks: Iterable[ModelChunk]) -> str:
-    """The content hash that names a model on the wire and in the agent's cache."""
+    """Return the content hash that identifies a model in messages and in the cache of the agent."""
     digest = hashlib.sha256()
     for chunk in chunks:
         if isinstance(chunk, bytes):
@@ -168,7 +168,7 @@ def model_id_of(chunks: Iterable[ModelChunk]) -> str:
 
 
 def model_bytes(chunks: Iterable[ModelChunk], source: Source = ops.drawn) -> bytes:
-    """The model file itself; ``source`` provides its weights, by default the random ones that are measured."""
+    """Return the model file; ``source`` provides the weights, by default the random weights for measurements."""
     return b"".join(chunk if isinstance(chunk, bytes) else _written(chunk, source) for chunk in chunks)
 
 
@@ -178,7 +178,7 @@ def _written(values: SeededValues, source: Source) -> bytes:
 
 
 def model_messages(model_id: str, chunks: Iterable[ModelChunk], message_bytes: int = 1 << 20) -> List[Message]:
-    """One model as messages below gRPC's size limit; the last one says so."""
+    """Return a model as messages below the size limit of gRPC; ``last`` marks the last one."""
     messages = [Model(model_id=model_id)]
     room = message_bytes
     for chunk in _split(chunks, message_bytes):
@@ -196,7 +196,7 @@ def model_messages(model_id: str, chunks: Iterable[ModelChunk], message_bytes: i
 
 
 def model_chunks(message: Message) -> List[ModelChunk]:
-    """Raises ValueError where it asks for values that this agent cannot make."""
+    """Return the chunks of a message. Raises ValueError for values that this agent cannot generate."""
     chunks: List[ModelChunk] = []
     for chunk in message.chunks:
         if chunk.WhichOneof("chunk") == "literal":
@@ -209,7 +209,7 @@ def model_chunks(message: Message) -> List[ModelChunk]:
 
 
 def merged(chunks: Iterable[ModelChunk]) -> List[ModelChunk]:
-    """Neighbouring literals joined: the form that ``model_id_of`` hashes, however the messages were cut."""
+    """Join adjacent literals, so that the hash does not depend on how the messages were split."""
     result: List[ModelChunk] = []
     for chunk in chunks:
         if isinstance(chunk, bytes) and result and isinstance(result[-1], bytes):
@@ -237,7 +237,7 @@ def method(service: str, name: str) -> str:
 
 
 def to_dict(message: Message) -> Dict[str, Any]:
-    """A message as plain data, every field present: what ``--json`` prints and a table keeps."""
+    """Return a message as plain data with every field, for ``--json`` and for tables."""
     return {field.name: _plain(getattr(message, field.name), field) for field in message.DESCRIPTOR.fields}
 
 

@@ -1,4 +1,4 @@
-"""Continue to serve after the session that started the agent has ended."""
+"""Detach the agent from the session that started it."""
 
 import os
 import sys
@@ -10,15 +10,15 @@ LOG_BYTES = 8 << 20
 
 
 def detach() -> "Callable[[str], None]":
-    """In the process that goes on, without terminal and session: how to say that it serves. Its log goes to the agent's
-    folder. The one that was started waits for that word, prints it, and exits; where it never comes, with the other's
-    last error line and exit code.
+    """Fork a daemon and return, in the daemon, a function that announces its address.
 
-    Must come before anything that starts threads, gRPC above all.
+    The log of the daemon goes to the directory of the agent. The parent process waits for the announcement, prints it,
+    and exits. If the daemon fails first, the parent exits with its last error line and its exit code.
+    Call this before anything that starts threads, such as gRPC.
     """
     log = os.path.join(home(), "agent.log")
     fresh = not os.path.exists(log) or os.path.getsize(log) > LOG_BYTES
-    # Always appended to: one that does not start, for the device has an agent, says so in that agent's log.
+    # Always append: if the device already has an agent, the error goes to the log of that agent.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if fresh else 0)
     log_descriptor = os.open(log, flags, 0o600)
     begin = os.lseek(log_descriptor, 0, os.SEEK_END)
@@ -49,7 +49,7 @@ def _wait_for(child: int, reading: int, log: str, begin: int) -> int:
     _, status = os.waitpid(child, 0)
     with open(log, errors="replace") as file:
         file.seek(begin)
-        lines = file.read().strip().splitlines() or ["error: the agent said nothing"]
+        lines = file.read().strip().splitlines() or ["error: the agent exited without a message; its log is " + log]
     errors = [line for line in lines if line.startswith("error: ")]
     sys.stderr.write((errors or ["error: " + lines[-1]])[-1] + "\n")
     return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1

@@ -1,4 +1,4 @@
-"""The lease of the device, and the trials and results between its holder and the executor."""
+"""The lease of the device, which passes trials and results between a host and the trial executor."""
 
 import queue
 import threading
@@ -12,18 +12,18 @@ from ofa_agent.protocol import messages as wire
 from ofa_agent.service.lock import clock
 from ofa_agent.service.models import BadModel, ModelCache
 
-# A host that lost its link has this long to take its lease back.
+# The time in seconds in which a host that lost its connection can resume its lease.
 GRACE_S = 45.0
 
 
 class Held(Exception):
-    """Another host has the device; the message names it and since when."""
+    """Another host holds the device; the message contains the host and the time."""
 
 
 class Lease:
-    """One host's hold on the device.
+    """The exclusive use of the device by one host.
 
-    It outlives the stream that it came by: Measurements that were not acknowledged wait for the host's return.
+    A lease outlives its stream: unacknowledged measurements are kept until the host reconnects.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Lease:
         self._mutex = threading.Lock()
         self._unacknowledged: "OrderedDict[str, Any]" = OrderedDict()
         self._pending: "OrderedDict[str, Any]" = OrderedDict()
-        self._waiting: "OrderedDict[str, Any]" = OrderedDict()  # those of the pending that lack their model
+        self._waiting: "OrderedDict[str, Any]" = OrderedDict()  # pending trials that lack a model
         self._stream: "Optional[queue.Queue[Any]]" = None
         self.lost_at: Optional[float] = None
 
     def connect(self) -> "queue.Queue[Any]":
-        """A new stream, in place of the one before; what was not acknowledged is sent again."""
+        """Replace the stream by a new one, and send the unacknowledged measurements again."""
         with self._mutex:
             if self._stream is not None:
                 self._stream.put(None)
@@ -58,7 +58,7 @@ class Lease:
             return self._stream
 
     def serves(self, stream: "queue.Queue[Any]") -> bool:
-        """Whether this stream is still the lease's: a host that came back has another."""
+        """Return whether this is the current stream; a host that reconnected has a new one."""
         with self._mutex:
             return self._stream is stream
 
@@ -72,7 +72,7 @@ class Lease:
         return self.lost_at is not None and time.monotonic() - self.lost_at > GRACE_S
 
     def handle(self, message: Any, stream: "queue.Queue[Any]") -> None:
-        """One message of the host's. What an old stream still brings is passed over: the host says it again."""
+        """Process one message of the host. Messages of an old stream are ignored, because the host sends them again."""
         if not self.serves(stream):
             return
         kind = message.WhichOneof("message")
@@ -86,7 +86,7 @@ class Lease:
     def _take(self, trial: Any) -> None:
         with self._mutex:
             if trial.trial_id in self._pending or trial.trial_id in self._unacknowledged:
-                return  # sent again by a host that lost its link
+                return  # sent again by a host that lost its connection
             self._pending[trial.trial_id] = trial
             lacking = self._lacking(trial)
             if lacking:
@@ -112,7 +112,7 @@ class Lease:
             self._executor.submit(trial, self._deliver)
 
     def _asked_for(self) -> List[str]:
-        """The models that trials wait for, each once."""
+        """Return the models that trials wait for, without duplicates."""
         lacking = (model_id for trial in self._waiting.values() for model_id in self._lacking(trial))
         return list(OrderedDict.fromkeys(lacking))
 
@@ -146,7 +146,7 @@ class Lease:
 
 
 class Desk:
-    """Gives the device to one host at a time."""
+    """Leases the device to one host at a time."""
 
     def __init__(
         self,
@@ -154,20 +154,22 @@ class Desk:
         models: ModelCache,
         setter: Setter,
         log: Callable[..., None],
-        tell: Callable[..., None],
+        report: Callable[..., None],
     ) -> None:
         self._setter = setter
         self._executor = executor
         self._models = models
         self._log = log
-        self._report = tell
+        self._report = report
         self._mutex = threading.Lock()
         self._lease: Optional[Lease] = None
         self._idle_since = time.monotonic()
 
     def take(self, lease_id: str, holder: str, wanted: Dict[str, str]) -> Tuple[Lease, bool]:
-        """The lease, and whether it was this host's before. The device's conditions are set as wanted while it lasts.
-        Raises Held."""
+        """Return the lease, and whether it was resumed. Raises Held.
+
+        A new lease sets the wanted conditions; they are restored when it ends.
+        """
         with self._mutex:
             lease = self._lease
             if lease is not None and lease.lease_id == lease_id:
@@ -183,7 +185,7 @@ class Desk:
             return self._lease, False
 
     def give_back(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
-        """The host at this stream is done; nothing happens where it has come back by another."""
+        """End the lease of the host at this stream; do nothing if the host has reconnected with another stream."""
         with self._mutex:
             if self._lease is lease and lease.serves(stream):
                 self._lease = None
@@ -193,14 +195,14 @@ class Desk:
                 self._log("lease given back", holder=lease.holder)
 
     def disconnect(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
-        """This stream is over, by the host's will or not; the lease lasts until it is given back or has expired."""
+        """Record that this stream has ended; the lease lasts until it is returned or expires."""
         with self._mutex:
             lease.disconnect(stream)
             if self._lease is lease and lease.lost_at is not None:
                 self._report(lost=True)
 
     def idle_s(self) -> float:
-        """For how long nobody has held the device."""
+        """Return the time in seconds for which no host has held the device."""
         with self._mutex:
             lease = self._lease
             if lease is None:
@@ -211,7 +213,7 @@ class Desk:
 
 
 def outgoing(stream: "queue.Queue[Any]") -> Iterator[Any]:
-    """The stream's messages until it is closed with None."""
+    """Yield the messages of the stream until it is closed with None."""
     while True:
         message = stream.get()
         if message is None:

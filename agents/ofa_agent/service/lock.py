@@ -1,8 +1,8 @@
-"""One agent per device: a lock on a fixed path that names its holder and address.
+"""Ensure one agent per device, with a lock file at a fixed path that contains the holder and the address.
 
-    DeviceBusy          another agent has this device
+    DeviceBusy          another agent serves this device
 
-The lock's descriptor is handed to the worker process, so that the device is not free before the worker, too, is gone.
+The worker process inherits the descriptor of the lock, so that the device stays locked until the worker has ended too.
 """
 
 import errno
@@ -17,11 +17,11 @@ from typing import Any, Dict
 
 
 class DeviceBusy(Exception):
-    """The message names the holder, its address, and since when."""
+    """Another agent serves this device; the message contains its holder, address, and start time."""
 
 
-# Of a holder that may be gone; a host that waits for the device looks for these words.
-LINK_LOST = "whose link is lost"
+# Marks a holder that may have gone away; a host that waits for the device searches for this text.
+LINK_LOST = "connection lost"
 
 
 def clock(seconds: float) -> str:
@@ -29,11 +29,11 @@ def clock(seconds: float) -> str:
 
 
 def home() -> str:
-    """The agent's own folder, for this user alone: models and log. ``OFA_AGENT_HOME`` moves it, and the lock."""
+    """Return the private directory of the agent, for models and log. ``OFA_AGENT_HOME`` moves it and the lock."""
     folder = os.environ.get("OFA_AGENT_HOME") or os.path.join(tempfile.gettempdir(), "ofa-agent-%d" % os.getuid())
     os.makedirs(folder, mode=0o700, exist_ok=True)
     if os.stat(folder).st_uid != os.getuid():
-        raise PermissionError(errno.EACCES, "belongs to another user; set OFA_AGENT_HOME to a folder of yours", folder)
+        raise PermissionError(errno.EACCES, "belongs to another user; set OFA_AGENT_HOME to your own directory", folder)
     return folder
 
 
@@ -49,7 +49,7 @@ class DeviceLock:
 
     @classmethod
     def acquire(cls, wait_s: float = 0.0) -> "DeviceLock":
-        """Waits up to ``wait_s`` for an agent that is just ending. Raises DeviceBusy."""
+        """Lock the device; wait up to ``wait_s`` seconds for another agent to exit. Raises DeviceBusy."""
         path = lock_path()
         descriptor = _open_shared(path)
         deadline = time.monotonic() + wait_s
@@ -68,18 +68,21 @@ class DeviceLock:
         return lock
 
     def announce(self, **facts: Any) -> None:
-        """What the next one who asks shall read: ``address``, ``holder``, ``held_since``, ``lost`` (its link)."""
+        """Update the lock file: ``address``, ``holder``, ``held_since``, ``lost`` (the connection of the holder)."""
         self._reported.update(facts)
         text = json.dumps(self._reported).encode()
         try:
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, text, 0)
         except OSError:
-            pass  # a file of another user's, that may be locked but not written
+            pass  # a file of another user, which can be locked but not written
 
 
 def end(patience_s: float = 10.0) -> bool:
-    """End the agent that holds the device; return False if there is none. Raises PermissionError for another user's."""
+    """End the agent that serves this device; return False if there is none.
+
+    Raises PermissionError if the agent belongs to another user.
+    """
     try:
         descriptor = os.open(lock_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -91,7 +94,7 @@ def end(patience_s: float = 10.0) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.close(descriptor)
             return ended
-        except BlockingIOError:  # so the process that the file names is alive
+        except BlockingIOError:  # the process in the file is alive
             pid = int(json.loads(os.pread(descriptor, 4096, 0).decode())["pid"])
             os.kill(pid, signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM)
             ended = True
@@ -109,11 +112,15 @@ def _who(descriptor: int) -> str:
         text += ", held by %s since %s" % (reported["holder"], clock(reported.get("held_since", reported["since"])))
         return text + (", %s" % LINK_LOST if reported.get("lost") else "")
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
-        return "it did not say who it is (see %s)" % lock_path()
+        return "the lock file %s is not readable" % lock_path()
 
 
 def _open_shared(path: str) -> int:
-    """Opened in steps: Linux refuses O_CREAT on another user's file in a sticky folder; one may appear meanwhile."""
+    """Open the lock file in steps.
+
+    Linux refuses O_CREAT for the file of another user in a sticky directory, and another agent may create the file
+    meanwhile.
+    """
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY):
         try:
             descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -121,7 +128,7 @@ def _open_shared(path: str) -> int:
             last = error
             continue
         if flags & os.O_CREAT:
-            os.fchmod(descriptor, 0o666)  # any user of this device may come next
+            os.fchmod(descriptor, 0o666)  # other users of this device use the same file
         return descriptor
     raise last
 

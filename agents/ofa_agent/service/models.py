@@ -1,4 +1,4 @@
-"""The model cache: models by content hash, written to disk when a trial needs them, within bounds."""
+"""Cache models by content hash, and write their files when a trial needs them, within size limits."""
 
 import contextlib
 import os
@@ -9,25 +9,25 @@ from typing import Any, Dict, List
 
 from ofa_agent.protocol import messages as wire
 
-# A network that is timed again finds its file where there is room: this part of what is free, and no more than this.
+# Size of the file cache: this fraction of the free space, and at most MAX_FILES_BYTES.
 FILES_SHARE = 0.25
 MAX_FILES_BYTES = 4 << 30
 MAX_RECIPE_BYTES = 256 << 20
 
 
 class BadModel(ValueError):
-    """What came is not the model that its hash names, or too large."""
+    """A received model does not match its hash, cannot be generated, or is too large."""
 
 
 class ModelCache:
-    """Recipes (literal bytes and seeds) in memory, model files on disk; both bounded, the longest unused go first."""
+    """Recipes (literal bytes and seeds) in memory and model files on disk, each a cache with LRU eviction."""
 
     def __init__(self, folder: str) -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # left by an agent that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # left by a killed agent
         os.makedirs(folder, mode=0o700)
         self.folder = folder
         self._max_files_bytes = min(MAX_FILES_BYTES, int(FILES_SHARE * shutil.disk_usage(folder).free))
-        self._mutex = threading.Lock()  # models arrive in one thread and are written out in another
+        self._mutex = threading.Lock()  # one thread receives models, another writes their files
         self._arriving: Dict[str, List[wire.ModelChunk]] = {}
         self._recipes: "OrderedDict[str, List[wire.ModelChunk]]" = OrderedDict()
         self._files: "OrderedDict[str, int]" = OrderedDict()
@@ -36,25 +36,25 @@ class ModelCache:
         return model_id in self._recipes
 
     def forget_arriving(self) -> None:
-        """Drop incomplete models: their host sends them again from the start."""
+        """Drop incomplete models; the host sends them again from the start."""
         self._arriving.clear()
 
     def receive(self, message: Any) -> bool:
-        """One piece of a model; True when it is whole. Raises BadModel."""
+        """Add one piece of a model; return True when the model is complete. Raises BadModel."""
         chunks = self._arriving.setdefault(message.model_id, [])
         try:
             chunks.extend(wire.model_chunks(message))
         except ValueError as error:
             del self._arriving[message.model_id]
-            raise BadModel("model %s cannot be made here: %s" % (message.model_id, error)) from None
+            raise BadModel("model %s cannot be generated: %s" % (message.model_id, error)) from None
         if wire.chunks_size(chunks) > wire.MAX_MODEL_BYTES:
             del self._arriving[message.model_id]
-            raise BadModel("model %s is larger than %d bytes" % (message.model_id, wire.MAX_MODEL_BYTES))
+            raise BadModel("model %s is larger than the limit of %d bytes" % (message.model_id, wire.MAX_MODEL_BYTES))
         if not message.last:
             return False
         recipe = wire.merged(self._arriving.pop(message.model_id))
         if wire.model_id_of(recipe) != message.model_id:
-            raise BadModel("model %s arrived damaged: its content has another hash" % message.model_id)
+            raise BadModel("model %s arrived damaged: its content has a different hash" % message.model_id)
         with self._mutex:
             self._recipes[message.model_id] = recipe
             while len(self._recipes) > 1 and sum(map(_held, self._recipes.values())) > MAX_RECIPE_BYTES:
@@ -62,7 +62,7 @@ class ModelCache:
         return True
 
     def path(self, model_id: str) -> str:
-        """The model's file, made where it is not there. Raises KeyError where the model is neither."""
+        """Return the path of the model file, and write it if necessary. Raises KeyError if the model is unknown."""
         with self._mutex:
             recipe = self._recipes.get(model_id)
             if recipe is not None:
@@ -83,8 +83,8 @@ class ModelCache:
         try:
             with open(path, "wb") as file:
                 file.write(content)
-        except OSError:  # half a file would keep the room that is lacking
-            with contextlib.suppress(OSError):  # where not even that could be made
+        except OSError:  # a partial file would occupy the space that is needed
+            with contextlib.suppress(OSError):  # if the file could not be created
                 os.remove(path)
             raise
         return len(content)

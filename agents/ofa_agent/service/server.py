@@ -1,4 +1,4 @@
-"""The gRPC service: describes the device, leases it to one host at a time, streams trials and results."""
+"""The gRPC service: describe the device, lease it to one host at a time, and stream trials and results."""
 
 import hmac
 import ipaddress
@@ -11,7 +11,7 @@ import time
 from concurrent import futures
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, it never forks itself
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, but never forks itself
 
 import grpc
 
@@ -26,12 +26,12 @@ from ofa_agent.service.models import ModelCache
 
 SERVICES = ("", wire.SERVICE)
 
-# gRPC reports a cut stream in two steps; the first looks as if the host had finished.
+# Seconds to wait: gRPC reports a broken stream in two steps, and the first looks like a finished host.
 CUT_REPORTED_S = 0.2
 
 
 class ServeError(Exception):
-    """Serving cannot begin; ``exit_code`` is 2 where the call was wrong."""
+    """The server cannot start; ``exit_code`` is 2 for a usage error."""
 
     def __init__(self, text: str, exit_code: int = 1) -> None:
         super().__init__(text)
@@ -44,7 +44,7 @@ class ServeOptions(NamedTuple):
     token: Optional[str] = None
     tls_cert: Optional[bytes] = None
     tls_key: Optional[bytes] = None
-    linger_s: Optional[float] = None  # end when nobody has held the device for so long
+    linger_s: Optional[float] = None  # exit after this time without a lease
     end_with_stdin: bool = False
     lock_wait_s: float = 0.0
 
@@ -57,14 +57,14 @@ def serve(
 ) -> None:
     """Serve until stopped. Raises ServeError, DeviceBusy.
 
-    ``shell`` reaches the device, where that is not this machine; ``worker_command`` then starts its worker.
+    If the device is not this machine, ``shell`` accesses it and ``worker_command`` starts its worker.
     """
     shell = shell or LocalShell()
     _check_exposure(options)
     lock = DeviceLock.acquire(options.lock_wait_s)
     models = ModelCache(os.path.join(home(), "models"))
     setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
-    setter.put_back()  # what an agent that was killed left as it had set it
+    setter.put_back()  # conditions that a killed agent had set
     executor = TrialExecutor(models, lock.descriptor, shell, worker_command)
     desk = Desk(executor, models, setter, log, lock.announce)
     server = _server(options, _Service(executor, desk, options.token, shell))
@@ -90,7 +90,7 @@ def serve(
 
 
 def log(event: str, **facts: Any) -> None:
-    """One line of JSON on standard error for each thing that happened."""
+    """Write one event as a line of JSON to standard error."""
     sys.stderr.write(json.dumps(dict(time=round(time.time(), 3), event=event, **facts)) + "\n")
     sys.stderr.flush()
 
@@ -136,10 +136,10 @@ class _Service:
             older = "agent" if hello.protocol > wire.PROTOCOL else "host"
             context.abort(
                 grpc.StatusCode.FAILED_PRECONDITION,
-                "host speaks protocol %d, agent %d; update the %s" % (hello.protocol, wire.PROTOCOL, older),
+                "the host uses protocol %d, the agent %d; update the %s" % (hello.protocol, wire.PROTOCOL, older),
             )
         if not hello.lease_id:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "a host begins with a hello that names its lease")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello with a lease_id")
         try:
             lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set))
         except Held as held:
@@ -151,7 +151,7 @@ class _Service:
             ended.set()
             stream.put(None)
 
-        if not context.add_callback(end):  # it is over already
+        if not context.add_callback(end):  # the stream has already ended
             end()
 
         def read() -> None:
@@ -159,8 +159,8 @@ class _Service:
                 for message in requests:
                     lease.handle(message, stream)
                 if ended.wait(CUT_REPORTED_S):
-                    log("link lost", reason="the stream was cut")
-                else:  # the host said that it is done
+                    log("link lost", reason="the stream was interrupted")
+                else:  # the host has finished
                     self._desk.give_back(lease, stream)
             except Exception as error:
                 log("link lost", reason=str(error) or type(error).__name__)
@@ -182,7 +182,7 @@ class _Service:
         return wire.HealthCheckResponse(status=1)
 
     def watch(self, request: Any, context: Any) -> Iterator[Any]:
-        self._authorise(context)  # it takes a thread for as long as it lasts
+        self._authorise(context)  # a watch occupies a thread until it ends
         known = request.service in SERVICES
         yield wire.HealthCheckResponse(status=1 if known else 3)
         closed = threading.Event()
@@ -194,18 +194,18 @@ class _Service:
             return
         reported = dict(context.invocation_metadata()).get("authorization", "")
         if not hmac.compare_digest(reported.encode(), b"Bearer " + self._token.encode()):
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, "this agent wants a token, and this is not it")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "missing or wrong token; use the token of this agent")
 
 
 def _check_exposure(options: ServeOptions) -> None:
     if (options.tls_cert is None) != (options.tls_key is None):
-        raise ServeError("--tls-cert and --tls-key belong together; give both, or neither", exit_code=2)
+        raise ServeError("--tls-cert and --tls-key require each other; give both or neither", exit_code=2)
     if _is_loopback(options.host):
         return
     if options.token is None or options.tls_cert is None or options.tls_key is None:
         raise ServeError(
-            "beyond loopback an agent insists on a token and TLS: give --token-file, --tls-cert and --tls-key, "
-            "or stay on 127.0.0.1 and reach it through an SSH or adb tunnel",
+            "an address other than loopback requires a token and TLS; give --token-file, --tls-cert and --tls-key, "
+            "or serve on 127.0.0.1 and connect through an SSH or adb tunnel",
             exit_code=2,
         )
 
@@ -245,8 +245,8 @@ def _bind(server: Any, options: ServeOptions) -> int:
         port = 0
     if port == 0:
         raise ServeError(
-            "cannot serve on %s: the port is in use, or the address is not this device's; "
-            "choose another --port, or 0 for any that is free" % address
+            "cannot serve on %s: the port is in use, or this device does not have the address; "
+            "use another --port, or 0 for a free port" % address
         )
     return int(port)
 
