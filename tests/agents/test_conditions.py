@@ -44,7 +44,7 @@ def test_a_tx2(device):
     assert clusters(device("jetson-tx2"))[0] == ([0, 1, 2, 3, 4, 5], 2035)
 
 
-def test_a_hot_orin_is_hot_and_throttled_whatever_its_fan_does(device):
+def test_a_hot_orin_is_hot_and_throttled_regardless_of_its_fan(device):
     condition = read(device("jetson-agx-orin"))
     assert (condition["headroom_c"], condition["hot"], condition["throttled"]) == (1.5, True, True)
     assert condition["power_w"] == pytest.approx(7.168, abs=1e-3)
@@ -67,7 +67,7 @@ def test_a_phone_with_a_warm_battery_is_hot(device, monkeypatch, tenths, hot):
     assert condition["headroom_c"] == pytest.approx(45 - tenths / 10)
 
 
-def test_an_android_that_is_too_old_for_fixed_performance_says_so(device, setter_of):
+def test_fixed_performance_is_refused_on_an_old_android(device, setter_of):
     shell = device("pixel-6")
     shell.answer("getprop ro.build.version.sdk", "29")
     refused = setter_of(shell).set({"fixed-performance": "on"})
@@ -90,7 +90,7 @@ def test_a_gpu_at_its_power_cap_is_throttled(device):
     assert condition["throttled"]
 
 
-def test_around_a_trial_no_command_is_run(device):
+def test_cheap_reads_run_no_commands(device):
     shell = device("jetson-tx2")
     conditions.read(shell, of_all=False)
     assert shell.ran == []
@@ -105,7 +105,7 @@ def test_around_a_trial_no_command_is_run(device):
         ("pixel-6", "clock", "9999", f"{POLICY0}/scaling_min_freq", "300000", "1803000"),
     ],
 )
-def test_what_is_set_in_a_file_is_put_back(device, setter_of, name, setting, value, path, before, after):
+def test_a_setting_in_a_file_is_restored(device, setter_of, name, setting, value, path, before, after):
     shell = device(name)
     setter = setter_of(shell)
     assert setter.set({setting: value}) == {}
@@ -131,7 +131,7 @@ def test_what_is_set_in_a_file_is_put_back(device, setter_of, name, setting, val
         ),
     ],
 )
-def test_what_a_command_sets_another_puts_back(device, setter_of, name, setting, value, ran, undone):
+def test_a_setting_by_command_is_restored_by_command(device, setter_of, name, setting, value, ran, undone):
     shell = device(name)
     setter = setter_of(shell)
     assert setter.set({setting: value}) == {}
@@ -141,7 +141,7 @@ def test_what_a_command_sets_another_puts_back(device, setter_of, name, setting,
     assert any(" ".join(command).startswith(undone) for command in shell.ran)
 
 
-def test_a_killed_agents_settings_are_put_back_by_the_next(device, setter_of, tmp_path):
+def test_the_next_agent_restores_the_settings_of_a_killed_agent(device, setter_of, tmp_path):
     shell = device("jetson-tx2")
     setter_of(shell).set({"governor": "performance", "power-mode": "0"})  # and no put_back: it was killed
     shell.ran.clear()
@@ -151,7 +151,7 @@ def test_a_killed_agents_settings_are_put_back_by_the_next(device, setter_of, tm
     assert not (tmp_path / "conditions.json").exists()
 
 
-def test_killed_between_remembering_and_setting_nothing_is_lost(device, setter_of, monkeypatch):
+def test_an_agent_killed_before_it_sets_a_value_loses_nothing(device, setter_of, monkeypatch):
     shell = device("jetson-tx2")
     monkeypatch.setattr(type(shell), "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -162,14 +162,14 @@ def test_killed_between_remembering_and_setting_nothing_is_lost(device, setter_o
     assert shell.read(f"{POLICY0}/scaling_governor") == "schedutil"
 
 
-def test_what_may_not_be_set_is_said_and_nothing_else_suffers(device, setter_of):
+def test_a_setting_without_permission_is_reported_and_others_are_set(device, setter_of):
     shell = device("jetson-tx2", refuse=("/sys/devices/system/cpu/cpufreq",))
     refused = setter_of(shell).set({"governor": "performance", "power-mode": "0", "warp": "9"})
     assert set(refused) == {"governor", "warp"}
     assert "Permission denied; run the agent as root" in refused["governor"]
 
 
-def test_a_device_without_the_knob_says_so(device, setter_of):
+def test_a_missing_setting_is_reported(device, setter_of):
     refused = setter_of(device("h100-host")).set(
         {"governor": "performance", "power-mode": "0", "fixed-performance": "on"}
     )
@@ -189,11 +189,11 @@ def test_a_device_without_the_knob_says_so(device, setter_of):
         ("jetson-tx2", "jetson-clocks", "off", "omit it"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(device, setter_of, name, setting, value, reason):
+def test_an_invalid_value_is_refused(device, setter_of, name, setting, value, reason):
     assert reason in setter_of(device(name)).set({setting: value})[setting]
 
 
-def test_what_cannot_be_put_back_is_tried_again(device, setter_of, tmp_path):
+def test_a_setting_that_cannot_be_restored_is_tried_again(device, setter_of, tmp_path):
     shell = device("xeon")
     setter_of(shell).set({"governor": "performance"})
     shell._refuse = ("/sys",)
@@ -203,20 +203,20 @@ def test_what_cannot_be_put_back_is_tried_again(device, setter_of, tmp_path):
     assert shell.read(f"{POLICY0}/scaling_governor") == "powersave"
 
 
-def test_a_damaged_memory_is_no_reason_not_to_start(setter_of, device, tmp_path):
+def test_a_damaged_conditions_file_does_not_prevent_the_start(setter_of, device, tmp_path):
     (tmp_path / "conditions.json").write_text("{nonsense")
     setter_of(device("xeon")).put_back()
 
 
 @pytest.mark.parametrize("state", ["[]", "7", "null", "{", '{"/sys/x/scaling_min_freq": 5}'])
-def test_a_damaged_state_is_no_reason_either(setter_of, device, tmp_path, state):
+def test_a_damaged_state_does_not_prevent_the_start(setter_of, device, tmp_path, state):
     (tmp_path / "conditions.json").write_text(json.dumps([["clock", state]]))
     setter_of(device("xeon")).put_back()
 
 
 @pytest.mark.parametrize("nonsense", ["", "nan", "-1e400", "9" * 400, "\x00\xff", "[]", "a b c"])
 @pytest.mark.parametrize("name", ["jetson-tx2", "jetson-agx-orin", "pixel-6", "xeon", "h100-host"])
-def test_nonsense_in_every_file_is_unknown_not_an_error(device, name, nonsense):
+def test_invalid_file_contents_are_unknown_values_not_errors(device, name, nonsense):
     shell = device(name)
     for path in (DEVICES / name / "files").rglob("*"):
         if path.is_file() and "model" not in path.name:
@@ -226,12 +226,12 @@ def test_nonsense_in_every_file_is_unknown_not_an_error(device, name, nonsense):
     assert (condition["clock_mhz"], condition["hot"], condition["load"]) == (0, False, 0.0)
 
 
-def test_an_empty_folder_is_a_device_that_reports_nothing(tmp_path):
+def test_an_empty_recording_is_a_device_that_reports_nothing(tmp_path):
     assert not conditions.read(RecordedShell(str(tmp_path))).ByteSize()
 
 
 @pytest.mark.real
-def test_this_machine_reports_its_load_and_which_cores_it_has():
+def test_this_machine_reports_its_load_and_its_cores():
     condition = conditions.read(LocalShell())
     assert condition.affinity
     assert condition.involuntary_switches >= 0
@@ -239,7 +239,7 @@ def test_this_machine_reports_its_load_and_which_cores_it_has():
 
 
 @pytest.mark.real
-def test_a_file_that_really_cannot_be_written(tmp_path):
+def test_a_real_file_that_cannot_be_written(tmp_path):
     from ofa_agent.conditions.knob import CannotSet, write
 
     with pytest.raises(CannotSet, match="/proc/version"):
@@ -266,43 +266,43 @@ class Warm:
         return wait_until_cool(self.read, cap_s, lambda: self.now_s, self.sleep)
 
 
-def test_a_hot_device_is_waited_for_until_it_is_well_below():
+def test_the_agent_waits_until_a_hot_device_is_cool():
     assert Warm(1.0, 0.5).wait(120) == pytest.approx(14)
 
 
-def test_one_that_is_not_hot_is_not_waited_for():
+def test_a_device_that_is_not_hot_is_not_waited_for():
     assert Warm(4.0, 0.5).wait(120) == 0
 
 
-def test_no_longer_than_the_cap():
+def test_the_wait_ends_at_the_limit():
     assert Warm(0.0, 0.05).wait(60) == pytest.approx(60, abs=2)
 
 
-def test_one_that_does_not_cool_is_not_waited_for_in_vain():
+def test_the_wait_ends_if_the_device_does_not_cool():
     assert Warm(1.0, 0.0).wait(120) == pytest.approx(20, abs=2)
 
 
-def test_a_phone_whose_thermal_service_calls_it_hot_is_waited_for_whatever_its_battery_says():
+def test_a_phone_that_its_thermal_service_reports_as_hot_is_waited_for():
     assert Warm(15.0, 0.0, severe_s=30.0, battery=30.0).wait(120) == pytest.approx(30)
 
 
-def test_one_that_is_called_hot_for_ever_is_waited_for_as_long_as_anything_of_it_cools():
+def test_a_device_that_stays_hot_is_waited_for_while_any_sensor_cools():
     assert Warm(15.0, 0.0, severe_s=1e9, battery=30.0).wait(120) == pytest.approx(60, abs=2)
     assert Warm(15.0, 0.02, severe_s=1e9, battery=30.0).wait(120) == pytest.approx(120, abs=2)
 
 
-def test_a_battery_cools_slowly_and_is_waited_for_all_the_same():
+def test_a_slowly_cooling_battery_is_waited_for():
     assert Warm(1.0, 0.01, battery=44.0).wait(120) == pytest.approx(120, abs=2)  # 0.6 degrees a minute
     assert Warm(1.0, 0.0, battery=44.0).wait(120) == pytest.approx(60, abs=2)
 
 
-def test_of_a_device_that_is_elsewhere_this_process_switches_are_not_asked(device):
+def test_context_switches_of_this_process_are_not_read_for_a_remote_device(device):
     shell = device("xeon")
     shell.here = False
     assert read(shell)["involuntary_switches"] == 0
     assert read(shell)["load"] == 1.5
 
 
-def test_what_a_recording_says_can_be_read_by_anyone():
+def test_recordings_are_valid_text():
     for name in ("jetson-tx2", "jetson-agx-orin", "pixel-6", "h100-host"):
         assert json.loads((DEVICES / name / "commands.json").read_text())

@@ -45,7 +45,7 @@ JETSON = {
 }
 
 
-def test_a_board_is_described_as_its_files_report(describe):
+def test_a_board_is_described_from_its_files(describe):
     description = describe(JETSON, {"onnxruntime": "1.10.0"}, {"tflite": "not installed"})
     assert description.chip == "NVIDIA Jetson TX2 Developer Kit"
     assert description.os == "Ubuntu 18.04.6 LTS"
@@ -59,7 +59,7 @@ def test_a_board_is_described_as_its_files_report(describe):
     assert description.protocol == wire.PROTOCOL
 
 
-def test_cores_of_equal_top_clock_are_a_cluster_the_fastest_first(describe):
+def test_cores_are_grouped_by_maximum_clock_fastest_first(describe):
     clusters = describe(JETSON).clusters
     assert [(list(cluster.cpus), cluster.max_mhz) for cluster in clusters] == [([0, 3, 4, 5], 2035), ([1, 2], 1881)]
 
@@ -89,7 +89,7 @@ NONSENSE = ["", "nan\n", "inf\n", "-inf\n", "<unsupported>\n", "\n\n", "12 34\n"
 
 
 @pytest.mark.parametrize("nonsense", NONSENSE)
-def test_nonsense_in_a_thermal_zone_is_passed_over(describe, nonsense):
+def test_an_invalid_thermal_zone_is_ignored(describe, nonsense):
     zones = {
         "sys/class/thermal/thermal_zone0/temp": nonsense,
         "sys/class/thermal/thermal_zone1/temp": "38000\n",
@@ -99,7 +99,7 @@ def test_nonsense_in_a_thermal_zone_is_passed_over(describe, nonsense):
 
 
 @pytest.mark.parametrize("nonsense", [*NONSENSE, "-1\n", "1e30\n"])
-def test_nonsense_anywhere_is_left_empty(describe, nonsense):
+def test_invalid_values_are_left_empty(describe, nonsense):
     description = describe(dict.fromkeys(JETSON, nonsense))
     facts = wire.to_dict(description)
     assert facts["memory_bytes"] == 0
@@ -109,7 +109,7 @@ def test_nonsense_anywhere_is_left_empty(describe, nonsense):
 
 
 @pytest.mark.parametrize("online", ["?", "5-", "-3", "3-1", "0-99999999999", "1-2-3", ",", "a,b"])
-def test_a_list_of_cores_that_cannot_be_read_is_one_core(describe, online):
+def test_an_unreadable_list_of_cores_is_one_core(describe, online):
     assert [list(cluster.cpus) for cluster in describe({f"{CPU}/online": online}).clusters] == [[0]]
 
 
@@ -123,7 +123,7 @@ def test_a_device_that_reports_nothing_is_still_described(describe):
     assert len(description.fingerprint) == 12
 
 
-def test_devices_that_may_share_a_table_have_one_fingerprint(describe):
+def test_devices_that_can_share_a_table_have_the_same_fingerprint(describe):
     at_another_time = {
         "proc/loadavg": "5.00 4.00 3.00 1/300 99\n",
         "proc/meminfo": "MemTotal:        8048100 kB\n",
@@ -150,7 +150,7 @@ def test_devices_that_differ_have_different_fingerprints(describe, change):
     assert describe(JETSON).fingerprint != describe({**JETSON, **change}).fingerprint
 
 
-def test_a_jetson_reports_what_software_it_has():
+def test_a_jetson_reports_its_software():
     devices = Path(__file__).parents[1] / "devices"
     reported = device.describe(RecordedShell(str(devices / "jetson-tx2")), wire.WorkerReady()).software
     assert dict(reported) == {

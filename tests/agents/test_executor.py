@@ -90,7 +90,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("failure", "status"), FAILURES, ids=[repr(failure) for failure, _ in FAILURES])
-def test_whatever_fails_each_trial_has_its_answer_and_the_next_one_works(executor, take, script, failure, status):
+def test_each_failed_trial_is_answered_and_the_next_one_works(executor, take, script, failure, status):
     script.append(failure)
     executor.start()
     failed = take("one")
@@ -99,7 +99,7 @@ def test_whatever_fails_each_trial_has_its_answer_and_the_next_one_works(executo
     assert take("two").status == "ok"
 
 
-def test_a_worker_that_is_gone_is_replaced_by_one_that_holds_the_lock_too(executor, take, script, started_with):
+def test_a_worker_that_ended_is_replaced_by_one_that_inherits_the_lock(executor, take, script, started_with):
     script.append(WorkerGone("ended by SIGSEGV"))
     executor.start()
     take("one")
@@ -118,14 +118,14 @@ def test_a_worker_that_does_not_start_is_tried_again_for_the_next_trial(executor
     assert dict(executor.runtimes().runtimes) == {"steady": "1.0"}
 
 
-def test_a_model_that_is_no_longer_there_is_said_to_be(executor, take):
+def test_a_missing_model_is_reported(executor, take):
     executor.start()
     failed = take("one", model_id="0" * 64)
     assert failed.status != "ok"
     assert "no longer in the cache" in failed.error
 
 
-def test_a_full_disk_costs_the_trial_whose_model_it_cannot_take(executor, take, monkeypatch):
+def test_a_full_disk_fails_only_the_trial_that_needs_the_space(executor, take, monkeypatch):
     def path(model_id):
         raise OSError(28, "No space left on device")
 
@@ -140,7 +140,7 @@ def test_a_full_disk_costs_the_trial_whose_model_it_cannot_take(executor, take, 
     assert take("two").status == "ok"
 
 
-def test_trials_that_wait_when_the_agent_stops_are_not_begun(executor, script):
+def test_waiting_trials_are_not_started_when_the_agent_stops(executor, script):
     delivered = []
     begun, let_go = threading.Event(), threading.Event()
     script.append(lambda: (begun.set(), let_go.wait(60)))

@@ -29,7 +29,7 @@ def test_a_block_is_timed(host, trial_of, small_model):
     assert measurement.runtime_version
 
 
-def test_a_worker_that_is_killed_in_mid_burst_costs_that_trial_alone(agent, host, trial_of, eventual):
+def test_a_worker_killed_during_a_burst_costs_only_that_trial(agent, host, trial_of, eventual):
     before = len(agent.loaded())
     host.send(trial=trial_of(budget=LONG))
     eventual(lambda: len(agent.loaded()) > before)
@@ -41,7 +41,7 @@ def test_a_worker_that_is_killed_in_mid_burst_costs_that_trial_alone(agent, host
     assert host.take(trial_of()).status == "ok"
 
 
-def test_a_runtime_that_hangs_is_ended_in_time(agent, host, trial_of):
+def test_a_hanging_runtime_is_killed_at_the_timeout(agent, host, trial_of):
     measurement = host.take(trial_of("hanging", timeout_s=0.5))
     assert (measurement.status, measurement.error) == ("timed-out", "no answer within 0.5 s")
     assert host.take(trial_of()).status == "ok"
@@ -54,12 +54,12 @@ FAILURES = {
     "raising": ("crashed", "ValueError: the delegate said no"),
     "hungry": ("out-of-memory", "no room for a small block"),
     "broken": ("crashed", "libbroken.so"),
-    "no such runtime": ("unsupported", "knows no runtime 'no such runtime'"),
+    "no such runtime": ("unsupported", "has no runtime 'no such runtime'"),
 }
 
 
 @pytest.mark.parametrize("runtime", FAILURES)
-def test_a_trial_that_fails_says_how_and_the_next_one_works(host, trial_of, runtime):
+def test_a_failed_trial_reports_the_reason_and_the_next_one_works(host, trial_of, runtime):
     status, text = FAILURES[runtime]
     measurement = host.take(trial_of(runtime))
     assert measurement.status == status
@@ -69,13 +69,13 @@ def test_a_trial_that_fails_says_how_and_the_next_one_works(host, trial_of, runt
     assert host.take(trial_of()).status == "ok"
 
 
-def test_the_runtimes_that_there_are_are_named(host, trial_of):
+def test_an_unknown_runtime_lists_the_available_ones(host, trial_of):
     error = host.take(trial_of("onnxrutime")).error
     assert "onnxruntime" in error
     assert "steady" in error
 
 
-def test_what_a_runtime_prints_disturbs_nothing(agent, host, trial_of):
+def test_output_printed_by_a_runtime_does_no_harm(agent, host, trial_of):
     assert host.take(trial_of("chatty")).status == "ok"
     assert "INFO: Created delegate for CPU." in agent.log
 
@@ -105,7 +105,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize(("wrong", "settings"), MALFORMED.values(), ids=MALFORMED)
-def test_a_job_that_cannot_be_is_malformed_and_reaches_no_runtime(agent, host, trial_of, wrong, settings):
+def test_an_invalid_job_is_malformed_and_reaches_no_runtime(agent, host, trial_of, wrong, settings):
     before = agent.loaded()
     measurement = host.take(trial_of(block=wrong, **settings))
     assert measurement.status == "malformed", measurement.error
@@ -118,48 +118,48 @@ def damaged(content):
     return Model(wire.model_id_of([content]), (content,))
 
 
-def test_a_model_that_is_none_is_malformed(host, trial_of):
+def test_a_file_that_is_not_a_model_is_malformed(host, trial_of):
     model = damaged(b"no model at all")
     measurement = host.take(trial_of("onnxruntime", model_id=model.model_id), model)
     assert measurement.status == "malformed", measurement.error
 
 
-def test_half_a_model_is_malformed(host, trial_of, small_model):
+def test_a_truncated_model_is_malformed(host, trial_of, small_model):
     whole = wire.model_bytes(small_model.chunks)
     model = damaged(whole[: len(whole) // 2])
     measurement = host.take(trial_of("onnxruntime", model_id=model.model_id), model)
     assert measurement.status == "malformed", measurement.error
 
 
-def test_a_model_of_another_block_is_malformed(host, trial_of, small_model):
+def test_a_model_of_a_different_block_is_malformed(host, trial_of, small_model):
     other = block(ops.Conv(4, 4, 3), shape=(4, 6, 6))
     measurement = host.take(trial_of("onnxruntime", other, model_id=small_model.model_id), small_model)
     assert measurement.status == "malformed", measurement.error
 
 
-def test_a_model_that_was_damaged_on_its_way_is_malformed(host, trial_of):
+def test_a_model_damaged_in_transit_is_malformed(host, trial_of):
     model = Model("0" * 64, (b"something else",))
     measurement = host.take(trial_of("onnxruntime", model_id=model.model_id), model)
     assert measurement.status == "malformed"
     assert "arrived damaged" in measurement.error
 
 
-def test_a_job_without_the_model_that_its_runtime_reads_is_malformed(host, trial_of):
+def test_a_job_without_a_required_model_is_malformed(host, trial_of):
     assert host.take(trial_of("onnxruntime")).status == "malformed"
 
 
 @pytest.mark.parametrize("timeout_s", [float("inf"), 1e300])
-def test_a_trial_without_end_of_patience_is_taken(host, trial_of, timeout_s):
+def test_a_trial_with_an_endless_timeout_runs(host, trial_of, timeout_s):
     assert host.take(trial_of(timeout_s=timeout_s)).status == "ok"
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
-def test_a_trial_without_any_patience_times_out(host, trial_of, timeout_s):
+def test_a_trial_with_no_time_times_out(host, trial_of, timeout_s):
     assert host.take(trial_of(timeout_s=timeout_s)).status == "timed-out"
     assert host.take(trial_of()).status == "ok"
 
 
-def test_many_trials_under_way_come_back_in_order_one_by_one(agent, host, trial_of):
+def test_queued_trials_are_answered_in_order(agent, host, trial_of):
     trials = [trial_of() for _ in range(8)]
     for trial in trials:
         host.send(trial=trial)
@@ -170,7 +170,7 @@ def test_many_trials_under_way_come_back_in_order_one_by_one(agent, host, trial_
     assert all(start >= end - 0.001 for start, end in zip(begun[1:], ended, strict=False))
 
 
-def test_a_network_that_does_not_fit_into_memory_is_said_not_to(start_agent, trial_of):
+def test_a_network_that_does_not_fit_into_memory_is_reported(start_agent, trial_of):
     """Its weights are few; a value in its midst takes 1 GiB, which the runtime asks for at the first run."""
     command = (
         "sh",

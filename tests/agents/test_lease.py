@@ -123,21 +123,21 @@ def test_conditions_are_set_while_a_lease_lasts(desk, setter):
     assert setter.now == {}
 
 
-def test_the_next_host_finds_the_device_as_it_was(desk, setter, monkeypatch):
+def test_the_next_host_finds_the_original_conditions(desk, setter, monkeypatch):
     FakeHost(desk, wanted={"governor": "performance"}).lose_link()
     monkeypatch.setattr(lease_module, "GRACE_S", 0.0)
     FakeHost(desk, lease_id="bob's")
     assert setter.now == {}
 
 
-def test_a_measurement_goes_to_the_host_that_asked(desk, executor):
+def test_a_measurement_goes_to_the_host_that_requested_it(desk, executor):
     host = FakeHost(desk)
     host.trial("one")
     executor.finish("one")
     assert host.heard() == ["one"]
 
 
-def test_what_was_not_acknowledged_is_sent_again_to_the_host_that_returns(desk, executor):
+def test_unacknowledged_measurements_are_sent_again_after_a_reconnect(desk, executor):
     host = FakeHost(desk)
     for trial_id in ("one", "two", "three"):
         host.trial(trial_id)
@@ -151,7 +151,7 @@ def test_what_was_not_acknowledged_is_sent_again_to_the_host_that_returns(desk, 
     assert returned.heard() == ["two", "three"]
 
 
-def test_what_was_acknowledged_is_never_sent_again(desk, executor):
+def test_acknowledged_measurements_are_not_sent_again(desk, executor):
     host = FakeHost(desk)
     host.trial("one")
     executor.finish("one")
@@ -160,7 +160,7 @@ def test_what_was_acknowledged_is_never_sent_again(desk, executor):
     assert FakeHost(desk).heard() == []
 
 
-def test_it_is_sent_again_as_often_as_the_link_is_lost(desk, executor):
+def test_a_measurement_is_sent_again_after_each_lost_connection(desk, executor):
     host = FakeHost(desk)
     host.trial("one")
     executor.finish("one")
@@ -180,7 +180,7 @@ def test_a_repeated_trial_is_measured_once(desk, executor):
     assert host.heard() == ["one"]
 
 
-def test_a_trial_that_is_under_way_answers_the_new_stream_alone(desk, executor):
+def test_a_running_trial_is_answered_only_on_the_new_stream(desk, executor):
     first = FakeHost(desk)
     first.trial("one")
     second = FakeHost(desk)
@@ -189,7 +189,7 @@ def test_a_trial_that_is_under_way_answers_the_new_stream_alone(desk, executor):
     assert second.heard() == ["one"]
 
 
-def test_the_end_of_an_old_stream_does_not_lose_the_new_one(desk):
+def test_the_end_of_an_old_stream_does_not_end_the_new_one(desk):
     first = FakeHost(desk)
     second = FakeHost(desk)
     first.lose_link()
@@ -197,7 +197,7 @@ def test_the_end_of_an_old_stream_does_not_lose_the_new_one(desk):
     assert not second.lease.expired()
 
 
-def test_the_end_of_an_old_stream_does_not_give_the_new_ones_device_back(desk):
+def test_the_end_of_an_old_stream_does_not_return_the_device(desk):
     first = FakeHost(desk)
     FakeHost(desk)
     desk.give_back(first.lease, first.stream)
@@ -205,14 +205,14 @@ def test_the_end_of_an_old_stream_does_not_give_the_new_ones_device_back(desk):
         FakeHost(desk, "bob's")
 
 
-def test_another_host_learns_who_holds_the_device_and_since_when(desk):
+def test_another_host_receives_the_holder_and_the_time(desk):
     FakeHost(desk)
     with pytest.raises(Held) as held:
         FakeHost(desk, "bob's", "bob@desk")
     assert re.fullmatch(r"held by ada@laptop since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", str(held.value))
 
 
-def test_another_host_is_refused_until_the_time_to_return_is_over(desk):
+def test_another_host_is_refused_until_the_lease_expires(desk):
     host = FakeHost(desk)
     host.lose_link()
     with pytest.raises(Held):
@@ -224,14 +224,14 @@ def test_another_host_is_refused_until_the_time_to_return_is_over(desk):
         FakeHost(desk)
 
 
-def test_a_host_that_listens_is_never_late(desk, monkeypatch):
+def test_the_lease_of_a_connected_host_does_not_expire(desk, monkeypatch):
     monkeypatch.setattr(lease_module, "GRACE_S", -1.0)
     FakeHost(desk)
     with pytest.raises(Held):
         FakeHost(desk, "bob's")
 
 
-def test_the_next_host_hears_nothing_of_the_one_before(desk, executor):
+def test_the_next_host_receives_nothing_of_the_previous_one(desk, executor):
     host = FakeHost(desk)
     host.trial("one")
     host.trial("two")
@@ -242,7 +242,7 @@ def test_the_next_host_hears_nothing_of_the_one_before(desk, executor):
     assert other.heard() == []
 
 
-def test_a_host_that_is_done_frees_the_device_at_once_and_its_lease_is_over(desk, executor):
+def test_a_host_that_finishes_frees_the_device_and_ends_its_lease(desk, executor):
     host = FakeHost(desk)
     host.trial("one")
     executor.finish("one")
@@ -276,7 +276,7 @@ def test_the_device_is_idle_while_nobody_holds_it(desk):
 # Models.
 
 
-def test_a_model_that_is_lacking_is_asked_for_and_the_trial_runs_when_it_has_come(desk, executor):
+def test_a_missing_model_is_requested_and_the_trial_runs_when_it_arrives(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     assert host.heard() == [("wants", MODEL_ID)]
@@ -285,7 +285,7 @@ def test_a_model_that_is_lacking_is_asked_for_and_the_trial_runs_when_it_has_com
     assert executor.submitted == ["one"]
 
 
-def test_a_model_that_is_there_is_not_asked_for(desk, executor):
+def test_a_cached_model_is_not_requested(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     host.model(MODEL, MODEL_ID)
@@ -295,7 +295,7 @@ def test_a_model_that_is_there_is_not_asked_for(desk, executor):
     assert executor.submitted == ["one", "two"]
 
 
-def test_a_model_that_several_trials_wait_for_is_asked_for_once(desk, executor):
+def test_a_model_that_several_trials_need_is_requested_once(desk, executor):
     host = FakeHost(desk)
     for trial_id in ("one", "two", "three"):
         host.trial(trial_id, MODEL_ID)
@@ -304,7 +304,7 @@ def test_a_model_that_several_trials_wait_for_is_asked_for_once(desk, executor):
     assert executor.submitted == ["one", "two", "three"]
 
 
-def test_a_model_that_comes_twice_starts_no_trial_twice(desk, executor):
+def test_a_model_that_arrives_twice_starts_each_trial_once(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     host.model(MODEL, MODEL_ID)
@@ -312,14 +312,14 @@ def test_a_model_that_comes_twice_starts_no_trial_twice(desk, executor):
     assert executor.submitted == ["one"]
 
 
-def test_other_trials_go_on_while_one_waits_for_its_model(desk, executor):
+def test_other_trials_run_while_one_waits_for_its_model(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     host.trial("two")
     assert executor.submitted == ["two"]
 
 
-def test_a_host_that_returns_is_asked_again_for_what_is_still_lacking(desk, executor):
+def test_missing_models_are_requested_again_after_a_reconnect(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     host.trial("two", MODEL_ID)
@@ -330,7 +330,7 @@ def test_a_host_that_returns_is_asked_again_for_what_is_still_lacking(desk, exec
     assert executor.submitted == ["one", "two"]
 
 
-def test_a_model_that_a_lost_link_cut_short_begins_anew(desk, executor):
+def test_a_model_interrupted_by_a_lost_connection_is_sent_from_the_start(desk, executor):
     content = [bytes(3000)]
     model_id = wire.model_id_of(content)
     parts = wire.model_messages(model_id, content, message_bytes=1000)
@@ -344,7 +344,7 @@ def test_a_model_that_a_lost_link_cut_short_begins_anew(desk, executor):
     assert executor.submitted == ["one"]
 
 
-def test_a_trial_whose_model_came_damaged_has_failed(desk, executor):
+def test_a_trial_with_a_damaged_model_fails(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     host.heard()
@@ -355,7 +355,7 @@ def test_a_trial_whose_model_came_damaged_has_failed(desk, executor):
     assert executor.submitted == []
 
 
-def test_a_trial_that_follows_a_damaged_model_asks_for_it_again(desk, executor):
+def test_a_damaged_model_is_requested_again_for_the_next_trial(desk, executor):
     host = FakeHost(desk)
     host.trial("one", MODEL_ID)
     host.model([b"something else"], MODEL_ID)

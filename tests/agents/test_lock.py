@@ -43,7 +43,7 @@ def holder(*flags):
             process.kill()
 
 
-def test_a_second_agent_learns_who_has_the_device_where_and_for_whom():
+def test_a_second_agent_reports_the_process_address_and_holder():
     with holder() as (process, _), pytest.raises(DeviceBusy) as refused:
         DeviceLock.acquire()
     assert re.search(
@@ -53,7 +53,7 @@ def test_a_second_agent_learns_who_has_the_device_where_and_for_whom():
     )
 
 
-def test_an_agent_that_nobody_holds_says_so():
+def test_an_agent_without_a_holder_is_reported():
     held = DeviceLock.acquire()
     held.announce(holder="ada@laptop")
     held.announce(holder=None)
@@ -62,14 +62,14 @@ def test_an_agent_that_nobody_holds_says_so():
     os.close(held.descriptor)
 
 
-def test_the_device_is_free_once_its_agent_is_dead():
+def test_the_device_is_free_after_its_agent_dies():
     with holder() as (process, _):
         process.kill()
         process.wait()
         os.close(DeviceLock.acquire().descriptor)
 
 
-def test_a_worker_that_still_lives_keeps_the_device():
+def test_a_living_worker_keeps_the_lock():
     with holder("--with-child") as (process, child):
         process.kill()
         process.wait()
@@ -79,13 +79,13 @@ def test_a_worker_that_still_lives_keeps_the_device():
         os.close(DeviceLock.acquire(wait_s=30.0).descriptor)
 
 
-def test_one_who_waits_gets_the_device_when_it_is_free():
+def test_a_waiting_agent_gets_the_device_when_it_is_free():
     with holder() as (process, _):
         process.stdin.close()  # it ends by itself, in its own time
         os.close(DeviceLock.acquire(wait_s=30.0).descriptor)
 
 
-def test_one_who_waits_in_vain_is_refused_after_that_time():
+def test_a_waiting_agent_is_refused_after_the_wait():
     with holder():
         start = time.monotonic()
         with pytest.raises(DeviceBusy):
@@ -98,7 +98,7 @@ CONTENTS += [b'{"pid": 1, "user": "x", "since": 1e300}', b'{"pid": 1, "user": "x
 
 
 @pytest.mark.parametrize("content", CONTENTS)
-def test_a_lock_that_says_nothing_readable_is_a_lock_all_the_same(content, home):
+def test_a_lock_with_unreadable_content_is_respected(content, home):
     held = DeviceLock.acquire()
     (home / "agent.lock").write_bytes(content)
     with pytest.raises(DeviceBusy, match="is not readable"):
@@ -124,12 +124,12 @@ def test_the_lock_is_open_to_every_user_and_follows_no_link(home):
     assert not (home / "elsewhere").exists()
 
 
-def test_a_home_that_is_not_there_yet_is_made(home, monkeypatch):
+def test_a_missing_home_is_created(home, monkeypatch):
     monkeypatch.setenv("OFA_AGENT_HOME", str(home / "new" / "home"))
     os.close(DeviceLock.acquire().descriptor)
     assert (home / "new" / "home").stat().st_mode & 0o777 == 0o700
 
 
-def test_without_a_home_of_its_own_the_lock_is_where_every_user_looks(monkeypatch):
+def test_without_a_home_setting_the_lock_is_shared_by_all_users(monkeypatch):
     monkeypatch.delenv("OFA_AGENT_HOME")
     assert lock.lock_path() == "/tmp/ofa-agent.lock"

@@ -25,7 +25,7 @@ def literal(number, size=1000):
     return [bytes([number]) * size]
 
 
-def test_a_model_is_there_once_it_is_whole(cache):
+def test_a_model_is_available_when_it_is_complete(cache):
     chunks = [b"x" * 3000]
     model_id = wire.model_id_of(chunks)
     first, *others, last = wire.model_messages(model_id, chunks, 1000)
@@ -36,7 +36,7 @@ def test_a_model_is_there_once_it_is_whole(cache):
     assert model_id in cache
 
 
-def test_two_models_may_arrive_at_a_time(cache):
+def test_two_models_can_arrive_at_the_same_time(cache):
     one, two = [b"1" * 3000], [b"2" * 3000]
     for parts in zip(*(wire.model_messages(wire.model_id_of(model), model, 1000) for model in (one, two)), strict=True):
         for part in parts:
@@ -44,13 +44,13 @@ def test_two_models_may_arrive_at_a_time(cache):
     assert Path(cache.path(wire.model_id_of(two))).read_bytes() == two[0]
 
 
-def test_a_model_of_another_hash_is_refused(cache):
+def test_a_model_with_a_different_hash_is_refused(cache):
     with pytest.raises(BadModel, match="different hash"):
         receive(cache, [b"content"], model_id="0" * 64)
     assert "0" * 64 not in cache
 
 
-def test_a_model_that_was_refused_can_come_again(cache):
+def test_a_refused_model_can_be_sent_again(cache):
     good = [b"content"]
     model_id = wire.model_id_of(good)
     with pytest.raises(BadModel):
@@ -72,7 +72,7 @@ def test_pieces_that_are_too_large_together_are_refused(cache, monkeypatch):
         receive(cache, literal(1, 3000), message_bytes=1000)
 
 
-def test_a_file_is_made_when_it_is_asked_for(cache, tmp_path):
+def test_a_file_is_written_on_first_use(cache, tmp_path):
     chunks = [b"head", SeededValues(3, 10, 0.5), b"tail"]
     model_id = receive(cache, chunks)
     assert list((tmp_path / "models").iterdir()) == []
@@ -80,14 +80,14 @@ def test_a_file_is_made_when_it_is_asked_for(cache, tmp_path):
     assert [file.name for file in (tmp_path / "models").iterdir()] == [model_id]
 
 
-def test_a_model_that_never_came_has_no_file(cache):
+def test_an_unknown_model_has_no_file(cache):
     with pytest.raises(KeyError):
         cache.path("0" * 64)
     with pytest.raises(KeyError):
         cache.path("../../somewhere")
 
 
-def test_files_stay_within_bounds_and_the_longest_unused_goes_first(tmp_path, monkeypatch):
+def test_files_are_evicted_least_recently_used_first(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "MAX_FILES_BYTES", 2500)
     cache = ModelCache(str(tmp_path / "bounded"))
     one, two, three = (receive(cache, literal(number)) for number in (1, 2, 3))
@@ -99,13 +99,13 @@ def test_files_stay_within_bounds_and_the_longest_unused_goes_first(tmp_path, mo
     assert Path(cache.path(two)).read_bytes() == literal(2)[0]
 
 
-def test_recipes_stay_within_bounds_and_the_longest_unused_goes_first(cache, monkeypatch):
+def test_recipes_are_evicted_least_recently_used_first(cache, monkeypatch):
     monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 2500)
     ids = [receive(cache, literal(number)) for number in (1, 2, 3, 4)]
     assert [model_id in cache for model_id in ids] == [False, False, True, True]
 
 
-def test_a_recipe_in_use_outlives_one_that_is_not(cache, monkeypatch):
+def test_a_used_recipe_outlives_an_unused_one(cache, monkeypatch):
     monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 2500)
     one, two = (receive(cache, literal(number)) for number in (1, 2))
     cache.path(one)
@@ -114,7 +114,7 @@ def test_a_recipe_in_use_outlives_one_that_is_not(cache, monkeypatch):
     assert two not in cache
 
 
-def test_a_model_beyond_all_bounds_is_still_kept_while_it_is_the_only_one(tmp_path, monkeypatch):
+def test_a_single_model_is_kept_even_if_it_exceeds_the_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "MAX_FILES_BYTES", 10)
     cache = ModelCache(str(tmp_path / "bounded"))
     monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 10)
@@ -122,7 +122,7 @@ def test_a_model_beyond_all_bounds_is_still_kept_while_it_is_the_only_one(tmp_pa
     assert Path(cache.path(model_id)).exists()
 
 
-def test_a_file_that_could_not_be_written_leaves_nothing_behind(cache, tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_file(cache, tmp_path, monkeypatch):
     model_id = receive(cache, literal(1))
     with monkeypatch.context() as patched:
         patched.setattr(models, "open", FullDisk, raising=False)
@@ -132,7 +132,7 @@ def test_a_file_that_could_not_be_written_leaves_nothing_behind(cache, tmp_path,
     assert Path(cache.path(model_id)).read_bytes() == literal(1)[0]
 
 
-def test_where_not_even_a_file_can_be_made_that_is_what_is_said(cache, monkeypatch):
+def test_a_failure_to_create_the_file_is_reported(cache, monkeypatch):
     def full(path, mode):
         raise OSError(28, "No space left on device", path)
 
@@ -159,7 +159,7 @@ class FullDisk:
         raise OSError(28, "No space left on device")
 
 
-def test_what_a_killed_agent_left_is_wiped(tmp_path):
+def test_files_of_a_killed_agent_are_removed(tmp_path):
     folder = tmp_path / "models"
     folder.mkdir()
     (folder / "stale").write_bytes(b"old")

@@ -42,7 +42,7 @@ OPERATORS = {
 
 
 @pytest.mark.parametrize(("operator", "shape", "output", "macs", "parameters"), OPERATORS.values(), ids=OPERATORS)
-def test_an_operator_has_the_shape_macs_and_parameters_worked_out_by_hand(operator, shape, output, macs, parameters):
+def test_an_operator_has_the_expected_shape_macs_and_parameters(operator, shape, output, macs, parameters):
     block = Block("one", shape, (operator,))
     assert block.output_shape == output
     assert block.macs == macs
@@ -61,7 +61,7 @@ def test_a_block_is_the_sum_of_its_operators():
     assert block.parameters == (768 + 48) + (1200 + 48) + (1536 + 64) + (768 + 16)
 
 
-def test_a_shortcut_has_operators_of_its_own():
+def test_a_shortcut_has_separate_operators():
     inner = (Conv(16, 8, 1), Activation("relu"), Conv(8, 8, 3, 2), Activation("relu"), Conv(8, 32, 1))
     block = Block("bottleneck", (16, 10, 10), (*inner, Take(0), Conv(16, 32, 1, stride=2), Add(5), Activation("relu")))
     assert block.shapes[5:] == [(32, 5, 5), (16, 10, 10), *[(32, 5, 5)] * 3]
@@ -69,7 +69,7 @@ def test_a_shortcut_has_operators_of_its_own():
     assert block.parameters == (128 + 8) + (576 + 8) + (256 + 32) + (512 + 32)
 
 
-def test_weights_keep_the_size_of_values():
+def test_weights_keep_the_magnitude_of_values():
     weight, bias = Conv(16, 32, 3, groups=4).parameters()
     assert weight.shape == (32, 4, 3, 3)
     assert weight.scale == pytest.approx((2 / (4 * 9)) ** 0.5)
@@ -155,7 +155,7 @@ def test_the_largest_sizes_allowed_are_allowed():
     ops.shapes((Activation("relu"),) * ops.MAX_OPERATORS, (1 << 16, 1 << 6, 1 << 6))
 
 
-def test_concatenated_blocks_add_the_values_that_each_meant():
+def test_concatenated_blocks_add_their_own_values():
     residual = Block("residual", IMAGE, (Conv(8, 8, 3), Activation("relu"), Add(0)))
     inner = Block("inner", IMAGE, (Conv(8, 8, 1), Conv(8, 8, 1), Add(1)))
     network = ops.concatenate("network", [residual, inner, residual])
@@ -167,7 +167,7 @@ def test_concatenated_blocks_add_the_values_that_each_meant():
     assert network.output_shape == IMAGE
 
 
-def test_concatenated_blocks_branch_where_each_meant():
+def test_concatenated_blocks_branch_from_their_own_values():
     conv = Conv(8, 8, 1)
     shortcut = Block("shortcut", IMAGE, (conv, Take(0), conv, Add(1)))
     network = ops.concatenate("network", [shortcut, shortcut])
@@ -188,7 +188,7 @@ def test_seeded_values_are_the_same_bytes_everywhere():
     )
 
 
-def test_every_weight_tensor_has_a_seed_of_its_own():
+def test_every_weight_tensor_has_a_different_seed():
     block = Block("a key", IMAGE, (Conv(8, 8, 1),))
     assert block.seed == 0xB7937465
     seeds = {ops.tensor_seed(seed, index) for seed in (block.seed, block.seed + 1) for index in range(1 << 10)}

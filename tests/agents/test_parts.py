@@ -22,29 +22,29 @@ def test_parts_add_up_to_the_whole():
     assert np.array(samples).sum(axis=0) == pytest.approx([1250] * 5)
 
 
-def test_what_telling_takes_is_the_same_for_every_kernel():
+def test_the_profiler_overhead_is_the_same_for_every_kernel():
     reported = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
     assert part_samples(reported, [1, 1], whole_ns=1200.0) == [[280], [920]]
 
 
-def test_times_that_hold_nothing_of_the_profilers_are_brought_to_the_speed_of_the_whole():
+def test_pure_times_are_scaled_to_the_whole():
     reported = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]), pure=True)
     assert part_samples(reported, [1, 1], whole_ns=1170.0) == [[270], [900]]
     assert part_samples(reported, [1, 1], whole_ns=2600.0) == [[600], [2000]]
 
 
-def test_nothing_is_added_where_telling_took_no_time():
+def test_nothing_is_added_without_profiler_overhead():
     reported = Profiled(np.array([[300.0, 1000.0]]), np.array([1, 4]))
     assert part_samples(reported, [1, 1], whole_ns=2000.0) == [[300], [1000]]
 
 
-def test_no_part_takes_less_than_nothing():
+def test_no_part_has_a_negative_time():
     reported = Profiled(np.array([[2.0, 1000.0]]), np.array([1, 1]))
     samples = part_samples(reported, [1, 1], whole_ns=500.0)
     assert min(map(min, samples)) > 0
 
 
-def test_parts_add_up_to_the_whole_though_telling_takes_most_of_the_time():
+def test_parts_add_up_to_the_whole_despite_a_large_overhead():
     """As in networks of microseconds: kernels of 1 to 6 µs, reported to take 3 more."""
     kernels, own = np.array([1, 2, 10, 3]), np.array([200.0, 3000.0, 30_000.0, 18_000.0])
     reported = Profiled(np.array([own + kernels * 3000.0] * 5), kernels)
@@ -58,7 +58,7 @@ def test_parts_add_up_to_the_whole_though_telling_takes_most_of_the_time():
     assert samples.sum() == pytest.approx(own.sum(), rel=1e-3)
 
 
-def test_a_part_of_which_nothing_was_reported_is_no_measurement():
+def test_a_part_without_a_reported_kernel_is_an_error():
     reported = Profiled(np.array([[300.0, 0.0]]), np.array([1, 0]))
     with pytest.raises(ValueError, match="part 1"):
         part_samples(reported, [1, 1], whole_ns=200.0)
@@ -86,26 +86,26 @@ def test_onnxruntime_times_blocks_inside_a_network(host, trial_of):
     assert medians[2] < min(medians[:2])
 
 
-def test_parts_that_are_not_the_networks_operators_are_refused(host, trial_of):
+def test_parts_that_do_not_match_the_operators_are_refused(host, trial_of):
     trial, model = parts_trial(trial_of, (FIRST, SECOND))
     trial.job.parts[0].operators += 1
     measurement = host.take(trial, model)
     assert (measurement.status, "the parts of network:test" in measurement.error) == ("malformed", True)
 
 
-def test_a_runtime_that_reports_nothing_of_operators_says_so(host, trial_of):
+def test_a_runtime_without_operator_times_is_unsupported(host, trial_of):
     trial, _ = parts_trial(trial_of, (FIRST, SECOND))
     trial.job.settings.runtime, trial.job.model_id = "steady", ""
     measurement = host.take(trial)
     assert (measurement.status, "does not report" in measurement.error) == ("unsupported", True)
 
 
-def test_kernels_that_run_in_another_order_are_not_guessed_at():
+def test_kernels_in_a_different_order_are_unsupported():
     pytest.importorskip("onnxruntime")
     from ofa_agent.runtimes.onnxruntime import _owners
 
     assert _owners(["operator0_nchwc_kernel_time", "Reorder_kernel_time", "operator2.se_kernel_time"], 3) == [0, 2, 2]
-    with pytest.raises(Unsupported, match="another order"):
+    with pytest.raises(Unsupported, match="different order"):
         _owners(["operator2_kernel_time", "operator1_kernel_time"], 3)
 
 
@@ -122,7 +122,7 @@ def test_the_reference_is_run_before_and_after(host, trial_of, small_block, smal
     assert timed.timed_ns > sum(timed.samples_ns)
 
 
-def test_a_reference_that_this_device_cannot_run_costs_nothing_but_its_reading(host, trial_of):
+def test_a_trial_works_without_a_reference_that_cannot_run(host, trial_of):
     trial = trial_of()
     trial.reference.CopyFrom(trial_of("raising").job)
     measurement = host.take(trial)

@@ -15,7 +15,7 @@ DEVICES = Path(__file__).parents[1] / "devices"
 
 
 @pytest.mark.parametrize("device", ["jetson-tx2", "jetson-agx-orin"])
-def test_a_burst_on_a_jetson_draws_what_its_rails_say(device):
+def test_a_burst_on_a_jetson_reports_the_power_of_its_rails(device):
     shell = RecordedShell(str(DEVICES / device))
     with PowerMeter(shell) as meter:
         time.sleep(5 * EVERY_S)
@@ -35,12 +35,12 @@ def trial(number, median_ms, power_w):
     return Measurement(f"v{number}", "k", condition=condition, **times)
 
 
-def test_energy_is_power_for_as_long_as_an_inference_takes():
+def test_energy_is_power_times_latency():
     entry = derive_entry("k", [trial(0, 2.0, 10.0), trial(1, 2.2, 10.0), trial(2, 2.1, 10.0)])
     assert entry.energy_mj == pytest.approx(21.0)
     assert 0.01 < entry.energy_half_width < 0.5
 
 
-def test_where_no_rail_reports_energy_is_unknown():
+def test_energy_is_unknown_without_power_readings():
     entry = derive_entry("k", [trial(0, 2.0, 0), trial(1, 2.2, 0)])
     assert (entry.energy_mj, entry.energy_half_width) == (None, None)

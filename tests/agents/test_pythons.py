@@ -33,14 +33,14 @@ def archive(tmp_path_factory):
     return str(path)
 
 
-def test_the_zipped_agent_is_small_and_the_same_bytes_each_time():
+def test_the_zipped_agent_is_small_and_reproducible():
     content = bundle.build()
     assert len(content) <= 150 * 1024
     assert bundle.build() == content
     assert bundle.file_name(content) == f"ofa-agent-{hashlib.sha256(content).hexdigest()[:12]}.pyz"
 
 
-def test_the_zipped_agent_holds_its_sources_and_nothing_else():
+def test_the_zipped_agent_contains_only_its_sources():
     names = zipfile.ZipFile(io.BytesIO(bundle.build())).namelist()
     files = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".binpb")]
     expected = {"__main__.py", *(str(path.relative_to(PACKAGE.parent)) for path in files)}
@@ -48,7 +48,7 @@ def test_the_zipped_agent_holds_its_sources_and_nothing_else():
     assert len(names) == len(expected)
 
 
-def test_the_bundle_command_writes_it_and_a_zipped_agent_passes_itself_on(run_agent, tmp_path, archive):
+def test_the_bundle_command_writes_it_and_a_zipped_agent_copies_itself(run_agent, tmp_path, archive):
     for python in ((sys.executable, "-m", "ofa_agent"), (sys.executable, archive)):
         done = run_agent("bundle", "--out", str(tmp_path), python=python)
         assert done.returncode == 0, done.stderr
@@ -70,7 +70,7 @@ def test_python_36_describes_its_device_from_the_zip(run_agent, python36, archiv
     assert "onnxruntime 1.10.0" in plain.stdout
 
 
-def test_python_36_times_todays_blocks_for_todays_host(start_agent, python36, archive, trial_of, small_block):
+def test_python_36_times_blocks_for_a_current_host(start_agent, python36, archive, trial_of, small_block):
     agent = start_agent(command=(python36, archive), environment={"PYTHONPATH": ""})
     model = lower("onnxruntime", small_block, 1)
     trials = [trial_of("onnxruntime", model_id=model.model_id) for _ in range(3)]
@@ -110,7 +110,7 @@ def test_python_36_times_blocks_inside_a_network(start_agent, python36, archive,
     assert min(min(part.samples_ns) for part in measurement.parts) > 0
 
 
-def test_python_36_ends_with_its_host_and_takes_its_worker_along(start_agent, python36, archive, living, eventual):
+def test_python_36_ends_with_its_host_and_ends_its_worker(start_agent, python36, archive, living, eventual):
     agent = start_agent("--end-with-stdin", command=(python36, archive), environment={"PYTHONPATH": ""})
     eventual(lambda: agent.workers)
     agent.process.stdin.close()
@@ -118,7 +118,7 @@ def test_python_36_ends_with_its_host_and_takes_its_worker_along(start_agent, py
     eventual(lambda: living(agent.home) == [])
 
 
-def test_python_36_makes_the_same_weights_of_a_seed(python36):
+def test_python_36_generates_the_same_weights_from_a_seed(python36):
     code = (
         "import hashlib; from ofa_agent.operators import seeded; "
         "print(hashlib.sha256(seeded(98765 << 16 | 3, 10000, 0.125).tobytes()).hexdigest())"
@@ -131,7 +131,7 @@ def test_python_36_makes_the_same_weights_of_a_seed(python36):
     assert digests[0] == digests[1]
 
 
-def test_python_36_reads_the_protocol_as_today_does(python36, trial_of):
+def test_python_36_reads_the_same_protocol(python36, trial_of):
     trial = trial_of(batch=3)
     code = (
         "import sys; from ofa_agent.protocol import messages as wire; "

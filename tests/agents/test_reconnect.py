@@ -24,7 +24,7 @@ def refusal(agent, holder="bob@desk"):
     return refused.value.details()
 
 
-def test_a_measurement_that_was_not_acknowledged_comes_again_over_a_new_link(agent, lease_id, trial_of, eventual):
+def test_an_unacknowledged_measurement_is_sent_again_over_a_new_connection(agent, lease_id, trial_of, eventual):
     first = agent.host(lease_id)
     assert not first.welcome().resumed
     trial = trial_of()
@@ -43,7 +43,7 @@ def test_a_measurement_that_was_not_acknowledged_comes_again_over_a_new_link(age
     third.done()
 
 
-def test_what_was_measured_while_the_link_was_down_is_not_lost(agent, lease_id, trial_of, eventual):
+def test_measurements_taken_without_a_connection_are_not_lost(agent, lease_id, trial_of, eventual):
     first = agent.host(lease_id)
     first.welcome()
     trials = [trial_of() for _ in range(3)]
@@ -58,7 +58,7 @@ def test_what_was_measured_while_the_link_was_down_is_not_lost(agent, lease_id, 
     second.done()
 
 
-def test_a_link_that_is_lost_again_and_again_never_costs_the_device(agent, lease_id):
+def test_repeated_connection_losses_do_not_end_the_lease(agent, lease_id):
     host = agent.host(lease_id)
     host.welcome()
     for _ in range(20):
@@ -68,7 +68,7 @@ def test_a_link_that_is_lost_again_and_again_never_costs_the_device(agent, lease
     host.done()
 
 
-def test_a_trial_sent_again_over_the_new_link_is_measured_once(agent, lease_id, trial_of):
+def test_a_trial_sent_again_over_a_new_connection_is_measured_once(agent, lease_id, trial_of):
     first = agent.host(lease_id)
     first.welcome()
     trial = trial_of()
@@ -83,7 +83,7 @@ def test_a_trial_sent_again_over_the_new_link_is_measured_once(agent, lease_id, 
     second.done()
 
 
-def test_another_host_is_refused_while_the_device_is_held_and_while_the_link_is_down(agent, lease_id):
+def test_another_host_is_refused_while_the_device_is_leased(agent, lease_id):
     first = agent.host(lease_id, holder="ada@laptop")
     first.welcome()
     assert refusal(agent).startswith("held by ada@laptop since ")
@@ -94,9 +94,7 @@ def test_another_host_is_refused_while_the_device_is_held_and_while_the_link_is_
     second.done()
 
 
-def test_a_host_whose_old_link_is_not_yet_known_to_be_dead_takes_its_device_back_and_keeps_it(
-    agent, lease_id, trial_of
-):
+def test_a_host_resumes_its_lease_before_the_old_connection_times_out(agent, lease_id, trial_of):
     first = agent.host(lease_id, holder="ada@laptop")
     first.welcome()
     second = agent.host(lease_id, holder="ada@laptop")
@@ -108,7 +106,7 @@ def test_a_host_whose_old_link_is_not_yet_known_to_be_dead_takes_its_device_back
     second.done()
 
 
-def test_a_host_that_says_it_is_done_frees_the_device_at_once(agent, lease_id):
+def test_a_host_that_finishes_frees_the_device_at_once(agent, lease_id):
     first = agent.host(lease_id)
     first.welcome()
     first.done()
@@ -117,7 +115,7 @@ def test_a_host_that_says_it_is_done_frees_the_device_at_once(agent, lease_id):
     second.done()
 
 
-def test_a_lease_that_was_given_back_is_not_resumed(agent, lease_id, trial_of):
+def test_a_returned_lease_is_not_resumed(agent, lease_id, trial_of):
     first = agent.host(lease_id)
     first.welcome()
     first.send(trial=trial_of())

@@ -59,7 +59,7 @@ def test_it_prints_its_address_on_loopback(tmp_path):
     assert re.fullmatch(r"serving on 127\.0\.0\.1:\d+\n", line)
 
 
-def test_describe_reports_what_the_device_is(agent):
+def test_describe_reports_the_device(agent):
     facts = connect(find_target(f"tcp:{agent.address}")).agent.describe()
     assert facts["protocol"] == wire.PROTOCOL
     asked = subprocess.run([AGENT_PYTHON, "-V"], capture_output=True, text=True, check=True)
@@ -72,7 +72,7 @@ def test_describe_reports_what_the_device_is(agent):
     assert sum(len(cluster["cpus"]) for cluster in facts["clusters"]) == os.cpu_count()
 
 
-def test_any_health_probe_can_ask(agent):
+def test_a_standard_health_probe_works(agent):
     assert call(agent.channel(), "/grpc.health.v1.Health/Check") == b"\x08\x01"  # SERVING
     service = b"ofa_agent.Agent"
     assert call(agent.channel(), "/grpc.health.v1.Health/Check", b"\x0a" + bytes([len(service)]) + service)
@@ -92,7 +92,7 @@ def test_health_can_be_watched(agent):
 
 
 @pytest.mark.parametrize(("ours", "update"), [(wire.PROTOCOL + 1, "the agent"), (wire.PROTOCOL - 1, "the host")])
-def test_agent_and_host_of_different_protocols_say_which_side_to_update(agent, monkeypatch, ours, update):
+def test_a_protocol_mismatch_names_the_side_to_update(agent, monkeypatch, ours, update):
     with pytest.raises(grpc.RpcError) as refused:
         agent.host(protocol=ours).next()
     assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
@@ -125,7 +125,7 @@ def test_a_second_agent_is_refused_with_one_line_that_names_the_first(agent, run
     host.done()
 
 
-def test_a_host_of_ours_learns_who_has_the_device(agent):
+def test_the_profiler_reports_the_holder_of_the_device(agent):
     host = agent.host(holder="ada@laptop")
     host.welcome()
     with pytest.raises(DeviceHeld, match="held by ada@laptop since"):
@@ -133,7 +133,7 @@ def test_a_host_of_ours_learns_who_has_the_device(agent):
     host.done()
 
 
-def test_a_port_in_use_is_said_to_be(run_agent):
+def test_a_port_in_use_is_reported(run_agent):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -159,7 +159,7 @@ WRONG_CALLS = {
 
 
 @pytest.mark.parametrize(("flags", "said"), WRONG_CALLS.values(), ids=WRONG_CALLS)
-def test_a_wrong_call_is_refused_with_exit_code_2(run_agent, tmp_path, flags, said):
+def test_a_usage_error_has_exit_code_2(run_agent, tmp_path, flags, said):
     file = tmp_path / "file"
     file.write_text("secret")
     done = run_agent("serve", *[str(file) if flag == "FILE" else flag for flag in flags])
@@ -168,13 +168,13 @@ def test_a_wrong_call_is_refused_with_exit_code_2(run_agent, tmp_path, flags, sa
     assert "Traceback" not in done.stderr
 
 
-def test_a_file_that_is_not_there_is_named(run_agent):
+def test_a_missing_file_is_named(run_agent):
     done = run_agent("serve", "--token-file", "/no/such/token")
     assert done.returncode == 1
     assert done.stderr == "error: /no/such/token: No such file or directory\n"
 
 
-def test_without_its_token_nobody_is_let_in(start_agent, tmp_path):
+def test_a_host_without_the_token_is_refused(start_agent, tmp_path):
     token_file = tmp_path / "token"
     token_file.write_text("s3cret\n")
     agent = start_agent("--token-file", str(token_file), token="s3cret")
@@ -225,7 +225,7 @@ def test_beyond_loopback_it_serves_with_token_and_tls(start_agent, tmp_path, tri
         plain.agent.describe()
 
 
-def test_a_token_may_come_on_standard_input_whose_end_is_then_the_agents(start_agent):
+def test_the_token_can_come_from_standard_input_that_also_ends_the_agent(start_agent):
     agent = start_agent("--token-stdin", "--end-with-stdin", token="s3cret")
     with pytest.raises(grpc.RpcError):
         call(agent.channel(), "/ofa_agent.Agent/Describe")
@@ -236,7 +236,7 @@ def test_a_token_may_come_on_standard_input_whose_end_is_then_the_agents(start_a
     assert agent.process.wait(timeout=60) == 0
 
 
-def test_it_ends_by_itself_when_nobody_has_held_it_for_a_while(start_agent, living):
+def test_it_exits_after_the_linger_time_without_a_lease(start_agent, living):
     agent = start_agent("--linger", "1.0")
     host = agent.host()
     host.welcome()
@@ -247,7 +247,7 @@ def test_it_ends_by_itself_when_nobody_has_held_it_for_a_while(start_agent, livi
     assert living(agent.home) == []
 
 
-def test_it_ends_with_its_standard_input_also_in_mid_burst(start_agent, in_mid_burst, living, eventual):
+def test_it_exits_when_standard_input_closes_even_during_a_burst(start_agent, in_mid_burst, living, eventual):
     agent = start_agent("--end-with-stdin")
     in_mid_burst(agent)
     agent.process.stdin.close()
@@ -267,9 +267,7 @@ def test_a_signal_ends_it_and_its_worker(start_agent, in_mid_burst, living, even
     eventual(lambda: living(agent.home) == [])
 
 
-def test_an_agent_that_is_killed_takes_its_worker_with_it_and_leaves_the_device_free(
-    start_agent, in_mid_burst, living, eventual
-):
+def test_a_killed_agent_ends_its_worker_and_frees_the_device(start_agent, in_mid_burst, living, eventual):
     agent = start_agent()
     in_mid_burst(agent)
     agent.process.kill()
@@ -281,7 +279,7 @@ def test_an_agent_that_is_killed_takes_its_worker_with_it_and_leaves_the_device_
 # The other commands.
 
 
-def test_info_is_one_json_object(run_agent):
+def test_info_prints_a_json_object(run_agent):
     done = run_agent("info", "--json")
     assert done.returncode == 0
     facts = json.loads(done.stdout)
@@ -314,7 +312,7 @@ def test_info_is_readable_on_every_terminal(run_agent, encoding):
     assert re.search(r"^hottest +41.5 .*C$", done.stdout, re.MULTILINE)
 
 
-def test_without_a_command_it_says_what_there_is(run_agent):
+def test_without_a_command_it_prints_help(run_agent):
     done = run_agent()
     assert done.returncode == 2
     assert "serve" in done.stderr

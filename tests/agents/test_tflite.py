@@ -51,7 +51,7 @@ def loaded_by(tmp_path, litert):
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize(("precision", "bound"), [("fp32", 1e-5), ("fp16", 1e-2), ("int8", 0.1)])
-def test_a_block_gives_the_numbers_of_another_runtime(loaded_by, precision, bound, batch, threads):
+def test_a_block_gives_the_same_output_as_another_runtime(loaded_by, precision, bound, batch, threads):
     expected = loaded_by("onnxruntime", batch)
     loaded = loaded_by("tflite", batch, precision, threads)
     for each in (expected, loaded):
@@ -70,7 +70,7 @@ def test_runs_repeat_and_a_warm_input_is_the_same_input(loaded_by):
     assert np.ptp(first) > 0
 
 
-def test_the_version_says_which_package(litert):
+def test_the_version_names_the_package(litert):
     assert runtimes.find("tflite").version().startswith("ai-edge-litert ")
 
 
@@ -82,21 +82,21 @@ def test_a_damaged_model_is_malformed(loaded_by, damage):
         loaded_by(model=content)
 
 
-def test_another_blocks_model_is_malformed(loaded_by):
+def test_a_model_of_a_different_block_is_malformed(loaded_by):
     for batch, precision in ((2, "fp32"), (1, "int8")):
         model = wire.model_bytes(lower("tflite", BLOCK, batch, precision).chunks)
-        with pytest.raises(Malformed, match=f"which is not {BLOCK.key}"):
+        with pytest.raises(Malformed, match=f"which does not match {BLOCK.key}"):
             loaded_by(model=model)
 
 
 def test_a_job_without_a_model_is_malformed(litert):
-    with pytest.raises(Malformed, match="reads a model, and the Job names none"):
+    with pytest.raises(Malformed, match="requires a model, but the job has no model_id"):
         runtimes.find("tflite").load(BLOCK, job_of(BLOCK), "")
 
 
-def test_a_precision_that_there_is_not_is_unsupported(loaded_by):
+def test_an_unknown_precision_is_unsupported(loaded_by):
     model = wire.model_bytes(lower("tflite", BLOCK, 1).chunks)
-    with pytest.raises(Unsupported, match="runtime tflite measures no bf16"):
+    with pytest.raises(Unsupported, match="runtime tflite does not support bf16"):
         loaded_by(precision="bf16", model=model)
 
 
@@ -109,12 +109,15 @@ def test_a_precision_that_there_is_not_is_unsupported(loaded_by):
         (ValueError("The model is not a valid Flatbuffer buffer"), Malformed),
     ],
 )
-def test_what_the_interpreter_says_has_its_type(error, kind):
+def test_errors_of_the_interpreter_are_typed(error, kind):
     assert type(runtime._typed(error)) is kind
 
 
-def test_a_device_without_a_gpu_delegate_says_so(litert):
-    with pytest.raises(Unsupported, match=r"no delegate for a GPU on this device: libtensorflowlite_gpu_delegate\.so"):
+def test_a_missing_gpu_delegate_is_unsupported(litert):
+    with pytest.raises(
+        Unsupported,
+        match=r"the GPU delegate .* does not load .*: libtensorflowlite_gpu_delegate\.so",
+    ):
         runtimes.find("tflite-gpu").version()
 
 
@@ -142,7 +145,7 @@ print(ready.runtimes.get("tflite", ready.missing_runtimes["tflite"]))
         (None, "1.26.4", "neither ai-edge-litert nor tflite-runtime is installed"),
     ],
 )
-def test_what_is_installed_is_reported_before_it_is_imported(tmp_path, package, numpy_version, answer):
+def test_an_installed_package_is_reported_without_import(tmp_path, package, numpy_version, answer):
     if package is not None:
         (tmp_path / "tflite_runtime").mkdir()
         (tmp_path / "tflite_runtime" / "__init__.py").write_text(package)
@@ -293,5 +296,5 @@ def test_kernels_that_are_no_nodes_own_belong_to_the_node_that_asked_for_them():
     tags = ["Convolution (NHWC, F32) IGEMM", "HARD_SWISH", "Multiply (ND)", "Clamp (NC)", "Static Reshape (NC)"]
     assert litert_profiler.owners_of([*tags, "Fully Connected (NC, F32) GEMM"], nodes) == [0, 1, 2, 2, 4, 4]
     for others in (tags, [*tags[::-1], "Fully Connected"], [*tags, "Fully Connected", "Fully Connected"]):
-        with pytest.raises(Unsupported, match="reported kernels that are not the model's"):
+        with pytest.raises(Unsupported, match="reported kernels that do not match the model"):
             litert_profiler.owners_of(others, nodes)

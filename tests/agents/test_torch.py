@@ -103,13 +103,13 @@ def test_a_device_without_cuda_says_so(runtime):
 
 def test_half_precision_on_the_cpu_is_refused():
     block = SPACE.blocks(128)[3]
-    with pytest.raises(Unsupported, match="measures no fp16 on cpu"):
+    with pytest.raises(Unsupported, match="does not support fp16 on cpu"):
         runtimes.find("torch").load(block, job_of(block, "torch", precision="fp16"), "")
 
 
 def test_onnxruntime_without_its_gpu_providers_says_so():
     for runtime in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
-        with pytest.raises(Unsupported, match="is built without"):
+        with pytest.raises(Unsupported, match="was built without"):
             runtimes.find(runtime).version()
 
 

@@ -341,7 +341,7 @@ def test_a_phone_whose_host_is_gone_is_free_again(connection, phone, adb_server)
     [
         ("crash", "crashed", "benchmark_model crashed"),
         ("silent", "crashed", "benchmark_model printed nothing and exited with 0"),
-        ("wrong-abi", "unsupported", "is built for another ABI than the device's: .*not executable: 64-bit ELF file"),
+        ("wrong-abi", "unsupported", "was built for a different ABI than the ABI of the device: .*not executable: 64-bit ELF file"),
     ],
 )
 def test_a_tool_that_does_not_work_gives_no_figure(executor, deviate, phone, tmp_path, how, status, says):
@@ -377,7 +377,7 @@ def test_a_model_that_a_delegate_refuses_is_unsupported_and_the_next_one_is_meas
     deviate(there, f"refuse={job.model.model_id}")
     refused = take(made, tmp_path, BLOCK, "benchmark_model-gpu")
     assert refused.status == "unsupported"
-    assert "the delegate refuses the model" in refused.error
+    assert "the delegate does not support the model" in refused.error
     assert take(made, tmp_path, OTHER_BLOCK, "benchmark_model-gpu").status == "ok"
 
 

@@ -83,7 +83,7 @@ _OPERATOR_FIELDS = {operator_class: field for field, operator_class in _OPERATOR
 
 
 def job_message(block: ops.Block, settings: Message, model_id: str = "", others_bytes: int = 0) -> Message:
-    """Return the Job message that times ``block`` with ``settings``."""
+    """Return the ``Job`` message that times ``block`` with ``settings``."""
     job = Job(key=block.key, input_shape=block.input_shape, seed=block.seed, model_id=model_id, settings=settings)
     job.others_bytes = others_bytes
     for operator in block.operators:
@@ -96,7 +96,7 @@ def job_message(block: ops.Block, settings: Message, model_id: str = "", others_
 
 
 def job_block(job: Message) -> ops.Block:
-    """Return the block of a Job message, checked. Raises InvalidBlock."""
+    """Return the block of a ``Job`` message, checked. Raises InvalidBlock."""
     operators = []
     for message in job.operators:
         field = message.WhichOneof("operator")

@@ -1,11 +1,11 @@
-"""Runtimes execute a job on this device. One file each, registered here.
+"""Runtimes, which execute jobs on this device. One file per runtime, registered here.
 
-Other distributions add theirs through the entry point group ``ofa_agent.runtimes``.
+Other distributions register runtimes in the entry point group ``ofa_agent.runtimes``.
 
     RuntimeFailure          a typed failure of one trial
-    ├── Unsupported         this runtime cannot do it, and will not on another try
-    ├── OutOfMemory         it did not fit
-    └── Malformed           the model is damaged, or is not the Block's
+    ├── Unsupported         this runtime cannot run the job; a retry does not help
+    ├── OutOfMemory         the job does not fit into memory
+    └── Malformed           the model is damaged or belongs to another block
 """
 
 import importlib
@@ -16,7 +16,7 @@ from ofa_agent.measuring.parts import Profiled
 from ofa_agent.protocol import messages as wire
 
 GROUP = "ofa_agent.runtimes"
-# Modules of this package, and what in them.
+# Runtime name to module of this package and variable in it.
 BUILT_IN = {
     "onnxruntime": "onnxruntime:cpu",
     "onnxruntime-cuda": "onnxruntime:cuda",
@@ -50,31 +50,31 @@ class Malformed(RuntimeFailure):
 
 
 class Loaded:
-    """A Job ready to run, inputs and outputs in the device's memory. ``run`` is one inference."""
+    """A job that is ready to run, with input and output in device memory. ``run`` executes one inference."""
 
     def run(self) -> object:
         raise NotImplementedError
 
     def warm_input(self) -> None:
-        """Write the input again, as the preceding block would."""
+        """Write the input again, as the preceding block does in a network."""
 
     def close(self) -> None:
         pass
 
 
 class LoadedProfiled(Loaded):
-    """A Job whose runtime takes the time of every Operator while it runs, until it is asked what it took."""
+    """A job whose runs are profiled operator by operator until ``operator_times`` is called."""
 
     def operator_times(self) -> Profiled:
-        """The operator times of every run so far; later runs are not profiled."""
+        """Return the operator times of all runs so far and stop profiling."""
         raise NotImplementedError
 
 
 def find(name: str) -> Any:
-    """The runtime. Raises Unsupported.
+    """Return the runtime with this name. Raises Unsupported.
 
-    It has ``version()`` and ``load(block, job, model_path)``; if it can report how long each operator of a block takes
-    inside it, also ``load_profiled`` with the same arguments.
+    A runtime has ``version()`` and ``load(block, job, model_path)``. If it can report operator times, it also has
+    ``load_profiled`` with the same arguments.
     """
     try:
         if name in BUILT_IN:
@@ -83,19 +83,19 @@ def find(name: str) -> Any:
         return plugins.others(GROUP)[name].load()
     except KeyError:
         known = ", ".join(sorted([*BUILT_IN, *plugins.others(GROUP)]))
-        raise Unsupported("this agent knows no runtime %r; it knows %s" % (name, known)) from None
+        raise Unsupported("this agent has no runtime %r; it has %s" % (name, known)) from None
     except ImportError as error:
         raise Unsupported("runtime %s does not load on this device: %s" % (name.partition("-")[0], error)) from None
 
 
 def probe() -> Any:
-    """Those that load here, and what keeps the others from loading, as the worker's first message."""
+    """Return the first message of the worker: the runtimes that load, and the reasons why others do not."""
     ready = wire.WorkerReady()
     for name in [*BUILT_IN, *plugins.others(GROUP)]:
         try:
             runtime = find(name)
             ready.runtimes[name] = runtime.version()
-        except Exception as error:  # a broken installation of one must not hide the others
+        except Exception as error:  # a broken installation must not hide the other runtimes
             ready.missing_runtimes[name] = str(error)
         else:
             ready.profiling_runtimes.extend([name] if hasattr(runtime, "load_profiled") else [])

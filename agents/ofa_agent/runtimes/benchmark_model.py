@@ -1,17 +1,17 @@
-"""TFLite's ``benchmark_model``: its command line and its output. Pure functions over text.
+"""Build command lines for TFLite's ``benchmark_model`` and parse its output.
 
-The tool prints statistics, never the runs they are of, in µs: counts, extremes and percentiles are exact, means have
-six digits. Versions differ in their output, and none prints its version:
+The tool prints statistics in µs, and no single samples. Counts, extremes and percentiles are exact; means have six
+digits. The output depends on the version, which no version prints:
 
-    2019        ``Average inference timings in us: Warmup: …, Init: …, Inference: …`` closes the output
+    2019        ``Average inference timings in us: Warmup: …, Init: …, Inference: …`` ends the output
     2020 on     ``Inference timings in us: Init: …, First inference: …, Warmup (avg): …, Inference (avg): …``
-    2023 on     each line begins with its severity: ``INFO: ``
-    2025 on     percentiles, ``p5= median= p95=`` behind ``std=``
+    2023 on     each line starts with its severity: ``INFO: ``
+    2025 on     percentiles, ``p5= median= p95=`` after ``std=``
 
-If a version does not know a flag, it reports «Unconsumed», continues, and measures something else. The same happens if
-a delegate cannot be created. Both are failures here.
+If a version does not support a flag, it prints «Unconsumed», continues, and measures something else. The same happens
+if a delegate cannot be created. This module reports both as failures.
 
-Another tool bears the same name: LiteRT's, for its CompiledModel. It shares the lines of statistics, not the flags.
+LiteRT has another tool with the same name for its CompiledModel. It prints the same statistics but has other flags.
 """
 
 import re
@@ -20,20 +20,20 @@ from typing import Dict, Iterator, List, NamedTuple, NoReturn, Optional, Tuple, 
 
 from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
-# As the tool calls them when it says that it applied one; "none" are TFLite's own kernels.
+# Delegates and their names in the output of the tool; "none" uses the TFLite kernels.
 DELEGATES = {"xnnpack": "XNNPACK", "none": "", "gpu": "GPU", "nnapi": "NNAPI", "hexagon": "Hexagon"}
 ACCELERATORS = ("gpu", "nnapi", "hexagon")
 
-# Where Google publishes the tool, built every night, by the ABI as Android's ro.product.cpu.abi has it.
+# The nightly builds that Google publishes, by ABI (Android property ro.product.cpu.abi).
 NIGHTLY = "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
 PREBUILT = {
     "arm64-v8a": NIGHTLY + "android_aarch64_benchmark_model",
     "armeabi-v7a": NIGHTLY + "android_arm_benchmark_model",
 }
-# What an ELF file's header calls its machine; Android has no other.
+# The machine field of an ELF header to ABI: all ABIs of Android.
 MACHINES = {0xB7: "arm64-v8a", 0x28: "armeabi-v7a", 0x3E: "x86_64", 0x03: "x86", 0xF3: "riscv64"}
 
-# Means are printed with six digits.
+# Relative rounding error of means, which are printed with six digits.
 ROUNDING = 1e-5
 LONGEST_QUOTE = 300
 
@@ -58,7 +58,7 @@ _CLOSING = (
 )
 _APPLIED = re.compile(r"^(?:Explicitly a|A)pplied (\w+) delegate(?:,.* (completely|partially) executed\b.*)?")
 
-# Why it ended early, the first that fits; the line that fits is quoted.
+# Causes of a failure. The first pattern that matches a line decides, and the message quotes the line.
 _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple(
     (re.compile(pattern), failure, text)
     for pattern, failure, text in (
@@ -67,7 +67,7 @@ _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple
             r"not executable: |[Ee]xec format error|cannot execute|syntax error: unexpected|unexpected e_machine"
             r"|bad ELF magic|(32|64)-bit instead of (32|64)-bit|position.independent executables",
             Unsupported,
-            "benchmark_model is built for another ABI than the device's",
+            "benchmark_model was built for a different ABI than the ABI of the device",
         ),
         (
             r"CANNOT LINK EXECUTABLE|error while loading shared libraries|version `\S+' not found",
@@ -77,7 +77,7 @@ _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple
         (
             r"^\S*\b(sh|env|taskset): .*(not found|No such file or directory)",
             Unsupported,
-            "benchmark_model is not there, or built for another ABI, whose linker the device lacks",
+            "benchmark_model does not exist, or was built for an ABI whose linker the device lacks",
         ),
         (
             r"Didn't find op|unresolved custom op|Op builtin_code out of range",
@@ -88,7 +88,7 @@ _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple
             r"Disallowed CPU fallback|Failed to apply \w+ delegate|Could not create \w+ delegate"
             r"|acceleration is unsupported|operations are not supported by",
             Unsupported,
-            "the delegate refuses the model",
+            "the delegate does not support the model",
         ),
         (
             r"valid Flatbuffer|model identifier|schema version|Could not open|Mmap of|[Ff]ailed to load (the )?model"
@@ -99,16 +99,16 @@ _CAUSES: Tuple[Tuple["re.Pattern[str]", Type[RuntimeFailure], str], ...] = tuple
         (
             r"=+ BENCHMARK RESULTS =+",
             Unsupported,
-            "this is LiteRT's benchmark_model for its CompiledModel; take TFLite's, of the same name",
+            "this is benchmark_model of LiteRT; use the tool of TFLite with the same name",
         ),
-        (r"failed to prepare|Failed to allocate tensors", Unsupported, "no kernel takes the model"),
-        (r"Failed to parse flag", Unsupported, "this version of benchmark_model reads a flag otherwise"),
+        (r"failed to prepare|Failed to allocate tensors", Unsupported, "no kernel supports the model"),
+        (r"Failed to parse flag", Unsupported, "this version of benchmark_model does not accept the value of a flag"),
     )
 )
 # Warnings after which it continues but measures something else.
 _WITHOUT = "the model ran without the delegate"
 _DEVIATIONS = (
-    (re.compile(r"^Unconsumed cmdline flags: "), "this benchmark_model does not know flags"),
+    (re.compile(r"^Unconsumed cmdline flags: "), "this version of benchmark_model does not support some flags"),
     (re.compile(r"^Could not create \w+ delegate"), _WITHOUT),
     (re.compile(r"acceleration is unsupported on this platform"), _WITHOUT),
     (re.compile(r"^Though \w+ delegate is explicitly applied, .* will not be"), _WITHOUT),
@@ -118,9 +118,9 @@ _FAILED = "Benchmarking failed."
 
 
 class Options(NamedTuple):
-    """``min_runs`` runs at least, and ``min_s`` seconds, but no run is begun after ``max_s``; so for the warm-up.
+    """Options of a measurement: at least ``min_runs`` runs and ``min_s`` seconds; no run starts after ``max_s``.
 
-    ``threads`` 0 leaves their number to the tool. ``fp16`` lets what is stored in 32 bits be computed in 16.
+    ``threads`` 0 lets the tool choose the number. ``fp16`` allows 16-bit computation with 32-bit weights.
     """
 
     graph: str
@@ -134,10 +134,10 @@ class Options(NamedTuple):
 
 
 class Report(NamedTuple):
-    """One run of the tool, in ns; 0 if its version does not report it.
+    """The results of one run of the tool, in ns; 0 for values that its version does not report.
 
-    ``first_ns`` is the first inference of all, which opens the warm-up. The others are of the timed runs after it.
-    ``samples_ns`` is empty: no version reports single runs.
+    ``first_ns`` is the first inference, which starts the warm-up. Statistics without ``warmup`` cover the timed runs.
+    ``samples_ns`` is empty, because no version reports single runs.
     """
 
     count: int  # type: ignore[assignment]  # hides a method of tuples
@@ -165,7 +165,7 @@ class _Statistics(NamedTuple):
 
 
 def command(binary: str, options: Options) -> List[str]:
-    """The command line. Raises Unsupported for a delegate that the tool has not."""
+    """Return the command line. Raises Unsupported for an unknown delegate."""
     if options.delegate not in DELEGATES:
         raise Unsupported("benchmark_model has no delegate %r; it has %s" % (options.delegate, ", ".join(DELEGATES)))
     flags = {
@@ -183,7 +183,7 @@ def command(binary: str, options: Options) -> List[str]:
 
 def _delegate_flags(options: Options) -> Dict[str, str]:
     fp16 = "true" if options.fp16 else "false"
-    if options.delegate in ("xnnpack", "none"):  # said either way: unsaid, versions differ in what they apply
+    if options.delegate in ("xnnpack", "none"):  # always explicit: the default depends on the version
         forced = {"xnnpack_force_fp16": "true"} if options.fp16 and options.delegate == "xnnpack" else {}
         return dict(forced, use_xnnpack="true" if options.delegate == "xnnpack" else "false")
     flags = {"use_" + options.delegate: "true", "require_full_delegation": "true"}
@@ -195,16 +195,16 @@ def _delegate_flags(options: Options) -> Dict[str, str]:
 
 
 def abi(head: bytes) -> str:
-    """What an executable's first 20 bytes say it is built for; empty if it is not an ELF file of a known machine."""
+    """Return the ABI of an executable from its first 20 bytes; empty if it is not an ELF file of a known machine."""
     if len(head) < 20 or head[:4] != b"\x7fELF" or head[5] != 1:
         return ""
     return MACHINES.get(struct.unpack_from("<H", head, 18)[0], "")
 
 
 def parse(stdout: str, stderr: str, exit_code: int, delegate: str = "") -> Report:
-    """What the tool measured. With ``delegate``, one of DELEGATES, it must also have said that this one ran the model.
+    """Parse the output of the tool. With ``delegate``, one of DELEGATES, check that this delegate ran the model.
 
-    Raises Unsupported, OutOfMemory, Malformed, and RuntimeFailure for a crash, each with the line that decided it.
+    Raises Unsupported, OutOfMemory, Malformed, and RuntimeFailure for a crash. The message quotes the decisive line.
     """
     lines = [_SEVERITY.sub("", line.strip()) for line in stdout.splitlines() + stderr.splitlines()]
     lines = [line for line in lines if line]
@@ -222,14 +222,14 @@ def parse(stdout: str, stderr: str, exit_code: int, delegate: str = "") -> Repor
 def _refuse(lines: List[str], exit_code: int) -> NoReturn:
     for sign, failure, text in _CAUSES:
         for at, line in enumerate(lines):
-            if sign.search(line):  # a line that ends in a colon continues in the next
+            if sign.search(line):  # a line that ends with a colon continues in the next line
                 raise failure(_quoted(text, " ".join(lines[at : at + 2]) if line.endswith(":") else line))
     crashed = [line for line in lines if _CRASHES.search(line)]
     if crashed or exit_code >= 128 or exit_code < 0:
-        raise RuntimeFailure(_quoted("benchmark_model crashed, it %s" % _ended(exit_code), (crashed or lines)[-1]))
-    said = [line for line in lines if line != _FAILED] or lines
+        raise RuntimeFailure(_quoted("benchmark_model crashed (%s)" % _ended(exit_code), (crashed or lines)[-1]))
+    remaining = [line for line in lines if line != _FAILED] or lines
     if exit_code or _FAILED in lines:
-        raise RuntimeFailure(_quoted("benchmark_model failed, it %s" % _ended(exit_code), said[-1]))
+        raise RuntimeFailure(_quoted("benchmark_model failed (%s)" % _ended(exit_code), remaining[-1]))
     raise Malformed(_quoted("benchmark_model's output ends without «Inference timings in us: …»", lines[-1]))
 
 
@@ -237,26 +237,27 @@ def _check_delegate(lines: List[str], delegate: str) -> None:
     applied = {found.group(1): found for found in map(_APPLIED.search, lines) if found}
     for name in (DELEGATES[each] for each in ACCELERATORS):
         if name in applied and applied[name].group(2) == "partially":
-            raise Unsupported(_quoted("a part of the model ran on the CPU", applied[name].group(0)))
+            raise Unsupported(_quoted("part of the model ran on the CPU", applied[name].group(0)))
     name = DELEGATES[delegate] if delegate else ""
     if name and name not in applied:
-        raise Unsupported("benchmark_model did not say that the %s delegate ran the model" % name)
+        raise Unsupported("benchmark_model did not report that the %s delegate ran the model" % name)
 
 
 def _report(lines: List[str]) -> Report:
     closings = [found.groupdict() for found in map(_closing, lines) if found]
     closing = closings[0]
     if any(other != closing for other in closings):
-        raise Malformed("benchmark_model gave two summaries that differ: %s, and %s" % (closing, closings[-1]))
+        raise Malformed("benchmark_model printed two different summaries: %s and %s" % (closing, closings[-1]))
     bursts = list(_bursts(lines))
     if len(bursts) != 2:
         raise Malformed("benchmark_model reported %d bursts instead of a warm-up and the timed runs" % len(bursts))
     warmup, timed = bursts
     for reported, burst in ((closing["warmup"], warmup), (closing["mean"], timed)):
         if not _near(float(reported), burst.mean_us):
-            raise Malformed(_quoted("benchmark_model's summary says a mean of %s µs, but" % reported, burst.line))
-    if closing.get("first") not in (None, str(warmup.first_us)):
-        raise Malformed(_quoted("the summary says a first inference of %s µs, but" % closing["first"], warmup.line))
+            raise Malformed(_quoted("the summary has a mean of %s µs, the statistics do not" % reported, burst.line))
+    first = closing.get("first")
+    if first not in (None, str(warmup.first_us)):
+        raise Malformed(_quoted("the summary has a first run of %s µs, the statistics do not" % first, warmup.line))
     return Report(
         count=timed.runs,
         first_ns=warmup.first_us * 1000,
@@ -272,7 +273,7 @@ def _report(lines: List[str]) -> Report:
 
 
 def _bursts(lines: List[str]) -> Iterator[_Statistics]:
-    """The line of statistics behind each announcement of runs; what the profiler prints has lines like it."""
+    """Yield the statistics after each announcement of runs; the profiler prints similar lines elsewhere."""
     announced = False
     for line in lines:
         if _RUNS.search(line):
@@ -281,22 +282,22 @@ def _bursts(lines: List[str]) -> Iterator[_Statistics]:
             announced = False
             yield _statistics(line)
         elif line.startswith("count="):
-            raise Malformed(_quoted("statistics of runs that were not announced", line))
+            raise Malformed(_quoted("statistics of runs that benchmark_model did not announce", line))
 
 
 def _statistics(line: str) -> _Statistics:
     found = _STATISTICS.match(line)
     if not found or not int(found.group("count")):
-        raise Malformed(_quoted("statistics that make no sense", line))
+        raise Malformed(_quoted("invalid statistics", line))
     reported = found.groupdict()
     same = reported["same"]  # one run, or several of the same length
     low, high = int(same or reported["min"]), int(same or reported["max"])
     mean = float(same or reported["mean"])
     median = int(reported["median"] or 0)
     if not mean:
-        raise Malformed(_quoted("runs of 0 µs: too short for benchmark_model's clock", line))
+        raise Malformed(_quoted("runs of 0 µs are too short for the clock of benchmark_model", line))
     if not low * (1 - ROUNDING) <= mean <= high * (1 + ROUNDING) or (reported["median"] and not low <= median <= high):
-        raise Malformed(_quoted("statistics that contradict each other", line))
+        raise Malformed(_quoted("inconsistent statistics", line))
     return _Statistics(
         line=line,
         runs=int(reported["count"]),

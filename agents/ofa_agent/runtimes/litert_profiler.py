@@ -1,6 +1,7 @@
-"""Kernel times of a TFLite model, from the profiler of LiteRT's compiled models.
+"""Kernel times of a TFLite model, from the profiler of LiteRT compiled models.
 
-Through LiteRT's C interface (google-ai-edge/LiteRT, litert/c), whose signatures change: for the releases in KNOWN only.
+Uses the C interface of LiteRT (google-ai-edge/LiteRT, litert/c). Its signatures change between releases, so only the
+releases in KNOWN are supported.
 """
 
 import ctypes
@@ -20,7 +21,7 @@ ON_CPU = 1
 WRITE = 1
 OPERATOR, OF_DELEGATE = 2, 8  # events that are kernels
 
-# What a node of the file is called by the kernels that do it, beside its own name.
+# Names that kernels use for a node of the model, in addition to the name of the node.
 CONVOLUTIONS = ("Convolution", "Fully Connected")
 KERNELS = {
     "CONV_2D": CONVOLUTIONS,
@@ -36,8 +37,8 @@ KERNELS = {
     "RELU": ("Clamp",),
     "RELU6": ("Clamp",),
 }
-NO_KERNEL = ("DEQUANTIZE", "PAD")  # done once, or by the convolution behind it
-ENDING = "Clamp"  # of a product: another kernel
+NO_KERNEL = ("DEQUANTIZE", "PAD")  # executed once, or by the next convolution
+ENDING = "Clamp"  # a second kernel after a multiplication
 
 Handle = ctypes.c_void_p
 
@@ -55,7 +56,7 @@ class Event(ctypes.Structure):
 
 
 class ProfiledModel:
-    """One model, its input written, whose kernels' times are kept run by run. Raises Unsupported."""
+    """A model with its input that records the time of each kernel in each run. Raises Unsupported."""
 
     def __init__(self, package_file: str, model_path: str, threads: int, values: Any) -> None:
         self._library = _library(package_file)
@@ -74,7 +75,7 @@ class ProfiledModel:
 
     def run(self) -> None:
         one, first = ctypes.c_size_t(1), ctypes.c_size_t(0)
-        taken, given = ctypes.byref(self._input), ctypes.byref(self._output)  # lists of one
+        taken, given = ctypes.byref(self._input), ctypes.byref(self._output)  # arrays with one element
         self._call("LiteRtStartProfiler", self._profiler)
         self._call("LiteRtRunCompiledModel", self._compiled, first, one, taken, one, given)
         self._call("LiteRtStopProfiler", self._profiler)
@@ -89,11 +90,11 @@ class ProfiledModel:
         self._call("LiteRtResetProfiler", self._profiler)
 
     def operator_times(self, nodes: Sequence[Tuple[str, int]], operators: int) -> Profiled:
-        """``nodes``: the file's, by name and Operator."""
+        """Return the operator times of all runs; ``nodes`` are the (name, operator) pairs of the model."""
         if any(len(run) != len(self._tags) for run in self._runs):
-            raise Unsupported("LiteRT reported %d kernels in one run, and not in another" % len(self._tags))
+            raise Unsupported("LiteRT reported %d kernels in one run but not in another" % len(self._tags))
         owners = np.array(owners_of(self._tags, nodes))
-        took_ns = (np.array(self._runs) + 0.5) * 1e3  # whole microseconds: half of one was cut off
+        took_ns = (np.array(self._runs) + 0.5) * 1e3  # times are truncated to whole µs: add the mean loss
         operator_ns = np.zeros((len(took_ns), operators))
         np.add.at(operator_ns.T, owners, took_ns.T)
         return Profiled(operator_ns, np.bincount(owners, minlength=operators), pure=True)
@@ -116,16 +117,16 @@ class ProfiledModel:
         return options
 
     def _buffer(self, side: str) -> Any:
-        """What holds the ``Input`` or the ``Output``."""
+        """Create the buffer of the input or the output; ``side`` is ``Input`` or ``Output``."""
         first = ctypes.c_size_t(0)
         tensor = self._made("LiteRtGetSignature%sTensorByIndex" % side, self._signature, first)
-        kind = (ctypes.c_int32 * 64)()  # more than it takes
+        kind = (ctypes.c_int32 * 64)()  # larger than the structure
         self._call("LiteRtGetRankedTensorType", tensor, kind)
         needs = self._made("LiteRtGetCompiledModel%sBufferRequirements" % side, self._compiled, first, first)
         return self._made("LiteRtCreateManagedTensorBufferFromRequirements", self._environment, kind, needs)
 
     def _made(self, name: str, *arguments: Any, **rest: Any) -> Any:
-        """What the function gives through its last pointer."""
+        """Call a function and return the handle that it writes through its output pointer."""
         made = Handle()
         self._call(name, *(arguments + (ctypes.byref(made),) + rest.get("after", ())))
         return made
@@ -141,7 +142,7 @@ def _library(package_file: str) -> Any:
 
 @lru_cache(maxsize=None)
 def _environment(package_file: str) -> Any:
-    """One a process: it says in the log what accelerators there are not."""
+    """Create one environment per process, because each one logs the missing accelerators."""
     environment = Handle()
     status = _library(package_file).LiteRtCreateEnvironment(0, None, ctypes.byref(environment))
     _checked("LiteRtCreateEnvironment", status)
@@ -150,14 +151,14 @@ def _environment(package_file: str) -> Any:
 
 def _checked(name: str, status: int) -> None:
     if status != OK:
-        raise Unsupported("LiteRT's profiler does not work here: %s gives %d" % (name, status))
+        raise Unsupported("the LiteRT profiler does not work on this device: %s returned %d" % (name, status))
 
 
 def owners_of(tags: Sequence[str], nodes: Sequence[Tuple[str, int]]) -> List[int]:
-    """Which Operator each kernel of a run belongs to.
+    """Return the operator that each kernel of a run belongs to.
 
-    A kernel that belongs to no node (a change of shape) is counted for the next node, which needs it. Raises
-    Unsupported where the kernels are not those of the nodes, one after the other.
+    A kernel without a node (a change of shape) is counted for the next node, which requires it. Raises Unsupported if
+    the kernels do not match the sequence of nodes.
     """
     expected = [(name, owner) for name, owner in nodes if name not in NO_KERNEL]
     owners: List[int] = []
@@ -168,12 +169,12 @@ def owners_of(tags: Sequence[str], nodes: Sequence[Tuple[str, int]]) -> List[int
         owners.extend(owner for _, owner in expected[done - ends : done - ends + 1])
         done += is_own
     if done != len(expected) or len(owners) != len(tags):
-        raise Unsupported("LiteRT reported kernels that are not the model's: %s" % ", ".join(tags))
+        raise Unsupported("LiteRT reported kernels that do not match the model: %s" % ", ".join(tags))
     return owners
 
 
 def _keep(payload: Any) -> None:
-    """Options' texts are ours."""
+    """Do nothing: Python owns the text of the options."""
 
 
 _KEEP = ctypes.CFUNCTYPE(None, Handle)(_keep)

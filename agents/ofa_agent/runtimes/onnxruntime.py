@@ -20,29 +20,31 @@ NODE_NAME = re.compile(r"operator(\d+)")
 
 
 class OnnxRuntime:
-    """``providers`` in the order of preference: the first must be there. ``device`` holds inputs and outputs."""
+    """ONNX Runtime with execution providers in order of preference.
+
+    The first provider must be available. ``device`` stores input and output.
+    """
 
     def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
         self._device = device
         self._providers = providers
-        if device == "cpu":  # elsewhere the profiler reports launch times, not kernel times
+        if device == "cpu":  # on GPUs the profiler reports launch times, not kernel times
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
-        """Raises Unsupported where this build lacks the provider."""
+        """Return the version. Raises Unsupported if this build lacks the provider."""
         if self._providers[0] not in ort.get_available_providers():
-            raise Unsupported("this onnxruntime (%s) is built without %s" % (ort.__version__, self._providers[0]))
+            raise Unsupported("onnxruntime %s was built without %s" % (ort.__version__, self._providers[0]))
         return str(ort.__version__)
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
         try:
             return _OnnxLoaded(self._session(job, model_path), block, job.settings.batch, self._device)
-        except Exception as error:  # onnxruntime's own exceptions share no base but Exception
+        except Exception as error:  # the exceptions of onnxruntime have no common base except Exception
             raise _typed(error) from None
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
-        """With onnxruntime's own profiler, whose events name the nodes; a node's name begins with its Operator's
-        index."""
+        """Load with the profiler of onnxruntime. Its events contain node names, which contain the operator index."""
         folder = tempfile.mkdtemp()
         try:
             session = self._session(job, model_path, os.path.join(folder, "profile"))
@@ -55,9 +57,9 @@ class OnnxRuntime:
         settings = job.settings
         by_tensorrt = self._providers[0] == "TensorrtExecutionProvider"
         if settings.precision != "fp32" and not (by_tensorrt and settings.precision == "fp16"):
-            raise Unsupported("runtime %s measures no %s" % (settings.runtime, settings.precision))
+            raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
-            raise Malformed("runtime %s reads a model, and the Job names none" % settings.runtime)
+            raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
         options = ort.SessionOptions()
         options.intra_op_num_threads = settings.threads
         options.inter_op_num_threads = 1
@@ -71,15 +73,15 @@ class OnnxRuntime:
         if by_tensorrt:
             providers[0] = (providers[0], {"trt_fp16_enable": settings.precision == "fp16"})
         session = ort.InferenceSession(model_path, options, providers=providers)
-        if session.get_providers()[0] != self._providers[0]:  # it falls back to the CPU and says so only in a log
+        if session.get_providers()[0] != self._providers[0]:  # it falls back to the CPU and only logs that
             raise Unsupported("%s does not start on this device; its libraries may be missing" % self._providers[0])
         return session
 
 
 def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Profiled:
-    """``events`` are in the order in which the kernels ran, the runs one behind the other.
+    """Return the operator times of ``runs`` runs; ``events`` are in order of execution.
 
-    Kernels between two Operators (changes of layout) belong to the later one, which asked for them.
+    Kernels between two operators (changes of layout) belong to the later operator, which requires them.
     """
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     a_run, rest = divmod(len(kernels), runs)
@@ -93,14 +95,14 @@ def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Pr
 
 
 def _owners(names: List[str], operators: int) -> List[int]:
-    """Which Operator each kernel of a run belongs to."""
+    """Return the operator that each kernel of a run belongs to."""
     owners = []
     owner = operators - 1
     for name in reversed(names):
         named = NODE_NAME.search(name)
         if named:
             if int(named.group(1)) > owner:
-                raise Unsupported("onnxruntime %s runs the operators in another order" % ort.__version__)
+                raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
             owner = int(named.group(1))
         owners.append(owner)
     return owners[::-1]
@@ -127,14 +129,14 @@ class _OnnxLoaded(Loaded):
     def run(self) -> object:
         try:
             return self._session.run_with_iobinding(self._binding)
-        except Exception as error:  # memory may be short only now
+        except Exception as error:  # memory may run out only now
             raise _typed(error) from None
 
     def warm_input(self) -> None:
         np.copyto(self._input, self._values)
 
     def output(self) -> Any:
-        """What the last run gave, as a numpy array."""
+        """Return the output of the last run as a numpy array."""
         return self._output.numpy()
 
 

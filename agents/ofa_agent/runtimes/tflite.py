@@ -1,7 +1,7 @@
-"""TFLite, by LiteRT's interpreter or by tflite-runtime's, the older: on the CPU, through XNNPACK where it takes an
-operator, as is the default; on a GPU through a delegate's library.
+"""TFLite, with the interpreter of LiteRT or of the older tflite-runtime.
 
-Values lie channels-last, as in every deployed model.
+The CPU runtime uses XNNPACK for the operators that it supports, which is the default. The GPU runtime uses the library
+of a delegate. Values are in channels-last order, as in deployed models.
 """
 
 import ctypes
@@ -30,13 +30,13 @@ FILE_ID = b"TFL3"
 PRECISIONS = ("fp32", "fp16", "int8")
 OPERATOR_NAME = re.compile(r"operator(\d+)")
 
-# What each is imported as, the newer first.
+# Import names to distributions, the newer first.
 PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
 GPU_DELEGATE = "libtensorflowlite_gpu_delegate.so"
 
 
 class TfliteRuntime:
-    """``delegate`` is a shared library that takes over what it can of the graph."""
+    """A TFLite interpreter; ``delegate`` is a shared library that runs the parts of the graph that it supports."""
 
     def __init__(self, delegate: str = "") -> None:
         self._delegate = delegate
@@ -44,7 +44,7 @@ class TfliteRuntime:
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
-        """Raises Unsupported where this device lacks the delegate, or has what cannot work together."""
+        """Return the version. Raises Unsupported if the delegate is missing or package versions are incompatible."""
         package, version = _installed()
         if package == "tflite_runtime" and int(np.__version__.split(".")[0]) >= 2:
             raise Unsupported("tflite-runtime %s crashes with NumPy %s; install numpy<2" % (version, np.__version__))
@@ -54,7 +54,7 @@ class TfliteRuntime:
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
         try:
             return _TfliteLoaded(self._interpreter(job.settings, model_path), block, job.settings)
-        except Exception as error:  # its exceptions are ValueError and RuntimeError; only their text distinguishes them
+        except Exception as error:  # ValueError or RuntimeError; only the text distinguishes the causes
             raise _typed(error) from None
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
@@ -65,9 +65,9 @@ class TfliteRuntime:
 
     def _interpreter(self, settings: Any, model_path: str) -> Any:
         if settings.precision not in PRECISIONS:
-            raise Unsupported("runtime %s measures no %s" % (settings.runtime, settings.precision))
+            raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
-            raise Malformed("runtime %s reads a model, and the Job names none" % settings.runtime)
+            raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
         _check_file(model_path)
         interpreter = _module().Interpreter(
             model_path=model_path, num_threads=settings.threads or None, experimental_delegates=self._delegates()
@@ -79,10 +79,10 @@ class TfliteRuntime:
         if not self._delegate:
             return None
         try:
-            ctypes.CDLL(self._delegate)  # says why it does not load
+            ctypes.CDLL(self._delegate)  # its error contains the reason
             return [_module().load_delegate(self._delegate)]
         except (OSError, ValueError, RuntimeError) as error:
-            raise Unsupported("TFLite has no delegate for a GPU on this device: %s" % error) from None
+            raise Unsupported("the GPU delegate of TFLite does not load on this device: %s" % error) from None
 
 
 class _TfliteLoaded(Loaded):
@@ -91,26 +91,26 @@ class _TfliteLoaded(Loaded):
         shape = (settings.batch,) + block.input_shape
         takes = np.dtype(taken["dtype"]).name, tuple(map(int, taken["shape"]))
         if takes != ("int8" if settings.precision == "int8" else "float32", _channels_last(shape)):
-            raise Malformed("the model takes %s of %s, which is not %s" % (*takes, block.key))
+            raise Malformed("the model takes %s of shape %s, which does not match %s" % (*takes, block.key))
         self._interpreter = interpreter
         self._taken, self._given = taken["index"], given
         self._shape = (settings.batch,) + block.output_shape
         self._values = _quantised(_moved(seeded(INPUT_SEED, product(shape), 1.0).reshape(shape), -1), taken)
         self.warm_input()
-        # What the interpreter's own invoke calls, after a look at whether a tensor's memory is still held.
+        # Bypasses Interpreter.invoke, which first checks for references to tensor memory.
         self._invoke = getattr(getattr(interpreter, "_interpreter", None), "Invoke", interpreter.invoke)
 
     def run(self) -> object:
         try:
             return self._invoke()
-        except Exception as error:  # memory may be short only now
+        except Exception as error:  # memory may run out only now
             raise _typed(error) from None
 
     def warm_input(self) -> None:
         self._interpreter.set_tensor(self._taken, self._values)
 
     def output(self) -> Any:
-        """What the last run gave, as a numpy array of floats with channels first."""
+        """Return the output of the last run as a numpy array of floats, channels first."""
         values = self._interpreter.get_tensor(self._given["index"])
         scale, zero_point = self._given["quantization"]
         if values.dtype == np.int8:
@@ -119,36 +119,36 @@ class _TfliteLoaded(Loaded):
 
 
 class _TfliteProfiled(_TfliteLoaded, LoadedProfiled):
-    """Runs a profiled twin until it is asked what it took, and then the interpreter."""
+    """Runs a profiled copy of the model until ``operator_times`` is called, and then the interpreter."""
 
     def __init__(self, interpreter: Any, block: Block, settings: Any, model_path: str) -> None:
         super().__init__(interpreter, block, settings)
         package_file = importlib.import_module(_installed()[0]).__file__ or ""
-        twin = litert_profiler.ProfiledModel(package_file, model_path, settings.threads, self._values)
-        self._twin: Optional[litert_profiler.ProfiledModel] = twin
+        profiled = litert_profiler.ProfiledModel(package_file, model_path, settings.threads, self._values)
+        self._profiled: Optional[litert_profiler.ProfiledModel] = profiled
         self._operators = len(block.operators)
 
     def run(self) -> object:
-        if not self._twin:
+        if not self._profiled:
             return super().run()
-        self._twin.run()
+        self._profiled.run()
         return None
 
     def operator_times(self) -> Profiled:
-        assert self._twin
-        reported = self._twin.operator_times(_nodes(self._interpreter), self._operators)
+        assert self._profiled
+        reported = self._profiled.operator_times(_nodes(self._interpreter), self._operators)
         self.close()
         return reported
 
     def close(self) -> None:
-        if self._twin:
-            self._twin.close()
-            self._twin = None
+        if self._profiled:
+            self._profiled.close()
+            self._profiled = None
 
 
 @lru_cache(maxsize=None)
 def _installed() -> Tuple[str, str]:
-    """What the package is imported as, and its version."""
+    """Return the import name of the package and its version."""
     for package, distribution in PACKAGES.items():
         if util.find_spec(package) is not None:
             return package, _version(package, distribution)
@@ -160,8 +160,8 @@ def _version(package: str, distribution: str) -> str:
         from importlib import metadata  # novm
 
         return metadata.version(distribution)
-    except Exception:  # before Python 3.8, or put here without its metadata
-        return str(getattr(importlib.import_module(package), "__version__", "of unknown version"))
+    except Exception:  # before Python 3.8, or installed without metadata
+        return str(getattr(importlib.import_module(package), "__version__", "(unknown version)"))
 
 
 def _has_profiler() -> bool:
@@ -173,7 +173,7 @@ def _has_profiler() -> bool:
 
 
 def _nodes(interpreter: Any) -> List[Tuple[str, int]]:
-    """The file's nodes: their names, and whose they are, which their outputs' names say."""
+    """Return (name, operator) of each node of the model; the operator comes from the name of its output."""
     names = {tensor["index"]: tensor["name"] for tensor in interpreter.get_tensor_details()}
     nodes = []
     for node in interpreter._get_ops_details():
@@ -188,11 +188,11 @@ def _module() -> Any:
 
 
 def _check_file(path: str) -> None:
-    """Older interpreters trust what they read, and crash."""
+    """Check the file identifier, because older interpreters crash on other files."""
     with open(path, "rb") as file:
         head = file.read(8)
     if head[4:] != FILE_ID:
-        raise Malformed("the model is no TFLite file: it begins with %r" % head)
+        raise Malformed("the model is not a TFLite file: it starts with %r" % head)
 
 
 def _quantised(values: Any, details: Any) -> Any:
@@ -207,7 +207,7 @@ def _channels_last(shape: Tuple[int, ...]) -> Tuple[int, ...]:
 
 
 def _moved(values: Any, channels: int) -> Any:
-    """From channels first to channels last (-1), or back (1)."""
+    """Move channels from first to last (-1) or from last to first (1)."""
     return np.moveaxis(values, -channels, channels) if values.ndim == 4 else values
 
 

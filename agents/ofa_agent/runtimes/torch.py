@@ -1,8 +1,8 @@
 """PyTorch 1.8 and later: CPU and CUDA.
 
-Eager (``torch``), as TorchScript (``-script``), by ``torch.compile`` (``-compile``), or as a CUDA graph
-(``-cuda-graph``), where a small Block's launches take longer than its kernels. PyTorch itself takes seconds to import:
-that is left until a Job wants it.
+Modes: eager (``torch``), TorchScript (``-script``), ``torch.compile`` (``-compile``), and CUDA graphs
+(``-cuda-graph``), which help if launching the kernels of a small block takes longer than running them. PyTorch takes
+seconds to import, so it is imported with the first job.
 """
 
 import os
@@ -18,7 +18,7 @@ DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
 
 
 class TorchRuntime:
-    """One way to run a Block: ``mode`` eager, script, compile or graph, ``device`` cpu or cuda."""
+    """PyTorch in one mode on one device; ``mode``: eager, script, compile or graph; ``device``: cpu or cuda."""
 
     def __init__(self, device: str = "cpu", mode: str = "eager") -> None:
         self._device = device
@@ -27,15 +27,15 @@ class TorchRuntime:
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
-        """Raises Unsupported where this device or this PyTorch cannot do it."""
+        """Return the version. Raises Unsupported if this device or this version cannot run the mode."""
         version = _installed()
         release = tuple(int(number) for number in version.split(".")[:2])
         if self._device == "cuda" and not _has_cuda():
             raise Unsupported("PyTorch %s finds no CUDA device" % version)
         if self._mode == "compile" and release < (2, 0):
-            raise Unsupported("torch.compile came with PyTorch 2.0, this is %s" % version)
+            raise Unsupported("torch.compile requires PyTorch 2.0; the installed version is %s" % version)
         if self._mode == "graph" and release < (1, 10):
-            raise Unsupported("CUDA graphs came with PyTorch 1.10, this is %s" % version)
+            raise Unsupported("CUDA graphs require PyTorch 1.10; the installed version is %s" % version)
         return version
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
@@ -57,7 +57,7 @@ def _installed() -> str:
     with open(os.path.join(os.path.dirname(spec.origin), "version.py")) as file:
         found = re.search(r"^__version__ = ['\"](\d+\.\d+[^'\"]*)", file.read(), re.MULTILINE)
     if not found:
-        raise Unsupported("PyTorch is not whole: it has no version")
+        raise Unsupported("PyTorch is damaged: it has no version; reinstall it")
     return found.group(1)
 
 

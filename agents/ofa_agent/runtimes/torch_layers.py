@@ -1,4 +1,4 @@
-"""A block as PyTorch layers with seeded weights, in channels-last memory."""
+"""Blocks as PyTorch layers with seeded weights, in channels-last memory format."""
 
 from typing import Any, Callable, List
 
@@ -12,7 +12,7 @@ from ofa_agent.operators import Block, product, seeded, tensor_seed
 from ofa_agent.runtimes import Loaded, LoadedProfiled, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1
-GRAPH_WARM_UP = 3  # runs before a CUDA graph is recorded, as PyTorch's documentation asks for
+GRAPH_WARM_UP = 3  # runs before a CUDA graph is captured, as the PyTorch documentation requires
 ACTIVATIONS = {
     "relu": torch.nn.ReLU,
     "relu6": torch.nn.ReLU6,
@@ -24,7 +24,7 @@ ACTIVATIONS = {
 
 
 def load(block: Block, job: Any, device: str, mode: str) -> Loaded:
-    """``mode``: eager, script, compile or graph. Raises RuntimeFailure."""
+    """Load a block; ``mode``: eager, script, compile or graph. Raises RuntimeFailure."""
     try:
         return _TorchLoaded(_module(block, job, device), block, job, device, mode)
     except RuntimeError as error:
@@ -32,22 +32,22 @@ def load(block: Block, job: Any, device: str, mode: str) -> Loaded:
 
 
 def load_profiled(block: Block, job: Any) -> LoadedProfiled:
-    """Eager on the CPU, with a look at the clock behind every Operator."""
+    """Load a block in eager mode on the CPU, and read the clock after every operator."""
     return _TorchProfiled(_module(block, job, "cpu"), block, job, "cpu", "eager")
 
 
 def _module(block: Block, job: Any, device: str) -> "TorchBlock":
     precision = job.settings.precision
     if precision not in ("fp32", "fp16") or (precision == "fp16" and device == "cpu"):
-        raise Unsupported("runtime torch measures no %s on %s" % (precision, device))
+        raise Unsupported("runtime torch does not support %s on %s" % (precision, device))
     torch.set_num_threads(job.settings.threads)
-    torch.backends.cudnn.benchmark = True  # it tries its algorithms during the warm-up
+    torch.backends.cudnn.benchmark = True  # selects algorithms during the warm-up
     module = TorchBlock(block, job.seed).eval().to(device, memory_format=torch.channels_last)
     return module.half() if precision == "fp16" else module
 
 
 class TorchBlock(torch.nn.Module):  # type: ignore[misc]
-    """A Block as PyTorch's own layers, with the same weights that its lowered models have."""
+    """A block as PyTorch layers, with the same weights as in its model files."""
 
     def __init__(self, block: Block, seed: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _TorchLoaded(Loaded):
         self._input.copy_(self._values)
 
     def output(self) -> Any:
-        """What a run gives, as a numpy array."""
+        """Run once and return the output as a numpy array."""
         return np.asarray(self.run().float().cpu())  # type: ignore[attr-defined]
 
     def _plain(self) -> Any:
@@ -179,7 +179,7 @@ def _layer(operator: ops.Operator) -> torch.nn.Module:
         return torch.nn.AvgPool2d(operator.size, ceil_mode=True)
     if isinstance(operator, ops.Activation):
         return ACTIVATIONS[operator.function]()
-    return torch.nn.Identity()  # an Add or a Take: whose value it is, the Block itself knows
+    return torch.nn.Identity()  # Add and Take are executed by TorchBlock
 
 
 def _nothing() -> None:
