@@ -1,4 +1,4 @@
-"""Real agents for tests: each in a home of its own, so that it meets no other agent's lock, and ended at the end."""
+"""Real agents for tests. Each has a separate home, and therefore a separate lock, and is ended after the tests."""
 
 import json
 import os
@@ -20,21 +20,21 @@ from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.lowering import lower
 
-# Another Python for the agents than the host's, with what they need (scripts/matrix.py).
+# AGENT_PYTHON selects a different Python for the agents, with their requirements (scripts/matrix.py).
 AGENT = (os.environ.get("AGENT_PYTHON") or sys.executable, "-m", "ofa_agent")
 
-PATIENCE_S = 60.0  # for what takes a moment: a test that passes never waits so long
+PATIENCE_S = 60.0  # a limit for waits; tests that pass take far less
 SHORT = Budget(warmup_s=0.02, window_s=0.001, burst_min_s=0.001, burst_max_s=0.02, min_runs=3, half_width=0.05)
 
 BLOCK = ops.Block("a small block", (8, 6, 6), (ops.Conv(8, 8, 3), ops.Activation("relu"), ops.Add(0)))
 
-# Runtimes as another distribution would bring them: each is what some native library does on a bad day.
+# Runtimes of another distribution. Each one imitates a failure of a native library.
 RUNTIMES = '''
 import os, signal, time
 from pathlib import Path
 
 class Steady:
-    """Answers after a millisecond, and leaves word of each load in the agent's home."""
+    """Runs for a millisecond, and records each load in the home of the agent."""
 
     def version(self):
         return "1.0"
@@ -85,16 +85,16 @@ exiting, raising, chatty, broken = Exiting(), Raising(), Chatty(), Broken()
 
 
 def eventually(condition, patience_s=PATIENCE_S):
-    """What ``condition`` gives as soon as it is true."""
+    """Return the result of ``condition`` as soon as it is true."""
     deadline = time.monotonic() + patience_s
     while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come to be"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.02)
     return value
 
 
 def processes_of(home):
-    """Every living process that was started with this OFA_AGENT_HOME: agents, and their workers."""
+    """Return all living processes with this OFA_AGENT_HOME: agents and their workers."""
     mark = f"OFA_AGENT_HOME={home}".encode()
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -103,12 +103,12 @@ def processes_of(home):
             if mark in (folder / "environ").read_bytes().split(b"\0") and state not in "ZX":
                 found.append(int(folder.name))
         except OSError:
-            continue  # it has just ended, or is another user's
+            continue  # it has just ended, or belongs to another user
     return found
 
 
 class RunningAgent:
-    """``ofa-agent serve`` in a process of its own."""
+    """``ofa-agent serve`` in a separate process."""
 
     def __init__(self, home, flags=(), command=None, environment=None, token=None):
         self.home = Path(home)
@@ -148,11 +148,11 @@ class RunningAgent:
         return channel
 
     def host(self, lease_id=None, holder="a test", protocol=wire.PROTOCOL):
-        """A host that has said hello."""
+        """Return a host that has sent its hello."""
         return Host(self.channel(), lease_id or uuid.uuid4().hex, holder, protocol, self.token)
 
     def loaded(self):
-        """Keys of the Jobs that a test runtime has loaded, in order."""
+        """The keys of the jobs that a test runtime has loaded, in order."""
         path = self.home / "loaded"
         return path.read_text().split("\n")[:-1] if path.exists() else []
 
@@ -169,7 +169,7 @@ class RunningAgent:
 
 
 class Host:
-    """The raw end of one Measure stream: what a test sends goes out as it is, and nothing is acknowledged by itself."""
+    """The host side of one Measure stream. It sends messages unchanged and acknowledges nothing automatically."""
 
     def __init__(self, channel, lease_id, holder, protocol, token=None):
         self._outgoing = queue.SimpleQueue()
@@ -193,7 +193,7 @@ class Host:
         self._outgoing.put(wire.HostMessage(**message))
 
     def next(self, patience_s=PATIENCE_S):
-        """The agent's next message, None at the stream's end; raises what gRPC raised."""
+        """Return the next message of the agent, None at the end of the stream. Raises the errors of gRPC."""
         message = self._incoming.get(timeout=patience_s)
         if isinstance(message, grpc.RpcError):
             raise message
@@ -220,7 +220,7 @@ class Host:
         self.send(acknowledge=wire.Acknowledge(trial_ids=trial_ids))
 
     def take(self, trial, model=None):
-        """One trial from beginning to end, its Measurement acknowledged."""
+        """Run one trial, acknowledge its Measurement, and return it."""
         self.send(trial=trial)
         message = self.next()
         while message.WhichOneof("message") == "model_wanted":
@@ -231,19 +231,19 @@ class Host:
         return message.measurement
 
     def cut(self):
-        """As a lost link does it: no half-close, no acknowledgement."""
+        """Break the connection without a half-close or an acknowledgement."""
         self._call.cancel()
         self._outgoing.put(None)
 
     def done(self):
-        """Gives the device back, and waits for the agent to agree."""
+        """Return the device, and wait for the agent to end the stream."""
         self._outgoing.put(None)
         while self.next() is not None:
             pass
 
 
 def trial_message(runtime="steady", block=BLOCK, budget=SHORT, timeout_s=PATIENCE_S, model_id="", **settings):
-    """One trial of ``block``, with an id of its own."""
+    """Return a trial of ``block`` with a unique id."""
     settings = {"precision": "fp32", "batch": 1, "threads": 1, **settings}
     job = wire.job_message(block, wire.Settings(runtime=runtime, **settings), model_id)
     trial = wire.Trial(trial_id=uuid.uuid4().hex, job=job)
@@ -253,7 +253,7 @@ def trial_message(runtime="steady", block=BLOCK, budget=SHORT, timeout_s=PATIENC
 
 @pytest.fixture(scope="session")
 def test_runtimes(tmp_path_factory):
-    """A PYTHONPATH with a distribution that brings runtimes through the entry point group."""
+    """A PYTHONPATH with a distribution that registers runtimes through the entry point group."""
     folder = tmp_path_factory.mktemp("distribution")
     (folder / "misbehaving.py").write_text(RUNTIMES)
     facts = folder / "misbehaving-1.0.dist-info"
@@ -268,7 +268,7 @@ def test_runtimes(tmp_path_factory):
 
 @pytest.fixture
 def start_agent(tmp_path, test_runtimes):
-    """Starts agents, each in its own home unless one is named; ends them all, and their workers."""
+    """Start agents, each in a separate home unless one is given; end them and their workers after the test."""
     started = []
 
     def start(*flags, home=None, environment=None, **options):
@@ -291,14 +291,14 @@ def module_agent(tmp_path_factory, test_runtimes):
 
 @pytest.fixture
 def agent(module_agent):
-    """A running agent that a module's tests share; each must leave it with nobody holding it."""
+    """A running agent that the tests of a module share. Each test must return the lease."""
     yield module_agent
     assert module_agent.process.poll() is None, module_agent.log
 
 
 @pytest.fixture
 def host(agent):
-    """A host that holds the shared agent, and gives it back."""
+    """A host that holds the shared agent, and returns it after the test."""
     host = agent.host()
     host.welcome()
     yield host
@@ -307,13 +307,13 @@ def host(agent):
 
 @pytest.fixture(scope="session")
 def small_model():
-    """BLOCK, as onnxruntime reads it."""
+    """BLOCK as a model for onnxruntime."""
     return lower("onnxruntime", BLOCK, 1)
 
 
 @pytest.fixture
 def run_agent(tmp_path):
-    """One call of ``ofa-agent`` that ends by itself."""
+    """Run an ``ofa-agent`` command until it exits."""
 
     def run(*arguments, home=None, python=AGENT, **options):
         environment = {**os.environ, "OFA_AGENT_HOME": str(home or tmp_path / "home"), **options.pop("env", {})}

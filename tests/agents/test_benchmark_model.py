@@ -1,4 +1,4 @@
-"""``benchmark_model``'s text: real outputs of its versions, damaged ones, and a stand-in that runs models for real."""
+"""The output of ``benchmark_model``: real outputs, damaged outputs, and a stand-in that runs models."""
 
 import os
 import re
@@ -16,7 +16,7 @@ OUTPUTS = Path(__file__).parent / "benchmark_model_outputs"
 STAND_IN = Path(__file__).parents[1] / "phones" / "benchmark_model.py"
 US = 1000
 
-# Of each real output: the delegate that was asked for, and the figures in it, in µs.
+# For each real output: the requested delegate, and the statistics in µs.
 FIGURES = {
     "cpu-2018": ("", (15, 127425, 66699, 66838, 66767.6, 39, 0, 7, 76605.9, 9933)),
     "cpu-2020-profiled": ("", (50, 49060, 32641, 34005, 33209.4, 450, 0, 15, 34825.1, 855)),
@@ -237,7 +237,7 @@ def test_executables_of_this_machine_have_an_abi():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A file with one 1×1 convolution."""
+    """A model with one 1×1 convolution."""
     path = tmp_path_factory.mktemp("model") / "conv.tflite"
     path.write_bytes(one_convolution(56, 16, 64))
     return str(path)

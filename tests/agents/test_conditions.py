@@ -1,4 +1,4 @@
-"""Conditions, on devices that were written down (tests/devices) and on this one."""
+"""Conditions, on recorded devices (tests/devices) and on this machine."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def device(monkeypatch, tmp_path):
 
 @pytest.fixture
 def setter_of(tmp_path):
-    """A Setter for a Shell; each is a new agent that finds what the one before left."""
+    """Create a Setter for a Shell; each acts as a new agent that finds the state of the previous one."""
     log = []
     return lambda shell: conditions.Setter(
         shell, str(tmp_path / "conditions.json"), lambda *what, **facts: log.append((what, facts))
@@ -52,7 +52,7 @@ def test_a_hot_orin_is_hot_and_throttled_regardless_of_its_fan(device):
 
 def test_a_phone(device):
     condition = read(device("pixel-6"))
-    assert condition["temperatures_c"]["VIRTUAL-SKIN"] == 33.5  # what the hardware says, not the cache
+    assert condition["temperatures_c"]["VIRTUAL-SKIN"] == 33.5  # from the hardware, not from the cache
     assert (condition["throttled"], condition["battery"], condition["screen"]) == (False, 0.84, "on")
     assert condition["temperatures_c"]["battery"] == 29.8
     assert clusters(device("pixel-6")) == [([6, 7], 2802), ([4, 5], 2253), ([0, 1, 2, 3], 1803)]
@@ -143,7 +143,7 @@ def test_a_setting_by_command_is_restored_by_command(device, setter_of, name, se
 
 def test_the_next_agent_restores_the_settings_of_a_killed_agent(device, setter_of, tmp_path):
     shell = device("jetson-tx2")
-    setter_of(shell).set({"governor": "performance", "power-mode": "0"})  # and no put_back: it was killed
+    setter_of(shell).set({"governor": "performance", "power-mode": "0"})  # no put_back: the agent was killed
     shell.ran.clear()
     setter_of(shell).put_back()
     assert shell.read(f"{POLICY0}/scaling_governor") == "schedutil"
@@ -247,7 +247,7 @@ def test_a_real_file_that_cannot_be_written(tmp_path):
 
 
 class Warm:
-    """A device that cools by some degrees a second, and a clock that only its sleeps move."""
+    """A device that cools by ``cools_c`` degrees per second, and a clock that only advances in ``sleep``."""
 
     def __init__(self, headroom_c, cools_c, severe_s=0.0, **temperatures_c):
         self.now_s, self._headroom_c, self._cools_c = 0.0, headroom_c, cools_c
@@ -292,7 +292,7 @@ def test_a_device_that_stays_hot_is_waited_for_while_any_sensor_cools():
 
 
 def test_a_slowly_cooling_battery_is_waited_for():
-    assert Warm(1.0, 0.01, battery=44.0).wait(120) == pytest.approx(120, abs=2)  # 0.6 degrees a minute
+    assert Warm(1.0, 0.01, battery=44.0).wait(120) == pytest.approx(120, abs=2)  # 0.6 degrees per minute
     assert Warm(1.0, 0.0, battery=44.0).wait(120) == pytest.approx(60, abs=2)
 
 
@@ -303,6 +303,6 @@ def test_context_switches_of_this_process_are_not_read_for_a_remote_device(devic
     assert read(shell)["load"] == 1.5
 
 
-def test_recordings_are_valid_text():
+def test_recorded_commands_are_valid_json():
     for name in ("jetson-tx2", "jetson-agx-orin", "pixel-6", "h100-host"):
         assert json.loads((DEVICES / name / "commands.json").read_text())

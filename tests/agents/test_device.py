@@ -12,7 +12,7 @@ CPU = "sys/devices/system/cpu"
 
 @pytest.fixture
 def describe(tmp_path):
-    """The Description of a device made of these files, its runtimes given."""
+    """Describe a device that consists of these files, with the given runtimes."""
     numbers = iter(range(100))
 
     def describe(files, runtimes=None, missing=None):
@@ -163,5 +163,5 @@ def test_a_jetson_reports_its_software():
     }
     orin = device.describe(RecordedShell(str(devices / "jetson-agx-orin")), wire.WorkerReady()).software
     assert orin["L4T"] == "35.4.1"
-    assert "JetPack" not in orin  # what is not installed is not told
+    assert "JetPack" not in orin  # packages that are not installed are not reported
     assert not device.describe(RecordedShell(str(devices / "xeon")), wire.WorkerReady()).software

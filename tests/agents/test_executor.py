@@ -1,4 +1,4 @@
-"""The thread that measures, over workers that do the unexpected."""
+"""The trial executor with workers that fail."""
 
 import queue
 import threading
@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from ofa_agent.device.shell import LocalShell
-from ofa_agent.measuring import executor as bench_module
+from ofa_agent.measuring import executor as executor_module
 from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.measuring.worker import WorkerGone
 from ofa_agent.protocol import messages as wire
@@ -14,7 +14,7 @@ from ofa_agent.service.models import ModelCache
 
 
 class FakeWorker:
-    """A worker process whose behaviour the test scripts, trial by trial."""
+    """A worker process with scripted behaviour for each trial."""
 
     def __init__(self, script):
         self.script = script
@@ -37,19 +37,19 @@ class FakeWorker:
 
 @pytest.fixture
 def script():
-    """What the next trials do: an exception is raised, a function called."""
+    """The behaviour of the next trials: an exception to raise, or a function to call."""
     return []
 
 
 @pytest.fixture
 def start_failures():
-    """What keeps the next workers from starting."""
+    """The errors with which the next workers fail to start."""
     return []
 
 
 @pytest.fixture
 def started_with():
-    """The descriptors that each worker was started with."""
+    """The descriptors that each worker inherited."""
     return []
 
 
@@ -61,7 +61,7 @@ def executor(script, start_failures, started_with, tmp_path, monkeypatch):
             raise start_failures.pop(0)
         return FakeWorker(script)
 
-    monkeypatch.setattr(bench_module, "WorkerProcess", start)
+    monkeypatch.setattr(executor_module, "WorkerProcess", start)
     executor = TrialExecutor(ModelCache(str(tmp_path / "models")), lock_descriptor=42, shell=LocalShell())
     yield executor
     if executor.is_alive():
@@ -70,7 +70,7 @@ def executor(script, start_failures, started_with, tmp_path, monkeypatch):
 
 @pytest.fixture
 def take(executor):
-    """Submits one trial and waits for its Measurement."""
+    """Submit one trial and wait for its Measurement."""
     delivered = queue.SimpleQueue()
 
     def take(trial_id, model_id=""):
@@ -122,7 +122,7 @@ def test_a_missing_model_is_reported(executor, take):
     executor.start()
     failed = take("one", model_id="0" * 64)
     assert failed.status != "ok"
-    assert "no longer in the cache" in failed.error
+    assert "missing from the cache" in failed.error
 
 
 def test_a_full_disk_fails_only_the_trial_that_needs_the_space(executor, take, monkeypatch):

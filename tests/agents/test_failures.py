@@ -1,4 +1,4 @@
-"""What a runtime may do on a bad day costs one trial, never the agent."""
+"""A failure of a runtime costs one trial and never the agent."""
 
 import os
 import signal
@@ -114,7 +114,7 @@ def test_an_invalid_job_is_malformed_and_reaches_no_runtime(agent, host, trial_o
 
 
 def damaged(content):
-    """A model that arrives whole, and is none."""
+    """Return a complete file that is not a valid model."""
     return Model(wire.model_id_of([content]), (content,))
 
 
@@ -154,7 +154,7 @@ def test_a_trial_with_an_endless_timeout_runs(host, trial_of, timeout_s):
 
 
 @pytest.mark.parametrize("timeout_s", [0.0, -1.0, float("nan")])
-def test_a_trial_with_no_time_times_out(host, trial_of, timeout_s):
+def test_a_trial_with_an_invalid_timeout_times_out(host, trial_of, timeout_s):
     assert host.take(trial_of(timeout_s=timeout_s)).status == "timed-out"
     assert host.take(trial_of()).status == "ok"
 
@@ -171,7 +171,7 @@ def test_queued_trials_are_answered_in_order(agent, host, trial_of):
 
 
 def test_a_network_that_does_not_fit_into_memory_is_reported(start_agent, trial_of):
-    """Its weights are few; a value in its midst takes 1 GiB, which the runtime asks for at the first run."""
+    """Return a network with few weights and an intermediate value of 1 GiB, allocated in the first run."""
     command = (
         "sh",
         "-c",

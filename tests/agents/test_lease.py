@@ -1,4 +1,4 @@
-"""Lease and Desk over a bench that answers when the test says so."""
+"""Lease and Desk with a trial executor that the test controls."""
 
 import queue
 import re
@@ -13,7 +13,7 @@ from ofa_agent.service.models import ModelCache
 
 
 class FakeBench:
-    """Keeps what it was given; ``finish`` delivers one Measurement."""
+    """Keeps the submitted trials; ``finish`` delivers one Measurement."""
 
     def __init__(self):
         self.submitted = []
@@ -29,7 +29,7 @@ class FakeBench:
 
 
 class FakeHost:
-    """One stream of a host that holds the lease; messages reach the lease at once."""
+    """One stream of a host that holds the lease; messages reach the lease immediately."""
 
     def __init__(self, desk, lease_id="ada's", holder="ada@laptop", wanted=None):
         self.lease, self.resumed = desk.take(lease_id, holder, wanted or {})
@@ -53,7 +53,7 @@ class FakeHost:
         self.lease.disconnect(self.stream)
 
     def heard(self):
-        """What has come down the stream so far: trial ids, models wanted, and None for its end."""
+        """Return the messages received so far: trial ids, wanted models, and None for the end."""
         heard = []
         while True:
             try:
@@ -78,7 +78,7 @@ def executor():
 
 
 class FakeSetter:
-    """What is set just now, and how often all was put back."""
+    """Records the current settings and the number of calls of ``put_back``."""
 
     def __init__(self):
         self.now, self.put_backs = {}, 0
@@ -145,7 +145,7 @@ def test_unacknowledged_measurements_are_sent_again_after_a_reconnect(desk, exec
     executor.finish("two")
     host.acknowledge("one")
     host.lose_link()
-    executor.finish("three")  # while nobody listens
+    executor.finish("three")  # while the host is not connected
     returned = FakeHost(desk)
     assert returned.resumed
     assert returned.heard() == ["two", "three"]
@@ -338,7 +338,7 @@ def test_a_model_interrupted_by_a_lost_connection_is_sent_from_the_start(desk, e
     first.trial("one", model_id)
     first.part(parts[0])
     second = FakeHost(desk)
-    first.part(parts[1])  # still on its way when the new link stands
+    first.part(parts[1])  # arrives over the old connection after the new one is open
     for part in parts:
         second.part(part)
     assert executor.submitted == ["one"]

@@ -32,7 +32,7 @@ def home(tmp_path, monkeypatch):
 
 @contextmanager
 def holder(*flags):
-    """Another process that has the device, and the pid of its child."""
+    """Another process that holds the device, and the pid of its child."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, *flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -81,7 +81,7 @@ def test_a_living_worker_keeps_the_lock():
 
 def test_a_waiting_agent_gets_the_device_when_it_is_free():
     with holder() as (process, _):
-        process.stdin.close()  # it ends by itself, in its own time
+        process.stdin.close()  # the process then exits by itself
         os.close(DeviceLock.acquire(wait_s=30.0).descriptor)
 
 
@@ -106,14 +106,14 @@ def test_a_lock_with_unreadable_content_is_respected(content, home):
     os.close(held.descriptor)
 
 
-def test_content_left_by_another_agent_is_overwritten(home):
+def test_content_of_a_previous_agent_is_overwritten(home):
     (home / "agent.lock").write_bytes(b"x" * 5000)
     held = DeviceLock.acquire()
     assert f'"pid": {os.getpid()}'.encode() in (home / "agent.lock").read_bytes()
     os.close(held.descriptor)
 
 
-def test_the_lock_is_open_to_every_user_and_follows_no_link(home):
+def test_the_lock_is_open_to_every_user_and_does_not_follow_links(home):
     os.close(DeviceLock.acquire().descriptor)
     path = home / "agent.lock"
     assert path.stat().st_mode & 0o777 == 0o666

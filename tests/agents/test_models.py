@@ -14,7 +14,7 @@ def cache(tmp_path):
 
 
 def receive(cache, chunks, model_id=None, message_bytes=1 << 20):
-    """Hands a model over, piece by piece; the id that it got."""
+    """Send a model to the cache piece by piece, and return its id."""
     model_id = model_id or wire.model_id_of(chunks)
     messages = wire.model_messages(model_id, chunks, message_bytes)
     assert [cache.receive(message) for message in messages] == [False] * (len(messages) - 1) + [True]
@@ -61,7 +61,7 @@ def test_a_refused_model_can_be_sent_again(cache):
 
 @pytest.mark.parametrize("length", [wire.MAX_MODEL_BYTES // 4 + 1, 1 << 63])
 def test_a_model_that_is_too_large_is_refused_before_it_is_expanded(cache, length, monkeypatch):
-    monkeypatch.setattr(wire.ops, "seeded", None)  # whatever expands it fails here
+    monkeypatch.setattr(wire.ops, "seeded", None)  # fails if the values are generated
     with pytest.raises(BadModel, match="larger than"):
         receive(cache, [SeededValues(1, length, 1.0)])
 
@@ -143,7 +143,7 @@ def test_a_failure_to_create_the_file_is_reported(cache, monkeypatch):
 
 
 class FullDisk:
-    """``open`` on a device that is full: half of it is written."""
+    """``open`` on a full device: half of the content is written."""
 
     def __init__(self, path, mode):
         self._path = Path(path)

@@ -18,7 +18,7 @@ from ofa_agent.operators import (
     Take,
 )
 
-# One Operator on one input: output shape, MACs, weights and biases, each worked out by hand.
+# An operator and an input shape; the expected output shape, MACs and weights were computed by hand.
 OPERATORS = {
     "3×3 stride 2": (Conv(3, 16, 3, stride=2), (3, 128, 128), (16, 64, 64), 16 * 27 * 64 * 64, 16 * 27 + 16),
     "1×1": (Conv(16, 48, 1), (16, 7, 7), (48, 7, 7), 16 * 48 * 49, 16 * 48 + 48),
@@ -146,7 +146,7 @@ GIANTS = {
 
 @pytest.mark.parametrize(("shape", "operators"), GIANTS.values(), ids=GIANTS)
 def test_sizes_beyond_the_bounds_are_refused_without_touching_memory(shape, operators, monkeypatch):
-    monkeypatch.setattr(ops, "np", None)  # whatever allocates an array fails here
+    monkeypatch.setattr(ops, "np", None)  # fails if an array is allocated
     with pytest.raises(InvalidBlock):
         ops.shapes(operators, shape)
 

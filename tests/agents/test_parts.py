@@ -1,4 +1,4 @@
-"""Blocks timed inside a network: operator times that a runtime reports, and the cost of reporting them."""
+"""Blocks timed inside a network: the operator times of a runtime, and the overhead of its profiler."""
 
 import itertools
 
@@ -45,7 +45,7 @@ def test_no_part_has_a_negative_time():
 
 
 def test_parts_add_up_to_the_whole_despite_a_large_overhead():
-    """As in networks of microseconds: kernels of 1 to 6 µs, reported to take 3 more."""
+    """Times as in very small networks: kernels of 1 to 6 µs, with a profiler overhead of 3 µs each."""
     kernels, own = np.array([1, 2, 10, 3]), np.array([200.0, 3000.0, 30_000.0, 18_000.0])
     reported = Profiled(np.array([own + kernels * 3000.0] * 5), kernels)
     samples = np.median(part_samples(reported, [1, 1, 1, 1], whole_ns=own.sum()), axis=1)
@@ -81,7 +81,7 @@ def test_onnxruntime_times_blocks_inside_a_network(host, trial_of):
     for part in measurement.parts:
         assert len(part.samples_ns) == len(measurement.parts[0].samples_ns)
         assert min(part.samples_ns) > 0
-    # The pool over 64 × 16 × 16 values is by far the least of the three.
+    # The pool over 64 × 16 × 16 values is by far the fastest of the three.
     medians = [np.median(part.samples_ns) for part in measurement.parts]
     assert medians[2] < min(medians[:2])
 

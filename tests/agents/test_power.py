@@ -1,4 +1,4 @@
-"""Energy, on a TX2 that was written down."""
+"""Power and energy, on recorded devices."""
 
 import time
 from pathlib import Path

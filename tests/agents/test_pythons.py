@@ -1,4 +1,4 @@
-"""The agent on the Pythons that devices have: 3.6 for real, the others that this machine has as far as they go."""
+"""The agent on the Python versions of devices: runs on 3.6, compiles on the other versions of this machine."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ PACKAGE = Path(ofa_agent.__file__).parent
 
 @pytest.fixture(scope="session")
 def archive(tmp_path_factory):
-    """The agent as one file, as it is copied to a device."""
+    """The agent as one file, as copied to a device."""
     path = tmp_path_factory.mktemp("bundle") / "agent.pyz"
     path.write_bytes(bundle.build())
     return str(path)

@@ -1,4 +1,4 @@
-"""A host that loses its link to a real agent, and others who want the device meanwhile."""
+"""A host that loses its connection to a real agent, and other hosts that request the device."""
 
 import uuid
 
@@ -17,7 +17,7 @@ def lease_id():
 
 
 def refusal(agent, holder="bob@desk"):
-    """What another host learns."""
+    """Return the message with which the agent refuses another host."""
     with pytest.raises(grpc.RpcError) as refused:
         agent.host(holder=holder).next()
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,4 +1,4 @@
-"""``ofa-agent serve`` as a real process: how it begins, whom it lets in, how it ends."""
+"""``ofa-agent serve`` as a real process: start, access control, and exit."""
 
 import json
 import os
@@ -24,13 +24,13 @@ AGENT_PYTHON = os.environ.get("AGENT_PYTHON") or sys.executable
 
 
 def call(channel, method, request=b"", metadata=()):
-    """A plain call of bytes, as any gRPC client can make it."""
+    """Return a gRPC call with raw bytes, independent of our messages."""
     return channel.unary_unary(method)(request, timeout=60, metadata=metadata)
 
 
 @pytest.fixture
 def in_mid_burst(trial_of, eventual):
-    """Brings an agent there: its worker times a burst that no test lives to see the end of."""
+    """Return a function that makes the worker of an agent time a burst longer than any test."""
 
     def begin(agent):
         host = agent.host()
@@ -105,7 +105,7 @@ def test_a_protocol_mismatch_names_the_side_to_update(agent, monkeypatch, ours, 
         host.lease("a lease", "a test")
 
 
-def test_a_stream_that_does_not_begin_with_a_hello_is_refused(agent):
+def test_a_stream_without_a_hello_is_refused(agent):
     stream = agent.channel().stream_stream("/ofa_agent.Agent/Measure")
     for messages in ([], [wire.HostMessage(hello=wire.Hello(protocol=wire.PROTOCOL)).SerializeToString()]):
         with pytest.raises(grpc.RpcError) as refused:
@@ -253,7 +253,7 @@ def test_it_exits_when_standard_input_closes_even_during_a_burst(start_agent, in
     agent.process.stdin.close()
     assert agent.process.wait(timeout=60) == 0
     eventual(lambda: living(agent.home) == [])
-    assert len(agent.loaded()) == 1, "a trial that waited was begun all the same"
+    assert len(agent.loaded()) == 1, "a waiting trial was started"
     assert not (agent.home / "models").exists()
 
 

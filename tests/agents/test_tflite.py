@@ -1,4 +1,4 @@
-"""Runtime ``tflite``: a lowered Block's file by LiteRT's interpreter or by tflite-runtime's; seeds in their forms."""
+"""Runtime ``tflite``: model files with LiteRT or tflite-runtime, and the formats of seeded weights."""
 
 import subprocess
 import sys
@@ -121,7 +121,7 @@ def test_a_missing_gpu_delegate_is_unsupported(litert):
         runtimes.find("tflite-gpu").version()
 
 
-# Packages as a device may have them: nothing of them but what is asked for here.
+# Packages that a device may have, reduced to the parts that the agent reads.
 OLD_PACKAGE = "__version__ = '2.14.0'\n"
 ASK = """
 import sys
@@ -172,7 +172,7 @@ def test_the_agent_measures_with_it(host, trial_of, litert, precision):
     assert min(measurement.samples_ns) > 0
 
 
-# The forms in which weights travel.
+# Formats of weights in messages.
 
 
 def test_a_matrix_is_written_column_by_column():
@@ -183,7 +183,7 @@ def test_a_matrix_is_written_column_by_column():
     assert np.array_equal(half.reshape(4, 3), plain.reshape(3, 4).T.astype(np.float16))
 
 
-def test_int8_weights_have_a_scale_a_row():
+def test_int8_weights_have_one_scale_per_row():
     matrix = ops.seeded(5, 3000, 0.5).reshape(3, -1)
     steps = ops.seeded(5, 3000, 0.5, 3, ops.INT8_BY_ROW).reshape(3, -1)
     assert np.array_equal(ops.seeded(5, 3000, 0.5, 3, "int8").reshape(-1, 3), steps.T)
@@ -193,7 +193,7 @@ def test_int8_weights_have_a_scale_a_row():
     assert np.abs(ops.seeded(5, 3000, 0.5, form="int8")).max() == 127
 
 
-def test_a_row_of_zeros_stays_zeros():
+def test_a_row_of_zeros_stays_zero():
     assert not ops.to_int8(np.zeros((2, 3), np.float32), ops.int8_scales(np.zeros((2, 3), np.float32))).any()
 
 
@@ -201,14 +201,14 @@ FORMED = [SeededValues(7, 12, 0.5, rows, form) for rows in (0, 3) for form in op
 
 
 @pytest.mark.parametrize("chunk", FORMED)
-def test_every_form_arrives_as_it_was_sent(chunk):
+def test_every_weight_format_round_trips(chunk):
     chunks = [b"head", chunk, b"tail"]
     messages = [wire.Model.FromString(message.SerializeToString()) for message in wire.model_messages("id", chunks)]
     assert wire.merged(chunk for message in messages for chunk in wire.model_chunks(message)) == chunks
     assert len(wire.model_bytes(chunks)) == wire.chunks_size(chunks)
 
 
-def test_every_form_is_another_model_and_plain_values_are_the_same_as_ever():
+def test_every_weight_format_has_its_own_hash_and_plain_hashes_are_stable():
     assert len({wire.model_id_of([chunk]) for chunk in FORMED}) == len(FORMED)
     plain = wire.model_id_of([SeededValues(1, 2, 0.5)])
     assert plain == "1b9d493d306ccdb057358a5ed109281674b278ca27d2cd18fb2158769e941123"
@@ -222,7 +222,7 @@ def test_every_form_is_another_model_and_plain_values_are_the_same_as_ever():
         (SeededValues(1, 1 << 40, 0.5, 0, "int8"), "larger than"),
     ],
 )
-def test_values_that_cannot_be_made_are_a_bad_model(tmp_path, chunk, why):
+def test_values_that_cannot_be_generated_are_a_bad_model(tmp_path, chunk, why):
     cache = ModelCache(str(tmp_path / "models"))
     (message,) = wire.model_messages("id", [chunk])
     with pytest.raises(BadModel, match=why):
@@ -268,7 +268,7 @@ def test_operators_are_timed_inside_a_network(tmp_path, profiler, precision):
     assert reported.operator_ns.shape == (5, len(network.operators))
     assert [kernels == 0 for kernels in reported.kernels] == fused
     assert ((reported.operator_ns == 0) == fused).all()
-    loaded.run()  # and nothing more is reported
+    loaded.run()  # later runs are not profiled
     plain = runtimes.find("tflite").load(network, job, str(path))
     plain.run()
     assert np.array_equal(loaded.output(), plain.output())
@@ -291,7 +291,7 @@ def test_the_agent_times_blocks_inside_a_network(host, trial_of, profiler, preci
     assert medians[2] < min(medians[:2]), "a pool and ten outputs are by far the least of the three"
 
 
-def test_kernels_that_are_no_nodes_own_belong_to_the_node_that_asked_for_them():
+def test_kernels_without_a_node_belong_to_the_node_that_requires_them():
     nodes = [("DEQUANTIZE", 0), ("PAD", 0), ("CONV_2D", 0), ("HARD_SWISH", 1), ("MUL", 2), ("FULLY_CONNECTED", 4)]
     tags = ["Convolution (NHWC, F32) IGEMM", "HARD_SWISH", "Multiply (ND)", "Clamp (NC)", "Static Reshape (NC)"]
     assert litert_profiler.owners_of([*tags, "Fully Connected (NC, F32) GEMM"], nodes) == [0, 1, 2, 2, 4, 4]

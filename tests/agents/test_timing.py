@@ -7,11 +7,11 @@ from ofa_agent.measuring.timing import Budget, median, median_half_width, time_b
 
 MS = 1_000_000
 US = 1_000
-QUICK_WINDOWS = Budget(warmup_s=10.0, window_s=0.0)  # three runs a window
+QUICK_WINDOWS = Budget(warmup_s=10.0, window_s=0.0)  # three runs per window
 
 
 class FakeDevice:
-    """Each run takes what the script says, on a clock that nothing else moves."""
+    """Runs with scripted durations, on a clock that only these runs advance."""
 
     def __init__(self, *durations_ns):
         self.now_ns = 7
@@ -44,7 +44,7 @@ def test_the_first_run_is_never_counted():
     assert set(burst.samples_ns) == {2 * MS}
 
 
-def test_the_first_run_is_not_counted_either_where_it_uses_the_warm_up_up():
+def test_the_first_run_is_not_counted_even_if_it_takes_the_whole_warm_up():
     burst = FakeDevice([900 * MS], always(2 * MS)).burst(Budget(warmup_s=0.5))
     assert (burst.warmup_runs, burst.warm) == (1, False)
     assert set(burst.samples_ns) == {2 * MS}
@@ -58,17 +58,17 @@ def test_warm_up_ends_when_two_windows_agree():
     assert set(burst.samples_ns) == {4 * MS}
 
 
-def test_one_odd_run_does_not_keep_windows_from_agreeing():
+def test_windows_agree_despite_one_outlier():
     burst = FakeDevice([9 * MS], [5 * MS, 80 * MS, 5 * MS], [5 * MS, 5 * MS, 5 * MS], always(MS)).burst(QUICK_WINDOWS)
     assert (burst.warm, burst.warmup_runs) == (True, 7)
 
 
-def test_a_window_of_fast_runs_lasts_its_time():
+def test_a_window_of_fast_runs_lasts_its_full_time():
     burst = FakeDevice(always(100 * US)).burst(Budget(warmup_s=1.0, window_s=0.008))
     assert burst.warmup_runs == 1 + 80 + 80
 
 
-def test_warm_up_that_never_settles_ends_by_time_and_says_so():
+def test_a_warm_up_that_never_settles_ends_at_the_limit_and_is_marked():
     up_and_down = itertools.cycle([10 * MS] * 3 + [20 * MS] * 3)
     device = FakeDevice([MS], up_and_down)
     burst = device.burst(Budget(warmup_s=0.5, window_s=0.0))
@@ -84,14 +84,14 @@ def test_a_burst_ends_early_when_its_interval_is_narrow():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_burst_that_is_not_narrow_ends_by_time_and_says_so(seed):
+def test_a_burst_that_is_not_narrow_ends_at_the_limit_and_is_marked(seed):
     burst = FakeDevice(noise(seed, MS, 3 * MS)).burst(Budget(burst_min_s=0.03, burst_max_s=0.12, half_width=1e-6))
     assert not burst.narrow
     assert 120 * MS <= sum(burst.samples_ns) < 123 * MS
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_noise_asks_for_more_runs_until_the_interval_is_narrow(seed):
+def test_noise_requires_more_runs_until_the_interval_is_narrow(seed):
     budget = Budget(burst_min_s=0.0, burst_max_s=60.0, half_width=0.02)
     burst = FakeDevice(noise(seed, MS, 2 * MS)).burst(budget)
     assert burst.narrow
@@ -99,7 +99,7 @@ def test_noise_asks_for_more_runs_until_the_interval_is_narrow(seed):
     assert len(burst.samples_ns) > 50
 
 
-def test_a_slow_block_still_gets_its_least_number_of_runs():
+def test_a_slow_block_still_gets_the_minimum_number_of_runs():
     burst = FakeDevice(always(700 * MS)).burst(Budget(min_runs=5))
     assert burst.samples_ns == [700 * MS] * 5
 
@@ -109,27 +109,27 @@ def test_outliers_are_kept():
     assert 40 * MS in burst.samples_ns
 
 
-def test_the_time_in_runs_is_all_of_it_warm_up_included():
+def test_the_timed_duration_includes_the_warm_up():
     device = FakeDevice([30 * MS], noise(0, MS, 2 * MS))
     burst = device.burst(Budget())
     assert burst.timed_ns == sum(device.ran_ns)
     assert len(device.ran_ns) == burst.warmup_runs + len(burst.samples_ns)
 
 
-def test_equal_samples_have_an_interval_of_no_width():
+def test_equal_samples_have_an_interval_of_zero_width():
     assert median_half_width([5 * MS] * 5) == 0.0
 
 
-def test_one_sample_alone_is_not_narrow():
+def test_a_single_sample_is_not_narrow():
     assert median_half_width([5 * MS]) > 1.0
 
 
-def test_few_samples_are_as_uncertain_as_all_of_them_lie_apart():
+def test_the_interval_of_few_samples_covers_all_of_them():
     assert median_half_width([90, 100, 110]) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_interval_knows_neither_order_nor_unit(seed):
+def test_the_interval_depends_on_neither_order_nor_unit(seed):
     rng = random.Random(seed)
     samples = [rng.randrange(1000, 2000) for _ in range(50)]
     shuffled = rng.sample(samples, len(samples))
@@ -146,8 +146,8 @@ def test_four_times_the_samples_halve_the_interval():
     assert width(50) / width(200) == pytest.approx(2.0, rel=0.15)
 
 
-def test_the_interval_is_about_that_of_95_percent():
-    """Over many bursts from a known distribution the median misses the true one by more than it one time in twenty."""
+def test_the_interval_covers_the_median_in_about_95_percent_of_bursts():
+    """Over many bursts from a known distribution, the true median is outside the interval in 5 % of them."""
     rng = random.Random(0)
     misses = 0
     for _ in range(500):
@@ -156,7 +156,7 @@ def test_the_interval_is_about_that_of_95_percent():
     assert 0.01 < misses / 500 < 0.10
 
 
-def test_a_sample_of_zero_divides_nothing():
+def test_samples_of_zero_do_not_divide_by_zero():
     assert median_half_width([0, 0, 0, 0, 0]) == 0.0
 
 
@@ -165,7 +165,7 @@ def test_the_median_is_the_middle(values, middle):
     assert median(values) == middle
 
 
-def test_what_prepares_a_run_is_done_before_each_and_is_not_timed():
+def test_prepare_is_called_before_each_run_and_is_not_timed():
     device = FakeDevice(always(2 * MS))
     prepared = []
 

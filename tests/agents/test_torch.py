@@ -1,4 +1,4 @@
-"""Runtime ``torch``: Blocks from their Operators, with the numbers and the weights of the lowered ones."""
+"""Runtime ``torch``: blocks from their operators, with the same weights and outputs as lowered blocks."""
 
 import shutil
 
@@ -62,13 +62,13 @@ def blocks():
 
 @pytest.mark.parametrize("runtime", ["torch", "torch-script"])
 @pytest.mark.parametrize("block", list(blocks()))
-def test_a_block_gives_the_numbers_of_the_lowered_one(runtime, block, tmp_path):
+def test_a_block_gives_the_same_output_as_the_lowered_block(runtime, block, tmp_path):
     expected, got = (output_by(name, block, tmp_path, batch=2) for name in ("onnxruntime", runtime))
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 
-def test_torch_compile_gives_the_same_numbers(tmp_path):
+def test_torch_compile_gives_the_same_output(tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
     block = ops.Block("every kind of operator", (8, 9, 9), EVERY_KIND)
@@ -89,13 +89,13 @@ def test_operators_are_timed_inside_a_network(tmp_path):
     reported = loaded.operator_times()
     assert reported.operator_ns.shape == (3, len(network.operators))
     assert (reported.operator_ns > 0).all()
-    loaded.run()  # and nothing more is reported
+    loaded.run()  # later runs are not profiled
     assert loaded.operator_times is not None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 @pytest.mark.parametrize("runtime", ["torch-cuda", "torch-cuda-script", "torch-cuda-compile", "torch-cuda-graph"])
-def test_a_device_without_cuda_says_so(runtime):
+def test_a_device_without_cuda_is_unsupported(runtime):
     with pytest.raises(Unsupported, match="finds no CUDA device"):
         runtimes.find(runtime).version()
     assert "finds no CUDA device" in runtimes.probe().missing_runtimes[runtime]
@@ -107,7 +107,7 @@ def test_half_precision_on_the_cpu_is_refused():
         runtimes.find("torch").load(block, job_of(block, "torch", precision="fp16"), "")
 
 
-def test_onnxruntime_without_its_gpu_providers_says_so():
+def test_onnxruntime_without_gpu_providers_is_unsupported():
     for runtime in ("onnxruntime-cuda", "onnxruntime-tensorrt"):
         with pytest.raises(Unsupported, match="was built without"):
             runtimes.find(runtime).version()

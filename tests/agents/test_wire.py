@@ -36,7 +36,7 @@ EVERY_KIND = ops.Block(
 
 
 def sent(message):
-    """The message as it arrives."""
+    """Serialise and parse a message."""
     return type(message).FromString(message.SerializeToString())
 
 
@@ -44,7 +44,7 @@ def one_job(block=EVERY_KIND, **settings):
     return wire.job_message(block, wire.Settings(**{"batch": 1, "threads": 1, **settings}))
 
 
-def test_a_block_of_every_kind_of_operator_arrives_as_it_was_sent():
+def test_a_block_with_every_kind_of_operator_round_trips():
     assert set(map(type, EVERY_KIND.operators)) == set(wire._OPERATORS.values())
     settings = wire.Settings(runtime="tflite", precision="int8", batch=4, threads=2)
     job = sent(wire.job_message(EVERY_KIND, settings, "a model"))
@@ -54,14 +54,14 @@ def test_a_block_of_every_kind_of_operator_arrives_as_it_was_sent():
     assert wire.to_dict(job.settings) == {"runtime": "tflite", "precision": "int8", "batch": 4, "threads": 2}
 
 
-def test_an_operator_of_a_newer_host_is_not_passed_over():
+def test_an_operator_of_a_newer_host_is_not_ignored():
     job = one_job()
     job.operators.add()
     with pytest.raises(ops.InvalidBlock, match="update the agent"):
         wire.job_block(sent(job))
 
 
-def test_a_job_without_operators_or_with_such_as_do_not_fit_is_refused():
+def test_a_job_with_missing_or_mismatched_operators_is_refused():
     with pytest.raises(ops.InvalidBlock):
         wire.job_block(wire.Job(key="empty", input_shape=[8, 9, 9], settings=one_job().settings))
     with pytest.raises(ops.InvalidBlock):
@@ -69,17 +69,17 @@ def test_a_job_without_operators_or_with_such_as_do_not_fit_is_refused():
 
 
 @pytest.mark.parametrize("batch", [0, 1 << 20, (1 << 32) - 1])
-def test_a_batch_that_is_none_or_beyond_the_bounds_is_refused(batch):
+def test_an_invalid_batch_is_refused(batch):
     with pytest.raises(ops.InvalidBlock, match="batch"):
         wire.job_block(one_job(batch=batch))
 
 
-def test_threads_beyond_the_bounds_are_refused():
+def test_too_many_threads_are_refused():
     with pytest.raises(ops.InvalidBlock, match="threads"):
         wire.job_block(one_job(threads=100_000))
 
 
-def test_a_budget_arrives_as_it_was_sent():
+def test_a_budget_round_trips():
     budget = Budget(0.25, 0.004, 0.01, 0.02, 3, 0.001)
     trial = wire.Trial()
     wire.set_budget(trial.budget, budget, 12.5)
@@ -87,7 +87,7 @@ def test_a_budget_arrives_as_it_was_sent():
     assert trial.budget.trial_timeout_s == 12.5
 
 
-def test_the_compiled_protocol_is_that_of_its_sources(tmp_path):
+def test_the_compiled_protocol_matches_its_sources(tmp_path):
     pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
     compiled = tmp_path / "protocol.binpb"
     subprocess.run(
@@ -115,7 +115,7 @@ OURS = (
 
 
 @pytest.mark.parametrize("order", [REGISTERED + OURS, OURS + REGISTERED], ids=["theirs first", "ours first"])
-def test_another_packages_health_messages_stand_beside_ours(order):
+def test_health_messages_of_another_package_do_not_conflict(order):
     subprocess.run([sys.executable, "-c", FOREIGN_HEALTH + order], check=True)
 
 
@@ -123,7 +123,7 @@ def test_another_packages_health_messages_stand_beside_ours(order):
 
 
 def a_model(seed, literals=4, longest=5000):
-    """Random pieces as lowering gives them: no empty ones, no two literals side by side."""
+    """Return random chunks as lowering creates them: none empty, no adjacent literals."""
     rng = random.Random(seed)
     chunks = []
     for _ in range(literals):
@@ -138,7 +138,7 @@ def arrived(messages):
 
 @pytest.mark.parametrize("message_bytes", [64, 1000, 1 << 20])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_model_cut_in_messages_and_joined_keeps_its_hash_and_its_bytes(seed, message_bytes):
+def test_a_model_split_into_messages_keeps_its_hash_and_bytes(seed, message_bytes):
     chunks = a_model(seed)
     model_id = wire.model_id_of(chunks)
     messages = wire.model_messages(model_id, chunks, message_bytes)
@@ -154,7 +154,7 @@ def test_messages_of_a_model_stay_below_the_size_limit():
     assert max(message.ByteSize() for message in messages) < 2 * 2000
 
 
-def test_a_seed_travels_in_the_place_of_its_values():
+def test_a_seed_is_sent_instead_of_its_values():
     chunks = [b"head", SeededValues(5, 1 << 20, 0.5)]
     (message,) = wire.model_messages("id", chunks)
     assert message.ByteSize() < 100
@@ -176,7 +176,7 @@ def test_the_hash_distinguishes_models():
     assert len({wire.model_id_of(chunks) for chunks in models}) == len(models)
 
 
-def test_neighbouring_literals_are_merged():
+def test_adjacent_literals_are_merged():
     seeded = SeededValues(1, 2, 0.5)
     assert wire.merged([b"a", b"", b"b", seeded, b"", seeded, b"c", b"d"]) == [b"ab", seeded, seeded, b"cd"]
     assert wire.merged([]) == []
@@ -186,12 +186,12 @@ def test_neighbouring_literals_are_merged():
 
 
 @pytest.mark.parametrize("name", ["Description", "Measurement", "Trial", "Condition", "AgentMessage"])
-def test_plain_data_has_every_field_also_of_an_empty_message(name):
+def test_plain_data_has_every_field_even_of_an_empty_message(name):
     message_class = getattr(wire, name)
     assert set(wire.to_dict(message_class())) == {field.name for field in message_class.DESCRIPTOR.fields}
 
 
-def test_plain_data_is_what_the_message_says():
+def test_plain_data_matches_the_message():
     description = wire.Description(chip="A57", memory_bytes=1 << 33, runtimes={"onnxruntime": "1.10.0"})
     description.clusters.add(cpus=[0, 3], max_mhz=2035)
     description.condition.temperatures_c["GPU-therm"] = 41.5

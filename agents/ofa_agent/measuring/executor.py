@@ -88,7 +88,7 @@ class TrialExecutor(threading.Thread):
             advice = "free some space; ofa-targets clean NAME removes the files of ofa-profile from a device"
             return _failed(trial, "out-of-memory", "%s; %s" % (what, advice))
         except KeyError:
-            return _failed(trial, "malformed", "the model is no longer in the cache of the agent")
+            return _failed(trial, "malformed", "the model is missing from the cache of the agent")
         except WorkerGone as gone:
             self._discard_worker()
             return _failed(trial, "timed-out" if gone.timed_out else "crashed", str(gone))
