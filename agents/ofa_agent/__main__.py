@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     probe = commands.add_parser("probe", help="print which requirements this Python meets, as a JSON object")
     probe.set_defaults(command=_probe)
 
-    end = commands.add_parser("end", help="end the agent that serves this device, even if another user started it")
+    end = commands.add_parser("end", help="end the agent that serves this device")
     end.set_defaults(command=_end)
 
     info = commands.add_parser("info", help="describe this device and its runtimes")

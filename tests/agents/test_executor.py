@@ -135,7 +135,7 @@ def test_a_full_disk_fails_only_the_trial_that_needs_the_space(executor, take, m
         failed = take("one", model_id="0" * 64)
     assert failed.status == "out-of-memory"
     assert failed.error.startswith(
-        f"cannot write the model to {executor._models.folder}: No space left on device; make room"
+        f"cannot write the model to {executor._models.folder}: No space left on device; free some space"
     )
     assert take("two").status == "ok"
 

@@ -93,7 +93,7 @@ class Setter:
         except FileNotFoundError:
             return []
         except (OSError, ValueError, TypeError) as error:
-            self._log("what was found is not known any more", path=self._path, reason=str(error))
+            self._log("conditions file is not readable", path=self._path, reason=str(error))
             return []
 
     def _remember(self, found: List[Tuple[str, str]]) -> None:
