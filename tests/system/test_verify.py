@@ -31,7 +31,7 @@ def test_the_network_that_comes_back_is_measured_within_the_limit(ofa):
     limit_ms = middle_ms(ofa)
     done = search(ofa, limit_ms, "--out", "found.json")
     assert is_verified(done, limit_ms)
-    # What was measured teaches: nothing is asked of it twice.
+    # What was measured calibrates the table, and is never measured twice.
     roles = ofa.rows("t.lut", "SELECT role FROM networks WHERE role = 'calibration'")
     assert len(roles) == 1 + len(done.json["misses"])
 
@@ -46,7 +46,7 @@ def test_a_table_that_promises_too_much_is_found_out(ofa):
         )
     done = search(ofa, limit_ms)
     assert is_verified(done, limit_ms)
-    assert "the table learns from it" in done.err
+    assert "the table is recalibrated" in done.err
     first = done.json["misses"][0]
     assert first["measured_latency_ms"] > limit_ms >= first["predicted_latency_ms"]
 
