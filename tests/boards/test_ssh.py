@@ -352,7 +352,7 @@ def test_the_same_jetson_from_its_block_to_a_found_network(make_board, host, pyt
     assert answer(found)["predicted_latency_ms"] <= 1000
 
 
-@pytest.mark.slow  # waits until the agent ends, 45 s after its host; tests/agents/test_lease.py shows it on a fake clock
+@pytest.mark.slow  # waits until the agent ends, 45 s after its host
 def test_another_host_learns_who_has_the_board_and_gets_it_when_that_one_is_gone(board, bound, make_host, eventual):
     bob = make_host("bob")
     bob.knows(board)
