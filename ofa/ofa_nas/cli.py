@@ -96,7 +96,7 @@ def run(command: click.Command, kept: str = KEPT) -> Callable[[], None]:
 
 
 class Resolutions(click.ParamType[tuple[int, ...]]):
-    """Comma-separated resolutions, such as ``160,176``; ``all`` becomes the empty tuple."""
+    """Comma-separated resolutions in pixels, such as ``160,176``. ``all`` becomes the empty tuple."""
 
     name = "PX,PX…|all"
 

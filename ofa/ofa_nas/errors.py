@@ -1,9 +1,9 @@
 """Errors of search and training, in addition to ``ofa_tables.errors``.
 
 OfaError
-├── LimitUnreachable        no network is within the limits; says the smallest figure that there is
-├── NoneFound               none within them was found; that there is none is not proven
-└── DataError               images to train with: none, of one class, broken …
+├── LimitUnreachable        no network is within the limits (proven); the message has the smallest value
+├── NoneFound               no network within the limits was found (not proven)
+└── DataError               unusable training images: none, only one class, broken …
 """
 
 import math
@@ -22,17 +22,17 @@ class NoneFound(OfaError):
 
 class LimitUnreachable(OfaError):
     @classmethod
-    def alone(cls, meter: str, unit: str, flag: str, limit: float, smallest: float, where: str) -> "LimitUnreachable":
-        rounded_up = math.ceil(smallest * 1e4) / 1e4  # as a limit, the figure that people read must be met
+    def alone(cls, metric: str, unit: str, flag: str, limit: float, smallest: float, where: str) -> "LimitUnreachable":
+        rounded_up = math.ceil(smallest * 1e4) / 1e4  # the printed value must work as a limit
         return cls(
-            f"no network of {where} is within {limit:g} {unit}; the smallest {meter} there is {rounded_up:.4f} {unit}: "
+            f"no network of {where} is within {limit:g} {unit}; the smallest {metric} is {rounded_up:.4f} {unit}; "
             f"raise {flag}, or allow smaller --resolutions"
         )
 
     @classmethod
     def together(cls, limits: Sequence[str], over: float, where: str) -> "LimitUnreachable":
-        """``over`` is how many times its limit the worst figure is of the network that comes nearest."""
+        """``over``: the largest ratio of a metric to its limit, for the closest network."""
         return cls(
-            f"no network of {where} is within {' and '.join(limits)} together, though each alone can be met; the one "
-            f"that comes nearest is {over:.3f} × over one of them: raise one, or allow smaller --resolutions"
+            f"no network of {where} is within {' and '.join(limits)} together, although each limit can be met "
+            f"separately; the closest network is at {over:.3f} × a limit; raise a limit, or allow smaller --resolutions"
         )

@@ -6,7 +6,7 @@ Channels = tuple[float, float, float]
 
 
 class Normalisation(NamedTuple):
-    """``(value − mean) / std`` for red, green and blue, of values 0…1."""
+    """``(value − mean) / std`` for red, green and blue, for values from 0 to 1."""
 
     mean: Channels
     std: Channels

@@ -1,6 +1,6 @@
-"""Published networks for comparison: architecture as in their papers, with the published accuracies.
+"""Published networks for comparison: the architectures and accuracies of their papers.
 
-All take 224 px images and have 1000 classes. Their weights are random; accuracies are the papers'.
+All networks take 224 px images and have 1000 classes. Their weights are random.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,17 +14,17 @@ from ofa_tables.model.passes import network_passes_ms
 from ofa_tables.store.measurement import NETWORK
 from ofa_tables.table import LatencyTable
 
-FAMILY = "references"  # what they are called where a Space's name stands otherwise
+FAMILY = "references"  # stored in place of the name of a Space
 RESOLUTION_PX = 224
 CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A whole network, and what ``source`` publishes of it.
+    """A whole network with the values that ``source`` publishes.
 
-    ``top1`` is the accuracy on ImageNet's validation set (0 to 1), ``macs`` are of one inference at batch 1,
-    ``parameters`` those before batch norm is folded in.
+    ``top1`` is the accuracy on the ImageNet validation set (0 to 1). ``macs`` is for one inference at batch 1.
+    ``parameters`` is the count before batch norm is folded into the convolutions.
     """
 
     block: Block
@@ -39,16 +39,21 @@ class Reference:
 
     @property
     def unfolded_parameters(self) -> int:
-        """The Block's, counted as papers do: batch norm's weight and bias of each channel are both there, where a
-        convolution that it was folded into has a bias alone."""
+        """The parameters of the Block, counted as in papers.
+
+        Batch norm has a weight and a bias per channel; a convolution with folded batch norm has only a bias.
+        """
         convolutions = (operator for operator in self.block.operators if isinstance(operator, ops.Conv))
         return self.block.parameters + sum(convolution.out_channels for convolution in convolutions)
 
 
 @dataclass(frozen=True)
 class MeasuredReference:
-    """A Reference as one table's device runs it; ``passes_ms`` are two independent ones, of one inference of the whole
-    batch. The other figures are the published ones."""
+    """A Reference measured on the device of one table.
+
+    ``passes_ms`` are the latencies of two independent passes, for one inference of the whole batch. The other values
+    are the published ones.
+    """
 
     name: str
     passes_ms: tuple[float, float]
@@ -65,7 +70,7 @@ class MeasuredReference:
 
 
 def measured_references(table: LatencyTable) -> list[MeasuredReference]:
-    """Those that the table has in both passes, the fastest first."""
+    """Return the references that the table has in both passes, fastest first."""
     found = [
         MeasuredReference(one.name, passes_ms, one.top1, one.macs, one.parameters, one.source)
         for one in REFERENCES
@@ -76,7 +81,7 @@ def measured_references(table: LatencyTable) -> list[MeasuredReference]:
 
 @dataclass(frozen=True)
 class _Stage:
-    """Inverted residuals, the first with the stride: ``blocks`` are (kernel size, expand ratio)."""
+    """Inverted residuals, of which the first has the stride. ``blocks`` are (kernel size, expand ratio)."""
 
     channels: int
     stride: int
@@ -167,8 +172,10 @@ _RESNET_50 = ((64, 1, 3), (128, 2, 4), (256, 2, 6), (512, 2, 3))
 
 
 def _of_stages(stages: Sequence[_Stage], activation: str) -> Iterator[Sequence[Operator]]:
-    """The pieces of a network as MobileNetV2 is one; squeeze-excite as EfficientNet's, of a quarter of what the
-    residual takes."""
+    """Yield the pieces of a network with the structure of MobileNetV2.
+
+    Squeeze-excite follows EfficientNet: a quarter of the input channels of the residual.
+    """
     channels = 32
     yield _convolution(3, channels, 3, 2, activation)
     for stage in stages:
@@ -195,7 +202,7 @@ def _mobilenet_v3(
 
 
 def _resnet_50() -> Iterator[Sequence[Operator]]:
-    """With the stride in the 3×3 convolution, as everybody has it since torchvision's (v1.5)."""
+    """Yield the pieces of ResNet-50 v1.5: the stride is in the 3×3 convolution, as in torchvision."""
     channels = 64
     yield *_convolution(3, channels, 7, 2, "relu"), ops.MaxPool(3, 2)
     for width, stride, blocks in _RESNET_50:
@@ -206,7 +213,7 @@ def _resnet_50() -> Iterator[Sequence[Operator]]:
 
 
 def _bottleneck(in_channels: int, width: int, stride: int) -> Sequence[Operator]:
-    """Its first one in a stage has a 1×1 convolution in its shortcut."""
+    """Return a bottleneck. The first one of a stage has a 1×1 convolution in its shortcut."""
     inner = (
         *_convolution(in_channels, width, 1, 1, "relu"),
         *_convolution(width, width, 3, stride, "relu"),

@@ -10,20 +10,23 @@ from ofa_tables.errors import UnknownName, UsageError
 
 
 def read_networks(source: str) -> tuple[list[Architecture], bool]:
-    """What ``read_architectures`` takes and gives, or the one of ``FILE:NAME``. Raises UnknownName, with the names."""
+    """Read networks from a source of ``read_architectures``, or one network from ``FILE:NAME``.
+
+    Also returns whether the source is a list of networks. Raises UnknownName, which lists the names.
+    """
     file, name = _choice(source)
     if not name:
         return read_architectures(source)
     named = _named(file)
     if not named:
-        raise UsageError(f"{file} gives its networks no names; leave :{name} out")
+        raise UsageError(f"{file} does not name its networks; omit :{name}")
     if name not in named:
         raise UnknownName(f"network of {file}", name, named)
     return read_architectures(json.dumps(named[name]))
 
 
 def read_names(source: str) -> list[tuple[str, Architecture]]:
-    """Of what ``read_networks`` gives those that the file has a name for, with it."""
+    """Read the named networks of a source, with their names."""
     if is_json(source):
         return []
     file, name = _choice(source)
@@ -32,17 +35,17 @@ def read_names(source: str) -> list[tuple[str, Architecture]]:
 
 
 def read_network(source: str, taker: str) -> Architecture:
-    """One network. Raises UsageError where there are several, with the names to choose by."""
+    """Read one network. Raises UsageError, which lists the names, if the source has several."""
     networks, _ = read_networks(source)
     if len(networks) > 1:
         names = [] if is_json(source) else list(_named(source))
-        choice = f": add its name, as {source}:{names[0]}; there are {', '.join(names)}" if names else ""
-        raise UsageError(f"--architecture holds {len(networks)} networks; {taker} takes one{choice}")
+        choice = f"; add a name, such as {source}:{names[0]}; names: {', '.join(names)}" if names else ""
+        raise UsageError(f"--architecture contains {len(networks)} networks, but {taker} takes one{choice}")
     return networks[0]
 
 
 def _choice(source: str) -> tuple[str, str]:
-    """The two parts of ``FILE:NAME``; no name where all of it is a file, or JSON."""
+    """Split ``FILE:NAME``. The name is empty if the source is a file, or JSON."""
     file, colon, name = source.rpartition(":")
     if not colon or is_json(source) or Path(source).exists() or not Path(file).exists():
         return source, ""
@@ -50,7 +53,7 @@ def _choice(source: str) -> tuple[str, str]:
 
 
 def _named(file: str) -> dict[str, Any]:
-    read_architectures(file)  # says what is wrong with it
+    read_architectures(file)  # raises an error for an invalid file
     return dict(_find(json.loads(Path(file).read_text())))
 
 
@@ -63,5 +66,5 @@ def _find(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def is_json(source: str) -> bool:
-    """Whether it is an architecture itself, not a file of one."""
+    """Return whether the source is JSON text, not a path."""
     return source.lstrip()[:1] in ("{", "[")

@@ -1,4 +1,4 @@
-"""An accuracy model's file gives the weights that were written, or one line that says what is wrong with it."""
+"""Files of accuracy models are read as written, or refused with a one-line message."""
 
 import contextlib
 import io
@@ -43,7 +43,7 @@ def refusal(path):
 
 
 @pytest.mark.parametrize("hidden", [(), (7,), (400, 400, 400), (5, 4, 3, 2)])
-def test_weights_come_back_as_they_were(file, make_layers, hidden):
+def test_weights_are_read_as_written(file, make_layers, hidden):
     layers = make_layers(*hidden)
     write_members(file, [layers])
     for read, written in zip(read_members(file)[0], layers, strict=True):
@@ -51,13 +51,13 @@ def test_weights_come_back_as_they_were(file, make_layers, hidden):
         assert (read.bias == written.bias).all()
 
 
-def test_layers_follow_each_other_by_number_not_by_name(file, make_layers):
+def test_layers_are_ordered_by_number_not_by_name(file, make_layers):
     layers = make_layers(*[3] * 6)
     write_members(file, [layers])  # 0, 2 … 12
     assert [layer.weight.shape for layer in read_members(file)[0]] == [layer.weight.shape for layer in layers]
 
 
-def test_an_mlp_is_linear_layers_with_relu_between(make_layers):
+def test_an_mlp_applies_linear_layers_with_relu_between(make_layers):
     layers = make_layers(9, 8)
     mlp = Mlp(SPACE, [layers], "m")
     mlp.chunk = 7  # several pieces
@@ -69,7 +69,7 @@ def test_an_mlp_is_linear_layers_with_relu_between(make_layers):
     np.testing.assert_allclose(mlp(population), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_an_ensemble_predicts_its_members_mean(file, make_layers):
+def test_an_ensemble_predicts_the_mean_of_its_members(file, make_layers):
     members = [make_layers(9, 8, seed=seed) for seed in range(3)]
     write_members(file, members)
     population = SPACE.sample(20, np.random.default_rng(0), [160])
@@ -77,37 +77,37 @@ def test_an_ensemble_predicts_its_members_mean(file, make_layers):
     assert Mlp(SPACE, read_members(file), "m")(population) == pytest.approx(alone, rel=1e-5)
 
 
-def test_the_folder_holds_only_what_was_written(file, make_layers):
+def test_writing_leaves_no_other_files(file, make_layers):
     write_members(file, [make_layers(4)])
     write_members(file, [make_layers(5)])
     assert [path.name for path in file.parent.iterdir()] == ["model.npz"]
     assert read_members(file)[0][0].weight.shape == (5, 128)
 
 
-def test_a_file_that_cannot_be_written_is_said(tmp_path, make_layers):
+def test_a_file_that_cannot_be_written_is_reported(tmp_path, make_layers):
     with pytest.raises(FileError, match="cannot write"):
         write_members(tmp_path / "nowhere" / "m.npz", [make_layers(4)])
 
 
-# What is wrong with it.
+# Invalid files.
 
 
-def test_absent(tmp_path):
+def test_a_missing_file(tmp_path):
     assert "or macs" in refusal(tmp_path / "none.npz")
 
 
-def test_a_folder(tmp_path):
+def test_a_directory(tmp_path):
     assert "cannot read" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY", b"PK", b"PK\x03\x04 nothing"])
-def test_foreign(file, content):
+def test_other_content(file, content):
     file.write_bytes(content)
     assert "not an accuracy model" in refusal(file)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_truncated(file, make_layers, share):
+def test_a_truncated_file(file, make_layers, share):
     write_members(file, [make_layers(16)])
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
@@ -131,26 +131,26 @@ def test_a_flipped_bit_anywhere_in_a_header_or_the_directory(file, make_layers, 
         flipped = bytearray(content)
         flipped[at] ^= 1 << bit
         file.write_bytes(flipped)
-        with contextlib.suppress(FileError):  # some bits mean nothing
+        with contextlib.suppress(FileError):  # some bits are unused
             open_accuracy(str(file), SPACE)
 
 
 @pytest.mark.parametrize(
     "header", ["{'descr': '<f4', (", "{'descr': '<f4'; }", "{'descr': '<f4', 'shape': ((1, 128), }"]
 )
-def test_a_header_that_is_no_python_literal(file, header):
+def test_a_header_that_is_not_a_python_literal(file, header):
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("0.weight.npy", content)
     assert "not an accuracy model, or is damaged" in refusal(file)
 
 
-def test_pickles_are_not_opened(file):
+def test_pickles_are_not_loaded(file):
     write_arrays(file, **{"0.weight": np.array([{"a": 1}], dtype=object), "0.bias": np.zeros(1)})
     assert "damaged" in refusal(file)
 
 
-def test_a_header_that_claims_more_than_there_is_takes_no_memory(file):
+def test_a_header_that_claims_more_data_than_the_file_allocates_no_memory(file):
     header = io.BytesIO()
     claimed = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40, 128)}
     np.lib.format.write_array_header_1_0(header, claimed)
@@ -164,9 +164,9 @@ def test_a_header_that_claims_more_than_there_is_takes_no_memory(file):
     [
         ({}, "empty"),
         ({"scale": np.zeros(3)}, "'scale'"),
-        ({"0.weight": np.zeros((1, 128))}, "0.weight alone"),
-        ({"0.weight": np.zeros((1, 128)), "0.bias": np.zeros(2)}, "fit no layer"),
-        ({"0.weight": np.zeros(128), "0.bias": np.zeros(1)}, "fit no layer"),
+        ({"0.weight": np.zeros((1, 128))}, "only 0.weight"),
+        ({"0.weight": np.zeros((1, 128)), "0.bias": np.zeros(2)}, "do not form a layer"),
+        ({"0.weight": np.zeros(128), "0.bias": np.zeros(1)}, "do not form a layer"),
         ({"0.weight": np.zeros((1, 128), dtype=int), "0.bias": np.zeros(1)}, "int"),
         ({"0.weight": np.full((1, 128), np.nan), "0.bias": np.zeros(1)}, "not finite"),
         ({"0.weight": np.zeros((1, 128)), "0.bias": np.full(1, np.inf)}, "not finite"),
@@ -189,7 +189,7 @@ def test_a_header_that_claims_more_than_there_is_takes_no_memory(file):
                 "0.0.weight": np.zeros((1, 128)),
                 "0.0.bias": np.zeros(1),
             },
-            "both a model's layers",
+            "both the layers of one model",
         ),
         (
             {
@@ -202,12 +202,12 @@ def test_a_header_that_claims_more_than_there_is_takes_no_memory(file):
         ),
     ],
 )
-def test_arrays_that_are_no_model(file, arrays, said):
+def test_arrays_that_are_not_a_model(file, arrays, said):
     write_arrays(file, **arrays)
     assert said in refusal(file)
 
 
-def test_a_prediction_that_overflows_is_said(make_layers):
+def test_a_prediction_that_overflows_is_reported(make_layers):
     layers = make_layers(8, 8)
     for layer in layers:
         layer.weight[:] = 1e38
@@ -215,7 +215,7 @@ def test_a_prediction_that_overflows_is_said(make_layers):
         Mlp(SPACE, [layers], "huge.npz")(SPACE.sample(3, np.random.default_rng(0), [160]))
 
 
-def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
+def test_without_torch_the_message_names_the_import_command(tmp_path, monkeypatch):
     path = tmp_path / "predictor.pth"
     path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -226,7 +226,7 @@ def test_without_torch_the_way_out_is_named(tmp_path, monkeypatch):
 
 
 def as_cuda(content):
-    """A legacy stream as a GPU would have written it: the same bytes, its storages tagged CUDA."""
+    """Convert a legacy stream to the bytes that a GPU writes: the same, except that storages are tagged CUDA."""
     tagged = content.replace(b"ctorch\nFloatStorage\n", b"ctorch.cuda\nFloatStorage\n")
     tagged = tagged.replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
     assert tagged != content
@@ -235,7 +235,7 @@ def as_cuda(content):
 
 @pytest.fixture
 def published(torch, tmp_path):
-    """A network as published, and its file."""
+    """A network with the published layers, and its file."""
     nn = torch.nn
     torch.manual_seed(0)
     network = nn.Sequential(
@@ -248,7 +248,7 @@ def published(torch, tmp_path):
     return network, path
 
 
-def test_the_published_file_predicts_what_torch_does(torch, published):
+def test_the_published_file_predicts_the_same_as_torch(torch, published):
     network, path = published
     mlp = open_accuracy(str(path), SPACE)
     population = SPACE.sample(300, np.random.default_rng(0), [160, 176, 224])
@@ -264,7 +264,7 @@ def test_an_imported_file_is_the_same_model(published, file):
     assert (forward(read_members(file)[0], inputs) == forward(read_members(path)[0], inputs)).all()
 
 
-def test_torchs_newer_files_are_read_too(torch, published, tmp_path):
+def test_newer_torch_files_are_read_too(torch, published, tmp_path):
     network, _ = published
     path = tmp_path / "newer.pth"
     torch.save(network.state_dict(), path)

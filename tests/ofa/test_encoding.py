@@ -1,4 +1,4 @@
-"""The published 128 inputs, and those of all resolutions, against a loop that follows their description by the word."""
+"""The encoders, with 128 published inputs or all resolutions, agree with a literal loop over their description."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def naive(architecture, known_px):
 
 @pytest.mark.parametrize("name", SPACES)
 @pytest.mark.parametrize(("size", "known_px"), [(128, PUBLISHED_PX), (145, ALL_PX)])
-def test_inputs_are_those_of_the_size(name, size, known_px):
+def test_inputs_match_the_encoding_of_their_size(name, size, known_px):
     space = find_space(name)
     encoder = find_encoder(space, size, "m.npz")
     population = space.sample(200, np.random.default_rng(0), encoder.resolutions_px)
@@ -33,19 +33,19 @@ def test_inputs_are_those_of_the_size(name, size, known_px):
     assert (inputs == [naive(architecture, known_px) for architecture in space.decode(population)]).all()
 
 
-def test_a_size_that_is_no_encoding_is_said():
+def test_a_size_without_an_encoding_is_reported():
     with pytest.raises(FileError, match=r"m.npz has 99 inputs, and .* 128 \(8 resolutions\) or 145 \(25 resolutions\)"):
         find_encoder(find_space("ofa-mbv3-w1.0"), 99, "m.npz")
 
 
-def test_genes_of_absent_blocks_change_nothing():
+def test_genes_of_absent_blocks_do_not_change_the_inputs():
     space = find_space("ofa-mbv3-w1.0")
     population = space.sample(200, np.random.default_rng(0), [160])
     encoder = Encoder(space, ALL_PX)
     assert (encoder(population) == encoder(space.canonical(population))).all()
 
 
-def test_it_knows_the_resolutions_of_its_grid():
+def test_an_encoder_supports_the_resolutions_of_its_grid():
     space = find_space("ofa-mbv3-w1.0")
     assert Encoder(space, PUBLISHED_PX).resolutions_px == (128, 144, 160, 176, 192, 208, 224)
     assert Encoder(space, ALL_PX).resolutions_px == ALL_PX

@@ -87,7 +87,7 @@ def test_a_network_within_all_limits_is_found_where_there_is_one(to_problem, sha
 
 def test_limits_that_only_clash_together_are_said(to_problem):
     problem = to_problem(0.0, 0.0, space=OFA)
-    with pytest.raises(LimitUnreachable, match="together, though each alone can be met"):
+    with pytest.raises(LimitUnreachable, match="together, although each limit can be met separately"):
         problem.smallest()
 
 
@@ -144,7 +144,7 @@ def test_that_there_is_none_is_only_said_where_it_is_proven(clashing):
         with pytest.raises(LimitUnreachable, match="all were tried"):
             search(problem, find_method("exhaustive"))
     for method in ("annealing", "exhaustive"):
-        with pytest.raises(LimitUnreachable, match="together, though each alone can be met"):
+        with pytest.raises(LimitUnreachable, match="together, although each limit can be met separately"):
             search(free.within(*front.min(axis=1)), find_method(method), SHORT)
 
 
@@ -257,7 +257,7 @@ def test_with_confidence_too_none_is_only_said_to_be_there_where_that_is_proven(
         search(question.to_problem([latency]), find_method("annealing"))
     with pytest.raises(LimitUnreachable, match="all were tried"):
         search(question.to_problem([latency]), find_method("exhaustive"))
-    with pytest.raises(LimitUnreachable, match=r"smallest latency, upper end at 95\.0% there is"):
+    with pytest.raises(LimitUnreachable, match=r"smallest latency, upper end at 95\.0% is"):
         search(replace(question, latency_ms=(0.01,)).to_problem([latency]), find_method("annealing"))
 
 

@@ -1,4 +1,4 @@
-"""The references are the published networks, to the last weight where that is published."""
+"""The references match the published networks, including exact parameter counts where published."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_macs_and_parameters_are_the_published_ones(reference):
     assert reference.unfolded_parameters == pytest.approx(reference.parameters, rel=0.01)
 
 
-# torchvision's num_params; those of MnasNet and ProxylessNAS are pytorchcv's, into which published weights fit.
+# num_params of torchvision. MnasNet and ProxylessNAS: pytorchcv, which loads the published weights.
 PARAMETERS = {
     "mobilenet-v2": 3_504_872,
     "mobilenet-v3-small": 2_542_856,
@@ -37,7 +37,7 @@ def test_no_weight_is_missing():
     assert {name: reference.unfolded_parameters for name, reference in NAMED.items()} == PARAMETERS
 
 
-# What goes from stage to stage, as the papers' tables list it: (channels, px).
+# Output of each stage, from the tables of the papers: (channels, px).
 STAGES = {
     "mobilenet-v2": ((32, 112), (16, 112), (24, 56), (32, 28), (64, 14), (96, 14), (160, 7), (320, 7), (1280, 7)),
     "mobilenet-v3-small": ((16, 112), (16, 56), (24, 28), (40, 14), (48, 14), (96, 7), (576, 7)),
@@ -60,7 +60,7 @@ STAGES = {
 
 
 @every_reference
-def test_stages_follow_each_other_as_in_the_paper(reference):
+def test_stage_outputs_are_those_of_the_paper(reference):
     values = iter([(3, 224, 224), *reference.block.shapes[1:]])
     assert all((channels, px, px) in values for channels, px in STAGES[reference.name])
     assert reference.block.output_shape == (1000,)
@@ -91,7 +91,7 @@ def measure(table, name, rounds, *samples_ns):
     )
 
 
-def test_those_measured_in_both_passes_are_reported_with_what_is_published(table):
+def test_references_measured_in_both_passes_are_reported_with_published_values(table):
     measure(table, "resnet-50", EVERY_ROUND, 30_000_000, 32_000_000)
     measure(table, "mobilenet-v2", EVERY_ROUND, 5_000_000)
     measure(table, "mnasnet-a1", EVERY_ROUND[::2], 5_000_000)
@@ -101,7 +101,7 @@ def test_those_measured_in_both_passes_are_reported_with_what_is_published(table
     assert (slow.top1, slow.macs, slow.parameters) == (0.7613, 4089e6, 25_557_032)
 
 
-def test_a_reference_is_no_entry_and_goes_along_when_tables_are_merged(table, tmp_path):
+def test_a_reference_is_not_an_entry_and_is_kept_when_tables_are_merged(table, tmp_path):
     measure(table, "mobilenet-v2", EVERY_ROUND, 5_000_000)
     assert table.entries == []
     assert summarise(table, all_spaces()).networks == 1

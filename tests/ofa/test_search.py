@@ -164,7 +164,7 @@ def test_a_limit_just_above_the_smallest_latency_is_made_use_of(to_problem):
 def test_a_limit_that_no_network_meets_is_said_at_once(to_problem, make_latency, make_mlp, method):
     latency = make_latency(OFA)
     problem = problem_of(latency, make_mlp(OFA), 0.001)
-    with pytest.raises(LimitUnreachable, match="the smallest latency there is"):
+    with pytest.raises(LimitUnreachable, match="the smallest latency is"):
         search(problem, find_method(method))
 
 
@@ -326,5 +326,5 @@ def test_a_resolution_that_the_table_lacks_is_said(make_latency, make_mlp):
 
 @pytest.mark.parametrize("wanted", [None, (164,)])
 def test_a_resolution_that_the_model_does_not_know_is_said(make_latency, make_mlp, wanted):
-    with pytest.raises(UsageError, match="does not know the resolution 164; it knows 128, 144, 160"):
+    with pytest.raises(UsageError, match="does not support resolution 164; it supports 128, 144, 160"):
         usable_resolutions([make_latency(resolutions=(164,))], make_mlp(), wanted)

@@ -137,7 +137,7 @@ def test_a_limit_that_cannot_be_met_costs_the_others_nothing(ofa_search, tmp_pat
     assert [result["max_latency_ms"] for result in found["results"]] == [8, *(12 for word in others if word == "12")]
     unmet = dict.fromkeys(["0.01", *others[-1:]])
     assert [one["max_latency_ms"] for one in found["unmet"]] == [float(word) for word in unmet]
-    assert err.count("\n") == err.count("error: ") == err.count("the smallest latency there is") == len(unmet)
+    assert err.count("\n") == err.count("error: ") == err.count("the smallest latency is") == len(unmet)
     assert len(read_architectures(str(out))[0]) == len(found["results"])
     assert "kernel" not in ofa_search("0.01")[1]  # a line for each network, though there is but one
     code, printed, err = ofa_search("0.02", limit="0.01")
@@ -250,13 +250,13 @@ def test_where_one_network_is_taken_of_several_their_names_are_reported(tmp_path
     networks = [{"ks": [3], "e": [3], "d": [2], "r": 160}, {"ks": [5], "e": [3], "d": [2], "r": 160}]
     path = tmp_path / "several.json"
     path.write_text(json.dumps(networks))
-    with pytest.raises(UsageError, match=r"^--architecture holds 2 networks; ofa-export takes one$"):
+    with pytest.raises(UsageError, match=r"^--architecture contains 2 networks, but ofa-export takes one$"):
         read_network(str(path), "ofa-export")
-    with pytest.raises(UsageError, match="gives its networks no names; leave :8ms out"):
+    with pytest.raises(UsageError, match="does not name its networks; omit :8ms"):
         read_network(f"{path}:8ms", "ofa-export")
     named = [{"name": f"{ms}ms", "architecture": one} for ms, one in zip((8, 9), networks, strict=True)]
     path.write_text(json.dumps({"front": named}))
-    with pytest.raises(UsageError, match=r"takes one: add its name, as .*several.json:8ms; there are 8ms, 9ms$"):
+    with pytest.raises(UsageError, match=r"takes one; add a name, such as .*several.json:8ms; names: 8ms, 9ms$"):
         read_network(str(path), "ofa-export")
     assert read_network(f"{path}:9ms", "ofa-export").to_json() == networks[1]
     assert read_network(json.dumps(networks[:1]), "ofa-export").to_json() == networks[0]
@@ -443,7 +443,7 @@ def test_resolutions_can_be_chosen(ofa_search):
         ([], {"limit": "-3"}, 2, "positive"),
         ([], {"limit": "0"}, 2, "positive"),
         ([], {"limit": "inf"}, 2, "positive"),
-        ([], {"limit": "0.01"}, 1, "the smallest latency there is"),
+        ([], {"limit": "0.01"}, 1, "the smallest latency is"),
         (["--method", "exhaustive"], {"space": OFA}, 2, "--method annealing"),
         (["--out", "/nowhere/found.json"], {}, 1, "cannot write"),
     ],
@@ -481,7 +481,7 @@ def test_a_resolution_that_the_accuracy_model_does_not_know_is_said(call, make_t
     words = ("--table", path, "--space", OFA, "--max-latency-ms", 8, "--accuracy", model, "--resolutions", 164)
     code, _, err = call(search, *words)
     assert code == 2
-    assert "does not know the resolution 164; it knows 128, 144" in err
+    assert "does not support resolution 164; it supports 128, 144" in err
 
 
 @pytest.mark.parametrize(("module", "words"), [(search, []), (accuracy, []), (accuracy, ["import"])])

@@ -52,6 +52,6 @@ def test_a_table_that_promises_too_much_is_found_out(ofa):
 
 
 def test_what_cannot_be_verified_is_said(profiled):
-    assert search(profiled, 0.001).fails(1, "the smallest latency there is")
+    assert search(profiled, 0.001).fails(1, "the smallest latency is")
     assert search(profiled, 3, "--target", "nosuch").fails(2, "nosuch")
     assert search(profiled, 3, "--max-latency-ms", "4").fails(2, "--verify takes one table and one --max-latency-ms")

@@ -1,4 +1,4 @@
-"""Accuracy models, by which a search ranks networks."""
+"""Accuracy models, which rank networks in a search."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ MACS = "macs"
 
 
 def open_accuracy(source: str, space: Space) -> AccuracyModel:
-    """The stand-in for the word macs, else the model in a file. Raises FileError, UsageError."""
+    """Open the model in a file, or the stand-in if ``source`` is ``macs``. Raises FileError, UsageError."""
     if source == MACS:
         return MacsStandIn(space)
     path = Path(source)

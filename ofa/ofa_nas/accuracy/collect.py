@@ -18,8 +18,8 @@ from ofa_nas.training.evaluation import BATCH, counting, statistics_batches
 from ofa_nas.training.processes import Processes
 from ofa_tables.model.latency_model import LatencyModel
 
-CANDIDATES = 1 << 16  # where they are stratified by latency
-DRAWN = 1024  # at once, where they are not
+CANDIDATES = 1 << 16  # networks to choose from, with a table
+DRAWN = 1024  # networks per draw, without a table
 KEPT_BYTES = 2 << 30  # of decoded images kept in memory while the networks of one resolution are evaluated
 
 Progress = Callable[[int, int], None]
@@ -28,13 +28,16 @@ Progress = Callable[[int, int], None]
 def networks_to_collect(
     space: Space, count: int, resolutions_px: tuple[int, ...], latency: LatencyModel | None, seed: int
 ) -> list[Architecture]:
-    """Different ones, half of them uniform over the genes and half from small to large; with a table evenly over
-    latency instead. More of them hold all of fewer. In the order of their resolutions."""
+    """Draw ``count`` different networks, in the order of their resolutions.
+
+    Without a table, half are uniform over the genes and half range from small to large. With a table, they are spread
+    evenly over latency. A larger ``count`` returns a superset.
+    """
     rng = np.random.default_rng(seed)
     draw = partial(_spread_and_uniform, space, rng, resolutions_px)
     if latency is None:
         found, drawn = draw(DRAWN), DRAWN
-        while len(found) < count and drawn < 8 * count:  # beyond that there are hardly any more
+        while len(found) < count and drawn < 8 * count:  # further draws find few new networks
             found = _different(Population.concatenate([found, draw(drawn)]))
             drawn *= 2
         networks = found[np.arange(min(count, len(found)))]
@@ -52,8 +55,10 @@ def collect(
     processes: Processes,
     progress: Progress,
 ) -> Pairs:
-    """Evaluates each network, by turns among the processes, and adds its pair to ``out`` as it comes; those that are
-    there already are not evaluated again."""
+    """Evaluate networks and append each pair to ``out``. Networks that ``out`` already contains are skipped.
+
+    The processes share the networks round-robin.
+    """
     begun = begin_pairs(out, about).pairs if processes.is_first else ()
     known = set(processes.from_first([_name(pair.architecture) for pair in begun]))
     waiting = [network for network in networks if _name(network) not in known]
@@ -71,9 +76,11 @@ def collect(
 
 
 class Evaluator:
-    """Top-1 of a supernet's sub-networks on the first ``images`` of the held-out ones, each with batch-norm statistics
-    of its own. Networks of one resolution had better follow each other: their images are decoded once. Those that
-    cannot be are in ``broken``."""
+    """Measures top-1 of sub-networks of a supernet on the first ``images`` held-out images.
+
+    Batch-norm statistics are estimated separately for each network. Order the networks by resolution: images are then
+    decoded once per resolution. ``broken`` has the images that could not be decoded.
+    """
 
     def __init__(
         self, supernet: Supernet, data: Data, images: int, statistics_images: int, device: torch.device
@@ -96,7 +103,7 @@ class Evaluator:
         return Pair(network, float(hits.mean()), (float(hits[::2].mean()), float(hits[1::2].mean())))
 
     def _prepare(self, px: int) -> tuple[list[Tensor], list[tuple[Tensor, Tensor]] | None]:
-        """Batches for the statistics, and those to evaluate on; None where they would not fit into memory."""
+        """Return the batches for the statistics, and those to evaluate on (None if they do not fit in memory)."""
         count = self._statistics_images
         statistics = statistics_batches(self._data.train, count, px, 0, self._alone, broken=self.broken)
         fits = len(self._held_out) * 3 * px * px * 4 <= KEPT_BYTES
@@ -115,20 +122,23 @@ def _name(network: Architecture) -> str:
 def _spread_and_uniform(
     space: Space, rng: np.random.Generator, resolutions_px: tuple[int, ...], count: int
 ) -> Population:
-    """By turns, each once."""
+    """Draw networks of both kinds, alternating and without duplicates."""
     spread, uniform = (draw(count // 2, rng, resolutions_px).genes for draw in (space.sample_spread, space.sample))
-    by_turns = np.stack([spread, uniform], axis=2).reshape(len(spread), -1)
-    return _different(space.canonical(Population(by_turns)))
+    alternating = np.stack([spread, uniform], axis=2).reshape(len(spread), -1)
+    return _different(space.canonical(Population(alternating)))
 
 
 def _different(networks: Population) -> Population:
-    """Each once, where it comes first."""
+    """Remove duplicates; the first occurrence stays."""
     _, first = np.unique(networks.genes, axis=1, return_index=True)
     return networks[np.sort(first)]
 
 
 def _evenly(latencies_ms: np.ndarray, count: int) -> np.ndarray:
-    """Indices: the nearest ones to latencies that fall between each other (van der Corput's), each once."""
+    """Return the indices of ``count`` networks that are spread evenly over latency.
+
+    Each target latency, from the van der Corput sequence, takes the nearest unused network.
+    """
     order = np.argsort(latencies_ms, kind="stable")
     ascending, is_free = latencies_ms[order], np.ones(len(order), dtype=bool)
     chosen = []

@@ -1,12 +1,12 @@
 """One-hot inputs of accuracy models: the published encoding, and one with every resolution of the space.
 
-For the MobileNetV3 Spaces, whose published predictor has 128 inputs:
+Layout for the MobileNetV3 Spaces. Their published predictor has 128 inputs:
 
-0…59     kernel size of each block, one-hot (block × 3)    zeros where a block is not in use
-60…119   expand ratio of each block, one-hot (block × 3)   zeros where a block is not in use
-120…     resolution, one-hot: 112, 128, … 224 px as published, or all that the Space has
+0…59     kernel size of each block, one-hot (block × 3)    zeros for an unused block
+60…119   expand ratio of each block, one-hot (block × 3)   zeros for an unused block
+120…     resolution, one-hot: 112, 128, … 224 px as published, or all resolutions of the Space
 
-Spaces with genes beside these (ResNet50D's widths) have them one-hot before the resolution.
+Other genes, such as the widths of ResNet50D, are one-hot before the resolution.
 """
 
 from collections.abc import Sequence
@@ -21,13 +21,13 @@ PUBLISHED_PX = tuple(range(112, 225, 16))
 
 
 class Encoder:
-    """Encodes Populations of one Space; ``known_px`` are the resolutions that have an input."""
+    """Encodes Populations of one Space. ``known_px`` are the resolutions that have an input."""
 
     def __init__(self, space: Space, known_px: Sequence[int]) -> None:
         blocks = _blocks(space)
         self.inputs = inputs_of(space, known_px)
         self.resolutions_px = tuple(px for px in space.resolutions_px if px in known_px)
-        hot = [self.inputs] * len(space.resolutions_px)  # the last column takes what is not there
+        hot = [self.inputs] * len(space.resolutions_px)  # the last column is discarded
         first = self.inputs - len(known_px)
         for px in self.resolutions_px:
             hot[space.resolutions_px.index(px)] = first + tuple(known_px).index(px)
@@ -36,7 +36,7 @@ class Encoder:
         self._reader = Reader(len(space.radices), [*_hot_inputs(space, blocks, self.inputs), *others, resolution])
 
     def __call__(self, population: Population) -> FloatArray:
-        """(N, inputs) float32 zeros and ones; resolutions that the encoding lacks are all zeros."""
+        """Return (N, inputs) float32 zeros and ones. A resolution without an input is all zeros."""
         columns = self._reader(population.genes)
         inputs = np.zeros((len(population), self.inputs + 1), dtype=np.float32)
         inputs[np.arange(len(population)), columns] = 1
@@ -44,13 +44,13 @@ class Encoder:
 
 
 def find_encoder(space: Space, inputs: int, name: str) -> Encoder:
-    """The one with so many inputs. Raises FileError where the Space has none; ``name`` is the file's."""
+    """Return the encoder with ``inputs`` inputs. Raises FileError, with the file ``name``, if the Space has none."""
     fitting = {inputs_of(space, known_px): known_px for known_px in (PUBLISHED_PX, space.resolutions_px)}
     if inputs not in fitting:
         sizes = " or ".join(f"{size} ({len(known_px)} resolutions)" for size, known_px in fitting.items())
         raise FileError(
-            f"{name} has {inputs} inputs, and a model for {space.name} has {sizes}: name the space that it was made "
-            "for with --space, or search with --accuracy macs"
+            f"{name} has {inputs} inputs, but a model for {space.name} has {sizes}; set --space to the space of "
+            "the model, or use --accuracy macs"
         )
     return Encoder(space, fitting[inputs])
 
@@ -66,7 +66,7 @@ def _other_genes(space: Space) -> list[int]:
 
 
 def _hot_genes(space: Space, end: int) -> list[tuple[tuple[int, ...], tuple[int, ...], IntArray]]:
-    """For each gene beside kernels and expands which input is 1; the last of them is the one before ``end``."""
+    """Return, for each other gene, which input is 1. The inputs of the last gene end before ``end``."""
     genes = _other_genes(space)
     ends = end - np.cumsum(space.radices[genes][::-1], dtype=int)[::-1]
     return [
@@ -82,7 +82,7 @@ def _blocks(space: Space) -> list[Position]:
 def _hot_inputs(
     space: Space, blocks: list[Position], nowhere: int
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], IntArray]]:
-    """For each block which input is 1 for its kernel size, then for each which one for its expand ratio."""
+    """Return which input is 1 for the kernel size of each block, then for the expand ratio of each block."""
     kernels, expands = len(space.kernel_sizes), len(space.expand_ratios)
     first_expand = len(blocks) * kernels
     hot = [(block, block.kernels, at * kernels) for at, block in enumerate(blocks)]

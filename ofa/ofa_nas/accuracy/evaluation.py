@@ -1,4 +1,4 @@
-"""The error of an accuracy model on pairs, and the noise of the pairs."""
+"""Measure the error of an accuracy model on pairs, and the noise of the pairs."""
 
 from dataclasses import dataclass
 
@@ -14,13 +14,15 @@ TWO_SIDED_95 = 1.96
 
 @dataclass(frozen=True)
 class Quality:
-    """Of ``networks``. ``rmse`` and ``bias`` are in accuracy, 0…1.
+    """The errors of a model on ``networks`` networks. ``rmse`` and ``bias`` are accuracies, 0…1.
 
-    ``tau`` is with the accuracy on all images. ``tau_of_halves`` is that between two evaluations on disjoint halves of
-    the images: what a perfect model would have with either, ``tau_with_half``, is not much above it.
-    ``within_95`` is the share of networks whose accuracy lies within 1.96 σ of the prediction, σ² being the members'
-    variance and that of a share of so many images: about 0.95 where the model's own uncertainty holds; None for one
-    member.
+    ``tau`` is Kendall's rank correlation of the predictions with the accuracy on all images. ``tau_with_half`` is
+    the mean correlation with the accuracy on either half of the images. ``tau_of_halves`` is the correlation between
+    the two halves: a perfect model has a ``tau_with_half`` that is only a little higher.
+
+    ``within_95`` is the fraction of networks with an accuracy within 1.96 σ of the prediction. σ² is the variance of
+    the members plus the sampling variance of the images. The fraction is about 0.95 if the uncertainty of the model is
+    correct, and None for one member.
     """
 
     networks: int

@@ -1,11 +1,11 @@
-"""Files of an accuracy model's weights.
+"""Read and write the weights of accuracy models.
 
-Ours is an npz without pickles. For each Linear layer it holds two arrays of floats, ``<n>.weight`` (outputs, inputs)
-and ``<n>.bias`` (outputs,); the layers follow each other in the order of n, with ReLU between them. These are the names
-of a ``torch.nn.Sequential``'s state dict, where ReLUs take a number too: 0, 2, 4, 6 for three hidden layers. The
-members of an ensemble are named as a ``torch.nn.ModuleList`` names them: ``<member>.<n>.weight``.
+Our files are npz without pickles. Each Linear layer has two float arrays: ``<n>.weight`` (outputs, inputs) and
+``<n>.bias`` (outputs,). Layers are in the order of n, with a ReLU between them. The names are those of the state dict
+of a ``torch.nn.Sequential``, in which ReLUs also have a number: 0, 2, 4, 6 for three hidden layers. The names of an
+ensemble are those of a ``torch.nn.ModuleList``: ``<member>.<n>.weight``.
 
-The published file is such a state dict itself, saved by torch. Reading that takes torch.
+The published file is such a state dict, saved by torch. Reading it requires torch.
 """
 
 import math
@@ -27,7 +27,7 @@ from ofa_tables.store.files import replacing
 MAX_BYTES = 256 << 20
 MAX_ARRAYS = 1024
 _PARAMETER = re.compile(r"(?:(\d{1,3})\.)?(\d{1,6})\.(weight|bias)")
-# What a foreign or damaged zip or array raises.
+# Exceptions for an unknown or damaged zip file or array.
 _DAMAGED = (
     *(ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error),
     *(SyntaxError, tokenize.TokenError),  # a header is a Python literal
@@ -35,24 +35,26 @@ _DAMAGED = (
 
 
 def read_members(path: Path) -> list[list[Linear]]:
-    """The layers of each member, one unless it is an ensemble, of an npz or a torch file, distinguished by content.
-    Raises FileError."""
+    """Read the layers of each member from an npz or a torch file, detected by content.
+
+    A single model is an ensemble of one member. Raises FileError.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for an accuracy model")
+            raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit for accuracy models")
         arrays = _read_torch(path) if _is_torch(path) else _read_npz(path)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from None
     except _DAMAGED as error:
         raise FileError(
             f"{path} is not an accuracy model, or is damaged ({error}); "
-            "it takes an .npz that ofa-accuracy fit or import wrote, or a .pth that torch saved"
+            "give an .npz that ofa-accuracy fit or import wrote, or a .pth that torch saved"
         ) from None
     return _members(path, arrays)
 
 
 def write_members(path: Path, members: Sequence[Sequence[Linear]]) -> None:
-    """Writes an npz, whole or not at all. Raises FileError."""
+    """Write an npz atomically. Raises FileError."""
     arrays: dict[str, Any] = {}
     for number, layers in enumerate(members):
         prefix = f"{number}." if len(members) > 1 else ""
@@ -69,14 +71,14 @@ def _read_npz(path: Path) -> dict[str, FloatArray]:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if len(members) > MAX_ARRAYS or sum(member.file_size for member in members) > MAX_BYTES:
-            raise ValueError(f"{len(members)} arrays of more bytes than an accuracy model can have")
+            raise ValueError(f"{len(members)} arrays, too many or too large for an accuracy model")
         return {member.filename.removesuffix(".npy"): _read_array(archive, member) for member in members}
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> FloatArray:
-    """Reads the header first: numpy makes room for whatever size a header claims."""
+    """Read an array. The header is checked first, because numpy allocates the size that a header claims."""
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise NotImplementedError(f"{member.filename} is compressed in a way that numpy does not write")
+        raise NotImplementedError(f"{member.filename} has a compression method that numpy does not write")
     with archive.open(member) as file:
         shape, dtype = _read_header(file)
     if dtype.kind != "f" or len(shape) > 2 or math.prod(shape) * dtype.itemsize > member.file_size:
@@ -100,7 +102,7 @@ def _is_torch(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(2)
     if start != b"PK":
-        return start == b"\x80\x02"  # the pickle that torch's older files begin with
+        return start == b"\x80\x02"  # the pickle at the start of older torch files
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/data.pkl") for name in archive.namelist())
 
@@ -110,13 +112,13 @@ def _read_torch(path: Path) -> dict[str, FloatArray]:
         import torch
     except ImportError:
         raise FileError(
-            f"{path} is torch's, and torch is not installed here; where it is, run "
-            f"ofa-accuracy import {path} --out {path.with_suffix('.npz').name} and give the .npz"
+            f"{path} is a torch file, but torch is not installed; on a machine with torch, run "
+            f"ofa-accuracy import {path} --out {path.with_suffix('.npz').name} and use the .npz"
         ) from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         return {str(name): tensor.detach().numpy() for name, tensor in state.items()}
-    except Exception as error:  # whatever a damaged stream makes torch raise
+    except Exception as error:  # torch raises many types for a damaged file
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise FileError(f"{path} is not a readable state dict ({reason}); download it again") from None
 
@@ -129,13 +131,13 @@ def _members(path: Path, arrays: Mapping[str, FloatArray]) -> list[list[Linear]]
     for name, array in arrays.items():
         match = _PARAMETER.fullmatch(name)
         if match is None:
-            raise FileError(f"{path} holds {name!r}; an accuracy model holds 0.weight, 0.bias, 2.weight … alone")
+            raise FileError(f"{path} contains {name!r}; an accuracy model contains only 0.weight, 0.bias, 2.weight …")
         layers = found.setdefault(match[1] or "", {})
         layers.setdefault(int(match[2]), {})[match[3]] = array
     if not found:
-        raise FileError(f"{path} is empty; an accuracy model holds 0.weight, 0.bias, 2.weight …")
+        raise FileError(f"{path} is empty; an accuracy model contains 0.weight, 0.bias, 2.weight …")
     if "" in found and len(found) > 1:
-        raise FileError(f"{path} holds both a model's layers, 0.weight …, and an ensemble's, 0.0.weight …")
+        raise FileError(f"{path} contains both the layers of one model (0.weight …) and of an ensemble (0.0.weight …)")
     return [_layers(path, f"{member}." if member else "", found[member]) for member in sorted(found)]
 
 
@@ -146,18 +148,20 @@ def _layers(path: Path, prefix: str, found: Mapping[int, Mapping[str, FloatArray
         layer = _layer(path, name, found[number])
         inputs, before = layer.weight.shape[1], layers[-1].weight.shape[0] if layers else None
         if before not in (None, inputs):
-            raise FileError(f"{path}: {name}.weight takes {inputs} inputs, and the layer before it gives {before}")
+            raise FileError(
+                f"{path}: {name}.weight takes {inputs} inputs, but the layer before it has {before} outputs"
+            )
         layers.append(layer)
     return layers
 
 
 def _layer(path: Path, name: str, parameters: Mapping[str, FloatArray]) -> Linear:
     if len(parameters) != 2:
-        raise FileError(f"{path} has {name}.{next(iter(parameters))} alone; each layer has a weight and a bias")
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused below
+        raise FileError(f"{path} has only {name}.{next(iter(parameters))}; each layer needs a weight and a bias")
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, which is rejected below
         weight, bias = (np.ascontiguousarray(parameters[part], dtype=np.float32) for part in ("weight", "bias"))
     if weight.ndim != 2 or not weight.size or bias.shape != weight.shape[:1]:
-        raise FileError(f"{path}: {name}.weight is {weight.shape} and {name}.bias {bias.shape}, which fit no layer")
+        raise FileError(f"{path}: {name}.weight {weight.shape} and {name}.bias {bias.shape} do not form a layer")
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise FileError(f"{path}: layer {name} holds a weight that is not finite")
+        raise FileError(f"{path}: layer {name} has a weight that is not finite")
     return Linear(weight, bias)

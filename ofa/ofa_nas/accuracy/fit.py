@@ -1,7 +1,7 @@
 """Fit an ensemble of MLPs to pairs. Needs torch; the result does not.
 
-Three hidden layers, as published (Cai et al., ICLR 2020, section 3.4); the members differ in their first weights and in
-the order in which they see the networks. Each stops where it is best on networks that it does not learn from.
+Each MLP has three hidden layers, as published (Cai et al., ICLR 2020, section 3.4). The members differ in their initial
+weights and in the order of the training networks. Each uses early stopping on networks that it is not trained on.
 """
 
 import copy
@@ -27,13 +27,13 @@ Progress = Callable[[int, int], None]
 
 
 def fit(pairs: Pairs, space: Space, members: int, seed: int, progress: Progress) -> list[list[Linear]]:
-    """The members' layers. Learns from the pairs that are not held out. Raises UsageError where they are too few."""
+    """Fit the members to the pairs that are not held out; return their layers. Raises UsageError for too few pairs."""
     stopping = pairs.only([pair.reports_when_to_stop for pair in pairs.pairs])
     learned = pairs.only([not (pair.is_held_out or pair.reports_when_to_stop) for pair in pairs.pairs])
     if len(learned.pairs) < FEWEST or not stopping.pairs:
         raise UsageError(
-            f"{len(pairs.pairs)} pairs are too few to fit: {FEWEST} are needed beside a tenth that is held out and a "
-            f"tenth for early stopping; the same ofa-accuracy collect with --networks {ENOUGH} adds to them"
+            f"{len(pairs.pairs)} pairs are too few to fit: {FEWEST} are needed in addition to a tenth that is held out "
+            f"and a tenth for early stopping; repeat ofa-accuracy collect with --networks {ENOUGH} to add pairs"
         )
     encoder = Encoder(space, space.resolutions_px)
     mean, scale = float(learned.accuracies.mean()), float(learned.accuracies.std()) or 1.0
@@ -87,7 +87,7 @@ def _tensors(
 
 
 def _layers(model: nn.Sequential, mean: float, scale: float) -> list[Linear]:
-    """The last one gives accuracies as they are."""
+    """Return the layers. The last one is rescaled to accuracies, 0…1."""
     layers = [
         Linear(layer.weight.detach().numpy().copy(), layer.bias.detach().numpy().copy())
         for layer in model

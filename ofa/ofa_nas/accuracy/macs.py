@@ -4,9 +4,9 @@ from ofa_nas.spaces.space import FloatArray, Population, Space
 
 
 class MacsStandIn:
-    """Rank networks by MACs. This is not an accuracy: networks with more MACs are often, not always, better."""
+    """Ranks networks by MACs. MACs are not an accuracy: more MACs are often, but not always, better."""
 
-    name = "macs (a stand-in: ranks by multiply-accumulates, predicts no accuracy)"
+    name = "macs (a stand-in: ranks by multiply-accumulates, does not predict accuracy)"
     is_accuracy = False
 
     def __init__(self, space: Space) -> None:
@@ -17,5 +17,5 @@ class MacsStandIn:
         return self.space.resolutions_px
 
     def __call__(self, population: Population) -> FloatArray:
-        """(N,) MACs of one inference."""
+        """Return (N,) MACs of one inference."""
         return self.space.macs(population)

@@ -12,7 +12,7 @@ from ofa_tables.errors import FileError
 
 @dataclass(frozen=True)
 class Linear:
-    """x ↦ x · weightᵀ + bias: ``weight`` (outputs, inputs) and ``bias`` (outputs,), float32."""
+    """A linear layer, x ↦ x · weightᵀ + bias: ``weight`` (outputs, inputs) and ``bias`` (outputs,), float32."""
 
     weight: FloatArray
     bias: FloatArray
@@ -21,13 +21,12 @@ class Linear:
 class Mlp:
     """Predicts top-1 accuracy, 0…1, of the networks of one Space: the mean over the members.
 
-    The number of inputs determines the encoding. Raises FileError where the layers do not lead to one
-    output, where members differ in their inputs, and where no encoding of the Space has so many. ``name`` is the
-    file's, for messages.
+    The number of inputs determines the encoding. ``name`` is the file name, for messages. Raises FileError if a member
+    does not have one output, if members differ in their inputs, or if the Space has no encoding of this size.
     """
 
     is_accuracy = True
-    chunk = 1 << 11  # rows at a time: what the hidden layers take stays in the caches
+    chunk = 1 << 11  # rows at a time, so that the hidden layers stay in the CPU caches
 
     def __init__(self, space: Space, members: Sequence[Sequence[Linear]], name: str) -> None:
         inputs = {layers[0].weight.shape[1] for layers in members}
@@ -35,7 +34,7 @@ class Mlp:
         if outputs != {1} or len(inputs) != 1:
             raise FileError(
                 f"{name} has {_listed(inputs)} inputs and {_listed(outputs)} outputs; all members of an accuracy model "
-                "have the same inputs, and 1 output"
+                "need the same number of inputs, and 1 output"
             )
         self.name = name
         self.members = tuple(tuple(layers) for layers in members)
@@ -46,12 +45,12 @@ class Mlp:
         return self._encoder.resolutions_px
 
     def by_member(self, population: Population) -> FloatArray:
-        """(members, N) accuracies."""
+        """Return (members, N) accuracies, 0…1."""
         inputs = self._encoder(population)
         return np.array([forward(layers, inputs) for layers in self.members])
 
     def __call__(self, population: Population) -> FloatArray:
-        """(N,) float32 accuracies, 0…1. Raises FileError where one is not finite."""
+        """Return (N,) float32 accuracies, 0…1. Raises FileError if one is not finite."""
         accuracy = np.zeros(len(population), dtype=np.float32)
         for start in range(0, len(population), self.chunk):
             piece = slice(start, start + self.chunk)
@@ -66,10 +65,10 @@ class Mlp:
 
 
 def forward(layers: Sequence[Linear], inputs: FloatArray) -> FloatArray:
-    """(N,) of the last layer's first output, from inputs (N, inputs)."""
+    """Return (N,) values of the first output of the last layer, from inputs (N, inputs)."""
     *hidden, last = layers
     values = inputs
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller says it in words
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks for it
         for layer in hidden:
             values = values @ layer.weight.T
             values += layer.bias

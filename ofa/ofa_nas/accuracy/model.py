@@ -8,10 +8,10 @@ from ofa_tables.errors import UsageError
 
 
 class AccuracyModel(Protocol):
-    """Ranks the networks of one Space: called on a Population, gives (N,) figures, higher is better.
+    """Ranks the networks of one Space. Called on a Population, it returns (N,) values; higher is better.
 
-    ``name`` says for people what it is. Where ``is_accuracy``, the figures are top-1 accuracies, 0…1; where not, they
-    only stand in for them. ``resolutions_px`` are those that it knows.
+    ``name`` is a description for reports. If ``is_accuracy``, the values are top-1 accuracies, 0…1; otherwise they only
+    rank. ``resolutions_px`` are the resolutions that the model supports.
     """
 
     @property
@@ -27,12 +27,12 @@ class AccuracyModel(Protocol):
 
 
 def require_resolutions(model: AccuracyModel, resolutions_px: Iterable[int]) -> None:
-    """Raises UsageError where the model does not know one of them."""
+    """Raise UsageError if the model does not support one of the resolutions."""
     unknown = [px for px in resolutions_px if px not in model.resolutions_px]
     if unknown:
         raise UsageError(
-            f"{model.name} does not know the resolution{'s' if len(unknown) > 1 else ''} {_listed(unknown)}; "
-            f"it knows {_listed(model.resolutions_px)}"
+            f"{model.name} does not support resolution{'s' if len(unknown) > 1 else ''} {_listed(unknown)}; "
+            f"it supports {_listed(model.resolutions_px)}"
         )
 
 

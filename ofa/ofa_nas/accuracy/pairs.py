@@ -1,8 +1,8 @@
-"""Pairs of architecture and accuracy: a text file with one pair per line, which can be appended to.
+"""Pairs of architecture and accuracy: a text file with one pair per line, to which pairs can be appended.
 
-The first line says what they are of: ``{"space", "data", "checkpoint", "images"}``. Each other one is
-``{"architecture", "accuracy", "halves"}``: top-1 on all images, 0…1, and on the even and on the odd ones, which are two
-evaluations on disjoint sets.
+The first line is a header with the settings: ``{"space", "data", "checkpoint", "images"}``. Each other line is
+``{"architecture", "accuracy", "halves"}``. ``accuracy`` is top-1 on all images, 0…1. ``halves`` is top-1 on the even
+and on the odd images, which are two evaluations on disjoint sets.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from ofa_nas.spaces.space import FloatArray
 from ofa_tables.errors import FileError, UsageError
 
 MAX_BYTES = 1 << 30
-# Of all networks so many are held out of every fit, and so many tell it when to stop: by a digest of the network
-# itself, so that one that occurs twice is never on both sides.
+# Fractions of networks that are held out of every fit, and that are used for early stopping. A digest of the network
+# decides, so a network that occurs twice is always on the same side.
 HELD_OUT, STOPPING = 0.1, 0.1
 
 
@@ -33,7 +33,7 @@ class Pair:
 
     @property
     def draw(self) -> float:
-        """0…1, of the network alone."""
+        """A pseudo-random number, 0…1, that depends only on the network."""
         return int(hashlib.sha256(_text(self.architecture).encode()).hexdigest()[:13], 16) / 16**13
 
     @property
@@ -63,10 +63,10 @@ class Pairs:
 
 
 def read_pairs(path: Path) -> Pairs:
-    """A last line that is not whole is left out. Raises FileError."""
+    """Read a pairs file. An incomplete last line is ignored. Raises FileError."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for pairs")
+            raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit for pairs files")
         lines = path.read_text().split("\n")
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
@@ -77,14 +77,16 @@ def read_pairs(path: Path) -> Pairs:
         about, *values = [json.loads(line) for line in whole]
         pairs = tuple(_pair(value) for value in values)
     except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise FileError(f"{path} holds something else than pairs ({error}); ofa-accuracy collect writes them") from None
+        raise FileError(
+            f"{path} is not a valid pairs file ({error}); use one that ofa-accuracy collect wrote"
+        ) from None
     if not isinstance(about, dict) or "space" not in about:
-        raise FileError(f"{path} does not begin with what its pairs are of; ofa-accuracy collect writes that")
+        raise FileError(f"{path} has no header with the space; use a file that ofa-accuracy collect wrote")
     return Pairs(about, pairs)
 
 
 def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
-    """A new file, or what one holds that was begun alike. Raises FileError, UsageError."""
+    """Create a pairs file, or read one that was started with the same settings. Raises FileError, UsageError."""
     if not path.exists() or _is_cut_off(path, about):
         path.unlink(missing_ok=True)
         _append(path, dict(about))
@@ -94,13 +96,13 @@ def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     if changed:
         raise UsageError(f"{path} was started with {', '.join(changed)}; use the same values, or another --out")
     whole = path.read_bytes().rfind(b"\n") + 1
-    if whole < path.stat().st_size:  # the last line was being written when it ended
+    if whole < path.stat().st_size:  # an interrupted write left an incomplete last line
         os.truncate(path, whole)
     return found
 
 
 def _is_cut_off(path: Path, about: Mapping[str, Any]) -> bool:
-    """Whether it ended while the first line was being written."""
+    """Return whether the file ends within its first line, after an interrupted write."""
     first = json.dumps(dict(about)).encode()
     return path.stat().st_size <= len(first) and first.startswith(path.read_bytes())
 
@@ -114,14 +116,16 @@ def _append(path: Path, value: Mapping[str, Any]) -> None:
         with path.open("a") as file:
             file.write(json.dumps(value) + "\n")
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}; is its folder there and writable?") from None
+        raise FileError(
+            f"cannot write {path}: {error.strerror}; check that its directory exists and is writable"
+        ) from None
 
 
 def _pair(value: Any) -> Pair:
     accuracy, (first, second) = float(value["accuracy"]), value["halves"]
     figures = (accuracy, float(first), float(second))
     if not all(0 <= figure <= 1 for figure in figures):
-        raise ValueError(f"accuracies {figures} that are not between 0 and 1")
+        raise ValueError(f"accuracies {figures} are not between 0 and 1")
     return Pair(parse_architecture(value["architecture"]), accuracy, figures[1:])
 
 

@@ -1,4 +1,4 @@
-"""Real collections, of a supernet with random weights, on scikit-learn's digits."""
+"""ofa-accuracy collect, with a supernet of random weights and the digits of scikit-learn."""
 
 import os
 import subprocess
@@ -45,7 +45,7 @@ def collect(tmp_path):
     return run
 
 
-def test_a_collection_goes_on_where_it_stopped_and_processes_share_it(collect, tmp_path):
+def test_a_collection_resumes_and_processes_share_it(collect, tmp_path):
     whole = collect()
     assert len({str(pair.architecture) for pair in whole.pairs}) == 6
     assert whole.about["images"] == 60
@@ -57,7 +57,7 @@ def test_a_collection_goes_on_where_it_stopped_and_processes_share_it(collect, t
     assert collect(out="shared.jsonl", processes=2) == whole
 
 
-def test_networks_are_different_and_in_the_order_of_their_resolutions():
+def test_networks_are_different_and_ordered_by_resolution():
     networks = networks_to_collect(TINY, 300, TINY.resolutions_px, None, 0)
     assert len({str(network) for network in networks}) == 300
     sizes = [network.resolution_px for network in networks]
@@ -68,7 +68,7 @@ def test_networks_are_different_and_in_the_order_of_their_resolutions():
 
 
 @pytest.mark.parametrize("with_table", [False, True])
-def test_more_networks_hold_all_of_fewer(make_latency, with_table):
+def test_a_larger_count_returns_a_superset(make_latency, with_table):
     latency = make_latency("tiny", TINY.resolutions_px) if with_table else None
     few, more = (
         {str(each) for each in networks_to_collect(TINY, count, TINY.resolutions_px, latency, 0)}
@@ -78,13 +78,13 @@ def test_more_networks_hold_all_of_fewer(make_latency, with_table):
     assert len(more) == 1500
 
 
-def test_statistics_of_other_images_are_other_settings(collect):
+def test_another_number_of_statistics_images_is_refused(collect):
     collect()
     with pytest.raises(AssertionError, match="was started with statistics_images 50; use the same values"):
         collect("--statistics-images", "40")
 
 
-def test_few_networks_are_said_to_be_few_before_they_are_evaluated(collect):
+def test_too_few_networks_are_reported_before_they_are_evaluated(collect):
     collect()
     expected = "6 pairs may be too few for ofa-accuracy fit, which needs about 100; run the same command"
     assert collect.reported.stderr.startswith(expected)
@@ -103,13 +103,13 @@ def test_broken_images_are_counted_and_reported(collect, tmp_path):
     assert "5 images could not be decoded; other images replaced them" in collect.reported.stdout
 
 
-def test_data_of_other_classes_is_refused(collect, tmp_path):
+def test_data_with_another_number_of_classes_is_refused(collect, tmp_path):
     save_supernet(tmp_path / "supernet.pth", build_supernet(TINY, 7))
     with pytest.raises(AssertionError, match="the checkpoint has 7 classes and --data digits has 10"):
         collect()
 
 
-def test_with_a_table_they_are_even_over_latency(make_latency):
+def test_with_a_table_networks_are_spread_evenly_over_latency(make_latency):
     latency = make_latency("tiny", TINY.resolutions_px)
     networks = networks_to_collect(TINY, 200, TINY.resolutions_px, latency, 0)
     counts, _ = np.histogram(latency.predict(TINY.encode(networks)), bins=10)

@@ -19,7 +19,7 @@ ABOUT = {"space": "tiny", "data": "digits", "checkpoint": "c0ffee", "images": 50
 
 
 def make_pairs(count, noise=0.002, seed=0):
-    """Of networks that are the more accurate the larger they are, which is seen through some noise."""
+    """Pairs in which accuracy grows with MACs, plus noise."""
     rng = np.random.default_rng(seed)
     population = TINY.sample_spread(count, rng)
     truth = 0.6 + 0.05 * np.log(TINY.macs(population) / 1e6)
@@ -41,13 +41,13 @@ def written(path, pairs):
         add_pair(path, pair)
 
 
-def test_pairs_come_back(path):
+def test_pairs_are_read_as_written(path):
     pairs = make_pairs(5)
     written(path, pairs)
     assert read_pairs(path) == pairs
 
 
-def test_a_line_that_was_being_written_is_left_out_and_written_again(path):
+def test_an_incomplete_last_line_is_ignored_and_overwritten(path):
     pairs = make_pairs(3)
     written(path, pairs)
     path.write_text(path.read_text()[:-20])
@@ -57,7 +57,7 @@ def test_a_line_that_was_being_written_is_left_out_and_written_again(path):
     assert read_pairs(path) == pairs
 
 
-def test_pairs_of_another_checkpoint_are_not_gone_on_with(path):
+def test_a_file_of_another_checkpoint_is_not_continued(path):
     begin_pairs(path, ABOUT)
     with pytest.raises(UsageError, match="was started with checkpoint c0ffee; use the same values, or another --out"):
         begin_pairs(path, ABOUT | {"checkpoint": "decade"})
@@ -66,27 +66,27 @@ def test_pairs_of_another_checkpoint_are_not_gone_on_with(path):
 @pytest.mark.parametrize(
     "line", ["[1]", '{"accuracy": 0.5}', "nonsense", '{"architecture": 3, "accuracy": 1, "halves": [1, 1]}']
 )
-def test_lines_that_are_no_pairs(path, line):
+def test_lines_that_are_not_pairs_are_refused(path, line):
     begin_pairs(path, ABOUT)
     path.write_text(path.read_text() + line + "\n")
-    with pytest.raises(FileError, match="holds something else than pairs"):
+    with pytest.raises(FileError, match="is not a valid pairs file"):
         read_pairs(path)
 
 
-def test_accuracies_beyond_one(path):
+def test_accuracies_above_one_are_refused(path):
     written(path, make_pairs(1))
     path.write_text(path.read_text().replace('"accuracy": 0', '"accuracy": 7'))
-    with pytest.raises(FileError, match="that are not between 0 and 1"):
+    with pytest.raises(FileError, match=r"accuracies .* are not between 0 and 1"):
         read_pairs(path)
 
 
-def test_a_file_that_does_not_say_what_it_is_of(path):
+def test_a_file_without_a_space_in_its_header_is_refused(path):
     path.write_text(json.dumps({"data": "digits"}) + "\n")
-    with pytest.raises(FileError, match="does not begin with what its pairs are of"):
+    with pytest.raises(FileError, match="has no header with the space"):
         read_pairs(path)
 
 
-def test_a_network_is_held_out_whichever_file_it_is_in():
+def test_a_network_is_held_out_in_every_file():
     one, other = make_pairs(400), make_pairs(400, seed=1)
     held_out = {str(pair.architecture) for pair in (*one.pairs, *other.pairs) if pair.is_held_out}
     learned = {str(pair.architecture) for pair in (*one.pairs, *other.pairs) if not pair.is_held_out}
@@ -94,7 +94,7 @@ def test_a_network_is_held_out_whichever_file_it_is_in():
     assert 0.05 < len(held_out) / 800 < 0.15
 
 
-def test_what_is_fitted_ranks_networks_that_it_has_not_seen(tmp_path):
+def test_a_fitted_model_ranks_held_out_networks(tmp_path):
     pytest.importorskip("torch", reason="fitting needs torch")
     from ofa_nas.accuracy.fit import fit
 
@@ -109,7 +109,7 @@ def test_what_is_fitted_ranks_networks_that_it_has_not_seen(tmp_path):
     assert found.networks == sum(pair.is_held_out for pair in pairs.pairs)
 
 
-def test_the_same_seed_fits_the_same():
+def test_the_same_seed_fits_the_same_model():
     pytest.importorskip("torch", reason="fitting needs torch")
     from ofa_nas.accuracy.fit import fit
 
@@ -117,15 +117,13 @@ def test_the_same_seed_fits_the_same():
     assert all((one.weight == other.weight).all() for one, other in zip(once[0], again[0], strict=True))
 
 
-def test_a_model_from_pairs_to_its_file_and_held_against_them(tmp_path, path):
-    """By ofa-accuracy fit and evaluate."""
+def test_fit_writes_a_model_and_evaluate_reports_the_same_quality(tmp_path, path):
+    """Runs ofa-accuracy fit and evaluate."""
     pytest.importorskip("torch", reason="fitting needs torch")
     written(path, make_pairs(300))
     model = tmp_path / "a.npz"
     fit = invoke("fit", path, "--members", "2", "--out", model, "--json")
-    assert fit.stderr.startswith(
-        "fitting an ensemble of 2 to 300 pairs\n"
-    )  # how far it is follows, where it takes long
+    assert fit.stderr.startswith("fitting an ensemble of 2 to 300 pairs\n")  # progress lines follow if it takes long
     fitted = json.loads(fit.stdout)
     assert (fitted["members"], fitted["pairs"], fitted["file"]) == (2, 300, str(model))
     held_out = sum(pair.is_held_out for pair in read_pairs(path).pairs)
@@ -139,7 +137,7 @@ def test_a_model_from_pairs_to_its_file_and_held_against_them(tmp_path, path):
     assert "the model hardly ranks the networks" not in words
 
 
-def test_a_model_that_orders_nothing_says_so(tmp_path, path):
+def test_a_model_that_hardly_ranks_networks_is_reported(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     alike = tuple(replace(pair, accuracy=0.5, halves=(0.5, 0.5)) for pair in make_pairs(100).pairs)
     written(path, Pairs(ABOUT, alike))
@@ -149,7 +147,7 @@ def test_a_model_that_orders_nothing_says_so(tmp_path, path):
     )
 
 
-def test_where_a_model_cannot_be_written_nothing_is_fitted(tmp_path, path):
+def test_an_output_that_cannot_be_written_is_reported_before_the_fit(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     written(path, make_pairs(20))
     with pytest.raises(FileError, match=r"cannot write .*nowhere.*: No such file or directory; is its folder there"):
@@ -157,14 +155,14 @@ def test_where_a_model_cannot_be_written_nothing_is_fitted(tmp_path, path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_a_file_that_ended_within_its_first_line_is_begun(path, share):
+def test_a_file_that_ends_within_its_first_line_is_started_over(path, share):
     first = json.dumps(ABOUT)
     path.write_text(first[: round(share * len(first))])
     assert begin_pairs(path, ABOUT).pairs == ()
     assert read_pairs(path).about == ABOUT
 
 
-def test_a_model_of_too_few_pairs(tmp_path, path):
+def test_fit_refuses_too_few_pairs(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     written(path, make_pairs(20))
     with pytest.raises(UsageError, match="20 pairs are too few to fit"):
@@ -181,7 +179,7 @@ def reported(*words):
     return json.loads(invoke(*words).stdout.splitlines()[-1])
 
 
-def test_too_few_pairs():
+def test_too_few_pairs_are_refused():
     pytest.importorskip("torch", reason="fitting needs torch")
     from ofa_nas.accuracy.fit import fit
 
@@ -189,8 +187,8 @@ def test_too_few_pairs():
         fit(make_pairs(20), TINY, 1, 0, lambda done, total: None)
 
 
-def test_figures_of_a_model_that_knows_nothing(make_layers):
-    """Inputs of the encoding with all resolutions: kernels and expands of nine blocks, and four sizes."""
+def test_quality_of_a_random_model(make_layers):
+    """The encoding with all resolutions: kernel sizes and expand ratios of nine blocks, and four resolutions."""
     model = Mlp(TINY, [make_layers(16, seed=seed, inputs=9 * 6 + 4) for seed in range(2)], "random")
     found = quality(model, make_pairs(200), TINY)
     assert abs(found.tau) < 0.6
