@@ -1,4 +1,4 @@
-"""Synthetic tables and accuracy models: every figure drawn from a seed."""
+"""Synthetic tables and accuracy models, in which every value is drawn from a seed."""
 
 import itertools
 
@@ -14,10 +14,10 @@ from ofa_tables.table import Identity, LatencyTable
 
 @pytest.fixture
 def make_table(tmp_path):
-    """A closed table file of every entry at some resolutions: latencies follow MACs, give or take a third.
+    """Write a table file with every entry at some resolutions. Latencies follow MACs, within a third.
 
-    The first ``without`` entries are left out, and those that are ``lacking``. Of several ``trials`` each entry's lie
-    apart by a share of its own; those ``once`` have one.
+    The first ``without`` entries and the ``lacking`` ones are left out. With several ``trials``, the spread of the
+    trials is drawn per entry. Entries in ``once`` have one trial.
     """
 
     def make(

@@ -160,7 +160,7 @@ def test_a_header_that_claims_more_data_than_the_file_allocates_no_memory(file):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "said"),
+    ("arrays", "expected"),
     [
         ({}, "empty"),
         ({"scale": np.zeros(3)}, "'scale'"),
@@ -202,9 +202,9 @@ def test_a_header_that_claims_more_data_than_the_file_allocates_no_memory(file):
         ),
     ],
 )
-def test_arrays_that_are_not_a_model(file, arrays, said):
+def test_arrays_that_are_not_a_model(file, arrays, expected):
     write_arrays(file, **arrays)
-    assert said in refusal(file)
+    assert expected in refusal(file)
 
 
 def test_a_prediction_that_overflows_is_reported(make_layers):

@@ -1,4 +1,4 @@
-"""Limits on several devices at once, and on other things than latency; each is kept, and the optimum is still found."""
+"""Limits on several devices and on other metrics than latency: results meet them, and the optimum is found."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ def between(latency, share):
 
 @pytest.fixture
 def to_problem(make_latency, make_mlp):
-    """A Problem on as many devices as there are shares, each limited to one of its range."""
+    """A Problem with one device per share. Each limit is at this share of the latency range of the device."""
 
     def make(*shares, space=FIXED, **others):
         latencies = [make_latency(space, PX, seed) for seed in range(len(shares))]
@@ -65,7 +65,7 @@ def test_two_devices_are_searched_together(to_problem, method, shares):
 
 
 @pytest.mark.parametrize("shares", [(0.3, 0.3), (0.2, 0.4)])
-def test_on_two_devices_nothing_that_is_on_the_front_of_either_and_within_both_limits_is_better(to_problem, shares):
+def test_on_two_devices_no_feasible_network_of_either_front_is_better(to_problem, shares):
     problem, budget = to_problem(*shares, space=OFA), Budget(100, 200)
     found = search(problem, find_method("annealing"), budget).best[0]
     assert (found.prices[:, 0] <= problem.limits).all()
@@ -80,19 +80,19 @@ def test_on_two_devices_nothing_that_is_on_the_front_of_either_and_within_both_l
 
 
 @pytest.mark.parametrize("shares", [(0.1, 0.1), (0.02, 0.5), (0.01, 0.01, 0.01)])
-def test_a_network_within_all_limits_is_found_where_there_is_one(to_problem, shares):
+def test_a_network_within_all_limits_is_found_if_one_exists(to_problem, shares):
     problem = to_problem(*shares, space=OFA)
     assert problem.fits(problem.prices(problem.smallest())).all()
 
 
-def test_limits_that_only_clash_together_are_said(to_problem):
+def test_limits_that_cannot_be_met_together_are_reported(to_problem):
     problem = to_problem(0.0, 0.0, space=OFA)
     with pytest.raises(LimitUnreachable, match="together, although each limit can be met separately"):
         problem.smallest()
 
 
 def everything(space, resolutions_px=PX):
-    """Every network of a small Space."""
+    """Return every network of a small Space."""
     indices = space.resolution_indices(resolutions_px)
     shape = (*map(int, space.radices[:-1]), len(indices))
     genes = np.stack(np.unravel_index(np.arange(np.prod(shape)), shape))
@@ -102,8 +102,10 @@ def everything(space, resolutions_px=PX):
 
 @pytest.fixture
 def clashing(make_mlp):
-    """A Problem with two limits on figures that have nothing to do with each other, and the prices (2, N) of the
-    networks that no other is below in both, the cheapest in the first one first."""
+    """A Problem with two independent random metrics, and the prices (2, N) of its Pareto front.
+
+    The front is ordered by the first metric.
+    """
 
     def make(seed):
         space = find_space(FIXED)
@@ -118,12 +120,12 @@ def clashing(make_mlp):
 
 
 def between_neighbours(problem, front):
-    """Problems within limits that no network meets together."""
+    """Yield problems with two limits that no network meets together."""
     for one, two in zip(front.T[:-1], front.T[1:], strict=True):
         yield problem.within(two[0] * (1 - 1e-9), one[1] * (1 - 1e-9))
 
 
-def test_a_network_off_the_convex_hull_is_found_under_limits_that_it_alone_meets(clashing):
+def test_a_network_off_the_convex_hull_is_found_if_only_it_meets_the_limits(clashing):
     free, front = clashing(0)
     by_descent = 0
     for prices in front.T:
@@ -132,34 +134,34 @@ def test_a_network_off_the_convex_hull_is_found_under_limits_that_it_alone_meets
         by_descent += not problem.fits(problem.prices(problem._weighed[-1]))[0]
         for method in ("exhaustive", "annealing"):
             assert search(problem, find_method(method), SHORT).best[0].prices[:, 0] == pytest.approx(prices)
-    assert by_descent  # no weights lead to some of them
+    assert by_descent  # no weights find some of these networks
 
 
-def test_that_there_is_none_is_only_said_where_it_is_proven(clashing):
+def test_unreachable_limits_are_reported_only_if_proven(clashing):
     free, front = clashing(1)
     for problem in between_neighbours(free, front):
         for method in ("annealing", "ofa", "random"):
-            with pytest.raises(NoneFound, match=r"was found within .* There may still be one"):
+            with pytest.raises(NoneFound, match=r"was found within .* may still exist"):
                 search(problem, find_method(method), SHORT)
-        with pytest.raises(LimitUnreachable, match="all were tried"):
+        with pytest.raises(LimitUnreachable, match="all networks were tried"):
             search(problem, find_method("exhaustive"))
     for method in ("annealing", "exhaustive"):
         with pytest.raises(LimitUnreachable, match="together, although each limit can be met separately"):
             search(free.within(*front.min(axis=1)), find_method(method), SHORT)
 
 
-def test_a_front_under_limits_that_clash_is_left_to_the_method(clashing):
+def test_a_front_under_unreachable_limits_depends_on_the_method(clashing):
     free, front = clashing(2)
     problem = next(between_neighbours(free, front))
     with pytest.raises(NoneFound):
         search_front(problem, find_method("annealing"), SHORT)
-    with pytest.raises(LimitUnreachable, match="all were tried"):
+    with pytest.raises(LimitUnreachable, match="all networks were tried"):
         search_front(problem, find_method("exhaustive"))
 
 
 @pytest.mark.parametrize("kind", ["macs", "parameters", "memory"])
 @pytest.mark.parametrize("space", [FIXED, OFA])
-def test_other_limits_are_kept(to_problem, kind, space):
+def test_limits_on_other_metrics_are_met(to_problem, kind, space):
     free = to_problem(0.6, space=space)
     metric = {"macs": macs_metric, "parameters": parameters_metric, "memory": memory_metric}[kind](free.space)
     loose = search(free, find_method("annealing"), Budget(50, 20)).best[0]
@@ -174,13 +176,13 @@ def test_other_limits_are_kept(to_problem, kind, space):
 
 
 @pytest.mark.parametrize("kind", ["macs", "parameters", "memory"])
-def test_the_smallest_figure_there_is_is_named(to_problem, kind):
+def test_an_unreachable_limit_names_its_flag(to_problem, kind):
     flag = {"macs": "--max-macs-m", "parameters": "--max-parameters-m", "memory": "--max-memory-mb"}[kind]
     with pytest.raises(LimitUnreachable, match=f"raise {flag}"):
         search(to_problem(0.5, space=OFA, caps={kind: 0.01}), find_method("annealing"))
 
 
-def test_peak_memory_is_that_of_running_operator_by_operator():
+def test_peak_memory_matches_a_simulated_run():
     space = find_space(OFA)
     population = space.sample(30, np.random.default_rng(0))
     metric = memory_metric(space, "int8", batch=2)
@@ -189,7 +191,7 @@ def test_peak_memory_is_that_of_running_operator_by_operator():
 
 
 def simulated_peak(network):
-    """Bytes of int8, each value freed after its last use; what is no convolution writes over what it reads."""
+    """Return int8 bytes. Each value is freed after its last use; other operators than convolutions run in place."""
     sizes = [int(np.prod(shape)) for shape in network.shapes]
     last_use = {value: value for value in range(len(network.operators))}
     last_use |= {operator.value: at for at, operator in enumerate(network.operators) if hasattr(operator, "value")}
@@ -200,14 +202,14 @@ def simulated_peak(network):
     return most
 
 
-def test_with_confidence_the_upper_end_is_within(make_latency):
+def test_with_confidence_the_upper_end_is_within_the_limit(make_latency):
     latency = make_latency(OFA, PX, trials=4)
     latency.calibration = Calibration(1.1, 20, 0.05, error=0.03)
     limit = 1.1 * between(latency, 0.4)
     question = Question(latency.space, MacsStandIn(latency.space), (limit,), resolutions_px=PX)
     plain = search(question.to_problem([latency]), find_method("annealing"), Budget(50, 20)).best[0]
-    posed = replace(question, confidence=0.95).to_problem([latency])
-    careful = search(posed, find_method("annealing"), Budget(50, 20)).best[0]
+    problem = replace(question, confidence=0.95).to_problem([latency])
+    careful = search(problem, find_method("annealing"), Budget(50, 20)).best[0]
     half = latency.half_widths(careful.population)[0]
     assert latency.predict(careful.population)[0] * (1 + half) == pytest.approx(careful.prices[0, 0])
     assert careful.prices[0, 0] <= limit < latency.predict(plain.population)[0] * (1 + half)
@@ -217,7 +219,7 @@ def test_with_confidence_the_upper_end_is_within(make_latency):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("confidence", [0.6, 0.95])
-def test_with_measured_trials_the_best_whose_upper_end_is_within_is_found(make_latency, make_mlp, seed, confidence):
+def test_with_confidence_the_best_network_is_found(make_latency, make_mlp, seed, confidence):
     latency = make_latency(FIXED, PX, seed, trials=4)
     every = everything(latency.space)
     upper = latency.upper(every, confidence)
@@ -249,20 +251,20 @@ def test_a_limit_below_the_upper_end_of_the_smallest_prediction_can_be_met(make_
     assert search(question.to_problem([latency]), find_method("annealing"), SHORT).best[0].prices <= smallest
 
 
-def test_with_confidence_too_none_is_only_said_to_be_there_where_that_is_proven(make_latency, make_mlp):
+def test_with_confidence_unreachable_limits_are_reported_only_if_proven(make_latency, make_mlp):
     latency = make_latency(FIXED, PX, 0, trials=4)
     upper = latency.upper(everything(latency.space), 0.95)
     question = Question(latency.space, make_mlp(), (float(upper.min()) * 0.9999,), resolutions_px=PX, confidence=0.95)
-    with pytest.raises(NoneFound, match=r"was found within .* 1\.000 × over"):
+    with pytest.raises(NoneFound, match=r"was found within .* at 1\.000 × a limit"):
         search(question.to_problem([latency]), find_method("annealing"))
-    with pytest.raises(LimitUnreachable, match="all were tried"):
+    with pytest.raises(LimitUnreachable, match="all networks were tried"):
         search(question.to_problem([latency]), find_method("exhaustive"))
     with pytest.raises(LimitUnreachable, match=r"smallest latency, upper end at 95\.0% is"):
         search(replace(question, latency_ms=(0.01,)).to_problem([latency]), find_method("annealing"))
 
 
 @pytest.mark.parametrize("method", ["annealing", "exhaustive"])
-def test_of_several_limits_the_one_that_no_network_is_found_for_is_reported_separately(make_latency, make_mlp, method):
+def test_of_several_limits_an_unmet_one_is_reported_separately(make_latency, make_mlp, method):
     latency = make_latency(FIXED, PX, 0, trials=4)
     smallest = float(latency.upper(everything(latency.space), 0.95).min())
     limits = (smallest * 0.9999, 1.2 * smallest)
@@ -271,8 +273,8 @@ def test_of_several_limits_the_one_that_no_network_is_found_for_is_reported_sepa
     assert found.limits == limits[1:]
     assert found.best[0].prices[0, 0] <= limits[1]
     assert list(found.unmet) == [limits[0]]
-    said = "all were tried" if method == "exhaustive" else "was found within"
-    assert said in found.unmet[limits[0]]
+    expected = "all networks were tried" if method == "exhaustive" else "was found within"
+    assert expected in found.unmet[limits[0]]
 
 
 def test_confidence_needs_intervals(make_latency, make_mlp):
@@ -282,7 +284,7 @@ def test_confidence_needs_intervals(make_latency, make_mlp):
         question.to_problem([latency])
 
 
-def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_are_searched(make_latency, make_mlp):
+def test_confidence_needs_every_interval_at_the_searched_resolutions(make_latency, make_mlp):
     space = find_space(FIXED)
     once = [key for key in space.keys(192) if key not in space.keys(160)][3:8]
     assert "--resolutions 160,192 " in make_latency(FIXED, PX, seed=1).lack_of_intervals(PX)
@@ -297,12 +299,12 @@ def test_confidence_needs_the_interval_of_every_entry_at_the_resolutions_that_ar
     assert np.isfinite(search(problem, find_method("exhaustive")).best[0].prices).all()
 
 
-def test_energy_needs_a_table_that_knows_it(to_problem):
-    with pytest.raises(EntriesMissing, match=r"has no energy of \d+ of \d+ entries"):
+def test_energy_needs_a_table_with_energy(to_problem):
+    with pytest.raises(EntriesMissing, match=r"has no energy for \d+ of \d+ entries"):
         to_problem(0.5, caps={"energy": 3.0})
 
 
-def test_energy_is_asked_for_at_the_resolutions_that_are_searched(make_table, make_mlp):
+def test_energy_is_needed_only_at_the_searched_resolutions(make_table, make_mlp):
     space = find_space(FIXED)
     path = make_table(FIXED, (160,), condition=json.dumps({"power_w": 2.0}))
     with LatencyTable.open(path) as table:
@@ -312,22 +314,22 @@ def test_energy_is_asked_for_at_the_resolutions_that_are_searched(make_table, ma
     question = Question(space, make_mlp(), (50.0,), {"energy": 100.0}, resolutions_px=(160,))
     found = search(question.to_problem([latency]), find_method("exhaustive")).best[0]
     assert found.prices[1] == pytest.approx(2 * found.prices[0])
-    with pytest.raises(EntriesMissing, match="has no energy of"):
+    with pytest.raises(EntriesMissing, match="has no energy for"):
         replace(question, resolutions_px=None).to_problem([latency])
 
 
-def test_of_several_tables_it_is_said_whose_memory_is_limited(to_problem):
+def test_with_several_tables_the_memory_metric_names_its_table(to_problem):
     names = [metric.name for metric in to_problem(0.5, 0.5, caps={"memory": 50.0, "macs": 500.0}).metrics]
     assert names[2:] == ["peak memory of activations on compofa-fixed-w1.0-0-160-192.lut", "MACs"]
 
 
-def test_as_many_limits_as_tables(make_latency, make_mlp):
+def test_several_tables_need_one_limit_each(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
-    with pytest.raises(UsageError, match="2 tables take as many latency limits"):
+    with pytest.raises(UsageError, match="2 tables need 2 latency limits"):
         Question(latency.space, make_mlp(), (5.0,)).to_problem([latency, latency])
 
 
-# Several limits, and all of them.
+# Several limits, and fronts.
 
 
 @pytest.mark.parametrize("method", ["annealing", "ofa", "random", "exhaustive"])
@@ -341,13 +343,13 @@ def test_several_limits_are_searched_in_one_call(to_problem, method):
         assert best.accuracy == pytest.approx(alone.accuracy, abs=1e-6)
 
 
-def test_several_limits_are_not_more_than_can_be_remembered(to_problem):
+def test_the_budget_of_several_limits_is_bounded(to_problem):
     problem = to_problem(0.5)
     with pytest.raises(UsageError, match=r"for each of 3 limits, are more than the 10,000,000 networks"):
         search(problem, find_method("random"), Budget(1000, 4999), limits=[problem.limits[0]] * 3)
 
 
-def test_what_is_found_for_one_limit_counts_for_the_others(to_problem):
+def test_networks_found_for_one_limit_count_for_the_others(to_problem):
     problem = to_problem(0.5, space=OFA)
     limits = [problem.limits[0] * share for share in (0.7, 0.8, 0.9, 1.0)]
     together = search(problem, find_method("annealing"), Budget(50, 40), limits=limits)
@@ -355,7 +357,7 @@ def test_what_is_found_for_one_limit_counts_for_the_others(to_problem):
     assert scores == sorted(scores)
 
 
-def test_the_front_of_a_small_space_is_the_true_one(to_problem):
+def test_the_front_of_a_small_space_is_exact(to_problem):
     problem = to_problem(1.01)
     every = search(problem, find_method("exhaustive"))
     assert every.evaluated == 486
@@ -364,7 +366,7 @@ def test_the_front_of_a_small_space_is_the_true_one(to_problem):
     assert [float(best.accuracy[0]) for best in found.best] == pytest.approx([float(b.accuracy[0]) for b in true.best])
 
 
-def test_a_front_rises(to_problem):
+def test_a_front_rises_in_latency_and_accuracy(to_problem):
     found = search_front(to_problem(0.8, space=OFA), find_method("annealing"), Budget(50, 100))
     prices, scores = [float(b.prices[0, 0]) for b in found.best], [float(b.accuracy[0]) for b in found.best]
     assert prices == sorted(prices)
@@ -372,7 +374,7 @@ def test_a_front_rises(to_problem):
     assert found.evaluated <= 50 * 101 * 1.05
 
 
-def test_what_another_beats_is_not_in_a_front():
+def test_a_front_has_no_dominated_network():
     price, accuracy = np.array([3.0, 1.0, 2.0, 2.0, 4.0]), np.array([0.7, 0.5, 0.6, 0.65, 0.7])
     assert list(undominated(price, accuracy)) == [1, 3, 0]
 
@@ -381,7 +383,7 @@ def test_what_another_beats_is_not_in_a_front():
 
 
 @pytest.mark.parametrize("shares", [(0.1,), (0.4,), (0.2, 0.3)])
-def test_repaired_children_fit_and_keep_what_they_can(to_problem, shares):
+def test_repaired_children_are_feasible_and_keep_most_genes(to_problem, shares):
     problem = to_problem(*shares, space=OFA)
     rng = np.random.default_rng(0)
     variation = Variation(problem, rng)
@@ -395,4 +397,4 @@ def test_repaired_children_fit_and_keep_what_they_can(to_problem, shares):
     fitted = problem.fits(problem.prices(children))
     assert (repaired.genes[:, fitted] == children.genes[:, fitted]).all()
     prices = problem.prices(repaired)[0]
-    assert np.median(prices) > problem.limits[0] * 0.8  # not more than it takes
+    assert np.median(prices) > problem.limits[0] * 0.8  # repair takes few genes

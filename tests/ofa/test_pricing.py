@@ -1,4 +1,4 @@
-"""Small and large Populations are read and priced alike."""
+"""Small and large Populations have the same entries and sums."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ SPACES = ["ofa-mbv3-w1.0", "compofa-fixed-w1.0", "compofa-elastic-w1.0"]
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_a_network_costs_the_same_alone_and_among_many(name):
+def test_a_sum_does_not_depend_on_the_population_size(name):
     space = find_space(name)
     figures = space.figures(lambda block: block.macs / 3e6)
     pricer = space.pricer(figures)
@@ -19,7 +19,7 @@ def test_a_network_costs_the_same_alone_and_among_many(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_entries_are_those_of_the_network(name):
+def test_entries_match_the_blocks_of_the_network(name):
     space = find_space(name)
     population = space.sample(20, np.random.default_rng(1))
     for at, architecture in enumerate(space.decode(population)):
@@ -39,10 +39,10 @@ def test_equal_networks_have_equal_canonical_genes(name):
 
 
 @pytest.mark.parametrize("name", [*SPACES, "ofa-proxyless-w1.3", "ofa-resnet50d", "tiny"])
-def test_digests_are_equal_for_equal_networks_and_for_no_others(name):
+def test_digests_are_equal_only_for_equal_networks(name):
     space = find_space(name)
     population = space.sample_spread(3000, np.random.default_rng(3))
-    neighbours = population.genes.copy()  # of each network one that differs in one gene, which may be read or not
+    neighbours = population.genes.copy()  # each differs in one gene, which may be unused
     rows = np.random.default_rng(4).integers(len(space.radices), size=len(population))
     columns = np.arange(len(population))
     neighbours[rows, columns] = (neighbours[rows, columns] + 1) % space.radices[rows]
@@ -54,6 +54,6 @@ def test_digests_are_equal_for_equal_networks_and_for_no_others(name):
     assert len(set(zip(by_digest, by_genes, strict=True))) == len(set(by_digest)) == len(set(by_genes))
 
 
-def test_nobody_costs_nothing():
+def test_an_empty_population_has_no_sums():
     space = find_space("ofa-mbv3-w1.0")
     assert space.macs(Population(np.empty((len(space.radices), 0), dtype=np.uint8))).shape == (0,)

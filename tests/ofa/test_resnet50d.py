@@ -1,4 +1,4 @@
-"""The ResNet50D Space: published architectures, widths that reach over stages, and what is priced of them."""
+"""The ResNet50D Space: published architectures, widths shared between stages, and sums."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_the_published_form_is_read_and_written():
     assert again.to_json() == {"e": [0.35] * 18, "d": [0, 2, 2, 2, 2], "w": [2] * 6, "r": 224}
 
 
-def test_a_network_consists_of_the_blocks_worked_out_by_hand():
+def test_a_network_has_the_expected_blocks():
     blocks = SPACE.network_blocks(parse_architecture(SMALLEST))
     assert [block.key for block in blocks] == [
         "Conv-input:128x128x3-output:64x64x24",
@@ -52,10 +52,10 @@ def test_the_largest_network_has_a_stem_of_three_convolutions_and_eighteen_block
         "Conv-input:112x112x32-output:112x112x32-idskip:1"
     ]
     averaged = [block for block in blocks if any(isinstance(op, ops.AvgPool) for op in block.operators)]
-    assert len(averaged) == 3, "of the stages that halve"
+    assert len(averaged) == 3, "one for each stage with a stride"
 
 
-def test_each_entry_is_of_one_key_and_some_network_has_it():
+def test_keys_are_unique_and_every_entry_occurs_in_a_network():
     population = SPACE.sample(20_000, np.random.default_rng(0))
     keys = SPACE.keys(224)
     assert len(keys) == len(set(keys)) == 163
@@ -63,15 +63,15 @@ def test_each_entry_is_of_one_key_and_some_network_has_it():
     assert set(np.unique(found)) == {ABSENT, *range(163)}
 
 
-def test_macs_of_a_population_are_those_of_its_networks():
+def test_macs_of_a_population_match_its_networks():
     population = SPACE.sample(20, np.random.default_rng(1))
     expected = [SPACE.network(architecture).macs for architecture in SPACE.decode(population)]
     assert SPACE.macs(population) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_cheapest_network_is_the_cheapest_though_stages_share_genes(seed):
-    """Figures of any sign: beside each gene of the found network stands none that is better."""
+def test_cheapest_finds_the_minimum_although_stages_share_genes(seed):
+    """Values have any sign. No change of one gene and no random network is better."""
     rng = np.random.default_rng(seed)
     figures = rng.standard_normal((len(SPACE.resolutions_px), len(SPACE.keys(224))))
     pricer = SPACE.pricer(figures)
@@ -83,11 +83,11 @@ def test_the_cheapest_network_is_the_cheapest_though_stages_share_genes(seed):
         for row, radix in enumerate(SPACE.radices)
         for value in range(radix)
     ]
-    pairs = Population(np.array(around, dtype=np.uint8).T.copy())
-    assert least <= pricer(pairs).min() + 1e-9
+    neighbours = Population(np.array(around, dtype=np.uint8).T.copy())
+    assert least <= pricer(neighbours).min() + 1e-9
 
 
-def test_networks_that_differ_in_a_width_alone_have_different_encodings():
+def test_networks_that_differ_only_in_a_width_or_depth_have_different_encodings():
     encoder = find_encoder(SPACE, inputs_of(SPACE, SPACE.resolutions_px), "test")
     one = parse_architecture(LARGEST)
     others = [parse_architecture(changed(LARGEST, "w", at, 0)) for at in range(6)]
@@ -97,18 +97,18 @@ def test_networks_that_differ_in_a_width_alone_have_different_encodings():
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "value", "said"),
+    ("name", "at", "value", "expected"),
     [
         ("e", 17, 0.3, r"'e'\[17\] is 0.3 in the architecture; ofa-resnet50d allows 0.2, 0.25, 0.35"),
         ("d", 1, 3, r"'d'\[1\] is 3 in the architecture; ofa-resnet50d allows 0, 1, 2"),
         ("w", 5, 0.65, r"'w'\[5\] is 0.65 in the architecture; ofa-resnet50d allows 0, 1, 2"),
     ],
 )
-def test_a_gene_that_there_is_not_is_named(name, at, value, said):
-    with pytest.raises(UsageError, match=said):
+def test_an_invalid_choice_is_reported(name, at, value, expected):
+    with pytest.raises(UsageError, match=expected):
         SPACE.encode([parse_architecture(changed(LARGEST, name, at, value))])
 
 
-def test_genes_that_are_lacking_are_named():
+def test_missing_genes_are_reported():
     with pytest.raises(UsageError, match="needs 6 entries in 'w', this one has none"):
         SPACE.encode([Architecture({"d": (0,) * 5, "e": (0.2,) * 18}, 128)])

@@ -24,7 +24,7 @@ EXPAND = {2: 3, 3: 4, 4: 6}  # by depth
 
 @pytest.fixture
 def to_problem(make_latency, make_mlp):
-    """A Problem whose limit lies at a share of the range of latencies."""
+    """A Problem with its limit at a share of the latency range."""
 
     def make(share, space=FIXED, seed=0, accuracy=None):
         latency = make_latency(space, RESOLUTIONS, seed)
@@ -40,13 +40,13 @@ def problem_of(latency, accuracy, limit_ms, **others):
 
 
 def best_of(*arguments, **options):
-    """The one network that a search of one limit finds."""
+    """Return the network that a search with one limit finds."""
     (best,) = search(*arguments, **options).best
     return best
 
 
 class Watched:
-    """An accuracy model that keeps what it was asked, and is interrupted once after so many networks."""
+    """An accuracy model that records its calls, and is interrupted once after ``interrupted_after`` networks."""
 
     is_accuracy = True
 
@@ -65,7 +65,7 @@ class Watched:
 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 1.0])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_evolution_finds_the_optimum_of_a_small_space(to_problem, share, seed):
+def test_annealing_finds_the_optimum_of_a_small_space(to_problem, share, seed):
     problem = to_problem(share, seed=seed)
     best = best_of(problem, find_method("exhaustive"))
     found = best_of(problem, find_method("annealing"), seed=seed)
@@ -90,7 +90,7 @@ def test_exhaustive_evaluates_every_network_within_the_limit(to_problem):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 1.0])
-def test_what_is_found_is_within_the_limit(to_problem, method, share):
+def test_the_result_is_within_the_limit(to_problem, method, share):
     problem = to_problem(share)
     best = best_of(problem, find_method(method), SHORT)
     assert best.prices[0, 0] <= problem.limits[0]
@@ -116,7 +116,7 @@ def test_no_network_is_evaluated_twice_and_all_are_counted(to_problem, make_mlp,
     assert reported in searched
 
 
-def test_evolution_beats_random_with_as_many_evaluations(to_problem):
+def test_annealing_beats_random_with_the_same_budget(to_problem):
     problem = to_problem(0.3, OFA)
     budget = Budget(50, 40)
     evolved, drawn = (search(problem, find_method(method), budget) for method in ("annealing", "random"))
@@ -126,8 +126,8 @@ def test_evolution_beats_random_with_as_many_evaluations(to_problem):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3])
-def test_with_as_many_evaluations_the_default_is_no_worse_than_the_published_method(to_problem, share):
-    """As many as were published, on the landscape that searches are measured with."""
+def test_with_the_same_budget_the_default_is_not_worse_than_the_published_method(to_problem, share):
+    """Uses the published budget, and the landscape of the search benchmark."""
     landscape = runpy.run_path(str(LANDSCAPE))["landscape"]
     problem = to_problem(share, OFA, accuracy=landscape(find_space(OFA)))
 
@@ -152,7 +152,7 @@ def test_a_limit_at_the_smallest_latency_gives_the_fastest_network(to_problem, m
     assert best_of(problem, find_method(method)).prices[0] == pytest.approx(problem.limits[0])
 
 
-def test_a_limit_just_above_the_smallest_latency_is_made_use_of(to_problem):
+def test_a_limit_just_above_the_smallest_latency_improves_the_result(to_problem):
     problem = to_problem(0.01, OFA, accuracy=MacsStandIn(find_space(OFA)))
     fastest = problem.accuracy(problem.smallest())[0]
     found = search(problem, find_method("annealing"), Budget(100, 50))
@@ -161,28 +161,28 @@ def test_a_limit_just_above_the_smallest_latency_is_made_use_of(to_problem):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_limit_that_no_network_meets_is_said_at_once(to_problem, make_latency, make_mlp, method):
+def test_a_limit_that_no_network_meets_is_reported_first(to_problem, make_latency, make_mlp, method):
     latency = make_latency(OFA)
     problem = problem_of(latency, make_mlp(OFA), 0.001)
     with pytest.raises(LimitUnreachable, match="the smallest latency is"):
         search(problem, find_method(method))
 
 
-def test_the_smallest_latency_that_is_said_can_be_met(make_latency, make_mlp):
+def test_the_reported_smallest_latency_can_be_met(make_latency, make_mlp):
     latency = make_latency(OFA)
     with pytest.raises(LimitUnreachable) as refused:
         search(problem_of(latency, make_mlp(OFA), 0.001), find_method("annealing"))
-    said = float(str(refused.value).split(" is ")[-1].split(" ms")[0])
-    again = problem_of(latency, make_mlp(OFA), said)
-    assert best_of(again, find_method("annealing"), SHORT).prices[0] <= said
+    reported = float(str(refused.value).split(" is ")[-1].split(" ms")[0])
+    again = problem_of(latency, make_mlp(OFA), reported)
+    assert best_of(again, find_method("annealing"), SHORT).prices[0] <= reported
 
 
-def test_a_space_too_large_for_exhaustive_is_said(to_problem):
+def test_a_space_too_large_for_exhaustive_is_reported(to_problem):
     with pytest.raises(UsageError, match="use --method annealing"):
         search(to_problem(0.5, OFA), find_method("exhaustive"))
 
 
-def test_an_interrupted_search_gives_the_best_so_far(to_problem, make_mlp):
+def test_an_interrupted_search_returns_the_best_so_far(to_problem, make_mlp):
     watched = Watched(make_mlp(OFA), find_space(OFA), interrupted_after=300)
     found = search(to_problem(0.5, OFA, accuracy=watched), find_method("annealing"))
     assert found.interrupted
@@ -191,7 +191,7 @@ def test_an_interrupted_search_gives_the_best_so_far(to_problem, make_mlp):
 
 
 @pytest.mark.parametrize("method", ["annealing", "ofa", "random", "exhaustive"])
-def test_interrupted_before_anything_was_tried_the_smallest_is_the_best_so_far(to_problem, make_mlp, method):
+def test_a_search_interrupted_before_any_evaluation_returns_the_smallest_network(to_problem, make_mlp, method):
     watched = Watched(make_mlp(FIXED), find_space(FIXED), interrupted_after=0)
     problem = to_problem(0.5, accuracy=watched)
     found = search(problem, find_method(method))
@@ -200,7 +200,7 @@ def test_interrupted_before_anything_was_tried_the_smallest_is_the_best_so_far(t
 
 
 class Ticking:
-    """An accuracy model for which each network takes a millisecond of ``now``, in seconds."""
+    """An accuracy model that advances its clock ``now``, in seconds, by 1 ms per network."""
 
     is_accuracy = True
 
@@ -215,7 +215,7 @@ class Ticking:
 
 @pytest.fixture
 def ticking(monkeypatch, make_mlp):
-    """Searches are timed by what it is asked."""
+    """Replace the clock of searches by that of the accuracy model."""
 
     def make(space=OFA):
         model = Ticking(make_mlp(space))
@@ -225,7 +225,7 @@ def ticking(monkeypatch, make_mlp):
     return make
 
 
-def test_a_search_that_time_ends_is_as_good_as_one_of_as_many_evaluations(to_problem, ticking):
+def test_a_time_limit_is_as_good_as_the_same_number_of_evaluations(to_problem, ticking):
     model = ticking()
     problem = to_problem(0.3, OFA, accuracy=model)
 
@@ -240,7 +240,7 @@ def test_a_search_that_time_ends_is_as_good_as_one_of_as_many_evaluations(to_pro
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_however_little_time_there_is_a_network_within_the_limit_is_found(to_problem, monkeypatch, method):
+def test_with_almost_no_time_a_network_within_the_limit_is_found(to_problem, monkeypatch, method):
     monkeypatch.setattr("ofa_nas.search.run.monotonic", itertools.count().__next__)
     problem = to_problem(0.5)
     found = search(problem, find_method(method), Budget(seconds=1e-6))
@@ -249,7 +249,7 @@ def test_however_little_time_there_is_a_network_within_the_limit_is_found(to_pro
     assert found.best[0].prices[0, 0] <= problem.limits[0]
 
 
-def test_exhaustive_ends_in_time_and_then_proves_nothing(to_problem, ticking, monkeypatch):
+def test_exhaustive_stops_at_the_time_limit_without_a_proof(to_problem, ticking, monkeypatch):
     monkeypatch.setitem(find_method("exhaustive").__globals__, "CHUNK", 50)
     problem = to_problem(1.01, accuracy=ticking(FIXED))
     part = search(problem, find_method("exhaustive"), Budget(seconds=0.12))
@@ -275,7 +275,7 @@ def test_a_limit_is_a_positive_number(make_latency, make_mlp, limit):
         problem_of(latency, make_mlp(), limit)
 
 
-def test_an_unknown_method_names_the_nearest():
+def test_an_unknown_method_names_the_closest():
     with pytest.raises(UnknownName, match="evolution"):
         find_method("evolutoin")
 
@@ -283,13 +283,13 @@ def test_an_unknown_method_names_the_nearest():
 # Which resolutions can be searched.
 
 
-def test_all_that_the_table_has_whole_and_the_model_knows(make_latency, make_mlp):
+def test_usable_resolutions_are_complete_and_supported(make_latency, make_mlp):
     latency = make_latency(resolutions=(160, 164, 192))
     assert usable_resolutions([latency], make_mlp()) == (160, 192)
     assert usable_resolutions([latency], MacsStandIn(latency.space)) == (160, 164, 192)
 
 
-def test_what_is_left_out_is_reported_and_why(make_latency, make_mlp):
+def test_left_out_resolutions_are_reported_with_the_reason(make_latency, make_mlp):
     space = find_space(FIXED)
     lacking = [key for key in space.keys(192) if key not in space.keys(160)][:5]
     latency = make_latency(FIXED, (160, 164, 192), lacking=lacking)
@@ -297,34 +297,34 @@ def test_what_is_left_out_is_reported_and_why(make_latency, make_mlp):
     assert problem.resolutions_px == (160,)
     odd, partial = problem.left_out
     assert (odd.resolution_px, odd.missing) == (164, ())
-    assert odd.reason == "random.npz does not know it"
+    assert odd.reason == "random.npz does not support it"
     assert (partial.resolution_px, partial.missing) == (192, tuple(lacking))
     first = ", ".join(lacking[:3])
     assert f"lacks 5 of its 36 entries ({first} and 2 more); measure them with" in partial.reason
-    assert next(iter(in_words(problem.left_out))) == "164 px is left out: random.npz does not know it"
+    assert next(iter(in_words(problem.left_out))) == "164 px is left out: random.npz does not support it"
 
 
 @pytest.mark.parametrize("name", [FIXED, OFA])
 @pytest.mark.parametrize("resolutions", [(160,), (128, 160, 224)])
-def test_what_was_never_begun_is_not_left_out(make_latency, name, resolutions):
+def test_resolutions_without_entries_are_not_reported(make_latency, name, resolutions):
     latency = make_latency(name, resolutions)
     assert Question(latency.space, MacsStandIn(latency.space), (50.0,)).to_problem([latency]).left_out == ()
 
 
-def test_what_another_table_lacks_altogether_is_reported_in_a_line(make_latency):
+def test_resolutions_missing_in_another_table_are_reported_in_one_line(make_latency):
     one, two = make_latency(FIXED, (160, 176, 192)), make_latency(FIXED, (160,), 1)
     problem = Question(one.space, MacsStandIn(one.space), (50.0, 50.0)).to_problem([one, two])
     (line,) = in_words(problem.left_out)
     assert line.startswith("176, 192 px are left out: ")
-    assert line.endswith("160.lut has no figures there")
+    assert line.endswith("160.lut has no entries there")
 
 
-def test_a_resolution_that_the_table_lacks_is_said(make_latency, make_mlp):
+def test_a_resolution_that_the_table_lacks_is_reported(make_latency, make_mlp):
     with pytest.raises(EntriesMissing, match=r"lacks .* at 176 px"):
         usable_resolutions([make_latency()], make_mlp(), (160, 176))
 
 
 @pytest.mark.parametrize("wanted", [None, (164,)])
-def test_a_resolution_that_the_model_does_not_know_is_said(make_latency, make_mlp, wanted):
+def test_an_unsupported_resolution_is_reported(make_latency, make_mlp, wanted):
     with pytest.raises(UsageError, match="does not support resolution 164; it supports 128, 144, 160"):
         usable_resolutions([make_latency(resolutions=(164,))], make_mlp(), wanted)

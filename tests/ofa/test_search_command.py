@@ -1,4 +1,4 @@
-"""``ofa-search`` and ``ofa-accuracy`` as a user calls them."""
+"""``ofa-search`` and ``ofa-accuracy``, called from the command line."""
 
 import json
 import re
@@ -28,7 +28,7 @@ FIELDS = {"architecture", "predicted_latency_ms", "predicted_accuracy", "macs_m"
 
 @pytest.fixture
 def call(monkeypatch, capfd):
-    """Runs a command: its exit code, standard output and standard error."""
+    """Run a command; return its exit code, standard output, and standard error."""
 
     def run(module, *words):
         monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
@@ -81,13 +81,13 @@ def test_json_has_the_promised_fields(ofa_search, model, method):
     assert found["parameters_m"] == pytest.approx(find_space(FIXED).parameters(network)[0] / 1e6)
 
 
-def test_a_stand_in_predicts_no_accuracy(ofa_search):
+def test_a_stand_in_does_not_predict_accuracy(ofa_search):
     found = answer_of(ofa_search("--json"))
     assert (found["predicted_accuracy"], found["ranked_by"]) == (None, "macs")
     assert "ranked by MACs" in ofa_search()[1]
 
 
-def test_what_is_written_is_read_as_an_architecture(ofa_search, tmp_path):
+def test_the_output_file_is_read_as_an_architecture(ofa_search, tmp_path):
     out = tmp_path / "found.json"
     found = answer_of(ofa_search("--out", out, "--json"))
     ((architecture,), many) = read_architectures(str(out))
@@ -95,7 +95,7 @@ def test_what_is_written_is_read_as_an_architecture(ofa_search, tmp_path):
     assert architecture.to_json() == found["architecture"]
 
 
-def test_the_prediction_is_the_tables(ofa_search, table):
+def test_the_prediction_matches_the_table(ofa_search, table):
     found = answer_of(ofa_search("--json"))
     space = find_space(FIXED)
     network = space.encode(read_architectures(json.dumps(found))[0])
@@ -104,7 +104,7 @@ def test_the_prediction_is_the_tables(ofa_search, table):
     assert latency == pytest.approx(found["predicted_latency_ms"])
 
 
-def test_a_calibration_is_used_and_said(ofa_search, table):
+def test_a_calibration_is_used_and_reported(ofa_search, table):
     plain = ofa_search("--method", "exhaustive", limit="100")[1]
     assert f"--table {table} --space {FIXED} --calibrate 10, then search again" in plain
     before = answer_of(ofa_search("--method", "exhaustive", "--json", limit="100"))
@@ -129,7 +129,7 @@ def test_several_limits_give_several_results(ofa_search, tmp_path):
 
 
 @pytest.mark.parametrize("others", [["12", "0.01"], ["0.02"]])
-def test_a_limit_that_cannot_be_met_costs_the_others_nothing(ofa_search, tmp_path, others):
+def test_an_unreachable_limit_does_not_affect_the_others(ofa_search, tmp_path, others):
     out = tmp_path / "found.json"
     code, printed, err = ofa_search("0.01", *others, "--json", "--out", out)
     assert code == 1
@@ -139,17 +139,17 @@ def test_a_limit_that_cannot_be_met_costs_the_others_nothing(ofa_search, tmp_pat
     assert [one["max_latency_ms"] for one in found["unmet"]] == [float(word) for word in unmet]
     assert err.count("\n") == err.count("error: ") == err.count("the smallest latency is") == len(unmet)
     assert len(read_architectures(str(out))[0]) == len(found["results"])
-    assert "kernel" not in ofa_search("0.01")[1]  # a line for each network, though there is but one
+    assert "kernel" not in ofa_search("0.01")[1]  # one line per network, even for a single one
     code, printed, err = ofa_search("0.02", limit="0.01")
     assert (code, printed, err.count("\n")) == (1, "", 1)
 
 
-def test_each_of_several_limits_is_reported_as_its_own(ofa_search):
+def test_each_result_reports_its_own_limit(ofa_search):
     found = answer_of(ofa_search("6", "--max-macs-m", 900, "--json"))
     assert [result["limited"][0]["limit"] for result in found["results"]] == [8, 6]
 
 
-def test_two_tables_have_a_limit_each(call, make_table):
+def test_two_tables_have_one_limit_each(call, make_table):
     tables = [make_table(OFA, (160, 192), seed=seed, name=f"{seed}.lut") for seed in (0, 1)]
     words = ("--table", tables[0], "--table", tables[1], "--space", OFA, "--generations", 20)
     found = answer_of(call(search, *words, "--max-latency-ms", 8, 9, "--json"))
@@ -158,17 +158,17 @@ def test_two_tables_have_a_limit_each(call, make_table):
     assert found["limited"][0]["figure"] == found["predicted_latency_ms"]
     code, _, err = call(search, *words, "--max-latency-ms", 8)
     assert code == 2
-    assert "2 tables take as many latency limits" in err
+    assert "2 tables need 2 latency limits" in err
 
 
 @pytest.mark.parametrize("words", [["--max-latency-ms", 6, 8], ["--pareto"]])
-def test_what_many_networks_rest_on_is_said_once(call, table, tmp_path, words):
+def test_notes_on_several_networks_are_printed_once(call, table, tmp_path, words):
     out = call(search, "--table", table, "--space", FIXED, "--generations", 5, "--out", tmp_path / "f.json", *words)[1]
     assert out.count("raw sum of the blocks, which can be far off") == 1
     assert out.count("networks are ranked by MACs") == 1
 
 
-def test_another_limit_than_latency_will_do(call, make_table):
+def test_a_limit_on_another_metric_is_enough(call, make_table):
     tables = [make_table(OFA, (160,), seed=seed, name=f"{seed}.lut") for seed in (0, 1)]
     words = ("--space", FIXED, "--method", "exhaustive", "--max-macs-m", 200)
     for of_them in (tables[:1], tables):
@@ -186,17 +186,17 @@ def test_another_limit_than_latency_will_do(call, make_table):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
         ([], "--max-latency-ms is missing"),
         (["--max-macs-m", 200, "--confidence", 0.9], "add --max-latency-ms"),
         (["--max-macs-m", 200, "--verify"], "--verify takes one table and one --max-latency-ms"),
     ],
 )
-def test_where_a_limit_on_latency_is_needed_that_is_said(call, table, words, said):
+def test_a_missing_latency_limit_is_reported(call, table, words, expected):
     code, out, err = call(search, "--table", table, "--space", FIXED, *words)
     assert (code, out) == (2, "")
-    assert said in err
+    assert expected in err
 
 
 def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):
@@ -217,7 +217,7 @@ def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["--pareto", "--generations", "50"], ["--max-latency-ms", 8, 6.5, 6.5]])
-def test_one_of_several_networks_is_chosen_by_its_name(call, table, tmp_path, words):
+def test_one_of_several_networks_is_selected_by_name(call, table, tmp_path, words):
     out = tmp_path / "found.json"
     words = ("--table", table, "--space", FIXED, "--out", out, *words)
     found = answer_of(call(search, *words, "--json"))
@@ -239,14 +239,14 @@ def test_one_of_several_networks_is_chosen_by_its_name(call, table, tmp_path, wo
     assert set(named) <= {line.split()[0] for line in lines if line}
 
 
-def test_networks_of_a_front_that_are_as_fast_are_numbered():
+def test_equally_fast_networks_of_a_front_are_numbered():
     prices = (0.0703264, 0.0703265, 0.0703266, 0.0704)
     front = tuple(Evaluated(None, np.zeros(1), np.array([[price]])) for price in prices)
     assert names(Found(front, (), 4, 0.1)) == ["0.07033ms", "0.07033ms-2", "0.07033ms-3", "0.0704ms"]
     assert names(Found(front[:2], (6.5, 12.345), 4, 0.1)) == ["6.5ms", "12.345ms"]
 
 
-def test_where_one_network_is_taken_of_several_their_names_are_reported(tmp_path):
+def test_a_file_with_several_networks_is_refused_with_their_names(tmp_path):
     networks = [{"ks": [3], "e": [3], "d": [2], "r": 160}, {"ks": [5], "e": [3], "d": [2], "r": 160}]
     path = tmp_path / "several.json"
     path.write_text(json.dumps(networks))
@@ -275,7 +275,7 @@ def with_references(table):
     return table
 
 
-def test_beside_one_network_the_nearest_published_ones_are_reported(call, with_references, tmp_path):
+def test_the_nearest_published_networks_are_reported_with_one_result(call, with_references, tmp_path):
     words = ("--table", with_references, "--space", FIXED, "--method", "exhaustive", "--out", tmp_path / "found.json")
     found = answer_of(call(search, *words, "--max-latency-ms", 6, "--json"))
     lines = call(search, *words, "--max-latency-ms", 6)[1].splitlines()
@@ -289,7 +289,7 @@ def test_beside_one_network_the_nearest_published_ones_are_reported(call, with_r
     assert "reference" not in call(search, *words, "--max-latency-ms", 6, 8)[1]
 
 
-def test_published_networks_that_were_measured_are_marks_in_the_front(call, with_references, tmp_path):
+def test_measured_published_networks_are_drawn_in_the_front(call, with_references, tmp_path):
     table = with_references
     out = tmp_path / "front.json"
     words = ("--table", table, "--space", FIXED, "--pareto", "--out", out, "--generations", "20")
@@ -300,7 +300,7 @@ def test_published_networks_that_were_measured_are_marks_in_the_front(call, with
     assert "75.2" in page
 
 
-def test_people_see_how_far_an_ensembles_members_lie_apart(ofa_search, model, make_layers):
+def test_the_range_of_the_ensemble_members_is_printed(ofa_search, model, make_layers):
     write_members(model, [make_layers(16, 16, seed=seed) for seed in range(3)])
     code, out, err = ofa_search("--accuracy", model, "--method", "exhaustive")
     assert code == 0, err
@@ -310,26 +310,26 @@ def test_people_see_how_far_an_ensembles_members_lie_apart(ofa_search, model, ma
     assert predicted <= 100
 
 
-def test_no_accuracy_is_reported_to_be_above_1(ofa_search, model, make_layers):
+def test_a_reported_accuracy_is_at_most_1(ofa_search, model, make_layers):
     *hidden, last = make_layers(16, 16)
     write_members(model, [[*hidden, replace(last, bias=last.bias + 5)]])
     assert answer_of(ofa_search("--accuracy", model, "--json"))["predicted_accuracy"] == 1.0
     assert "100.00%, predicted by" in ofa_search("--accuracy", model)[1]
 
 
-def test_a_search_ends_in_time(ofa_search):
+def test_a_search_stops_at_its_time_limit(ofa_search):
     found = answer_of(ofa_search("--seconds", "0.3", "--generations", "90000", "--json", space=OFA))
     assert found["seconds"] < 3
 
 
-def test_people_see_the_network_by_stages(ofa_search, model):
+def test_the_network_is_printed_by_stages(ofa_search, model):
     code, out, err = ofa_search("--accuracy", model, "--method", "exhaustive")
     assert code == 0, err
     for words in ("stage 5", "kernel sizes", "latency", "of 8 ms", "predicted by", "MACs", "parameters"):
         assert words in out
 
 
-def test_a_table_that_is_whole_at_every_resolution_is_described(call, make_table):
+def test_a_complete_table_is_described_without_warnings(call, make_table):
     path = make_table("tiny", find_space("tiny").resolutions_px)
     words = ("--table", path, "--space", "tiny", "--max-latency-ms", 100, "--generations", 2)
     code, out, err = call(search, *words)
@@ -337,7 +337,7 @@ def test_a_table_that_is_whole_at_every_resolution_is_described(call, make_table
     assert "of 100 ms, raw sum of the blocks" in out
 
 
-def test_that_an_answer_is_proven_is_said(ofa_search):
+def test_a_proven_optimum_is_reported(ofa_search):
     assert "proven optimum" in ofa_search("--method", "exhaustive")[1]
     assert "proven optimum" in ofa_search("9", "--method", "exhaustive")[1]
     assert "proven optimum" in ofa_search()[1]  # annealing also tries all of a small space, ...
@@ -347,7 +347,7 @@ def test_that_an_answer_is_proven_is_said(ofa_search):
     assert answer_of(ofa_search(*words, "--json"))["proven"] is False
 
 
-def test_what_is_left_out_is_said_before_the_search(call, make_table, tmp_path, monkeypatch):
+def test_left_out_resolutions_are_reported_before_the_search(call, make_table, tmp_path, monkeypatch):
     space = find_space(FIXED)
     lacking = [key for key in space.keys(192) if key not in space.keys(160)][:1]
     path = make_table(FIXED, (160, 192), name="holes.lut", lacking=lacking)
@@ -367,7 +367,7 @@ def interrupt(*anything):
     raise KeyboardInterrupt
 
 
-def test_interrupted_with_nothing_found_it_does_not_speak_of_measurements(ofa_search, monkeypatch):
+def test_an_interrupt_without_a_result_does_not_mention_measurements(ofa_search, monkeypatch):
     monkeypatch.setattr(search, "search", interrupt)
     code, out, err = ofa_search()
     assert (code, out) == (130, "")
@@ -377,14 +377,14 @@ def test_interrupted_with_nothing_found_it_does_not_speak_of_measurements(ofa_se
 @pytest.mark.parametrize(
     "words", [["--out", "/nowhere/found.json"], ["--out", "."], ["--pareto", "--out", "/nowhere/f"]]
 )
-def test_where_it_cannot_be_written_nothing_is_searched(ofa_search, monkeypatch, words):
+def test_an_output_that_cannot_be_written_is_reported_before_the_search(ofa_search, monkeypatch, words):
     monkeypatch.setattr(search.Search, "__call__", interrupt)
     code, out, err = ofa_search(*words)
     assert (code, out) == (1, "")
     assert "cannot write" in err
 
 
-def test_a_page_in_place_of_the_json_is_refused(ofa_search, tmp_path):
+def test_an_html_file_as_output_is_refused(ofa_search, tmp_path):
     code, out, err = ofa_search("--pareto", "--out", tmp_path / "front.html")
     assert (code, out) == (2, "")
     assert "front.json" in err
@@ -392,7 +392,7 @@ def test_a_page_in_place_of_the_json_is_refused(ofa_search, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["--json"], []])
-def test_what_cannot_be_written_in_the_end_is_printed_all_the_same(ofa_search, tmp_path, monkeypatch, words):
+def test_a_result_that_cannot_be_written_is_still_printed(ofa_search, tmp_path, monkeypatch, words):
     def full(path):
         raise FileError(f"cannot write {path}: the disk is full")
 
@@ -422,7 +422,7 @@ def test_resolutions_can_be_chosen(ofa_search):
 
 
 @pytest.mark.parametrize(
-    ("words", "changes", "code", "said"),
+    ("words", "changes", "code", "expected"),
     [
         ([], {"space": "compofa-fxed"}, 2, "compofa-fixed-w1.0"),
         (["--max-macs-m", "1"], {}, 1, "raise --max-macs-m"),
@@ -448,35 +448,35 @@ def test_resolutions_can_be_chosen(ofa_search):
         (["--out", "/nowhere/found.json"], {}, 1, "cannot write"),
     ],
 )
-def test_a_wrong_call_gets_one_clear_line(ofa_search, words, changes, code, said):
+def test_invalid_arguments_get_one_error_line(ofa_search, words, changes, code, expected):
     ended, out, err = ofa_search(*words, **changes)
     assert (ended, out) == (code, "")
     assert err.startswith("error: ")
     assert err.count("\n") == 1
-    assert said in err
+    assert expected in err
 
 
 @pytest.mark.parametrize("words", [["--max-latency-ms", "x"], ["--population", "0"], ["--seed", "-1"]])
-def test_a_flag_that_is_no_number_is_refused(ofa_search, words):
+def test_an_invalid_number_is_refused(ofa_search, words):
     code, out, err = ofa_search(*words)
     assert (code, out) == (2, "")
     assert words[0] in err
 
 
-def test_a_table_that_is_none_is_said(call, tmp_path):
+def test_a_missing_table_is_reported(call, tmp_path):
     code, _, err = call(search, "--table", tmp_path / "t.lut", "--space", FIXED, "--max-latency-ms", 8)
     assert code == 1
     assert "t.lut is not there" in err
 
 
-def test_a_table_without_any_whole_resolution_is_said(call, make_table):
+def test_a_table_without_a_complete_resolution_is_reported(call, make_table):
     path = make_table(OFA, (160,), name="holes.lut", without=3)
     code, _, err = call(search, "--table", path, "--space", OFA, "--max-latency-ms", 8)
     assert code == 1
     assert "lacks 3 of 96 entries" in err
 
 
-def test_a_resolution_that_the_accuracy_model_does_not_know_is_said(call, make_table, model):
+def test_a_resolution_that_the_accuracy_model_does_not_support_is_reported(call, make_table, model):
     path = make_table(OFA, (164,), name="odd.lut")
     words = ("--table", path, "--space", OFA, "--max-latency-ms", 8, "--accuracy", model, "--resolutions", 164)
     code, _, err = call(search, *words)
@@ -491,7 +491,7 @@ def test_help_has_an_example(call, module, words):
     assert "Example:" in out
 
 
-def test_import_needs_torch_or_says_so(call, tmp_path, monkeypatch):
+def test_import_without_torch_is_reported(call, tmp_path, monkeypatch):
     path = tmp_path / "predictor.pth"
     path.write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -512,7 +512,7 @@ def test_import_writes_what_search_reads(call, ofa_search, tmp_path):
 
 
 class Interrupted(MacsStandIn):
-    """Ctrl-C comes after the first generation."""
+    """An accuracy model that is interrupted after the first generation."""
 
     def __init__(self, space):
         super().__init__(space)
@@ -525,7 +525,7 @@ class Interrupted(MacsStandIn):
         return super().__call__(population)
 
 
-def test_ctrl_c_gives_the_best_so_far(ofa_search, tmp_path, monkeypatch):
+def test_ctrl_c_returns_the_best_so_far(ofa_search, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "open_accuracy", lambda source, space: Interrupted(space))
     code, out, err = ofa_search("--out", tmp_path / "found.json", "--json", space=OFA)
     assert code == 130

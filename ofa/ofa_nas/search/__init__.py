@@ -1,4 +1,4 @@
-"""Search methods by name. Other distributions add theirs through the entry point group ``ofa_nas.search``."""
+"""Search methods by name. Other packages add methods through the entry point group ``ofa_nas.search``."""
 
 from ofa_nas.search.annealing import annealing
 from ofa_nas.search.constraints import (
@@ -56,6 +56,6 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str) -> Method:
-    """Raises UnknownName, with the nearest names."""
+    """Return the method with this name. Raises UnknownName, which lists the closest names."""
     method: Method = plugins.find("search method", "ofa_nas.search", name, METHODS)
     return method

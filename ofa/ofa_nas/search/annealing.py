@@ -1,14 +1,18 @@
 """The default method: simulated annealing of many networks in parallel, then local search.
 
-Each chain proposes to redraw one place of its network (a block's kernel size and expand ratio, a depth, the
-resolution), or several at once, or, the more often the colder it is, to take some from another chain. What is beyond
-the limits takes that back, or keeps it and takes other genes from the smallest network, as few as bring it within: so
-chains move along the limits, where the best networks are. A worse network is accepted with the probability
-exp(difference / temperature) (Kirkpatrick et al., Science 1983); the temperature falls from what one change usually
-makes to a small part of it. Now and then the worst chains are given up for copies of the best. The ends are polished
-(``polish.py``) with the rest of the budget. If budget is left after that, it starts again.
+Each chain proposes to redraw one place of its network (the kernel size and expand ratio of a block, a depth, or the
+resolution), or several places at once, or to copy some places from another chain. Copies become more frequent as the
+temperature falls.
 
-Several limits are searched at once, each with its own chains; chains take over what others have found.
+Proposals that exceed a limit are repaired. Either they revert changed genes, or they keep them and take other genes
+from the smallest network, as few as needed. Chains therefore move along the limits, where the best networks are.
+
+A worse network is accepted with probability exp(difference / temperature) (Kirkpatrick et al., Science 1983). The
+temperature falls from about the median effect of one change to a small part of it. At fixed intervals, copies of the
+best networks replace the worst chains. Local search (``polish.py``) uses the rest of the budget on the final networks.
+If budget remains, the method starts again.
+
+Several limits are searched at once. Each has separate chains, which copy networks that other chains found.
 """
 
 import math
@@ -22,18 +26,18 @@ from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import Population
 
-# Temperatures, in parts of what one change makes in the median.
+# Initial and final temperature, as a fraction of the median effect of one change.
 HOT, COLD = 0.5, 0.05
-POLISH, MOST_POLISH = 0.3, 40_000  # of the budget, and evaluations
-# So large a share of the proposals changes each place with this chance: under a tight limit the best networks differ in
-# several depths at once, and what lies between them is worse.
+POLISH, MOST_POLISH = 0.3, 40_000  # as a fraction of the budget, and as a maximum number of evaluations
+# SEVERAL is the fraction of proposals that redraw each place with probability CHANCE. Under a tight limit, good
+# networks differ in several depths at once, and the networks between them are worse.
 SEVERAL, CHANCE = 0.5, 0.08
-# Fraction of the chains that take places from another chain, at most half of them. Only at the end: earlier, chains
-# would converge.
+# Final fraction of the chains that copy up to half of their places from another chain. The fraction starts at 0,
+# because chains would converge early.
 MATED = 0.1
-# So large a share of what is beyond a limit keeps its change, and pays for it elsewhere.
+# Fraction of the chains that keep a change that exceeds a limit and compensate in other genes.
 COMPENSATED = 0.5
-# Every that many steps, this fraction of a limit's chains, the worst ones, restart from the best feasible network.
+# Every SELECTION_STEPS steps, copies of the best feasible networks replace this fraction of the chains of each limit.
 SELECTION_STEPS = 50
 SELECTED = 0.25
 # Start again while at least this fraction of the remaining budget would be new networks.
@@ -51,12 +55,12 @@ def annealing(run: Run) -> None:
             for end in ends[chains].best(count=run.population).each():
                 polish(run, problem, end)
         fruitful = run.cache.evaluated - tried >= enough
-    if combinations(run.problems[-1]) <= run.left:  # the few that are left prove the answer
+    if combinations(run.problems[-1]) <= run.left:  # evaluating the rest proves the answer
         exhaustive(run)
 
 
 def _anneal(run: Run) -> Evaluated:
-    """Where the chains end."""
+    """Run all chains and return their final networks."""
     problem, count = run.problems[0], max(run.population, len(run.problems))
     variation = Variation(problem, run.rng)
     limits = np.empty((len(problem.metrics), count))
@@ -69,8 +73,8 @@ def _anneal(run: Run) -> Evaluated:
     seconds = run.seconds_left
     scale = 0.0
     for step in range(steps):
-        # As far as either of evaluations and time, both of which leave a part to polish.
-        progress = max(step / steps, _share_of_time(run, seconds))
+        # The larger of the two fractions used; both leave a part of the budget for local search.
+        progress = max(step / steps, _time_used(run, seconds))
         if run.over or progress >= 1:
             break
         compensated = run.rng.random(count) < COMPENSATED
@@ -90,13 +94,13 @@ def _anneal(run: Run) -> Evaluated:
     return here
 
 
-def _share_of_time(run: Run, seconds: float) -> float:
-    """Of the time that is there to anneal in; ``seconds`` were left when it began."""
+def _time_used(run: Run, seconds: float) -> float:
+    """Return the fraction of the annealing time that is used. ``seconds`` is the time left at its start."""
     return (1 - run.seconds_left / seconds) / (1 - POLISH) if 0 < seconds < math.inf else 0.0
 
 
 def _proposed(run: Run, variation: Variation, here: Population, mated: float) -> Population:
-    """Of each chain's network another; a share ``mated`` of them from two chains' networks."""
+    """Return one proposal per chain. The fraction ``mated`` of them combines the networks of two chains."""
     genes, kind = variation.neighbours(here).genes, run.rng.random(len(here))
     several = np.flatnonzero(kind < SEVERAL)
     genes[:, several] = variation.mutants(here[several], CHANCE, CHANCE).genes
@@ -107,6 +111,7 @@ def _proposed(run: Run, variation: Variation, here: Population, mated: float) ->
 
 
 def _selected(run: Run, here: Evaluated) -> Evaluated:
+    """Replace the worst chains of each limit with its best feasible networks."""
     source = np.arange(len(here))
     for problem, chains in zip(run.problems, _by_problem(run, len(here)), strict=True):
         own = source[chains]
@@ -118,5 +123,5 @@ def _selected(run: Run, here: Evaluated) -> Evaluated:
 
 
 def _by_problem(run: Run, count: int) -> list[slice]:
-    """Which chains each problem has: every so many."""
+    """Return the chains of each problem, interleaved."""
     return [slice(at, count, len(run.problems)) for at in range(len(run.problems))]

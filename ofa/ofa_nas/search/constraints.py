@@ -19,11 +19,11 @@ BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 @dataclass(frozen=True)
 class Metric:
-    """Called on a Population, gives (N,) figures in ``unit``; ``flag`` is what a user limits it with.
+    """A metric. Called on a Population, it returns (N,) values in ``unit``. ``flag`` is its command-line option.
 
-    ``figures`` (resolutions, entries) are what they are made of: added to ``constant``, or, where it ``is_peak``, the
-    largest of them; where it is not ``exact``, the sum is never more than the figure. ``model`` is what a latency
-    comes from.
+    ``figures`` (resolutions, entries) are the values of the entries. The metric is ``constant`` plus their sum, or
+    their maximum if ``is_peak``. If it is not ``exact``, the sum is a lower bound of the metric. ``model`` is the
+    source of a latency.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Metric:
         return self.price(population)
 
     def bound(self, space: Space, resolutions_px: Iterable[int]) -> float:
-        """What no network's figure is below; the smallest one where it is exact."""
+        """Return a lower bound of the metric over all networks. It is the minimum if the metric is exact."""
         if self.exact:
             return self.smallest(space, resolutions_px)
         return (1 - ROUNDING) * (self.constant + space.pricer(self.figures).cheapest(resolutions_px)[0])
 
     def smallest(self, space: Space, resolutions_px: Iterable[int]) -> float:
-        """The smallest figure that any network has; where it is not exact, that any has that was found."""
+        """Return the smallest value of any network, or the smallest value found if the metric is not exact."""
         resolutions_px = tuple(resolutions_px)
         if self.is_peak:
             return self._smallest_peak(space, resolutions_px)
@@ -56,7 +56,10 @@ class Metric:
         return float(self(network)[0])
 
     def largest(self, space: Space, resolutions_px: Iterable[int]) -> float:
-        """The largest figure of a sum that any network has; where it is not exact, that any has that was found."""
+        """Return the largest value of any network, or the largest value found if the metric is not exact.
+
+        The metric is a sum, not a peak.
+        """
         resolutions_px = tuple(resolutions_px)
         network = space.pricer(-self.figures).cheapest(resolutions_px)[1]
         if not self.exact:
@@ -77,7 +80,7 @@ class Metric:
 
 
 def latency_metric(model: LatencyModel, name: str = "latency") -> Metric:
-    """Latency by a table."""
+    """Return the latency metric of a table, in ms."""
     base_ms, figures_ms = model.linear
     return Metric(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
 
@@ -85,10 +88,13 @@ def latency_metric(model: LatencyModel, name: str = "latency") -> Metric:
 def upper_metric(
     model: LatencyModel, confidence: float, resolutions_px: Sequence[int], name: str = "latency"
 ) -> Metric:
-    """The upper end of a latency's interval. Raises EntriesMissing where an entry at these resolutions has none."""
+    """Return the upper end of the latency interval, in ms.
+
+    Raises EntriesMissing if an entry at these resolutions has no interval.
+    """
     lack = model.lack_of_intervals(resolutions_px)
     if lack:
-        raise EntriesMissing(f"--confidence needs intervals: {lack}, or leave --confidence out")
+        raise EntriesMissing(f"--confidence needs intervals: {lack}, or omit --confidence")
     base_ms, figures_ms = model.least_upper(confidence)
     price = partial(model.upper, confidence=confidence)
     name = f"{name}, upper end at {confidence:.1%}"
@@ -96,7 +102,7 @@ def upper_metric(
 
 
 def energy_metric(model: LatencyModel, resolutions_px: Sequence[int], name: str = "energy") -> Metric:
-    """Energy of an inference in mJ. Raises EntriesMissing if the board of the table does not report its power."""
+    """Return the energy of one inference, in mJ. Raises EntriesMissing if the table has no energy of an entry."""
     table, space = model.table, model.space
     entries = [[table.entry(key, px) for key in space.keys(px)] for px in space.resolutions_px]
     figures_mj = np.array(
@@ -106,8 +112,8 @@ def energy_metric(model: LatencyModel, resolutions_px: Sequence[int], name: str 
     lacking = int(np.isnan(asked).sum())
     if lacking:
         raise EntriesMissing(
-            f"{table.path} has no energy of {lacking} of {asked.size} entries; it is measured on boards that "
-            "report their power: leave out --max-energy-mj"
+            f"{table.path} has no energy for {lacking} of {asked.size} entries; only boards that report their "
+            "power provide it; omit --max-energy-mj"
         )
     return Metric(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
 
@@ -123,7 +129,7 @@ def parameters_metric(space: Space) -> Metric:
 
 
 def memory_metric(space: Space, precision: str = "fp32", batch: int = 1, name: str = MEMORY) -> Metric:
-    """The most bytes of activations that live at once while a network runs operator by operator, in MB."""
+    """Return the peak memory of activations, in MB, when a network runs operator by operator."""
     scale = BYTES[precision] * batch / 1e6
     figures = space.figures(lambda block: peak_values(block) * scale)
     padded = np.concatenate([figures, np.zeros((len(figures), 1))], axis=1)  # ABSENT reads the last column
@@ -138,9 +144,11 @@ def memory_metric(space: Space, precision: str = "fp32", batch: int = 1, name: s
 
 
 def peak_values(block: Block) -> int:
-    """The most values that are alive at once: an operator's input and output, and what a later Add still needs.
+    """Return the largest number of values in memory at once.
 
-    Activations and additions run in place. A squeeze-excite's own values are a few per channel, and left out.
+    These are the input and output of an operator, and values that a later Add needs.
+
+    Activations and additions run in place. The inner values of squeeze-excite, a few per channel, are not counted.
     """
     sizes = [product(shape) for shape in block.shapes]
     last_use = {operator.value: at for at, operator in enumerate(block.operators) if isinstance(operator, Add | Take)}

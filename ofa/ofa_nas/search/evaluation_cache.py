@@ -13,9 +13,9 @@ _FIRST_ROOM = 1 << 12
 
 @dataclass(frozen=True)
 class Candidates:
-    """Networks that were not met before, and their prices (metrics, N).
+    """Networks that are new to the cache, and their prices (metrics, N).
 
-    ``digests`` identify networks; ``tried`` is how many were looked at to find these.
+    ``digests`` identify networks. ``tried`` is the number of networks that were checked to find these.
     """
 
     population: Population
@@ -51,7 +51,7 @@ class Evaluated:
         return Evaluated(self.population[which], self.accuracy[which], self.prices[:, which])
 
     def each(self) -> Iterator["Evaluated"]:
-        """One by one, equal ones once."""
+        """Yield the networks one by one, without duplicates."""
         met: set[tuple[float, ...]] = set()
         for at in range(len(self)):
             figures = (self.accuracy[at], *self.prices[:, at])
@@ -60,7 +60,7 @@ class Evaluated:
                 yield self[slice(at, at + 1)]
 
     def where(self, chosen: IntArray, others: "Evaluated") -> "Evaluated":
-        """The others' networks where ``chosen`` (N,), these elsewhere."""
+        """Take networks from ``others`` where ``chosen`` (N,), and from self elsewhere."""
         return Evaluated(
             Population(np.where(chosen, others.population.genes, self.population.genes)),
             np.where(chosen, others.accuracy, self.accuracy),
@@ -68,8 +68,8 @@ class Evaluated:
         )
 
     def best(self, count: int) -> "Evaluated":
-        """The ``count`` most accurate, the best first; of equals the one with the smaller price."""
-        if len(self) > count == 1:  # without sorting all
+        """Return the ``count`` most accurate networks, best first. Ties go to the smaller price."""
+        if len(self) > count == 1:  # avoids sorting
             equals = np.flatnonzero(self.accuracy == self.accuracy.max())
             return self[equals[[int(np.argmin(self.prices[0, equals]))]]]
         return self[np.lexsort((self.prices[0], -self.accuracy))[:count]]
@@ -84,18 +84,18 @@ class Evaluated:
 
 
 class EvaluationCache:
-    """Searches that differ in their limits alone share one: what was evaluated for one is known to all."""
+    """Stores evaluated networks. Searches that differ only in their limits share one cache."""
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self.evaluated = 0
-        self._where: dict[int, int] = {}  # by a network's digest, its column; -1 where it was met alone
+        self._where: dict[int, int] = {}  # digest of a network -> column; -1: not evaluated
         self._genes: IntArray = np.empty((len(problem.space.radices), _FIRST_ROOM), dtype=np.uint8)
         self._accuracy: FloatArray = np.empty(_FIRST_ROOM)
         self._prices: FloatArray = np.empty((len(problem.metrics), _FIRST_ROOM))
 
     def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
-        """The first ``most`` of those within the problem's limits that were not admitted before."""
+        """Return the first ``most`` networks that are within the limits of the problem and new."""
         prices = self._problem.prices(population)
         fits = np.flatnonzero(problem.fits(prices))
         within = population if len(fits) == len(population) else population[fits]
@@ -105,7 +105,7 @@ class EvaluationCache:
         return Candidates(within[fresh], prices[:, fits[fresh]], [digests[at] for at in fresh], tried)
 
     def evaluate(self, candidates: Candidates) -> Evaluated:
-        """With the figures of the accuracy model, kept from now on."""
+        """Evaluate candidates with the accuracy model, and store the results."""
         accuracy = np.empty(0)
         if len(candidates):
             accuracy = np.asarray(self._problem.accuracy(candidates.population), dtype=np.float64)
@@ -113,7 +113,7 @@ class EvaluationCache:
         return Evaluated(candidates.population, accuracy, candidates.prices)
 
     def enter(self, population: Population) -> Evaluated:
-        """Evaluated whatever was before: of networks that are not known, though a search may have met them."""
+        """Evaluate networks without a check for known ones. They must not have been evaluated before."""
         prices, digests = self._problem.prices(population), self._digests(population)
         return self.evaluate(Candidates(population, prices, digests, len(population)))
 
@@ -126,7 +126,7 @@ class EvaluationCache:
         return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices)
 
     def best(self, problem: Problem, count: int = 1) -> Evaluated:
-        """The ``count`` most accurate within the problem's limits, of all that were evaluated."""
+        """Return the ``count`` most accurate evaluated networks within the limits of the problem."""
         known = self.known
         fits = np.flatnonzero(problem.fits(known.prices))
         return known[fits].best(count)
@@ -137,12 +137,12 @@ class EvaluationCache:
 
     @property
     def known(self) -> Evaluated:
-        """All that were evaluated."""
+        """All evaluated networks."""
         there = slice(self.evaluated)
         return Evaluated(Population(self._genes[:, there]), self._accuracy[there], self._prices[:, there])
 
     def _fresh(self, digests: list[int], most: int | None) -> list[int]:
-        """Which are the first ``most`` that were not met before; they are from now on."""
+        """Return the indices of the first ``most`` new digests, and register these digests."""
         met = self._where
         fresh: list[int] = []
         for at, digest in enumerate(digests):

@@ -14,7 +14,7 @@ CHUNK = 1 << 14
 
 
 def combinations(problem: Problem) -> int:
-    """Of genes: as many as there are networks, or more where some genes are not read."""
+    """Return the number of gene combinations. It exceeds the number of networks if some genes can be unused."""
     return math.prod(_shape(problem))
 
 
@@ -23,13 +23,13 @@ def _shape(problem: Problem) -> tuple[int, ...]:
 
 
 def exhaustive(run: Run) -> None:
-    """Raises UsageError where there are too many. As many are evaluated as there are; time alone can end it sooner."""
-    problem = run.problems[-1]  # what is within a tighter limit is within the loosest
+    """Evaluate every network within the limits; only the time limit stops it. Raises UsageError for a large space."""
+    problem = run.problems[-1]  # the loosest limit: it includes the others
     resolutions = problem.space.resolution_indices(problem.resolutions_px)
     shape, count = _shape(problem), combinations(problem)
     if count > MOST:
         raise UsageError(
-            f"{problem.space.name} has {count:.0e} combinations of genes to try, and --method exhaustive takes up to "
+            f"{problem.space.name} has {count:.0e} combinations of genes; --method exhaustive is limited to "
             f"{MOST:,}; use --method annealing"
         )
     for start in range(0, count, CHUNK):

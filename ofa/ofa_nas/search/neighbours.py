@@ -9,7 +9,7 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population, Space
 
 
 def changes(space: Space, resolutions_px: Sequence[int], genes: IntArray) -> tuple[IntArray, IntArray]:
-    """(changes,) rows of genes and the values that each can take instead."""
+    """Return (changes,) rows of genes, and the other value that each can take."""
     rows = np.repeat(np.arange(len(space.radices)), space.radices)
     values = np.concatenate([np.arange(radix) for radix in space.radices])
     allowed = np.isin(values, space.resolution_indices(resolutions_px)) | (rows < len(space.radices) - 1)
@@ -19,13 +19,13 @@ def changes(space: Space, resolutions_px: Sequence[int], genes: IntArray) -> tup
 
 @lru_cache(maxsize=8)
 def pairs(count: int) -> tuple[IntArray, IntArray]:
-    """(pairs,) the first and the second of any two of so many changes."""
+    """Return (pairs,) first and second indices of all pairs of ``count`` changes."""
     first, second = np.triu_indices(count, 1)
     return first, second
 
 
 def changed(network: Population, rows: IntArray, values: IntArray) -> Population:
-    """The network with each row of changes, (networks, genes changed)."""
+    """Apply each row of changes, (networks, changed genes), to the network."""
     genes = np.repeat(network.genes, len(rows), axis=1)
     genes[rows, np.arange(len(rows))[:, None]] = values
     return Population(genes)
@@ -38,8 +38,10 @@ def descend(
     cost: Callable[[Population], FloatArray],
     enough: float = -np.inf,
 ) -> Population:
-    """The network from which no change of one or two genes leads to a smaller cost, or the first that costs no more
-    than ``enough``."""
+    """Descend to a network that no change of one or two genes improves.
+
+    Stops early at the first network with a cost of at most ``enough``.
+    """
     least = float(cost(network)[0])
     while least > enough:
         rows, values = changes(space, resolutions_px, network.genes[:, 0])

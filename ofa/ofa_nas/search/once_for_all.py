@@ -1,9 +1,9 @@
 """Evolutionary search as in Once-for-All (Cai et al., ICLR 2020), for comparison.
 
-It departs from the published code in two things. Children that are beyond the limits, or were met before, are drawn
-again a bounded number of times, so that no limit makes it hang; random newcomers take the places that are then left.
-And the first generation holds the smallest network there is, so that a limit just above its latency has somewhere to
-start.
+It differs from the published code in two ways. First, offspring that exceed a limit or are already known are drawn
+again a bounded number of times, so that no limit makes the search hang. Random networks fill the remaining places.
+Second, the first generation contains the smallest network, so that a limit just above its latency has a feasible
+parent.
 """
 
 import math
@@ -20,7 +20,7 @@ MUTANTS = 0.5
 MUTATION = 0.1
 RESOLUTION_MUTATION = 0.5
 ATTEMPTS = 10
-# After so many generations in a row that bring nothing new, what the limits allow is used up.
+# Stop after this number of consecutive generations without a new network.
 FRUITLESS = 5
 
 
@@ -39,13 +39,13 @@ def _evolve(run: Run, problem: Problem) -> None:
         others = count - round(MUTANTS * count)
         crossed = variation.crossovers(_some(run, parents, others), _some(run, parents, others))
         both = Population.concatenate([mutants(parents, count - others), crossed])
-        return both[run.rng.permutation(count)]  # the first ones are taken
+        return both[run.rng.permutation(count)]  # because only the first ones are used
 
-    births = _Births(run, problem, children)
-    pool, fruitless = _first_generation(run, problem, variation, _Births(run, problem, mutants)), 0
+    offspring = _Offspring(run, problem, children)
+    pool, fruitless = _first_generation(run, problem, variation, _Offspring(run, problem, mutants)), 0
     while not run.over and fruitless < FRUITLESS:
         parents = pool.best(max(1, round(PARENTS * run.population)))
-        born = births(parents.population, run.population)
+        born = offspring(parents.population, run.population)
         if len(born) < run.population:
             newcomers = variation.newcomers(run.population)
             born = Evaluated.concatenate([born, run.offer(newcomers, problem, run.population - len(born))])
@@ -53,20 +53,19 @@ def _evolve(run: Run, problem: Problem) -> None:
         pool = Evaluated.concatenate([parents, born])
 
 
-def _first_generation(run: Run, problem: Problem, variation: Variation, mutants: "_Births") -> Evaluated:
-    """What is known already, the smallest network, others from all over the Space, and mutants of these where the
-    limits admit few."""
-    newcomers = _Births(run, problem, lambda _, count: variation.newcomers(count))
+def _first_generation(run: Run, problem: Problem, variation: Variation, mutants: "_Offspring") -> Evaluated:
+    """Return known networks, the smallest network, and random networks; mutants fill up if few of them are feasible."""
+    newcomers = _Offspring(run, problem, lambda _, count: variation.newcomers(count))
     pool = Evaluated.concatenate([run.cache.best(problem, run.population), run.offer(problem.smallest(), problem)])
-    for births in (newcomers, mutants):
-        pool = Evaluated.concatenate([pool, births(pool.population, max(0, run.population - len(pool)))])
+    for offspring in (newcomers, mutants):
+        pool = Evaluated.concatenate([pool, offspring(pool.population, max(0, run.population - len(pool)))])
     return pool
 
 
-class _Births:
-    """Networks made from others in one way that are within the limits and new.
+class _Offspring:
+    """Makes new networks within the limits, with one operator.
 
-    It makes so many at once that about as many as are wanted are within the limits, by what was of the last ones.
+    The batch size follows from the fraction of the previous batch that was usable.
     """
 
     def __init__(self, run: Run, problem: Problem, make: Callable[[Population, int], Population]) -> None:
@@ -76,7 +75,7 @@ class _Births:
         self._share = 1.0
 
     def __call__(self, parents: Population, count: int) -> Evaluated:
-        """Up to ``count``, found in a bounded number of attempts and evaluated all at once."""
+        """Make up to ``count`` networks in a bounded number of attempts, and evaluate them in one call."""
         count = min(count, self._run.left)
         born: list[Candidates] = []
         missing, attempts, tried = count, ATTEMPTS * count, 0

@@ -13,17 +13,17 @@ LEVELS = 24
 
 
 def levels(smallest: float, largest: float) -> list[float]:
-    """Limits from above the smallest figure to the largest, by equal ratios."""
+    """Return limits at equal ratios, from just above ``smallest`` to ``largest``."""
     return [float(level) for level in np.geomspace(smallest, largest, LEVELS + 1)[1:]]
 
 
 def front(known: Evaluated) -> Evaluated:
-    """Those that no other one beats in the first metric's figure and in accuracy, the smallest first."""
+    """Return the networks that no other network dominates in the first metric and in accuracy, smallest first."""
     return known[undominated(known.prices[0], known.accuracy)]
 
 
 def undominated(price: FloatArray, accuracy: FloatArray) -> IntArray:
-    """The columns that are more accurate than every cheaper one, the cheapest first."""
+    """Return the columns that are more accurate than every cheaper column, cheapest first."""
     order = np.lexsort((-accuracy, price))
     best_before = np.maximum.accumulate(np.concatenate([[-np.inf], accuracy[order][:-1]]))
     return order[accuracy[order] > best_before]

@@ -1,7 +1,7 @@
 """Local search over networks that differ in one or two genes.
 
-What one change of a gene gains and costs is looked up, for all of them, also those that are beyond the limits alone.
-Two changes together are worth about the sum: the pairs that promise most by it and fit are evaluated.
+Each step evaluates every change of one gene, including infeasible ones. The effect of two changes is about the sum of
+their effects. The feasible pairs with the largest sums are evaluated.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ PAIRS = 400
 
 
 def polish(run: Run, problem: Problem, here: Evaluated) -> Evaluated:
-    """The network from which no step leads up. ``here`` is one network within the problem's limits."""
+    """Climb from ``here``, one feasible network, until no step improves the accuracy."""
     while not run.over:
         rows, values = changes(problem.space, problem.resolutions_px, here.population.genes[:, 0])
         single = run.look_up(changed(here.population, rows[:, None], values[:, None]))
@@ -31,7 +31,7 @@ def polish(run: Run, problem: Problem, here: Evaluated) -> Evaluated:
 
 
 def _promising_pairs(problem: Problem, here: Evaluated, single: Evaluated, rows: IntArray) -> IntArray:
-    """(pairs, 2) changes of two different genes that fit together, by the sum of what each gains alone."""
+    """Return (pairs, 2) changes of two genes with the largest sum of gains that are within the limits."""
     first, second = pairs(len(rows))
     gains: FloatArray = single.accuracy - here.accuracy
     costs = single.prices - here.prices

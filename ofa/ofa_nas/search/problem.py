@@ -17,8 +17,8 @@ from ofa_tables.errors import UsageError
 # The evaluation cache keeps about 250 bytes for each network.
 MOST_EVALUATIONS = 10_000_000
 
-# So often are the limits weighed anew, and from so many of the networks that come nearest goes a way down, before it is
-# said that none was found that meets all of them.
+# The effort to find a network within all limits: how often the limits are weighted again, and from how many of the
+# closest networks a descent starts.
 WEIGHINGS = 200
 DESCENTS = 8
 ROUNDING = 1e-9
@@ -28,9 +28,9 @@ ROUNDING = 1e-9
 class Problem:
     """The most accurate network of ``space`` within all limits, at one of ``resolutions_px``.
 
-    ``metrics`` say what the limits are on, ``limits`` how high each may be. ``left_out`` are resolutions that are not
-    among them though a table has or has begun them. So many of the first metrics are ``free``: nobody limits them, and
-    their limits are as high as figures go. Raises UsageError for a limit that is not a positive number.
+    ``limits`` has the upper limit of each of ``metrics``. ``left_out`` are resolutions with entries in a table that are
+    not searched. ``free`` is the number of leading metrics without a user limit; their limits are the largest possible
+    values. Raises UsageError for a limit that is not a positive number.
     """
 
     space: Space
@@ -47,65 +47,67 @@ class Problem:
                 raise UsageError(f"{metric.flag} takes a positive number of {metric.unit}, not {limit:g}")
 
     def within(self, *limits: float) -> "Problem":
-        """The same with other limits on the first metrics."""
+        """Return the same problem with other limits on the first metrics."""
         return replace(self, limits=(*limits, *self.limits[len(limits) :]))
 
     def predicted_ms(self, population: Population) -> FloatArray:
-        """(N,) latencies by the first table, whether the limit is on them or on their intervals' ends."""
+        """Return (N,) latencies in ms by the first table, even if the limit is on the upper end of the interval."""
         (model, *_) = (metric.model for metric in self.metrics if metric.model is not None)
         predicted: FloatArray = model.predict(population)
         return predicted
 
     def prices(self, population: Population) -> FloatArray:
-        """(metrics, N)."""
+        """Return (metrics, N) values of the metrics."""
         return np.stack([metric(population) for metric in self.metrics])
 
     def fits(self, prices: FloatArray) -> FloatArray:
-        """(N,): whether ``prices`` (metrics, N) are within all limits."""
+        """Return (N,): whether ``prices`` (metrics, N) are within all limits."""
         return within(prices, np.array(self.limits)[:, None])
 
     def require_reachable(self) -> None:
-        """Raises LimitUnreachable where it is proven that no network is within the limits."""
+        """Raise LimitUnreachable if it is proven that no network is within the limits."""
         _ = self._weighed
 
     def smallest(self) -> Population:
-        """A network within all limits; of one limit, the one with the smallest figure there is.
+        """Return a network within all limits. With one limit, it has the smallest value of the metric.
 
-        Raises LimitUnreachable where it is proven that there is none, NoneFound where none was found.
+        Raises LimitUnreachable if it is proven that there is none, and NoneFound if none was found.
         """
         return self._smallest
 
     @cached_property
     def _smallest(self) -> Population:
         *_, last = self._weighed
-        if not self._beyond(last)[0]:
+        if not self._excess(last)[0]:
             return last
-        nearest = sorted(self._weighed, key=lambda network: float(self._beyond(network)[0]))[:DESCENTS]
+        nearest = sorted(self._weighed, key=lambda network: float(self._excess(network)[0]))[:DESCENTS]
         ends = []
         for network in nearest:
-            ends.append(descend(self.space, self.resolutions_px, network, self._beyond, enough=0.0))
-            if not self._beyond(ends[-1])[0]:
+            ends.append(descend(self.space, self.resolutions_px, network, self._excess, enough=0.0))
+            if not self._excess(ends[-1])[0]:
                 return ends[-1]
         over = min(float((self.prices(end)[:, 0] / self.limits).max()) for end in ends)
         raise NoneFound(
-            f"no network of {self.where} was found within {self.limits_said}; the one that comes nearest is "
-            f"{over:.3f} × over. There may still be one: raise a limit, allow smaller --resolutions, or, of a "
-            "small space, try all with --method exhaustive"
+            f"no network of {self.where} was found within {self.limits_said}; the closest network is at "
+            f"{over:.3f} × a limit; a network within the limits may still exist; raise a limit, allow smaller "
+            "--resolutions, or, for a small space, try all networks with --method exhaustive"
         )
 
-    def _beyond(self, population: Population) -> FloatArray:
-        """(N,) by how much all limits are missed together, each in parts of the limit; 0 within."""
+    def _excess(self, population: Population) -> FloatArray:
+        """Return (N,) total excess over all limits, as fractions of the limits; 0 within the limits."""
         limits = np.array(self.limits)[:, None]
         beyond: FloatArray = (np.maximum(self.prices(population) - limits, 0) / limits).sum(axis=0)
         return beyond
 
     @cached_property
     def _weighed(self) -> list[Population]:
-        """Networks that minimise the sum of the figures, each in parts of its limit, a limit that is not met weighing
-        more the next time; no two are equal, and the last one is within all limits where any is.
+        """Networks that minimise a weighted sum of the metrics, each as a fraction of its limit.
 
-        The minimum is exact. Where even that is above the weights' sum, no network meets all limits: raises
-        LimitUnreachable.
+        The weight of an exceeded limit increases for the next minimum. The networks are distinct. The last one is
+        within all limits if any is.
+
+        Each minimum is exact. If it is above the sum of the weights, no network meets all limits, and LimitUnreachable
+        is raised.
         """
         self._require_each()
         sums = [at for at, metric in enumerate(self.metrics) if not metric.is_peak]
@@ -135,7 +137,7 @@ class Problem:
 
     @property
     def _barred(self) -> FloatArray:
-        """(resolutions, entries): infinite where an entry alone is beyond a limit."""
+        """(resolutions, entries): infinite for an entry that exceeds a peak limit."""
         barred = np.zeros_like(self.metrics[0].figures)
         for metric, limit in zip(self.metrics, self.limits, strict=True):
             if metric.is_peak:
@@ -149,26 +151,26 @@ class Problem:
 
     @property
     def limits_said(self) -> str:
-        """In words."""
+        """The limits, as text for messages."""
         return " and ".join(self._limits) + (" together" if len(self._limits) > 1 else "")
 
     @property
     def where(self) -> str:
-        """In words: of which Space, at which resolutions."""
+        """The Space and its resolutions, as text for messages."""
         return f"{self.space.name} at {', '.join(map(str, self.resolutions_px))} px"
 
 
 def within(prices: FloatArray, limits: FloatArray) -> FloatArray:
-    """(N,): whether ``prices`` (metrics, N) are within ``limits`` (metrics, N or 1)."""
+    """Return (N,): whether ``prices`` (metrics, N) are within ``limits`` (metrics, N or 1)."""
     fits: FloatArray = np.all(prices <= limits, axis=0)
     return fits
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be tried; a method without generations tries as many networks. Raises UsageError.
+    """The budget of a search. A method without generations tries the same number of networks.
 
-    ``seconds``: it ends when they are over.
+    ``seconds`` is a time limit. Raises UsageError if the budget exceeds the evaluation cache.
     """
 
     population: int = 100
@@ -183,12 +185,12 @@ class Budget:
         return self.population * (self.generations + 1)
 
     def of(self, limits: int) -> int:
-        """The evaluations of searches for so many limits. Raises UsageError where they are too many to remember."""
+        """Return the evaluations for this number of limits. Raises UsageError if they exceed the evaluation cache."""
         if limits * self.evaluations > MOST_EVALUATIONS:
             searches = f", for each of {limits} limits," if limits > 1 else ""
             raise UsageError(
                 f"{self.generations:,} generations of {self.population:,}{searches} are more than the "
-                f"{MOST_EVALUATIONS:,} networks that a search can remember; choose smaller --generations or "
+                f"{MOST_EVALUATIONS:,} networks that a search can store; use smaller --generations or "
                 "--population"
             )
         return limits * self.evaluations

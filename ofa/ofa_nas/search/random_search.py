@@ -2,13 +2,13 @@
 
 from ofa_nas.search.run import Run
 
-# A tight limit, or a small Space, yields little for each draw.
+# With a tight limit or a small Space, few draws are feasible and new.
 DRAWS_PER_EVALUATION = 20
 CHUNK = 1 << 12
 
 
 def random_search(run: Run) -> None:
-    """Draws from the smallest to the largest networks, so that any limit is met by some."""
+    """Draw networks of all sizes, so that some are within any limit."""
     for problem, part in run.parts():
         part.offer(problem.smallest(), problem)
         for _ in range(0, DRAWS_PER_EVALUATION * part.evaluations, CHUNK):

@@ -1,4 +1,4 @@
-"""The resolutions that a search can use, and why it leaves out others."""
+"""Find the resolutions that a search can use, and the reasons for leaving out others."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +11,10 @@ from ofa_tables.model.latency_model import LatencyModel
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A resolution that a table has begun, or whole, and that is not searched. ``missing`` are the entries it lacks;
-    none where the accuracy model does not know it."""
+    """A resolution with entries in a table that is not searched.
+
+    ``missing`` are the entries that a table lacks, or empty if the accuracy model does not support the resolution.
+    """
 
     resolution_px: int
     reason: str
@@ -22,9 +24,9 @@ class LeftOut:
 def usable_resolutions(
     models: Iterable[LatencyModel], accuracy: AccuracyModel, wanted_px: Iterable[int] | None = None
 ) -> tuple[int, ...]:
-    """The wanted resolutions, or all that the tables have whole and the accuracy model knows.
+    """Return the wanted resolutions, or all that every table has complete and the accuracy model supports.
 
-    Raises EntriesMissing where a table lacks entries, UsageError where the accuracy model does not know one.
+    Raises EntriesMissing if a table lacks entries, and UsageError if the accuracy model does not support a resolution.
     """
     models = list(models)
     if wanted_px is not None:
@@ -47,14 +49,14 @@ def usable_resolutions(
 
 
 def left_out(models: Sequence[LatencyModel], accuracy: AccuracyModel) -> tuple[LeftOut, ...]:
-    """Of all resolutions that a table has whole or has begun, those that are not usable."""
+    """Return the resolutions with entries in a table that are not usable."""
     begun = [{*model.resolutions_px, *_begun(model)} for model in models]
     tables = list(zip(models, begun, strict=True))
     return tuple(each for px in sorted(set().union(*begun)) for each in _obstacle(px, tables, accuracy))
 
 
 def in_words(left: Sequence[LeftOut]) -> Iterator[str]:
-    """A line for each reason."""
+    """Yield one line per reason."""
     for reason in dict.fromkeys(each.reason for each in left):
         at = [str(each.resolution_px) for each in left if each.reason == reason]
         yield f"{', '.join(at)} px {'is' if len(at) == 1 else 'are'} left out: {reason}"
@@ -64,18 +66,18 @@ def _obstacle(px: int, tables: Sequence[tuple[LatencyModel, set[int]]], accuracy
     for model, begun in tables:
         missing = model.missing(px)
         if missing and px not in begun:
-            yield LeftOut(px, f"{model.table.path} has no figures there", tuple(missing))
+            yield LeftOut(px, f"{model.table.path} has no entries there", tuple(missing))
             return
         if missing:
             lacks = f"lacks {len(missing)} of its {len(model.space.keys(px))} entries ({some(missing)})"
             yield LeftOut(px, f"{model.table.path} {lacks}; {model.fix(px)}", tuple(missing))
             return
     if px not in accuracy.resolutions_px:
-        yield LeftOut(px, f"{accuracy.name} does not know it")
+        yield LeftOut(px, f"{accuracy.name} does not support it")
 
 
 def _begun(model: LatencyModel) -> Iterator[int]:
-    """The resolutions of which the table has some entries, and not only such as stand at a fuller one, too."""
+    """Yield the incomplete resolutions that have an entry that no more complete resolution explains."""
     space = model.space
     explained = {key for px in model.resolutions_px for key in space.keys(px)}
     lacking = {px: model.missing(px) for px in space.resolutions_px}

@@ -10,15 +10,15 @@ from ofa_nas.search.evaluation_cache import Candidates, Evaluated, EvaluationCac
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import Population
 
-# Called with how much is done, and how much there is to do at most.
+# Called with the amount done and the maximum total.
 Progress = Callable[[int, int], None]
 
 
 class Run:
-    """What a method works with: it offers networks until the budget is ``over`` or there is nothing left to try.
+    """The interface of a search method. It offers networks until the budget is ``over`` or no network is left.
 
-    ``problems`` differ in their first limit alone, the tightest comes first. ``population`` is how many networks are
-    to be worked on at a time. ``seconds`` may be infinite. ``proven``: a method that has tried all there is says so.
+    ``problems`` differ only in their first limit; the tightest comes first. ``population`` is the number of networks to
+    process at a time. ``seconds`` may be infinite. A method sets ``proven`` when it has tried every network.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Run:
 
     @property
     def left(self) -> int:
-        """So many evaluations."""
+        """The remaining evaluations."""
         return max(0, self._last - self.cache.evaluated)
 
     @property
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def late(self) -> bool:
-        """Whether the time is up."""
+        """Whether the time limit has passed."""
         return monotonic() > self._deadline
 
     @property
@@ -60,7 +60,7 @@ class Run:
         return not self.left or self.late
 
     def parts(self) -> Iterator[tuple[Problem, "Run"]]:
-        """Each problem with a separate Run, which gets an equal share of the remaining budget."""
+        """Yield each problem with a separate Run, which gets an equal share of the remaining budget."""
         for at, problem in enumerate(self.problems):
             others = len(self.problems) - at
             seconds = self.seconds_left / others
@@ -69,11 +69,11 @@ class Run:
             yield problem, Run([problem], self.cache, self.population, evaluations, self.rng, reported, seconds)
 
     def offer(self, population: Population, problem: Problem, most: int | None = None) -> Evaluated:
-        """The first ``most`` of those that are within the limits and new, evaluated."""
+        """Evaluate the first ``most`` networks that are within the limits and new."""
         return self.evaluate(self.admit(population, problem, most))
 
     def admit(self, population: Population, problem: Problem, most: int | None = None) -> Candidates:
-        """The first ``most`` of those that are within the limits and new, to be evaluated."""
+        """Return the first ``most`` networks that are within the limits and new, without evaluating them."""
         return self.cache.admit(population, problem, self.left if most is None else min(most, self.left))
 
     def evaluate(self, candidates: Candidates) -> Evaluated:
@@ -82,12 +82,15 @@ class Run:
         return found
 
     def offer_all(self, population: Population, problem: Problem, done: int, total: int) -> None:
-        """Those within the limits and new, evaluated whatever the budget says; ``done`` of ``total`` are tried then."""
+        """Evaluate all networks that are within the limits and new, regardless of the budget.
+
+        ``done`` of ``total`` is the progress after this call.
+        """
         self.cache.evaluate(self.cache.admit(population, problem))
         self._progress(done, total)
 
     def look_up(self, population: Population) -> Evaluated:
-        """Networks within the limits or not; −∞ is the accuracy of those for which nothing is left of the budget."""
+        """Look up networks, feasible or not. The accuracy is −∞ for networks that exceed the remaining budget."""
         found = self.cache.look_up(population, self.left)
         self._report()
         return found
@@ -97,7 +100,7 @@ class Run:
 
 
 def silent(done: int, total: int) -> None:
-    """The Progress of nobody watching."""
+    """Ignore progress."""
 
 
 Method = Callable[[Run], None]

@@ -20,9 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """``best`` of each limit, one network each. ``evaluated`` networks were given to the accuracy model in all;
-    ``interrupted``: the best until then; ``proven``: no better one exists. ``limits`` are each one's on the first
-    metric, none of a front. ``unmet`` are those of several that no network is known to meet, and why."""
+    """The result of a search.
+
+    ``best`` has one network for each of ``limits`` on the first metric; a front has no ``limits``. ``evaluated`` is the
+    number of networks that the accuracy model evaluated. ``interrupted``: the search stopped early. ``proven``: no
+    better network exists. ``unmet`` maps each limit without a known network to the reason.
+    """
 
     best: tuple[Evaluated, ...]
     limits: tuple[float, ...]
@@ -45,18 +48,18 @@ def search(
     progress: Progress = silent,
     limits: Sequence[float] = (),
 ) -> Found:
-    """The best network that ``method`` finds; the same one for the same seed.
+    """Search for the best network with ``method``. The result depends only on the problem and the seed.
 
-    With ``limits`` on the first metric, the best one within each: each has the budget, and what is found for one counts
-    for all. Ctrl-C ends the search with the best so far, which is the smallest network where nothing else was tried.
-    Raises LimitUnreachable where no network meets the limits, NoneFound where none was found; of several limits, where
-    that is so of all.
+    With ``limits`` on the first metric, the result has the best network for each limit. Each limit has the full budget,
+    and networks found for one limit count for all. Ctrl-C ends the search with the best network so far, or the smallest
+    network if none was evaluated. Raises LimitUnreachable if no network meets the limits, and NoneFound if none was
+    found. Several limits raise only if all of them fail.
     """
     started = time.perf_counter()
     problems = [problem.within(limit) for limit in limits] or [problem]
     unmet: dict[float, OfaError] = {}
-    reachable = _met(problems, _reachable, unmet)  # says at once, whatever the method, that limits cannot be met
-    searched = _begun(reachable)
+    reachable = _met(problems, _reachable, unmet)  # fails early, with any method
+    searched = _startable(reachable)
     cache = EvaluationCache(problem)
     budget = budget or Budget()
     ended = _carry_out(searched, cache, method, budget, budget.of(len(searched)), seed, progress)
@@ -74,7 +77,7 @@ def search(
 def search_front(
     problem: Problem, method: Method, budget: Budget | None = None, seed: int = 0, progress: Progress = silent
 ) -> Found:
-    """The front of the first metric's figure and accuracy, up to its limit; the budget is for all of it."""
+    """Search for the Pareto front of the first metric and accuracy, up to its limit. The front has one budget."""
     started = time.perf_counter()
     problem.require_reachable()
     budget = budget or Budget()
@@ -88,7 +91,7 @@ def search_front(
 
 
 def _met(problems: Sequence[Problem], answer: Callable[[Problem], T], unmet: dict[float, OfaError]) -> list[T]:
-    """The answers. ``unmet`` gets the errors of the others. Raises the first error if there is no answer."""
+    """Return the answers, and add the errors to ``unmet``. Raises the first error if every problem fails."""
     answers = []
     for problem in problems:
         try:
@@ -105,20 +108,20 @@ def _reachable(problem: Problem) -> Problem:
     return problem
 
 
-def _begun(problems: list[Problem]) -> list[Problem]:
-    """Of several, those that are known to be met by some network, where methods can begin."""
+def _startable(problems: list[Problem]) -> list[Problem]:
+    """Return the problems that have a known feasible network, where methods can start; a single problem as it is."""
     if len(problems) == 1:
         return problems
-    begun = []
+    startable = []
     for problem in problems:
         with contextlib.suppress(NoneFound):
             problem.smallest()
-            begun.append(problem)
-    return begun or problems
+            startable.append(problem)
+    return startable or problems
 
 
 class Ended(NamedTuple):
-    """How a method did."""
+    """How a method ended."""
 
     interrupted: bool
     proven: bool
@@ -144,29 +147,32 @@ def _carry_out(
 
 
 def _levels(problem: Problem) -> list[Problem]:
-    """The Problem within each of several limits."""
+    """Return the problem with each of several limits."""
     try:
         smallest = float(problem.metrics[0](problem.smallest())[0])
-    except NoneFound:  # a method that tries all may find some
+    except NoneFound:  # exhaustive search may find one
         return [problem]
     return [problem.within(limit) for limit in levels(smallest, problem.limits[0])]
 
 
 def _best(cache: EvaluationCache, problem: Problem, proven: bool) -> Evaluated:
-    """The best that was evaluated, or the smallest network where no time was left for any."""
+    """Return the best evaluated network, or the smallest network if no time was left to evaluate any."""
     best = cache.best(problem)
     if len(best):
-        return _alone(problem, best)
+        return _normalised(problem, best)
     if proven:
         raise LimitUnreachable(
-            f"no network of {problem.where} is within {problem.limits_said}: all were tried; raise a limit, or allow "
-            "smaller --resolutions"
+            f"no network of {problem.where} is within {problem.limits_said}; all networks were tried; raise a limit, "
+            "or allow smaller --resolutions"
         )
-    return _alone(problem, cache.enter(problem.smallest()))
+    return _normalised(problem, cache.enter(problem.smallest()))
 
 
-def _alone(problem: Problem, best: Evaluated) -> Evaluated:
-    """Make the answer independent of the method: unused genes get their first choice, and the accuracy is the
-    one that the network has on its own, for the last digit depends on how many are evaluated at once."""
+def _normalised(problem: Problem, best: Evaluated) -> Evaluated:
+    """Make the answer independent of the method.
+
+    Unused genes get their first choice. The accuracy is evaluated again for the single network, because its last digit
+    depends on the batch size.
+    """
     network = problem.space.canonical(best.population)
     return replace(best, population=network, accuracy=np.asarray(problem.accuracy(network), dtype=float))

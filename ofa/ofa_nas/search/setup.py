@@ -23,12 +23,12 @@ from ofa_tables.model.latency_model import LatencyModel
 
 @dataclass(frozen=True)
 class Question:
-    """What is wanted, apart from the tables' figures.
+    """The request of a user, without the tables.
 
-    ``latency_ms`` are limits: one for each table, or, with one table, one search each; none if latency
-    is free. ``caps`` are other limits by what they are on: ``energy`` (mJ), ``macs``, ``parameters`` (millions),
-    ``memory`` (MB). With ``confidence``, a latency is the upper end of its interval. ``resolutions_px``: None for all
-    that can be.
+    ``latency_ms`` has one limit for each table. With one table, it may have several limits, one search each; it is
+    empty if latency is not limited. ``caps`` are the other limits by metric: ``energy`` (mJ), ``macs`` and
+    ``parameters`` (millions), ``memory`` (MB). With ``confidence``, latency limits apply to the upper end of the
+    interval. ``resolutions_px`` None means all usable resolutions.
     """
 
     space: Space
@@ -39,10 +39,10 @@ class Question:
     confidence: float | None = None
 
     def to_problem(self, models: Sequence[LatencyModel]) -> Problem:
-        """Within the first of several limits on one table. Raises UsageError, EntriesMissing."""
+        """Make the Problem. Several limits on one table: the first one applies. Raises UsageError, EntriesMissing."""
         if len(models) > 1 and len(self.latency_ms) not in (0, len(models)):
             raise UsageError(
-                f"{len(models)} tables take as many latency limits, one each in their order, not "
+                f"{len(models)} tables need {len(models)} latency limits, one per table in the same order, not "
                 f"{len(self.latency_ms)}; give --max-latency-ms {' '.join(['X'] * len(models))}"
             )
         resolutions_px = usable_resolutions(models, self.accuracy, self.resolutions_px)
@@ -66,7 +66,7 @@ class Question:
         return upper_metric(model, self.confidence, resolutions_px, f"latency{of}")
 
     def _metric(self, kind: str, model: LatencyModel, resolutions_px: Sequence[int], of: str) -> Metric:
-        """``model`` is the first table's, and its energy, precision and batch count where there are several."""
+        """Make the metric of a cap. With several tables, ``model`` is that of the first table."""
         if kind == "energy":
             return energy_metric(model, resolutions_px, f"energy{of}")
         if kind == "memory":
@@ -76,7 +76,10 @@ class Question:
 
 
 def _names(models: Sequence[LatencyModel]) -> list[str]:
-    """The suffix of each table's metrics: with several tables the target, or the file if targets are equal."""
+    """Return the suffix of the metric names of each table.
+
+    With several tables, it is the target, or the file name if two targets are equal.
+    """
     if len(models) == 1:
         return [""]
     targets = [model.table.identity.target for model in models]

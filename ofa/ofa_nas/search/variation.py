@@ -7,7 +7,7 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population, Space
 
 
 class Variation:
-    """Of the networks of a Problem, whatever its limits are."""
+    """Makes offspring for the space and resolutions of a Problem; only ``repaired`` uses limits."""
 
     def __init__(self, problem: Problem, rng: np.random.Generator) -> None:
         self._problem = problem
@@ -15,7 +15,7 @@ class Variation:
         self._rng = rng
         self._place_of = places(problem.space)
         self._places = int(self._place_of[-1]) + 1
-        # The rows of each place, the first one again where it has fewer than others; and what each gene may hold.
+        # The rows of each place, repeated up to the size of the largest place; and the allowed choices of each gene.
         of_each = [np.flatnonzero(self._place_of == place) for place in range(self._places)]
         self._rows_of = np.array([np.resize(rows, max(map(len, of_each))) for rows in of_each]).T
         self._counts = problem.space.radices.copy()
@@ -25,36 +25,39 @@ class Variation:
         self._choices[-1, : len(resolutions)] = resolutions
 
     def newcomers(self, count: int) -> Population:
-        """From the smallest to the largest networks."""
+        """Draw random networks, from the smallest to the largest."""
         return self._space.sample_spread(count, self._rng, self._problem.resolutions_px)
 
     def neighbours(self, parents: Population) -> Population:
-        """One child per parent, redrawn at one place."""
+        """Make one child per parent, redrawn at one place."""
         place = self._rng.integers(self._places, size=len(parents))
-        return self._drawn_anew(parents, self._rows_of[:, place], np.arange(len(parents)))
+        return self._redrawn(parents, self._rows_of[:, place], np.arange(len(parents)))
 
     def mutants(self, parents: Population, chance: float, resolution_chance: float) -> Population:
-        """One child per parent, redrawn at each place with this probability."""
+        """Make one child per parent, redrawn at each place with probability ``chance``."""
         chances = np.full((self._places, 1), chance)
         chances[-1] = resolution_chance
         where = (self._rng.random((self._places, len(parents))) < chances)[self._place_of]
-        return self._drawn_anew(parents, *np.nonzero(where))
+        return self._redrawn(parents, *np.nonzero(where))
 
     def mixed(self, first: Population, second: Population, chances: FloatArray) -> Population:
-        """Each place from the second of two parents with the pair's chance (N,), else from the first."""
+        """Combine pairs: a place is from the second parent with probability ``chances`` (N,), else from the first."""
         where = (self._rng.random((self._places, len(first))) < chances)[self._place_of]
         return Population(np.where(where, second.genes, first.genes))
 
     def crossovers(self, first: Population, second: Population) -> Population:
-        """Each gene from one of two parents."""
+        """Take each gene from either parent at random."""
         where = self._rng.integers(2, size=first.genes.shape, dtype=bool)
         return Population(np.where(where, first.genes, second.genes))
 
     def repaired(
         self, children: Population, anchors: Population, limits: FloatArray, last: IntArray | None = None
     ) -> Population:
-        """Repair the children that exceed their ``limits`` (metrics, N): they take genes from their feasible anchors
-        until they are feasible, in random order, genes for which ``last`` (genes, N) is true last."""
+        """Repair the children that exceed their ``limits`` (metrics, N).
+
+        They take genes from their feasible anchors, in random order, until they are feasible. Genes for which ``last``
+        (genes, N) is true come last.
+        """
         beyond = np.flatnonzero(~within(self._problem.prices(children), limits))
         if not len(beyond):
             return children
@@ -75,17 +78,17 @@ class Variation:
         whole[:, beyond] = np.where(rank < enough, others, genes)
         return Population(whole)
 
-    def _drawn_anew(self, parents: Population, rows: IntArray, columns: IntArray) -> Population:
-        """Uniform over what the genes at these rows and columns may hold."""
+    def _redrawn(self, parents: Population, rows: IntArray, columns: IntArray) -> Population:
+        """Redraw the genes at these rows and columns, uniformly over their allowed choices."""
         genes = parents.genes.copy()
         genes[rows, columns] = self._choices[rows, (self._rng.random(rows.shape) * self._counts[rows]).astype(int)]
         return Population(genes)
 
 
 def places(space: Space) -> IntArray:
-    """(genes,) the place at which each gene stands; the resolution has the last one.
+    """Return (genes,) the place of each gene. The last place is the resolution.
 
-    Groups of as many genes share their places: a block's kernel size and expand ratio are drawn together.
+    Groups with the same number of genes share places: kernel size and expand ratio of a block are drawn together.
     """
     first_of: dict[int, int] = {}
     place_of: list[int] = []
