@@ -290,7 +290,7 @@ def _network(value):
         ({"d": [10**30] * 5}, "'d'[0] is 1000"),
         ({"e": "3"}, "needs 20 entries in 'e', this one has none"),
         ({"r": 150}, "has no resolution 150; the nearest are 148 and 152"),
-        ({"r": None}, "needs its resolution"),
+        ({"r": None}, "needs a resolution"),
         ({"ks": ["3"] * 20}, "not a number"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Spaces by name. Other distributions add theirs through the entry point group ``ofa_nas.spaces``."""
+"""Spaces by name. Other packages add spaces through the entry point group ``ofa_nas.spaces``."""
 
 from ofa_nas.spaces import compofa, mobilenet_v3, proxyless, resnet50d, tiny
 from ofa_nas.spaces.architecture import Architecture, parse_architecture, read_architectures
@@ -33,7 +33,7 @@ _BUILT_IN: dict[str, Space] = {
 
 
 def find_space(name: str) -> Space:
-    """Raises UnknownName, with the nearest names."""
+    """Return the space with this name. Raises UnknownName, which lists the closest names."""
     space: Space = plugins.find("space", "ofa_nas.spaces", name, _BUILT_IN)
     return space
 

@@ -1,4 +1,4 @@
-"""An Architecture, and its published forms."""
+"""Architectures, and their published JSON forms."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 from ofa_tables.errors import FileError, UsageError
 
-# Where published files and our own keep the architecture(s) that they are about.
+# Keys under which published files and our files store architectures.
 _WRAPPERS = ("architecture", "architectures", "networks", "front", "results")
 
 
@@ -20,12 +20,12 @@ class Architecture:
     resolution_px: int
 
     def to_json(self) -> dict[str, Any]:
-        """``{"ks": […], "e": […], "d": […], "r": 160}``."""
+        """Return ``{"ks": […], "e": […], "d": […], "r": 160}``."""
         return {**{name: list(values) for name, values in self.genes.items()}, "r": self.resolution_px}
 
 
 def parse_architecture(value: Any) -> Architecture:
-    """One published form: gene lists, and the resolution as ``r`` (number or list of one) or ``image_size``."""
+    """Parse gene lists, and the resolution as ``r`` (number or list of one) or ``image_size``. Raises UsageError."""
     if not isinstance(value, Mapping):
         raise UsageError(
             f"an architecture is an object such as {{'ks': […], 'e': […], 'd': […], 'r': 160}}, not {_short(value)}"
@@ -35,22 +35,22 @@ def parse_architecture(value: Any) -> Architecture:
         resolution = resolution[0]
     if not _is_int(resolution):
         raise UsageError(
-            f"an architecture needs its resolution, as 'r': 160 or 'image_size': 160, not {_short(resolution)}"
+            f"an architecture needs a resolution, such as 'r': 160 or 'image_size': 160, not {_short(resolution)}"
         )
     genes = {}
     for name, entries in value.items():
         if name in ("r", "image_size") or not isinstance(entries, list):
             continue
         if not all(_is_int(entry) or isinstance(entry, float) for entry in entries):
-            raise UsageError(f"the architecture's '{name}' holds something that is not a number: {_short(entries)}")
+            raise UsageError(f"'{name}' of the architecture has a value that is not a number: {_short(entries)}")
         genes[name] = tuple(entries)
     return Architecture(genes, resolution)
 
 
 def read_architectures(source: str) -> tuple[list[Architecture], bool]:
-    """Architectures from JSON text or from a JSON file's path, and whether it was a list of them.
+    """Read architectures from JSON text or from the path of a JSON file. Also return whether the source is a list.
 
-    Raises UsageError where it is neither, FileError where the file cannot be read.
+    Raises UsageError for invalid JSON or architectures, and FileError if the file cannot be read.
     """
     text = source if source.lstrip()[:1] in ("{", "[") else _read(Path(source))
     try:
@@ -64,7 +64,7 @@ def read_architectures(source: str) -> tuple[list[Architecture], bool]:
             "an architecture looks like {'ks': […], 'e': […], 'd': […], 'r': 160}"
         ) from None
     if not found:
-        raise UsageError(f"{_short(source)} holds no architecture")
+        raise UsageError(f"{_short(source)} does not contain an architecture")
     return found, len(found) > 1 or isinstance(value, list)
 
 

@@ -1,7 +1,7 @@
 """CompOFA (Sahni et al., ICLR 2021): the MobileNetV3 space with expand ratios tied to depths.
 
-In its fixed form each stage has one kernel size: 3⁵ = 243 networks at a resolution. The Blocks, and so the entries
-of a table, are among those of the OFA Spaces.
+In the fixed form, each stage has one kernel size: 3⁵ = 243 networks per resolution. The Blocks, and therefore the
+entries of a table, are a subset of those of the OFA Spaces.
 """
 
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace

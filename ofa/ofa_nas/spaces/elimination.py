@@ -1,4 +1,4 @@
-"""Exact minimum of a sum of functions that each depend on few genes: variable elimination."""
+"""Find the exact minimum of a sum of functions of few genes each, by variable elimination."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ Factor = tuple[tuple[int, ...], FloatArray]
 
 
 def least_sums(factors: Sequence[Factor]) -> tuple[FloatArray, dict[int, IntArray]]:
-    """The least sums of ``factors``, each (resolutions, and a grid over the choices of some genes): the sum, and the
-    choice of each gene that gives it, for every resolution.
+    """Minimise the sum of ``factors`` for every resolution. Returns the minima, and the choice of each gene.
 
-    Exact, one gene eliminated after the other (nonserial dynamic programming: Bertelè and Brioschi, 1972).
+    Each factor is (genes, table). The table has one axis for the resolutions, then one axis per gene for its choices.
+    The genes are eliminated one by one (nonserial dynamic programming: Bertelè and Brioschi, 1972).
     """
     left, eliminated = list(factors), []
     radix_of = {row: radix for rows, grid in factors for row, radix in zip(rows, grid.shape[1:], strict=True)}
@@ -41,7 +41,10 @@ def least_sums(factors: Sequence[Factor]) -> tuple[FloatArray, dict[int, IntArra
 def _elimination(
     factors: tuple[tuple[int, ...], ...], radices: tuple[tuple[int, int], ...]
 ) -> list[tuple[int, tuple[int, ...]]]:
-    """In which order genes are eliminated, and what each leaves a grid over: always the smallest that there is."""
+    """Return the order of elimination, and the genes of the grid that each step leaves.
+
+    The order is greedy: the next gene is the one with the smallest grid.
+    """
     radix_of, left, order = dict(radices), [frozenset(rows) for rows in factors], []
     while any(left):
         beside = {row: frozenset().union(*(rows for rows in left if row in rows)) - {row} for row in radix_of}

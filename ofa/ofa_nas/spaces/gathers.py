@@ -1,4 +1,4 @@
-"""Look-ups in tables by the joint code of some genes, over whole Populations at once.
+"""Look up table values by the joint code of some genes, for a whole Population at once.
 
 A Gather is (rows of the genes, their radices, a table of (resolutions, joint codes)).
 """
@@ -14,7 +14,7 @@ Gather = tuple[tuple[int, ...], tuple[int, ...], FloatArray]
 
 
 def fuse(gathers: Sequence[Gather], limit: int = 256) -> list[Gather]:
-    """Sum neighbouring tables beforehand if their joint genes have at most ``limit`` codes: fewer gathers."""
+    """Sum adjacent tables in advance if their joint genes have at most ``limit`` codes. This saves gathers."""
     fused: list[Gather] = []
     for gather in gathers:
         both = _merge(fused[-1], gather, limit) if fused else None
@@ -44,7 +44,7 @@ def _flat_code(values: Mapping[int, Any], rows: Sequence[int], radices: Sequence
 
 
 def joint_code(genes: IntArray, rows: Sequence[int], radices: Sequence[int]) -> IntArray:
-    """The joint code in the narrowest type that holds it: numpy adds bytes many times faster than words."""
+    """Return the joint code in the narrowest type, because numpy adds bytes many times faster than words."""
     narrow = np.uint8 if np.prod(radices) <= 256 else np.uint16
     code = genes[rows[0]].astype(narrow)
     for row, radix in zip(rows[1:], radices[1:], strict=True):

@@ -1,7 +1,6 @@
-"""Spaces of stages of inverted residuals (Sandler et al., CVPR 2018) whose depths, kernel sizes and widths are genes.
+"""Spaces of inverted residuals (Sandler et al., CVPR 2018). The genes are depths, kernel sizes, and expand ratios.
 
-A ``Layout`` says as data what such networks are made of; MobileNetV3's, ProxylessNAS's and the small Space's stand in a
-file of each.
+A ``Layout`` describes the networks as data. Each family has a separate file.
 """
 
 from collections.abc import Mapping
@@ -21,8 +20,11 @@ from ofa_tables.errors import UsageError
 
 @dataclass(frozen=True)
 class Stage:
-    """Inverted residuals, the first of them with the stride. ``blocks`` is how many there can be; where that is less
-    than any depth the stage has as many always, and no gene for its depth."""
+    """A stage of inverted residuals, of which the first has the stride.
+
+    ``blocks`` is the maximum number of blocks. If it is below every depth, the number is fixed, and the stage has no
+    gene for its depth.
+    """
 
     channels: int
     stride: int
@@ -33,13 +35,15 @@ class Stage:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the networks of a Space are made of. Channels are what they are: width multiplier and rounding are done.
+    """The structure of the networks of a Space. Channels include the width multiplier and rounding.
 
-    First a 3×3 convolution of stride 2 and a block without expansion, whose ``first_channels`` and ``activations`` are
-    in this order; then the stages; then a 1×1 convolution to ``last_channels[0]``, the pool and, where there are two of
-    ``last_channels``, a 1×1 convolution without batch norm, and the classifier.
-    ``keys_by_ratio``: the published tables of this family name a block by its expand ratio and contain neither
-    squeeze-excite nor activation.
+    A network starts with a 3×3 convolution of stride 2 and a block without expansion: ``first_channels`` and
+    ``first_activations`` are in this order. The stages follow. A network ends with a 1×1 convolution to
+    ``last_channels[0]``, the pool, a 1×1 convolution without batch norm if ``last_channels`` has two values, and the
+    classifier.
+
+    ``keys_by_ratio``: published tables of this family name a block by its expand ratio, without squeeze-excite and
+    activation.
     """
 
     first_channels: tuple[int, int]
@@ -58,7 +62,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Label:
-    """What an inverted-residual entry is."""
+    """The choices of an inverted-residual entry."""
 
     stage: int
     is_first: bool
@@ -69,7 +73,7 @@ class Label:
 class InvertedResidualSpace(Space):
     """The networks of a Layout.
 
-    ``kernel_by_stage`` fixes the kernel sizes, ``expand_by_depth`` the expand ratios; where absent they are genes.
+    ``kernel_by_stage`` fixes the kernel sizes, and ``expand_by_depth`` the expand ratios. Without them, they are genes.
     """
 
     def __init__(
@@ -92,7 +96,7 @@ class InvertedResidualSpace(Space):
             *(f"stage {number}" for number in range(1, len(layout.stages) + 1)),
             "last layers",
         )
-        # (stage, which of its blocks) of every block that there can be, in the order of the genes.
+        # (stage, index in the stage) of every possible block, in the order of the genes.
         self.places = tuple((at, block) for at, stage in enumerate(layout.stages) for block in range(stage.blocks))
         self._deep = tuple(at for at, stage in enumerate(layout.stages) if stage.blocks >= min(layout.depths))
         groups = [GeneGroup("d", layout.depths, len(self._deep)), GeneGroup("r", layout.resolutions_px, 1)]
@@ -108,13 +112,13 @@ class InvertedResidualSpace(Space):
         return self._blocks(resolution_px)
 
     def depths_of(self, architecture: Architecture) -> list[int]:
-        """How many blocks each stage has."""
+        """Return the number of blocks of each stage."""
         return [
             min(depth, stage.blocks) for depth, stage in zip(architecture.genes["d"], self.layout.stages, strict=True)
         ]
 
     def chosen_blocks(self, architecture: Architecture) -> list[tuple[int, int, int]]:
-        """(index among ``places``, kernel size, expand ratio) of each block that the network has, in order."""
+        """Return (index in ``places``, kernel size, expand ratio) of each block of the network, in order."""
         depths, genes = self.depths_of(architecture), architecture.genes
         return [
             (at, genes["ks"][at], genes["e"][at])
@@ -135,13 +139,13 @@ class InvertedResidualSpace(Space):
         return self.kernel_sizes if self.kernel_by_stage is None else (self.kernel_by_stage[stage],)
 
     def _expands(self, is_first: bool) -> tuple[int, ...]:
-        """Those that some network has there: a ratio tied to the depth of one block stands in first blocks alone."""
+        """Return the possible expand ratios. A ratio that is tied to depth 1 occurs only in first blocks."""
         if self.expand_by_depth is None:
             return self.layout.expand_ratios
         return tuple(self.expand_by_depth[depth] for depth in self.layout.depths if is_first or depth > 1)
 
     def _build_blocks(self, resolution_px: int) -> tuple[Block, ...]:
-        """Head, inverted residuals in the order of their labels, tail."""
+        """Return the head, the inverted residuals in the order of their labels, and the tail."""
         self.require_resolutions([resolution_px])
         layout = self.layout
         head = [_first_conv(resolution_px, layout.first_channels[0], layout.first_activations[0])]
@@ -190,7 +194,7 @@ class InvertedResidualSpace(Space):
         if self.expand_by_depth is None:
             rows["e"] = self.first_gene["e"] + at
         if stage in self._deep and (self.expand_by_depth is not None or block >= min(self.layout.depths)):
-            rows["d"] = self.first_gene["d"] + self._deep.index(stage)  # a stage's first blocks are always there
+            rows["d"] = self.first_gene["d"] + self._deep.index(stage)  # the first blocks of a stage are always present
         choices = {"ks": self.kernel_sizes, "e": self.expand_ratios, "d": self.layout.depths}
         radices = tuple(len(choices[name]) for name in rows)
         entries, kernels, expands = [], [], []
@@ -276,8 +280,11 @@ def inverted_residual(
     activation: str,
     squeeze: ops.SqueezeExcite | None,
 ) -> list[Operator]:
-    """1×1 to ``mid_channels`` where these are more, depthwise, squeeze-excite, 1×1; added to its input where that fits
-    (Sandler et al., CVPR 2018)."""
+    """Return the operators of an inverted residual (Sandler et al., CVPR 2018).
+
+    These are a 1×1 convolution to ``mid_channels`` if they differ from ``in_channels``, a depthwise convolution,
+    squeeze-excite, and a 1×1 convolution. The input is added if the shapes match.
+    """
     act = ops.Activation(activation)
     operators: list[Operator] = []
     if mid_channels != in_channels:

@@ -1,4 +1,4 @@
-"""Parts that several families of networks share."""
+"""Parts that are shared by several families of networks."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,13 +13,13 @@ IMAGE_CHANNELS = 3
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """Rounded to a multiple of ``divisor``, half up, never below 0.9 of the value (MobileNetV2's rule)."""
+    """Round to a multiple of ``divisor``, half up, but not below 0.9 of the value (the rule of MobileNetV2)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def keyed(shape: Shape, operators: Sequence[Operator], key: Callable[[Shape, Shape], str]) -> Block:
-    """The Block whose key its input and output give."""
+    """Return a Block. ``key`` makes its key from the input and output shapes."""
     return Block(key(shape, ops.shapes(operators, shape)[-1]), shape, tuple(operators))
 
 
@@ -28,11 +28,11 @@ def classifier(features: Shape, classes: int) -> Block:
 
 
 def with_classes(last: Block, classes: int) -> Block:
-    """The last Block of a network for another number of classes."""
+    """Return the last Block of a network with another number of classes."""
     return classifier(last.input_shape, classes)
 
 
 def fixed(stage: int, entry: int) -> Position:
-    """Where one entry stands in every network."""
+    """Return a Position with the same entry in every network."""
     none = np.array([ABSENT])
     return Position(stage, (), (), np.array([entry]), none, none)

@@ -1,6 +1,6 @@
-"""The ProxylessNAS Space of Once-for-All: relu6 throughout, 1.3 times as wide, six stages, the last of one block.
+"""The ProxylessNAS Space of Once-for-All: relu6, width multiplier 1.3, and six stages, of which the last has one block.
 
-As published its architectures name six depths, the last of them 1.
+Published architectures have six depths. The last one is 1.
 """
 
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage

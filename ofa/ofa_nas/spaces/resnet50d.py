@@ -1,8 +1,10 @@
 """The ResNet50D Space of Once-for-All: four stages of bottlenecks (He et al., CVPR 2019, figure 2d), elastic in width.
 
-As published an architecture is ``e``, a ratio for each of 18 blocks; ``d``, the stem's depth (its middle convolution is
-there where it is 2) and how many blocks each stage has beyond its fewest; and ``w``, which of three widths each of the
-stem's two convolutions and of the four stages has.
+A published architecture has three gene lists:
+
+``e``   the expand ratio of each of 18 blocks
+``d``   the depth of the stem (2: with its middle convolution), and the number of optional blocks of each stage
+``w``   the index of the width, out of three, of the two stem convolutions and of the four stages
 """
 
 from collections.abc import Callable, Sequence
@@ -39,7 +41,7 @@ class ResNet50DSpace(Space):
     classes = CLASSES
 
     def __init__(self) -> None:
-        # (stage, which of its blocks) of every block that there can be, in the order of the genes.
+        # (stage, index in the stage) of every possible block, in the order of the genes.
         self.places = tuple(
             (stage, block) for stage, fewest in enumerate(FEWEST_BLOCKS) for block in range(fewest + max(MORE_BLOCKS))
         )
@@ -64,7 +66,7 @@ class ResNet50DSpace(Space):
         return make_divisible(round(out_channels * expand_ratio))
 
     def chosen_widths(self, architecture: Architecture) -> tuple[int, int, tuple[int, ...]]:
-        """Channels within the stem, behind it, and of each stage."""
+        """Return the channels inside the stem, after it, and of each stage."""
         inner, outer, *stages = architecture.genes["w"]
         wide = tuple(channels[index] for channels, index in zip(self.stage_channels, stages, strict=True))
         return self.stem_mid_channels[inner], self.stem_channels[outer], wide
@@ -73,7 +75,7 @@ class ResNet50DSpace(Space):
         return bool(architecture.genes["d"][0] == max(STEM_DEPTHS))
 
     def chosen_blocks(self, architecture: Architecture) -> list[tuple[int, int, int]]:
-        """(index among ``places``, mid channels, channels) of each block that the network has, in order."""
+        """Return (index in ``places``, mid channels, channels) of each block of the network, in order."""
         *_, channels = self.chosen_widths(architecture)
         more, expands = architecture.genes["d"][1:], architecture.genes["e"]
         return [
@@ -113,7 +115,7 @@ class ResNet50DSpace(Space):
         found.add(end, stages[-1:], lambda w: Part("classifier", level, last[w], CLASSES))
         return found
 
-    # What stands at a position, from the indices of its genes' choices.
+    # The part at a position, for the choice indices of its genes.
 
     def _stem_part(self, stem: int, inner: int) -> "Part | None":
         channels = self.stem_mid_channels[inner]
@@ -146,7 +148,7 @@ class ResNet50DSpace(Space):
         return [
             *(EXPAND_RATIOS.index(ratio) if at in in_use else 0 for at, ratio in enumerate(expands)),
             *more,
-            int(stem == max(STEM_DEPTHS)),  # as published, whatever is not the largest leaves it out
+            int(stem == max(STEM_DEPTHS)),  # as published: only the largest depth has the stem block
             *widths,
             self.resolutions_px.index(architecture.resolution_px),
         ]
@@ -164,7 +166,7 @@ class ResNet50DSpace(Space):
 
 @dataclass(frozen=True)
 class Part:
-    """What an entry is. ``level`` is how often the image's size was halved before it."""
+    """The description of an entry. ``level``: how often the image size was halved before it."""
 
     kind: str
     level: int
@@ -176,7 +178,7 @@ class Part:
 
 
 class _Entries:
-    """Positions as they are added, and the parts that stand there: each once, though several choices make it."""
+    """Collects positions and their parts. A part that several choices select is stored once."""
 
     def __init__(self, radices: IntArray) -> None:
         self._radices = radices
@@ -192,7 +194,7 @@ class _Entries:
         self._add(stage, genes, part_of, lambda entries, codes: (nowhere, nowhere))
 
     def add_block(self, stage: int, genes: Sequence[int], part_of: Callable[..., Part | None]) -> None:
-        """The first of ``genes`` is the expand ratio; there is one kernel size."""
+        """Add the position of a block. The first of ``genes`` is the expand ratio; there is one kernel size."""
         self._add(
             stage,
             genes,
@@ -243,7 +245,10 @@ def _block(part: Part, resolution_px: int) -> Block:
 
 
 def bottleneck(part: Part) -> list[Operator]:
-    """1×1, 3×3 with the stride, 1×1; added to the input or, for a shortcut, to a 1×1 convolution of its average."""
+    """Return the operators of a bottleneck: 1×1, 3×3 with the stride, and 1×1 convolutions.
+
+    The result is added to the input or, with a shortcut, to a 1×1 convolution of the average-pooled input.
+    """
     inner: list[Operator] = [ops.Conv(part.in_channels, part.mid_channels, 1), RELU]
     inner += [ops.Conv(part.mid_channels, part.mid_channels, 3, part.stride), RELU]
     inner += [ops.Conv(part.mid_channels, part.out_channels, 1)]

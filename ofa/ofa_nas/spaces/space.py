@@ -1,8 +1,8 @@
-"""A space: genes, the blocks that they select, and what follows from both.
+"""Base class of spaces: genes, and the blocks that they select.
 
-A concrete Space says which genes it has, which Blocks exist at a resolution (its entries), and for each position of
-the network which genes select which entry. Populations, entry indices, sums over a Population (latency, MACs,
-parameters), its extremes and its encodings all follow from that.
+A concrete Space defines its genes, the Blocks at each resolution (its entries), and the genes that select the entry at
+each position of a network. The base class derives the rest: Populations, entry indices, sums over a Population
+(latency, MACs, parameters), minima, and encodings.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ ABSENT = -1
 
 @dataclass(frozen=True)
 class GeneGroup:
-    """Genes of one kind: ``count`` places that each hold one of ``choices``."""
+    """Genes of one kind: ``count`` genes, each with one of ``choices``."""
 
     name: str
     choices: tuple[int, ...] | tuple[float, ...]
@@ -37,11 +37,11 @@ class GeneGroup:
 
 @dataclass(frozen=True)
 class Position:
-    """One place of the network, where one entry stands or none.
+    """One place of a network, which has one entry or none.
 
-    ``stage`` is an index into the Space's ``stages``. ``genes`` are rows of a Population; their joint code (mixed
-    radix, the last one fastest) indexes ``entries``, ``kernels`` and ``expands``: which of the Space's entries stands
-    there, and the index of its kernel size and its expand ratio among the Space's choices; ABSENT if there is none.
+    ``stage`` is an index into the ``stages`` of the Space. ``genes`` are rows of a Population. Their joint code (mixed
+    radix, the last one fastest) indexes ``entries``, ``kernels``, and ``expands``. These are the indices of the entry,
+    of its kernel size, and of its expand ratio in the Space, or ABSENT.
     """
 
     stage: int
@@ -54,7 +54,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Population:
-    """Many Architectures of one Space: ``genes[g, n]`` is the index of gene g's choice in Architecture n (uint8)."""
+    """Many Architectures of one Space: ``genes[g, n]`` is the choice index of gene g in Architecture n (uint8)."""
 
     genes: IntArray
 
@@ -77,28 +77,28 @@ class Space:
     groups: tuple[GeneGroup, ...]
     kernel_sizes: tuple[int, ...]
     expand_ratios: tuple[int, ...] | tuple[float, ...]
-    # Where a stage's expand ratio is tied to its depth.
+    # Set if the expand ratio of a stage is tied to its depth.
     expand_by_depth: Mapping[int, int] | None = None
-    # Groups that no Position's kernels and expands contain, though the network depends on them.
+    # Groups that the kernels and expands of the Positions do not cover.
     others_encoded: tuple[str, ...] = ()
     classes: int
     batch_norm_epsilon: float
 
     def blocks(self, resolution_px: int) -> tuple[Block, ...]:
-        """The Space's entries at one resolution, always in the same order."""
+        """Return the entries at one resolution, always in the same order."""
         raise NotImplementedError
 
     def build_positions(self) -> tuple[Position, ...]:
         raise NotImplementedError
 
     def genes_of(self, architecture: Architecture) -> list[int]:
-        """Choice indices of one Architecture. Raises UsageError that names the wrong gene."""
+        """Return the choice indices of one Architecture. Raises UsageError, which names the invalid gene."""
         raise NotImplementedError
 
     def architecture_of(self, indices: IntArray) -> Architecture:
         raise NotImplementedError
 
-    # What follows.
+    # Derived from the definitions above.
 
     @cached_property
     def positions(self) -> tuple[Position, ...]:
@@ -110,12 +110,12 @@ class Space:
 
     @cached_property
     def radices(self) -> IntArray:
-        """How many choices each gene has."""
+        """The number of choices of each gene."""
         return np.array([len(group.choices) for group in self.groups for _ in range(group.count)], dtype=np.int64)
 
     @cached_property
     def first_gene(self) -> Mapping[str, int]:
-        """The row at which a group's genes begin."""
+        """The first row of each group."""
         starts, row = {}, 0
         for group in self.groups:
             starts[group.name] = row
@@ -131,7 +131,7 @@ class Space:
                 )
 
     def gene_of(self, architecture: Architecture, name: str, count: int) -> tuple[Any, ...]:
-        """Raises UsageError where there are not so many values of this name."""
+        """Return the values of a gene list. Raises UsageError if it does not have ``count`` values."""
         values = architecture.genes.get(name)
         if values is None or len(values) != count:
             found = "none" if values is None else str(len(values))
@@ -139,14 +139,14 @@ class Space:
         return values
 
     def require_choices(self, values: Sequence[Any], choices: Sequence[Any], name: str, used: Iterable[int]) -> None:
-        """Of the values that are ``used``."""
+        """Raise UsageError if a value at an index in ``used`` is not one of ``choices``."""
         for at in used:
             if values[at] not in choices:
                 allowed = ", ".join(map(str, choices))
                 raise UsageError(f"'{name}'[{at}] is {values[at]} in the architecture; {self.name} allows {allowed}")
 
     def encode(self, architectures: Sequence[Architecture]) -> Population:
-        """Architectures to a Population; genes of absent blocks become choice 0. Raises UsageError."""
+        """Convert Architectures to a Population. Genes of absent blocks become choice 0. Raises UsageError."""
         columns = [self.genes_of(architecture) for architecture in architectures]
         return self.canonical(
             Population(np.array(columns, dtype=np.uint8).reshape(len(columns), len(self.radices)).T.copy())
@@ -156,19 +156,19 @@ class Space:
         return [self.architecture_of(column) for column in population.genes.T]
 
     def canonical(self, population: Population) -> Population:
-        """The same networks, with every gene that nothing reads at choice 0: equal networks have equal genes."""
+        """Set every unused gene to choice 0, so that equal networks have equal genes."""
         present = (self.entry_indices(population) != ABSENT).astype(np.float32)
         used = self._read_by @ present > 0
         return Population(np.where(used, population.genes, 0).astype(np.uint8))
 
     def digests(self, population: Population) -> IntArray:
-        """(N,) uint64 that are equal for equal networks; those of different ones are, once in 10¹⁹ pairs."""
+        """Return (N,) uint64 digests, equal for equal networks. About one in 10¹⁹ pairs of other networks collides."""
         digests: IntArray = self._digest_reader(population.genes).sum(axis=0, dtype=np.uint64)
         return digests
 
     @cached_property
     def _digest_reader(self) -> Reader:
-        """A random number for each code of each position, 0 for an absent block: their sum identifies a network."""
+        """Reads a random number for each code of each position, 0 for an absent block. The sum identifies a network."""
         rng = np.random.default_rng(0)
         tables = [
             (position, np.where(position.entries == ABSENT, 0, _random_bits(rng, position.entries.shape))[None, :])
@@ -186,7 +186,7 @@ class Space:
         )
 
     def entry_indices(self, population: Population) -> IntArray:
-        """(positions, N): which entry of ``blocks(r)`` stands at each position; ABSENT where none does."""
+        """Return (positions, N) indices into ``blocks(r)`` of the entry at each position, or ABSENT."""
         return self._entry_reader(population.genes)
 
     @cached_property
@@ -196,7 +196,7 @@ class Space:
 
     @cached_property
     def _read_by(self) -> FloatArray:
-        """(genes, positions): 1 where the position reads the gene; the resolution is read always."""
+        """(genes, positions): 1 if the position reads the gene. Every position reads the resolution."""
         reads = np.zeros((len(self.radices), len(self.positions)), dtype=np.float32)
         for column, position in enumerate(self.positions):
             reads[list(position.genes), column] = 1
@@ -204,13 +204,13 @@ class Space:
         return reads
 
     def network_blocks(self, architecture: Architecture) -> list[Block]:
-        """The Blocks that one Architecture consists of, in order."""
+        """Return the Blocks of one Architecture, in order."""
         population = self.encode([architecture])
         blocks = self.blocks(self.resolutions_px[population.genes[-1, 0]])
         return [blocks[index] for index in self.entry_indices(population)[:, 0] if index != ABSENT]
 
     def network(self, architecture: Architecture) -> Block:
-        """The whole network as one Block, named by what it consists of: equal networks have equal keys."""
+        """Return the whole network as one Block. The key is a digest of its Blocks: equal networks have equal keys."""
         blocks = self.network_blocks(architecture)
         return concatenate(network_key(blocks), blocks)
 
@@ -220,7 +220,7 @@ class Space:
     # Populations.
 
     def sample(self, count: int, rng: np.random.Generator, resolutions_px: Iterable[int] | None = None) -> Population:
-        """Uniform over the genes."""
+        """Draw networks uniformly over the genes."""
         genes = rng.integers(0, self.radices[:, None], size=(len(self.radices), count))
         genes[-1] = rng.choice(self.resolution_indices(resolutions_px), size=count)
         return Population(genes.astype(np.uint8))
@@ -228,7 +228,7 @@ class Space:
     def sample_spread(
         self, count: int, rng: np.random.Generator, resolutions_px: Iterable[int] | None = None
     ) -> Population:
-        """From the smallest to the largest: each network leans towards small or large choices by its own chance."""
+        """Draw networks from the smallest to the largest. Each has a random bias towards small or large choices."""
         lean = rng.uniform(size=count)
         genes = rng.binomial(self.radices[:, None] - 1, lean, size=(len(self.radices), count))
         genes[-1] = rng.choice(self.resolution_indices(resolutions_px), size=count)
@@ -244,7 +244,7 @@ class Space:
     # Sums over a Population.
 
     def pricer(self, figures: FloatArray) -> "Pricer":
-        """Sums ``figures`` (resolutions, entries) over Populations."""
+        """Return a Pricer that sums ``figures`` (resolutions, entries) over Populations."""
         return Pricer(self, figures)
 
     def macs(self, population: Population) -> FloatArray:
@@ -262,15 +262,16 @@ class Space:
         return self.pricer(self.figures(lambda block: block.parameters))
 
     def figures(self, figure: Callable[[Block], float]) -> FloatArray:
-        """(resolutions, entries): ``figure`` of every Block."""
+        """Return (resolutions, entries) values of ``figure`` for every Block."""
         return np.array([[figure(block) for block in self.blocks(px)] for px in self.resolutions_px], dtype=np.float64)
 
 
 class Pricer:
-    """Sums a figure of each entry over whole Populations, without a loop over networks.
+    """Sums a value of each entry over a whole Population, without a loop over networks.
 
-    ``figures`` is (resolutions, entries). One gather for each position, in pieces that stay in the cache; a small
-    Population, whose time would go into calls, by one Reader. Both add in the same order: their sums are equal.
+    ``figures`` is (resolutions, entries). A large Population takes one gather per position, in pieces that fit in the
+    CPU cache. A small Population takes one Reader, because call overhead would dominate. Both add in the same order, so
+    their sums are equal.
     """
 
     chunk = 1 << 14
@@ -292,7 +293,7 @@ class Pricer:
         self._reader = Reader(len(space.radices), reads)
 
     def __call__(self, population: Population) -> FloatArray:
-        """(N,) sums; NaN where an entry's figure is."""
+        """Return (N,) sums. A sum is NaN if the value of an entry is NaN."""
         if len(population) <= self.small:
             base, *rest = self._reader(population.genes)
             return sum(rest, base)
@@ -312,7 +313,7 @@ class Pricer:
         return total
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Population]:
-        """The smallest sum that there is, and a network that has it; exact, without enumerating the Space."""
+        """Return the exact minimum of the sum, and a network that has it, without enumerating the Space."""
         grids = [(rows, table.reshape(len(table), *radices)) for rows, radices, table in self._gathers]
         least, choice = least_sums(grids)
         sums = self._base + least

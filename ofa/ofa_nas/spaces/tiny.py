@@ -1,4 +1,4 @@
-"""A small space for small images, in which training and search take minutes."""
+"""A small space for small images. Training and search take minutes."""
 
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Stage
 
