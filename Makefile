@@ -4,13 +4,14 @@
 #   make test      all tests; EXTRAS=dev,parquet,tflite,train adds those that need more
 #   make lint      formatting, style, types, import rules, and the agent's Python 3.6 syntax
 #   make matrix    the agent's tests with agents on every Python that is found
-#   make test-slow what takes many minutes: a board with another processor, emulated
+#   make test-slow what takes long: large packages, long training, another processor emulated
 #   make bench     how fast pricing, search and lowering are here
 #   make protocol  compile the protocol, after a change to agent.proto
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 EXTRAS ?= dev
+WORKERS ?= 2
 BIN := .venv/bin
 comma := ,
 BASE_INSTALLED := .venv/installed
@@ -23,7 +24,7 @@ demo: $(BASE_INSTALLED)
 
 test: $(EXTRAS_INSTALLED)
 	mkdir -p build
-	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest -n 2 --dist loadscope -m "not slow and not serial"
+	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not serial"
 	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest --durations 10 -m "serial and not slow"
 
 test-slow: $(EXTRAS_INSTALLED)

@@ -22,15 +22,6 @@ IMPORTS = "import google.protobuf, grpc, numpy, onnxruntime"
 CONVERTER_PACKAGES = ("litert-torch", "grpcio", "protobuf")
 CONVERTER_LACKS = "typing_extensions"
 
-# Tests here measure this machine, or own its network or adb server: they run one at a time, after all others.
-SERIAL = ("boards", "phones", "system")
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if item.path.relative_to(REPOSITORY / "tests").parts[0] in SERIAL:
-            item.add_marker("serial")
-
 
 @pytest.fixture(scope="session")
 def pythons():

@@ -68,6 +68,7 @@ def test_a_block_gives_the_same_output_as_the_lowered_block(runtime, block, tmp_
     assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 
+@pytest.mark.slow  # compiles
 def test_torch_compile_gives_the_same_output(tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")

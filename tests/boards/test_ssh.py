@@ -246,14 +246,14 @@ def test_fish(make_board, host):
 
 
 def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, eventual):
-    process = bound.start(*profile("--effort", "thorough"))
+    process = bound.start(*profile("--effort", "standard"))
     try:
         for wanted, harm in ((20, "cut"), (60, "kill"), (20, "cut")):
             eventual(lambda wanted=wanted: board.measured() > wanted or process.poll() is not None)
             assert process.poll() is None, process.communicate()
             if harm == "cut":
                 board.cut()
-                time.sleep(20)
+                time.sleep(14)  # the host notices it within 12 s
                 board.fix()
             else:
                 board.kill()
@@ -307,6 +307,7 @@ def write_distribution(folder):
     )
 
 
+@pytest.mark.serial
 def test_a_slow_link_leaves_the_board_nothing_to_wait_for(board, host, relay):
     slow = relay(board.address, delay_s=0.05)
     host.knows(board, f"[127.0.0.1]:{slow.port}")

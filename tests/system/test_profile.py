@@ -14,9 +14,15 @@ ROUNDS_OF_BLOCKS = (
 )
 
 
-@pytest.mark.parametrize("how", ["in-networks", "alone"])
-def test_every_entry_is_timed_in_every_round(ofa, how):
-    done = ofa.profile("--out", "t.lut", "--blocks", how)
+def test_every_entry_is_timed_in_every_round(profiled):
+    every_entry_is_timed_in_every_round(profiled, profiled.done)
+
+
+def test_every_entry_is_timed_in_every_round_alone(ofa):
+    every_entry_is_timed_in_every_round(ofa, ofa.profile("--out", "t.lut", "--blocks", "alone"))
+
+
+def every_entry_is_timed_in_every_round(ofa, done):
     assert done.code == 0, done.err
     summary = done.json
     assert summary["entries"] == summary["measured"] == 36
@@ -51,8 +57,8 @@ def test_fresh_begins_anew_and_keeps_the_old_table_beside(profiled, ofa):
     assert not set(ofa.rows("t.lut", trials)) & set(ofa.rows("t.lut.old", trials))
 
 
-def test_the_default_file_is_named_by_what_was_measured(ofa):
-    assert ofa.profile().json["table"] == "local-onnxruntime-fp32-t1-b1.lut"
+def test_the_default_file_is_named_by_what_was_measured(profiled):
+    assert profiled.done.json["table"] == "local-onnxruntime-fp32-t1-b1.lut"
 
 
 def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):

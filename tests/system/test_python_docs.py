@@ -18,6 +18,7 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 def test_the_examples_run_in_their_order(tmp_path, monkeypatch):
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OFA_AGENT_HOME", str(tmp_path / "agent"))
     names, printed = {}, io.StringIO()
     with contextlib.redirect_stdout(printed):
         for example in EXAMPLES:

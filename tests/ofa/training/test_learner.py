@@ -120,6 +120,7 @@ def test_the_teacher_comes_back_from_a_checkpoint_exactly(make_learner):
         assert torch.equal(one.teacher(batch(px=px).images), other.teacher(batch(px=px).images))
 
 
+@pytest.mark.slow  # compiles
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 def test_a_compiled_teacher_says_the_same_for_every_size_and_is_compiled_once(make_learner):
     graphs, before, losses = torch._dynamo.utils.counters["stats"], 0, []

@@ -85,6 +85,7 @@ def losses(folder):
     return np.array([float(row["loss"]) for row in rows_of(folder)])
 
 
+@pytest.mark.slow  # the compound recipe below learns the same digits
 def test_a_supernet_learns_digits(train, tmp_path):
     arguments = ["--space", "tiny", "--data", "digits", "--recipe", "progressive", "--epochs-scale", "0.02"]
     done = train(
@@ -97,7 +98,7 @@ def test_a_supernet_learns_digits(train, tmp_path):
     assert (tmp_path / "run" / "evaluations.csv").exists()
 
 
-@pytest.mark.parametrize("recipe", ["progressive", "none"])
+@pytest.mark.parametrize("recipe", [pytest.param("progressive", marks=pytest.mark.slow), "none"])
 def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(train, tmp_path, recipe):
     arguments = [*SHORT, "--recipe", recipe, "--checkpoint-minutes", "0.0001", "--ema", "0.9"]
     train(*arguments, out="whole")
@@ -124,7 +125,7 @@ def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(train, tmp_path,
         ("largest", 1, 1.0),
         # Sub-networks that leave out what others use, a teacher, sorted channels. At higher rates so few steps make as
         # much of rounding alone: of one thread or two, in one process.
-        ("progressive", 6, 0.1),
+        pytest.param("progressive", 6, 0.1, marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_have_the_losses_of_one(train, tmp_path, recipe, stages, rate_scale):
