@@ -34,7 +34,7 @@ def test_inputs_match_the_encoding_of_their_size(name, size, known_px):
 
 
 def test_a_size_without_an_encoding_is_reported():
-    with pytest.raises(FileError, match=r"m.npz has 99 inputs, and .* 128 \(8 resolutions\) or 145 \(25 resolutions\)"):
+    with pytest.raises(FileError, match=r"m.npz has 99 inputs, but .* 128 \(8 resolutions\) or 145 \(25 resolutions\)"):
         find_encoder(find_space("ofa-mbv3-w1.0"), 99, "m.npz")
 
 
