@@ -11,7 +11,8 @@
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 EXTRAS ?= dev
-WORKERS ?= 2
+WORKERS ?= 3
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 BIN := .venv/bin
 comma := ,
 BASE_INSTALLED := .venv/installed
@@ -24,7 +25,7 @@ demo: $(BASE_INSTALLED)
 
 test: $(EXTRAS_INSTALLED)
 	mkdir -p build
-	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not serial"
+	$(ONE_THREAD) PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not slow and not serial"
 	PYTEST_DEBUG_TEMPROOT=build $(BIN)/pytest --durations 10 -m "serial and not slow"
 
 test-slow: $(EXTRAS_INSTALLED)

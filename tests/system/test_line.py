@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture
 def table(profiled, ofa):
