@@ -246,7 +246,7 @@ def test_fish(make_board, host):
 
 
 def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, eventual):
-    process = bound.start(*profile("--effort", "standard"))
+    process = bound.start(*profile("--effort", "thorough"))
     try:
         for wanted, harm in ((20, "cut"), (60, "kill"), (20, "cut")):
             eventual(lambda wanted=wanted: board.measured() > wanted or process.poll() is not None)

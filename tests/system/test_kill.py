@@ -13,7 +13,7 @@ import pytest
 
 ROUNDS = 10
 COMMAND = (
-    *("ofa-profile", "--target", "local", "--space", "ofa-mbv3-w1.0", "--resolutions", "160"),
+    *("ofa-profile", "--target", "local", "--space", "ofa-mbv3-w1.0", "--resolutions", "128,160"),
     *("--effort", "quick", "--out", "t.lut", "--json"),
 )
 
