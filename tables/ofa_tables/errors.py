@@ -2,17 +2,17 @@
 
 OfaError                    the work failed; commands exit 1
 ├── UsageError              the call was wrong; commands exit 2
-│   └── UnknownName         no such target, space, runtime, resolution …; names the nearest
+│   └── UnknownName         unknown target, space, runtime, resolution …; suggests similar names
 ├── TableError              a table file
-│   ├── TableUnreadable     truncated, foreign, newer, or in use
-│   ├── TableMismatch       made on another device, version or Settings
-│   └── EntriesMissing      a Space asks for entries, or figures of them, that the table lacks
+│   ├── TableUnreadable     truncated, not a table, written by a newer version, or in use
+│   ├── TableMismatch       made with another device, version or settings
+│   └── EntriesMissing      the table lacks entries of a space
 ├── FileError               another file: YAML, CSV, JSON, an accuracy model
 └── DeviceError             a target and its agent
-    ├── Unreachable         the way to it is cut; it may come back
-    ├── DeviceHeld          another agent or another host has it
-    ├── ProtocolMismatch    host and agent are of different versions
-    └── AgentLost           it stopped answering; what was measured is kept
+    ├── Unreachable         no connection to the device; it may come back
+    ├── DeviceHeld          another agent or another host uses the device
+    ├── ProtocolMismatch    host and agent have different protocol versions
+    └── AgentLost           the agent stopped answering; results received so far are kept
 """
 
 import difflib

@@ -466,7 +466,7 @@ def test_an_invalid_number_is_refused(ofa_search, words):
 def test_a_missing_table_is_reported(call, tmp_path):
     code, _, err = call(search, "--table", tmp_path / "t.lut", "--space", FIXED, "--max-latency-ms", 8)
     assert code == 1
-    assert "t.lut is not there" in err
+    assert "t.lut does not exist" in err
 
 
 def test_a_table_without_a_complete_resolution_is_reported(call, make_table):

@@ -345,7 +345,7 @@ def test_an_existing_output_is_refused(refused, measured, csv, tmp_path):
         ["merge", one, two, "--out", one],
         ["export", two, "--format", "csv", "--out", one],
     ):
-        assert f"{one} exists already" in refused(*arguments, code=1)
+        assert f"{one} already exists" in refused(*arguments, code=1)
     assert one.read_bytes() == before
 
 
@@ -410,7 +410,7 @@ def test_check_prints_a_line_per_error_and_exits_with_1(run, run_json, measured)
 def test_check_refuses_a_missing_table(run, measured, tmp_path):
     code, _, err = run("check", measured(), "--against", tmp_path / "none.lut")
     assert code == 1
-    assert "none.lut is not there" in err
+    assert "none.lut does not exist" in err
 
 
 def test_diff_compares_two_tables(run, run_json, measured):

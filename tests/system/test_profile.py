@@ -197,7 +197,7 @@ def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(ofa):
         pytest.skip("a small file system cannot be mounted here")
     try:
         done = ofa.profile("--out", "small/t.lut")
-        assert done.fails(1, "no room", "small/t.lut", "same command")
+        assert done.fails(1, "no space", "small/t.lut", "run the command again")
         shutil.copytree(room, ofa.folder / "roomy")
     finally:
         subprocess.run(["umount", room], check=True)

@@ -61,7 +61,7 @@ def test_a_table_is_not_merged_with_itself(make_table, merge):
 
 def test_an_existing_table_is_not_replaced(make_table, merge):
     one, two = make_table("a.lut"), make_table("b.lut")
-    with pytest.raises(TableError, match="exists already"):
+    with pytest.raises(TableError, match="already exists"):
         merge(one, two, "a.lut")
 
 

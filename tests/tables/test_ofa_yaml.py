@@ -328,7 +328,7 @@ def test_an_export_overwrites_nothing_and_leaves_nothing_half_done(make_table, t
     (out / "224_lookup_table.yaml").write_text("mine")
     with (
         LatencyTable.read(make_table(resolutions=(160, 224))) as table,
-        pytest.raises(FileError, match=r"224_lookup_table\.yaml exists already"),
+        pytest.raises(FileError, match=r"224_lookup_table\.yaml already exists"),
     ):
         export_table(table, FORMAT, out, all_spaces())
     assert os.listdir(out) == ["224_lookup_table.yaml"]

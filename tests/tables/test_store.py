@@ -137,18 +137,18 @@ def test_a_newer_table_asks_for_an_update(path):
 
 @pytest.mark.parametrize("name", ["absent.lut", "absent/t.lut"])
 def test_a_table_that_is_not_there_says_how_to_make_one(tmp_path, name):
-    with pytest.raises(TableUnreadable, match="is not there; make it"):
+    with pytest.raises(TableUnreadable, match="does not exist; create it"):
         LatencyTable.open(tmp_path / name)
 
 
 def test_a_folder_is_no_table(tmp_path):
-    with pytest.raises(TableUnreadable, match="is a folder"):
+    with pytest.raises(TableUnreadable, match="is a directory"):
         LatencyTable.read(tmp_path)
 
 
 def test_an_existing_file_is_never_replaced(path, identity):
     before = path.read_bytes()
-    with pytest.raises(TableError, match="exists already"):
+    with pytest.raises(TableError, match="already exists"):
         LatencyTable.create(path, identity, {})
     assert path.read_bytes() == before
 
@@ -178,7 +178,7 @@ def test_a_full_disk_loses_nothing_that_was_committed(small_disk, identity, tria
     path = small_disk / "t.lut"
     with LatencyTable.create(path, identity, {}) as table:
         kept = 0
-        with pytest.raises(TableError, match="no room left"):  # noqa: PT012
+        with pytest.raises(TableError, match="no space left"):  # noqa: PT012
             while True:
                 table.add([trial("k", *range(1, 1000))])
                 kept += 1
@@ -188,6 +188,6 @@ def test_a_full_disk_loses_nothing_that_was_committed(small_disk, identity, tria
 
 def test_a_full_disk_has_no_room_for_a_new_table(small_disk, identity):
     (small_disk / "filler").write_bytes(b"\0" * 250_000)
-    with pytest.raises(TableError, match="room"):
+    with pytest.raises(TableError, match=r"no space|not full"):
         LatencyTable.create(small_disk / "t.lut", identity, {})
     assert os.listdir(small_disk) == ["filler"]

@@ -13,7 +13,7 @@ from ofa_tables.errors import FileError
 
 
 def require_writable(path: Path) -> None:
-    """Before the work whose outcome is to be written there. Raises FileError."""
+    """Check that a file can be written, before the work that produces it. Raises FileError."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -25,7 +25,7 @@ def require_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that takes ``path``'s place once it is complete. Raises FileError where that cannot be."""
+    """Open a temporary file that replaces ``path`` when the block succeeds. Raises FileError if that fails."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -44,17 +44,17 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _unwritable(path: Path, error: OSError) -> FileError:
-    return FileError(f"cannot write {path}: {error.strerror or error}; is its folder there and writable?")
+    return FileError(f"cannot write {path}: {error.strerror or error}; check that its folder exists and is writable")
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """New files, all of them or none; makes the folders that are missing.
+    """Write new files, all of them or none, and create missing folders.
 
-    Raises FileError where a file is there already or cannot be written.
+    Raises FileError if a file exists or cannot be written.
     """
     for path in contents:
         if os.path.lexists(path):
-            raise FileError(f"{path} exists already; choose another --out, or remove it")
+            raise FileError(f"{path} already exists; choose another --out, or remove it")
     drafts = {path.with_name(f".{path.name}.{secrets.token_hex(4)}"): path for path in contents}
     made = _missing_folders(contents)
     path = next(iter(contents))
@@ -65,18 +65,20 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
         for draft, path in drafts.items():
             os.rename(draft, path)
     except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}; is the folder writable, and is there room?") from None
+        raise FileError(
+            f"cannot write {path}: {error.strerror}; check that the folder is writable and the disk is not full"
+        ) from None
     finally:
         for draft in drafts:
             with contextlib.suppress(OSError):
                 draft.unlink()
         for folder in made:
             with contextlib.suppress(OSError):
-                folder.rmdir()  # refused where the files are in it
+                folder.rmdir()  # fails if it contains the new files
 
 
 def _missing_folders(paths: Mapping[Path, bytes]) -> list[Path]:
-    """Deepest first."""
+    """Return the folders to create, deepest first."""
     parents = {parent for path in paths for parent in path.parents}
     return sorted(
         (parent for parent in parents if not os.path.lexists(parent)), key=lambda path: len(path.parts), reverse=True

@@ -10,19 +10,19 @@ import numpy as np
 
 OK = "ok"
 
-# What a trial's condition says where it was so.
+# Names in the condition of a trial.
 HOT = "hot"
 THROTTLED = "throttled"
-DEVICE = "device"  # which of several of one kind it was taken on
+DEVICE = "device"  # the device of a device pool that ran the trial
 POWER_W = "power_w"
 REFERENCE_MEAN_MS = "reference_mean_ms"
 
 NETWORK = "network:"  # prefix of the keys of whole networks
 
-# A failure of these kinds may pass when the trial is taken again; "unsupported" and "malformed" will not.
+# Failures that a retry may fix; "unsupported" and "malformed" are permanent.
 RETRIED = ("crashed", "timed-out", "out-of-memory")
 
-# Where the reference Job took so much longer or shorter after a trial than before it, the device changed meanwhile.
+# A trial is disturbed if the reference latencies before and after it differ by more than this fraction.
 DISTURBED = 0.15
 
 
@@ -30,13 +30,13 @@ DISTURBED = 0.15
 class Measurement:
     """One trial of one key: statistics in ms, raw samples in ns, or a typed failure.
 
-    ``round`` is the shuffled round it was taken in. ``reference_…_ns`` is what the reference Job took right before and
-    after; 0 where it was not run. ``resolution_px`` is set only where a published file gave the
-    figure for one resolution. ``warm`` and ``narrow`` say whether warm-up and burst ended by their rule, not by time.
-    ``condition`` is the device's, before and after, as JSON: clocks in MHz, the hottest temperature in °C, load, and
-    what passed meanwhile: seconds stolen by other guests, involuntary context switches, seconds waited to cool, the
-    board's power in W during the burst, and the mean of the reference Job's runs, which shows interruptions that its
-    median does not feel.
+    ``round`` is the number of the shuffled round. ``reference_before_ns`` and ``reference_after_ns`` are the median
+    latencies of the reference job around the trial; 0 if it did not run. ``resolution_px`` is set only if a published
+    file gave the latency for one resolution. ``warm`` and ``narrow`` are False if warm-up or burst ended by timeout.
+    ``condition`` is the condition of the device before and after the trial, as JSON: clocks in MHz, the highest
+    temperature in °C, load, seconds stolen by other virtual machines, involuntary context switches, seconds waited to
+    cool down, the power of the board in W during the burst, and the mean latency of the reference job. The mean shows
+    interruptions that the median does not show.
     """
 
     trial_id: str
@@ -68,19 +68,19 @@ class Measurement:
 
     @property
     def reference_ms(self) -> float | None:
-        """How long the reference Job took around this trial: the device's speed."""
+        """The latency of the reference job around this trial, in ms: the device speed. None if it did not run."""
         if not (self.reference_before_ns and self.reference_after_ns):
             return None
         return (self.reference_before_ns + self.reference_after_ns) / 2e6
 
     @property
     def reference_mean_ms(self) -> float | None:
-        """The mean where ``reference_ms`` is the median: with every turn that others had of the processor."""
+        """The mean latency of the reference job, in ms, which includes interruptions by other processes."""
         return self._reported(REFERENCE_MEAN_MS)
 
     @property
     def energy_mj(self) -> float | None:
-        """Of one inference: what the whole board drew during the burst, for as long as this took."""
+        """The energy of one inference in mJ: board power during the burst × median latency. None if unknown."""
         power_w = self._reported(POWER_W)
         return None if power_w is None or self.median_ms is None else power_w * self.median_ms
 
@@ -92,19 +92,19 @@ class Measurement:
 
     @property
     def taken_with(self) -> str:
-        """The trial that it comes from: Blocks that were timed inside one network have it in common."""
+        """The trial of the profiled network, common to all blocks that were timed in it; otherwise this trial."""
         return self.trial_id.partition("/")[0]
 
     @property
     def disturbed(self) -> bool:
-        """Whether the device changed its speed during the trial, as far as only the reference shows."""
+        """Whether the device speed changed during the trial, if only the reference job measured it."""
         if self.taken_with != self.trial_id:
-            return False  # the other blocks that were timed with it show the speed
+            return False  # the other blocks of the profiled network measure the speed
         times = self.reference_before_ns, self.reference_after_ns
         return min(times) > 0 and max(times) > (1 + DISTURBED) * min(times)
 
     def was(self, mark: str) -> bool:
-        """Whether the device was HOT or THROTTLED."""
+        """Return whether the condition has a mark: HOT or THROTTLED."""
         return f'"{mark}": true' in self.condition
 
     @property
@@ -113,7 +113,7 @@ class Measurement:
 
 
 def statistics(samples_ns: Sequence[int]) -> dict[str, Any]:
-    """The fields of a Measurement that follow from its raw samples."""
+    """Compute the fields of a Measurement that follow from its raw samples in ns."""
     values = np.asarray(samples_ns, dtype="<u8")
     ms = values / 1e6
     return {

@@ -10,7 +10,7 @@ from ofa_tables.table import LatencyTable
 
 @dataclass(frozen=True)
 class Merged:
-    """``calibrations`` and ``dropped`` are names of Spaces: those whose Calibration was kept, and those where not."""
+    """The result of a merge. ``calibrations`` and ``dropped`` name the spaces with a kept or a dropped calibration."""
 
     trials: int
     repeats: int
@@ -19,11 +19,11 @@ class Merged:
 
 
 def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
-    """Every Measurement and network of both in a new table; a trial that both have counts once.
+    """Write the measurements and networks of both tables to a new table. A trial that both have counts once.
 
-    A Calibration is kept where what it was fitted on is as it was: every figure of its table, and the roles of its
-    networks. Otherwise, and where the two tables have different ones for a Space, it is dropped: calibrate again.
-    Raises TableMismatch where the tables are not of the same device, runtime version and Settings.
+    A calibration is kept if the merge changes neither the entries nor the roles of the networks that it was fitted to.
+    Otherwise it is dropped. It is also dropped if the two tables have different calibrations for one space.
+    Raises TableMismatch if device, runtime version or settings differ.
     """
     _require_comparable(one, two)
     with LatencyTable.building(out, one.identity, one.device) as merged:
@@ -45,15 +45,15 @@ def _require_comparable(one: LatencyTable, two: LatencyTable) -> None:
     differences = one.identity.differences(two.identity, f"in {one.path.name}", f"in {two.path.name}")
     if differences:
         raise TableMismatch(
-            f"{one.path} and {two.path} are not of the same ({'; '.join(differences)}); "
-            "their figures cannot stand in one table"
+            f"{one.path} and {two.path} were made under different conditions ({'; '.join(differences)}); "
+            "merge only tables of one device, runtime version and settings"
         )
 
 
 def _calibrations(
     tables: tuple[LatencyTable, LatencyTable], merged: LatencyTable
 ) -> tuple[dict[str, object], list[str]]:
-    """The Calibrations to keep by Space, and the Spaces whose Calibrations are dropped."""
+    """Return the calibrations to keep, by space, and the spaces of which the calibration is dropped."""
     found: dict[str, list[object]] = {}
     stale = set()
     for table in tables:

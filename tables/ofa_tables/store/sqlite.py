@@ -1,7 +1,7 @@
 """The table file (SQLite): append-only measurements, crash-safe, one file when closed.
 
-One process writes at a time. A committed Measurement survives ``kill -9`` of the writer; a power cut may cost the last
-few, which are then measured again.
+One process writes at a time. A committed measurement survives ``kill -9`` of the writer. A power failure may lose the
+last few measurements, which are then repeated.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from ofa_tables.store.measurement import Measurement
 
 APPLICATION_ID = 0x0FA1A7E0
 FORMAT = 4
-OLDEST_FORMAT = 3  # older tables lack figures that today's need
+OLDEST_FORMAT = 3  # older tables lack values that the estimates need
 
-# https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 says how the file is journalled, 60 holds
-# user_version, 68 application_id.
+# https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 is the journal mode, byte 60 user_version,
+# byte 68 application_id.
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _ROLLBACK_JOURNAL = 1
@@ -58,7 +58,7 @@ COMMIT;
 
 
 class Store:
-    """An open table file. Every sqlite3 error leaves as a TableError that names the file and the way out."""
+    """An open table file. Every sqlite3 error is raised as a TableError that names the file and a remedy."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -67,23 +67,25 @@ class Store:
     @classmethod
     @contextlib.contextmanager
     def building(cls, path: Path) -> Iterator["Store"]:
-        """A new file, to be filled inside the block: it appears at ``path`` whole where the block ends well, or not
-        at all. Raises TableError where the path is taken, or the folder absent, unwritable or full."""
+        """Create a file and fill it inside the block. ``path`` appears only if the block succeeds.
+
+        Raises TableError if ``path`` exists, or if the folder is missing, not writable or full.
+        """
         if os.path.lexists(path):
-            raise TableError(f"{path} exists already; choose another file, or remove it")
+            raise TableError(f"{path} already exists; choose another file, or remove it")
         draft = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.lut")
         try:
             with cls(path, _connect(draft, "rwc")) as store:
                 store._lay_out()
                 yield store
             if _journal(draft).exists():
-                raise _no_room(path, "its journal could not be folded in")
-            # What a table that was removed left beside it would be taken for this one's.
+                raise _no_room(path, "its journal could not be merged")
+            # SQLite would apply the journal of a removed table to the new one.
             _journal(path).unlink(missing_ok=True)
             os.rename(draft, path)
         except (sqlite3.Error, OSError) as error:
             raise TableError(
-                f"cannot create {path}: {error}; is the folder there and writable, and is there room?"
+                f"cannot create {path}: {error}; check that the folder exists, is writable and not full"
             ) from None
         finally:
             for left_over in (draft, _journal(draft)):
@@ -92,15 +94,15 @@ class Store:
 
     @classmethod
     def open(cls, path: Path) -> "Store":
-        """For writing. Raises TableUnreadable for a file that is absent, foreign, truncated, newer, or in use."""
+        """Open for writing. Raises TableUnreadable if the file is missing, truncated, newer, in use, or not a table."""
         _require_ours(path)
         return cls._open(path, "rw")
 
     @classmethod
     def read(cls, path: Path) -> "Store":
-        """For reading alone: no byte of the file changes, and its folder may be read-only. Raises as ``open`` does."""
+        """Open for reading. The file does not change and its folder may be read-only. Raises as ``open`` does."""
         header = _require_ours(path)
-        # Where the last writer did not get to close the file, SQLite has to write to put it right.
+        # If the last writer did not close the file, SQLite needs write access to recover it.
         closed = header[18] == _ROLLBACK_JOURNAL and not _journal(path).exists()
         return cls._open(path, "ro" if closed else "rw")
 
@@ -123,7 +125,7 @@ class Store:
         return store
 
     def _convert(self, in_place: bool) -> None:
-        """Convert a table of an older format: the file itself, or a copy in memory if the file is only read."""
+        """Convert a table of an older format: the file, or a copy in memory if the file is read-only."""
         if self._connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT:
             return
         if not in_place:
@@ -139,7 +141,7 @@ class Store:
         )
 
     def close(self) -> None:
-        # Folds the journal in: one file is left. Without room for that it stays beside, and the next open reads both.
+        # Merges the journal, so that one file is left. On a full disk the journal stays, and the next open reads both.
         with contextlib.suppress(sqlite3.Error):
             self._connection.execute("PRAGMA journal_mode=DELETE")
         self._connection.close()
@@ -153,7 +155,7 @@ class Store:
     # Measurements.
 
     def add(self, measurements: list[Measurement]) -> None:
-        """Commits them together; a trial_id that is there already is dropped."""
+        """Commit measurements in one transaction. Those with a known trial_id are dropped."""
         marks = ", ".join("?" * len(_COLUMNS))
         with self._guarded(), self._connection:
             self._connection.executemany(
@@ -162,7 +164,7 @@ class Store:
             )
 
     def measurements(self, samples: bool = False) -> Iterator[Measurement]:
-        """All of them in the order in which they came; raw samples only where asked for."""
+        """Return all measurements in order of arrival, with raw samples only if ``samples`` is set."""
         columns = ", ".join(_COLUMNS if samples else [c if c != "samples_ns" else "x''" for c in _COLUMNS])
         with self._guarded():
             rows = self._connection.execute(f"SELECT {columns} FROM measurements ORDER BY rowid").fetchall()
@@ -171,10 +173,10 @@ class Store:
             values["warm"], values["narrow"] = bool(values["warm"]), bool(values["narrow"])
             yield Measurement(**values)
 
-    # Networks that were measured as a whole.
+    # Whole networks.
 
     def add_network(self, key: str, space: str, architecture: dict[str, Any], role: str) -> None:
-        """A network that was ever tested stays a test: it never calibrates."""
+        """Add a network, or update its role. The role ``test`` is permanent: a tested network never calibrates."""
         with self._guarded(), self._connection:
             self._connection.execute(
                 "INSERT INTO networks VALUES (?, ?, ?, ?) "
@@ -183,14 +185,14 @@ class Store:
             )
 
     def networks(self) -> list[tuple[str, str, dict[str, Any], str]]:
-        """(key, space, architecture, role)."""
+        """Return (key, space, architecture, role) of every network."""
         with self._guarded():
             rows = self._connection.execute(
                 "SELECT key, space, architecture, role FROM networks ORDER BY rowid"
             ).fetchall()
         return [(key, space, json.loads(architecture), role) for key, space, architecture, role in rows]
 
-    # Everything else, by name.
+    # Other values, by name.
 
     def get(self, name: str) -> Any:
         with self._guarded():
@@ -249,11 +251,11 @@ def _journal(path: Path) -> Path:
 
 
 def _require_ours(path: Path) -> bytes:
-    """The header, read before SQLite sees the file: a foreign one is not touched. Raises TableUnreadable."""
+    """Read the header before SQLite opens the file, so that other files stay unchanged. Raises TableUnreadable."""
     if os.path.isdir(path):
-        raise TableUnreadable(f"{path} is a folder; name the table's file")
+        raise TableUnreadable(f"{path} is a directory; give the table file")
     if not os.path.isfile(path):
-        raise TableUnreadable(f"{path} is not there; make it with ofa-profile or ofa-table import")
+        raise TableUnreadable(f"{path} does not exist; create it with ofa-profile or ofa-table import")
     try:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
@@ -262,13 +264,13 @@ def _require_ours(path: Path) -> bytes:
     if header[:16] != _MAGIC[: len(header)]:
         raise _foreign(path)
     if len(header) < _HEADER_BYTES:
-        raise _damaged(path, f"cut short after {len(header)} bytes")
+        raise _damaged(path, f"truncated after {len(header)} bytes")
     version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
     if application != APPLICATION_ID:
         raise _foreign(path)
     if version > FORMAT:
         raise TableUnreadable(
-            f"{path} has table format {version}, this ofa-profile reads up to {FORMAT}; update ofa-profile"
+            f"{path} has table format {version}; this ofa-profile reads formats up to {FORMAT}; update ofa-profile"
         )
     if version < OLDEST_FORMAT:
         raise TableUnreadable(
@@ -281,11 +283,13 @@ def _require_ours(path: Path) -> bytes:
 def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
     text = str(error)
     if "locked" in text:
-        return TableUnreadable(f"{path} is in use by another command; wait until that one has ended")
+        return TableUnreadable(f"{path} is in use by another command; wait until it ends")
     if "full" in text or "disk I/O" in text:
         return _no_room(path, text)
     if "readonly" in text or "unable to open" in text:
-        return TableUnreadable(f"cannot open {path} for writing ({text}); check its permissions and its folder's")
+        return TableUnreadable(
+            f"cannot open {path} for writing ({text}); check the permissions of the file and its folder"
+        )
     if "not a database" in text:
         return _foreign(path)
     return _damaged(path, text)
@@ -293,12 +297,12 @@ def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
 
 def _no_room(path: Path, text: str) -> TableUnreadable:
     return TableUnreadable(
-        f"no room left for {path} ({text}); free some space and run the same command again, what was kept stays"
+        f"no space left for {path} ({text}); free some space and run the command again; stored results are kept"
     )
 
 
 def _foreign(path: Path) -> TableUnreadable:
-    return TableUnreadable(f"{path} is not a latency table of ofa-profile; for YAML or CSV use ofa-table import")
+    return TableUnreadable(f"{path} is not a latency table of ofa-profile; use ofa-table import for YAML or CSV")
 
 
 def _damaged(path: Path, text: str) -> TableUnreadable:

@@ -150,7 +150,7 @@ def test_a_model_that_hardly_ranks_networks_is_reported(tmp_path, path):
 def test_an_output_that_cannot_be_written_is_reported_before_the_fit(tmp_path, path):
     pytest.importorskip("torch", reason="fitting needs torch")
     written(path, make_pairs(20))
-    with pytest.raises(FileError, match=r"cannot write .*nowhere.*: No such file or directory; is its folder there"):
+    with pytest.raises(FileError, match=r"cannot write .*nowhere.*: No such file or directory; check that its folder"):
         invoke("fit", path, "--out", tmp_path / "nowhere" / "a.npz")
 
 
