@@ -334,7 +334,7 @@ def test_a_table_costs_little_traffic(board, host, relay):
     assert counted.bytes <= 2_000_000
 
 
-@pytest.mark.serial
+@pytest.mark.slow  # other tests show each step
 def test_the_same_jetson_from_its_block_to_a_found_network(make_board, host, python36):
     board = make_board(python=python36, name="python3.6")
     board.hide("/usr/bin/python3*")
