@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMPORTED = "imported"
-SIMULATED = ("roofline",)  # runtimes that compute what a device would take
+SIMULATED = ("roofline",)  # runtimes that compute latencies instead of measuring them
 
-# What whole networks were measured for.
+# Roles of whole networks.
 TEST = "test"
 CALIBRATION = "calibration"
-PROFILED = "profiled"  # to time Blocks inside
-REFERENCE = "reference"  # published: to hold others against
+PROFILED = "profiled"  # blocks are timed in it
+REFERENCE = "reference"  # a published network, for comparison
 
-# How Blocks were timed.
+# Ways to time blocks.
 ALONE = "alone"
 IN_NETWORKS = "in-networks"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a Job is run: what must be equal for figures to be comparable."""
+    """How jobs run. Latencies with different settings cannot be compared."""
 
     precision: str = "fp32"
     threads: int = 1
@@ -52,9 +52,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a table is of. ``fingerprint`` is the device's own; "imported" where a published file gave the figures.
+    """What a table was measured on, and how.
 
-    ``blocks`` says how they were timed: each alone, or inside whole networks.
+    ``fingerprint`` identifies the device; it is "imported" for published files. ``blocks`` is the way in which blocks
+    were timed: ALONE or IN_NETWORKS.
     """
 
     target: str
@@ -65,7 +66,7 @@ class Identity:
     blocks: str = ALONE
 
     def differences(self, other: "Identity", mine_is: str = "there", other_is: str = "here") -> list[str]:
-        """In words, such as "threads 1 there, 4 here"; none where the two are equal."""
+        """Describe each difference, such as "threads 1 there, 4 here"; empty if the two are equal."""
         mine, theirs = asdict(self), asdict(other)
         mine.update(mine.pop("settings"))
         theirs.update(theirs.pop("settings"))
@@ -77,18 +78,22 @@ class Identity:
 
 
 class LatencyTable:
+    """An open table: its identity, measurements, and the entries derived from them."""
+
     def __init__(self, store: Store) -> None:
         self.store = store
         value = store.get("identity")
         if value is None:
-            raise TableUnreadable(f"{store.path} does not say what it is of; restore a copy, or measure again")
+            raise TableUnreadable(f"{store.path} does not contain its identity; restore a copy, or measure again")
         self.identity = Identity(**{**value, "settings": Settings(**value["settings"])})
 
     @classmethod
     @contextlib.contextmanager
     def building(cls, path: Path, identity: Identity, device: dict[str, Any]) -> Iterator["LatencyTable"]:
-        """A new table, to be filled inside the block: it appears at ``path`` whole where the block ends well, or not at
-        all. Raises TableError where the path is taken, or the folder absent, unwritable or full."""
+        """Create a table and fill it inside the block. ``path`` appears only if the block succeeds.
+
+        Raises TableError if ``path`` exists, or if the folder is missing, not writable or full.
+        """
         with Store.building(path) as store:
             store.put("id", uuid.uuid4().hex)
             store.put("created_at", time.time())
@@ -98,19 +103,19 @@ class LatencyTable:
 
     @classmethod
     def create(cls, path: Path, identity: Identity, device: dict[str, Any]) -> "LatencyTable":
-        """A new table, open for writing. Raises as ``building`` does."""
+        """Create an empty table and open it for writing. Raises as ``building`` does."""
         with cls.building(path, identity, device):
             pass
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> "LatencyTable":
-        """For writing, by one process at a time. Raises TableUnreadable."""
+        """Open for writing, by one process at a time. Raises TableUnreadable."""
         return cls._of(Store.open(path))
 
     @classmethod
     def read(cls, path: Path) -> "LatencyTable":
-        """For reading alone: no byte of the file changes. Raises TableUnreadable."""
+        """Open for reading; the file does not change. Raises TableUnreadable."""
         return cls._of(Store.read(path))
 
     @classmethod
@@ -140,20 +145,20 @@ class LatencyTable:
 
     @cached_property
     def device(self) -> dict[str, Any]:
-        """What the agent said of the device, as ``ofa-agent info --json`` prints it; empty for imported tables."""
+        """The device as the agent describes it in ``ofa-agent info --json``; empty for imported tables."""
         return dict(self.store.get("device") or {})
 
     def require_identity(self, identity: Identity) -> None:
-        """Raises TableMismatch if continuing would mix measurements that cannot be compared."""
+        """Check that new measurements would be comparable. Raises TableMismatch."""
         differences = self.identity.differences(identity)
         if differences:
             raise TableMismatch(
-                f"{self.path} was made under other conditions ({'; '.join(differences)}); "
+                f"{self.path} was made under different conditions ({'; '.join(differences)}); "
                 "choose another file with --out, or start over with --fresh"
             )
 
     def profile_command(self, space: str, *resolutions_px: int) -> str:
-        """The ofa-profile command that continues this table."""
+        """Return the ofa-profile command that continues this table."""
         identity, settings = self.identity, self.identity.settings
         words = ["ofa-profile", "--target", identity.target, "--space", space]
         words += ["--resolutions", ",".join(map(str, resolutions_px))] if resolutions_px else []
@@ -164,7 +169,7 @@ class LatencyTable:
         words += ["--blocks", ALONE] if identity.blocks == ALONE else []
         return " ".join([*words, "--out", str(self.path)])
 
-    # For people and notebooks.
+    # Display in consoles and notebooks.
 
     def __repr__(self) -> str:
         made = self.identity
@@ -178,7 +183,10 @@ class LatencyTable:
         return f"<p>{escape(repr(self))}</p>{html}"
 
     def to_pandas(self) -> "pd.DataFrame":
-        """One row per entry: key, resolution, latencies in ms, spread (a fraction), trials, samples, flags, failure."""
+        """Return a frame with one row per entry.
+
+        Columns: key, resolution, latencies in ms, spread (a fraction), trials, samples, flags, failure.
+        """
         from ofa_tables.formats.frame import entries_frame  # pandas takes half a second to import
 
         return entries_frame(self, None)
@@ -186,7 +194,7 @@ class LatencyTable:
     # Measurements and entries.
 
     def add(self, measurements: Sequence[Measurement]) -> None:
-        """Commits them; a repeat of a trial_id is dropped."""
+        """Commit measurements; those with a known trial_id are dropped."""
         self.store.add(list(measurements))
         for derived in (
             "measurements",
@@ -203,17 +211,17 @@ class LatencyTable:
 
     @cached_property
     def measurements(self) -> list[Measurement]:
-        """Without raw samples."""
+        """All measurements, without raw samples."""
         return list(self.store.measurements())
 
     @cached_property
     def reference_ms(self) -> float | None:
-        """The table's speed: how long the reference Job takes at it."""
+        """The device speed of the table: the latency of the reference job in ms."""
         return usual_reference_ms(self.measurements)
 
     @cached_property
     def trials(self) -> dict[tuple[str, int | None], list[Measurement]]:
-        """By key and resolution, at the table's speed."""
+        """Trials by key and resolution, corrected to the device speed of the table."""
         trials: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
         for measurement in self._at_table_speed:
             trials[measurement.key, measurement.resolution_px].append(measurement)
@@ -225,15 +233,15 @@ class LatencyTable:
 
     @cached_property
     def _far(self) -> set[str]:
-        """The trials during which the device was far from the table's speed."""
+        """The ids of trials with a device speed far from that of the table."""
         both = zip(self.measurements, self._at_table_speed, strict=True)
         return {trial.trial_id for trial, scaled in both if off_speed(trial.median_ms, scaled.median_ms)}
 
     @cached_property
     def _interrupted(self) -> set[str]:
-        """The trials during which others had the processor far longer than they usually had.
+        """The ids of trials that other processes interrupted more than usual.
 
-        Those that Blocks were timed in are looked at apart: networks that are measured later change no entry.
+        Profiled networks have their own usual value, so that networks measured later do not change the entries.
         """
         with_blocks = {trial.taken_with for trial in self.measurements if not trial.key.startswith(NETWORK)}
         means_ms: tuple[dict[str, float], dict[str, float]] = ({}, {})
@@ -247,7 +255,7 @@ class LatencyTable:
         return found
 
     def rounds_of(self) -> dict[str, set[int]]:
-        """The rounds that each key has been timed in, successfully."""
+        """Return the rounds with a successful trial, by key."""
         rounds: dict[str, set[int]] = defaultdict(set)
         for measurement in self.measurements:
             if measurement.ok:
@@ -255,8 +263,11 @@ class LatencyTable:
         return rounds
 
     def steady(self, trials: Sequence[Measurement]) -> list[Measurement]:
-        """Those during which the device neither changed its speed nor was far from the table's; where there is none,
-        all."""
+        """Return the undisturbed trials, or all trials if none of the undisturbed ones succeeded.
+
+        A trial is disturbed if the device speed changed, if it was far from that of the table, or if other processes
+        interrupted the trial.
+        """
         kept = [trial for trial in trials if not self._disturbed(trial)]
         return kept if any(trial.ok for trial in kept) else list(trials)
 
@@ -280,9 +291,9 @@ class LatencyTable:
         )
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
-        """The entry, or None. Where a published file gave a figure of its own for this resolution, that one.
+        """Return the entry of a key, or None. A published entry for this resolution is preferred.
 
-        Of a table that was made to be interpolated, also an entry that lies between others of its kind.
+        An interpolating table also returns entries between measured sizes.
         """
         return (
             self._entries.get((key, resolution_px))
@@ -293,11 +304,11 @@ class LatencyTable:
 
     @cached_property
     def interpolates(self) -> bool:
-        """Whether ofa-profile chose which entries to measure, the others to be interpolated."""
+        """Whether ofa-profile measured only some sizes, so that other entries are interpolated."""
         return bool(self.store.get("interpolates"))
 
     def interpolate(self) -> None:
-        """From now on."""
+        """Interpolate from now on."""
         self.store.put("interpolates", True)
         self.interpolates = True
 
@@ -306,7 +317,7 @@ class LatencyTable:
         return Interpolation(entry for entry in self.entries if not entry.failure)
 
     def entries_at(self, reference_ms: float | None) -> dict[str, Entry]:
-        """Each Block's entry, without its interval, where the reference Job takes so long: at another table's speed."""
+        """Return the entries of blocks by key, without intervals, at the device speed of another table."""
         trials: dict[str, list[Measurement]] = defaultdict(list)
         for trial in at_table_speed(self.measurements, reference_ms):
             if not trial.key.startswith(NETWORK):
@@ -319,8 +330,10 @@ class LatencyTable:
 
     @property
     def entries(self) -> list[Entry]:
-        """Every Block's entry (whole networks are not entries), in the order of first measurement; one for each
-        resolution that a published file gave a figure for."""
+        """The entries of all blocks, in the order of their first measurement; whole networks are not entries.
+
+        A published table may have one entry per key and resolution.
+        """
         return [entry for (key, _), entry in self._entries.items() if not key.startswith(NETWORK)]
 
     @cached_property
@@ -328,10 +341,10 @@ class LatencyTable:
         return {key: entry for (key, _), entry in self._entries.items()}
 
     def figures_ms(self, keys: Iterable[str], resolution_px: int | None = None) -> np.ndarray:
-        """(keys,) latencies in ms; NaN where the table has none."""
+        """Return (keys,) latencies in ms; NaN if the table has no entry."""
         entries = (self.entry(key, resolution_px) for key in keys)
         return np.array([np.nan if entry is None else entry.latency_ms for entry in entries])
 
     def published_resolutions_px(self) -> list[int]:
-        """The resolutions that imported files gave figures for; none in a table that was measured."""
+        """Return the resolutions of imported files; empty for a measured table."""
         return sorted({px for _, px in self._entries if px is not None})

@@ -280,7 +280,7 @@ def test_of_several_limits_an_unmet_one_is_reported_separately(make_latency, mak
 def test_confidence_needs_intervals(make_latency, make_mlp):
     latency = make_latency(FIXED, PX)
     question = Question(latency.space, make_mlp(), (5.0,), resolutions_px=PX, confidence=0.9)
-    with pytest.raises(EntriesMissing, match=r"no interval of \d+ of \d+ entries"):
+    with pytest.raises(EntriesMissing, match=r"no interval for \d+ of \d+ entries"):
         question.to_problem([latency])
 
 
@@ -291,7 +291,7 @@ def test_confidence_needs_every_interval_at_the_searched_resolutions(make_latenc
     latency = make_latency(FIXED, PX, trials=4, once=once)
     question = Question(space, make_mlp(), (50.0,), confidence=0.9)
     named = ", ".join(once[:3])
-    with pytest.raises(EntriesMissing, match=rf"no interval of 5 of \d+ entries \({named} and 2 more\)") as refused:
+    with pytest.raises(EntriesMissing, match=rf"no interval for 5 of \d+ entries \({named} and 2 more\)") as refused:
         question.to_problem([latency])
     assert "--resolutions 192" in str(refused.value)
     assert "--effort thorough" in str(refused.value)

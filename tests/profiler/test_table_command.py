@@ -261,7 +261,7 @@ def test_a_network_without_an_interval_does_not_affect_the_others(run, run_json,
     ]
     assert with_interval["low_ms"] <= with_interval["latency_ms"] <= with_interval["high_ms"]
     assert (without["low_ms"], without["high_ms"]) == (None, None)
-    assert f"no interval: {path} has no interval of 1 of" in run(*predict_arguments(path, LARGEST))[1]
+    assert f"no interval: {path} has no interval for 1 of" in run(*predict_arguments(path, LARGEST))[1]
     assert "no interval" not in run(*predict_arguments(path, SMALLEST))[1]
 
 

@@ -1,4 +1,4 @@
-"""CSV and Parquet: one row an entry."""
+"""CSV and Parquet: one row per entry."""
 
 import io
 import math
@@ -27,7 +27,7 @@ def lines(keys=KEYS, resolution=None):
 
 @pytest.fixture
 def table_of(tmp_path):
-    """The table that a CSV gives."""
+    """Import a CSV file and return its table."""
 
     def make(header, rows, space=SPACE):
         path = tmp_path / "given.csv"
@@ -39,13 +39,13 @@ def table_of(tmp_path):
 
 
 @pytest.mark.parametrize("column", ["latency_ms", "mean_ms", "mean"])
-def test_a_key_and_a_latency_are_enough(table_of, column):
+def test_only_a_key_and_a_latency_are_required(table_of, column):
     with table_of(f"key,{column}", lines()) as table:
         assert table.entry(KEYS[3]).latency_ms == 0.13
         assert LatencyModel(table, SPACE).resolutions_px == [160]
 
 
-def test_std_samples_and_resolution_are_taken_where_they_are_there(table_of):
+def test_std_samples_and_resolution_are_read_if_present(table_of):
     rows = [f"{key},160,0.5,0.6,0.1,77,whatever" for key in KEYS]
     with table_of("key,resolution,latency_ms,mean,std,count,more", rows) as table:
         entry = table.entry(KEYS[3], 160)
@@ -53,12 +53,12 @@ def test_std_samples_and_resolution_are_taken_where_they_are_there(table_of):
         assert (entry.std_ms, entry.samples) == (0.1, 77)
 
 
-def test_blank_lines_and_spaces_around_values_do_not_matter(table_of):
+def test_blank_lines_and_spaces_around_values_are_ignored(table_of):
     with table_of("key , mean", ["", *(line.replace(",", " , ") for line in lines()), ""]) as table:
         assert len(table.entries) == 96
 
 
-def test_a_measured_table_comes_back_with_the_same_predictions(make_table, failed_trial, tmp_path):
+def test_an_exported_and_imported_table_gives_the_same_predictions(make_table, failed_trial, tmp_path):
     path = make_table(resolutions=(160, 192))
     with LatencyTable.open(path) as table:
         table.add([failed_trial(SPACE.keys(224)[7], "crashed", "signal 11,\nafter 3 runs")])
@@ -87,7 +87,7 @@ def test_the_rows_of_an_export(make_table, tmp_path):
         assert (frame["samples"] == 15).all()
 
 
-def test_an_export_may_be_narrowed_to_a_space(make_table, tmp_path):
+def test_an_export_can_be_limited_to_a_space(make_table, tmp_path):
     space = find_space("compofa-fixed-w1.0")
     with LatencyTable.read(make_table()) as table:
         export_table(table, FORMAT, tmp_path / "out.csv", [], space)
@@ -104,11 +104,11 @@ def test_an_export_may_be_narrowed_to_a_space(make_table, tmp_path):
         ("key,mean,resolution", lines(resolution=160)[:-1], "lacks 1 of 96 keys"),
         ("key,mean,resolution", lines(resolution=150), "is for 150 px, which ofa-mbv3-w1.0 does not have"),
         ("key,mean", [*lines(), "Conv_9-input:1,1.0"], "line 98: Conv_9-input:1"),
-        ("key,mean", [*lines(), lines()[4]], f"line 98: {KEYS[4]} is there already, in line 6"),
+        ("key,mean", [*lines(), lines()[4]], f"line 98: {KEYS[4]} is already in line 6"),
         ("key,mean", [*lines()[1:], f"{KEYS[0]},-1"], "line 97: mean of Conv-input:160x160x3-output:80x80x16 is -1"),
         ("key,mean", [*lines()[1:], f"{KEYS[0]},"], "has neither a latency nor a failure"),
         ("key,mean", [*lines()[1:], KEYS[0]], "has neither a latency nor a failure"),
-        ("key,mean", [*lines()[1:], f"{KEYS[0]},nan"], "is nan; correct or measure"),
+        ("key,mean", [*lines()[1:], f"{KEYS[0]},nan"], "is nan; correct the entry"),
         ("key,mean", [*lines(), ",1.0"], "line 98: a row without a key"),
         ("key,mean", [*lines(), "a,1,2,3"], "is not CSV"),
         ("key,mean", ['"open'], "is not CSV"),
@@ -117,7 +117,7 @@ def test_an_export_may_be_narrowed_to_a_space(make_table, tmp_path):
         ("", [], "is empty"),
     ],
 )
-def test_a_bad_file_is_refused_in_one_line(table_of, tmp_path, header, rows, complaint):
+def test_a_bad_file_is_refused_with_one_line(table_of, tmp_path, header, rows, complaint):
     with pytest.raises(FileError) as caught:
         table_of(header, rows)
     assert complaint in str(caught.value)
@@ -125,7 +125,7 @@ def test_a_bad_file_is_refused_in_one_line(table_of, tmp_path, header, rows, com
     assert not (tmp_path / "imported.lut").exists()
 
 
-def test_parquet_has_the_same_rows_and_says_what_it_is_of(make_table, tmp_path):
+def test_parquet_has_the_same_rows_and_the_identity(make_table, tmp_path):
     pytest.importorskip("pyarrow")
     with LatencyTable.read(make_table()) as table:
         for name in ("csv", "parquet"):
@@ -136,7 +136,7 @@ def test_parquet_has_the_same_rows_and_says_what_it_is_of(make_table, tmp_path):
     assert pd.read_csv(io.StringIO(text)).equals(pd.read_csv(tmp_path / "csv"))
 
 
-def test_parquet_without_pyarrow_says_what_to_install(make_table, tmp_path, monkeypatch):
+def test_without_pyarrow_the_message_names_the_package(make_table, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with (
         LatencyTable.read(make_table()) as table,
@@ -145,11 +145,11 @@ def test_parquet_without_pyarrow_says_what_to_install(make_table, tmp_path, monk
         export_table(table, find_format("parquet"), tmp_path / "t.parquet", [])
 
 
-def test_parquet_is_not_read(tmp_path):
-    with pytest.raises(UsageError, match="parquet is written, not read"):
+def test_parquet_cannot_be_imported(tmp_path):
+    with pytest.raises(UsageError, match="parquet can only be exported"):
         import_files([], find_format("parquet"), SPACE, "note10", tmp_path / "t.lut")
 
 
-def test_an_unknown_format_names_the_nearest():
+def test_an_unknown_format_suggests_similar_names():
     with pytest.raises(UnknownName, match="did you mean ofa-yaml"):
         find_format("ofa-yml")

@@ -1,4 +1,4 @@
-"""OFA YAML: what is published is read, what is exported prices every network the same, bad files are refused whole."""
+"""OFA YAML: import of published files, export with the same predictions, refusal of bad files."""
 
 import os
 
@@ -29,7 +29,7 @@ def rows(resolution_px=160):
 
 @pytest.fixture
 def file(tmp_path):
-    """Writes a file; a mapping as YAML."""
+    """Write a file: bytes, text, or a mapping as YAML."""
 
     def make(content, name="160_lookup_table.yaml"):
         path = tmp_path / name
@@ -45,7 +45,7 @@ def _text(content):
 
 @pytest.fixture
 def table_of(tmp_path):
-    """The table that files give."""
+    """Import files and return their table."""
 
     def make(*files, name="imported.lut", space=SPACE):
         import_files(files, FORMAT, space, "note10", tmp_path / name)
@@ -56,7 +56,7 @@ def table_of(tmp_path):
 
 @pytest.fixture
 def refused(tmp_path, file):
-    """The one line with which a file is refused, after which no table is there."""
+    """Import a bad file, check that no table is created, and return the message."""
 
     def refuse(content, name="160_lookup_table.yaml"):
         path = file(content, name)
@@ -71,7 +71,7 @@ def refused(tmp_path, file):
     return refuse
 
 
-def test_a_file_gives_its_figures(file, table_of):
+def test_a_file_gives_its_latencies(file, table_of):
     with table_of(file(rows())) as table:
         entry = table.entry(KEYS[3], 160)
         assert (entry.latency_ms, entry.mean_ms, entry.std_ms, entry.samples) == (0.13, 0.13, 0.01, 100)
@@ -79,7 +79,7 @@ def test_a_file_gives_its_figures(file, table_of):
         assert table.identity.runtime_version == "ofa-yaml"
 
 
-def test_each_resolution_keeps_its_own_figure_of_a_key_that_both_have(file, table_of):
+def test_a_key_has_one_latency_per_resolution(file, table_of):
     shared = next(key for key in KEYS if key in SPACE.keys(224))
     one, two = rows(160), rows(224)
     one[shared], two[shared] = row(1.0), row(2.0)
@@ -88,7 +88,7 @@ def test_each_resolution_keeps_its_own_figure_of_a_key_that_both_have(file, tabl
         assert table.entry(shared, 224).latency_ms == 2.0
 
 
-def test_the_resolution_comes_from_the_first_key_where_the_name_has_none(file, table_of):
+def test_the_resolution_is_read_from_the_first_key_if_the_name_has_none(file, table_of):
     with table_of(file(rows(), "pixel.yml")) as table:
         assert table.published_resolutions_px() == [160]
 
@@ -112,7 +112,7 @@ def test_files_that_disagree_are_refused(file, table_of, tmp_path):
     assert not (tmp_path / "imported.lut").exists()
 
 
-def test_one_bad_file_among_good_ones_and_no_table_is_made(file, table_of, tmp_path):
+def test_one_bad_file_prevents_the_import(file, table_of, tmp_path):
     with pytest.raises(FileError):
         table_of(file(rows()), file("{", "224_lookup_table.yaml"))
     assert not (tmp_path / "imported.lut").exists()
@@ -133,36 +133,36 @@ def test_the_file_of_another_space_is_recognised(refused):
     assert "is it for another space?" in refused(content)
 
 
-def test_an_unknown_key_is_named_with_its_line_and_the_nearest(refused):
+def test_an_unknown_key_is_reported_with_its_line_and_the_nearest_key(refused):
     text = _text(rows()) + "Conv_3-input:1x1x960-output:1x1x1280:\n  mean: 1.0\n"
     line = text.count("\n") - 1
     message = refused(text)
-    assert f"has 1 that are not its keys (line {line}: Conv_3-input:1x1x960-output:1x1x1280; the nearest is " in message
+    assert f"has 1 unknown key (line {line}: Conv_3-input:1x1x960-output:1x1x1280; the nearest is " in message
     assert "the nearest is Conv_2-input:1x1x960-output:1x1x1280" in message
 
 
 @pytest.mark.parametrize("again", ["%s:\n  mean: 1.0\n", "'%s': {mean: 1.0}\n"])
 def test_a_key_given_twice_is_named_with_both_lines(refused, again):
     text = _text(rows()) + again % KEYS[0]
-    assert f"{KEYS[0]} is there already, in line " in refused(text)
+    assert f"{KEYS[0]} is already in line " in refused(text)
 
 
 def test_a_key_given_twice_in_one_line_is_found(refused):
     pairs = [f"'{key}': {{mean: 1.0}}" for key in [*KEYS, KEYS[5]]]
-    assert f"{KEYS[5]} is there already" in refused("{" + ", ".join(pairs) + "}")
+    assert f"{KEYS[5]} is already in line" in refused("{" + ", ".join(pairs) + "}")
 
 
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ("-0.5", "is -0.5; a latency lies above zero"),
-        ("0", "is 0; a latency lies above zero"),
-        ("0.0", "is 0.0; a latency lies above zero"),
-        (".nan", "is .nan; correct or measure"),
-        ("-.inf", "is -.inf; correct or measure"),
-        ("NaN", "is NaN; correct or measure"),
+        ("-0.5", "is -0.5; a latency must be above zero"),
+        ("0", "is 0; a latency must be above zero"),
+        ("0.0", "is 0.0; a latency must be above zero"),
+        (".nan", "is .nan; correct the entry"),
+        ("-.inf", "is -.inf; correct the entry"),
+        ("NaN", "is NaN; correct the entry"),
         ("1e999", "out of range"),
-        ("1e300", "below a day"),
+        ("1e300", "below one day"),
         ("fast", "is 'fast', which is not a number"),
         ("'0.5'", "which is not a number"),
         ("0x10", "which is not a number"),
@@ -171,11 +171,11 @@ def test_a_key_given_twice_in_one_line_is_found(refused):
         ("null", "which is not a number"),
         ("true", "which is not a number"),
         ("!!python/name:os.system 1.0", "which is not a number"),
-        ("[1.0]", "something nested where a key or a number belongs"),
-        ("{a: 1.0}", "something nested where a key or a number belongs"),
+        ("[1.0]", "a nested value instead of a key or a number"),
+        ("{a: 1.0}", "a nested value instead of a key or a number"),
     ],
 )
-def test_a_mean_that_is_no_latency_is_refused(refused, written, complaint):
+def test_an_invalid_mean_is_refused(refused, written, complaint):
     content = _text(rows()).replace("mean: 0.13\n", f"mean: {written}\n")
     message = refused(content)
     assert complaint in message
@@ -185,7 +185,7 @@ def test_a_mean_that_is_no_latency_is_refused(refused, written, complaint):
 @pytest.mark.parametrize(
     "fields", [{"std": -0.1}, {"std": float("nan")}, {"count": -1}, {"count": 1.5}, {"count": 1e30}]
 )
-def test_std_and_count_are_checked_too(refused, fields):
+def test_invalid_std_and_count_are_refused(refused, fields):
     content = rows()
     content[KEYS[3]].update(fields)
     assert f"{next(iter(fields))} of {KEYS[3]} is" in refused(content)
@@ -198,10 +198,10 @@ def test_an_entry_without_a_mean_is_refused(refused):
 
 
 @pytest.mark.parametrize("value", [0.5, [0.5], None])
-def test_an_entry_that_is_no_mapping_is_refused(refused, value):
+def test_an_entry_that_is_not_a_mapping_is_refused(refused, value):
     content = rows()
     content[KEYS[3]] = value
-    assert f"{KEYS[3]} holds no {{count, mean, std}}" in refused(content)
+    assert f"{KEYS[3]} has no {{count, mean, std}}" in refused(content)
 
 
 def test_a_field_given_twice_is_refused(refused):
@@ -210,7 +210,7 @@ def test_a_field_given_twice_is_refused(refused):
 
 
 @pytest.mark.parametrize("text", ["", "# nothing", "- 1\n- 2\n", "a table", "1.5", "--- []"])
-def test_a_file_that_is_no_mapping_is_refused(refused, text):
+def test_a_file_that_is_not_a_mapping_is_refused(refused, text):
     assert "is not a latency table" in refused(text)
 
 
@@ -231,7 +231,7 @@ def test_a_second_document_is_refused(refused):
 def test_a_file_without_a_resolution_is_refused(refused):
     content = rows()
     del content[KEYS[0]]
-    assert "does not say its resolution" in refused(content, "pixel.yaml")
+    assert "has no resolution" in refused(content, "pixel.yaml")
 
 
 def test_a_name_that_contradicts_the_content_is_refused(refused):
@@ -255,11 +255,11 @@ def test_a_resolution_that_the_space_does_not_have_is_refused(refused):
         "a: {mean: " + "9" * 10_000 + "}\n",
     ],
 )
-def test_aliases_nesting_and_floods_end_where_they_stand(refused, bomb):
+def test_aliases_deep_nesting_and_excessive_fields_are_refused(refused, bomb):
     assert len(refused(bomb)) < 1000
 
 
-def test_a_file_of_many_megabytes_is_not_read(refused):
+def test_a_file_of_several_megabytes_is_not_read(refused):
     assert "larger than 4 MiB" in refused(b"a: {mean: 1.0}\n" * 400_000)
 
 
@@ -273,7 +273,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_an_exported_table_prices_every_network_the_same(make_table, table_of, tmp_path, seed):
+def test_an_exported_table_gives_the_same_predictions(make_table, table_of, tmp_path, seed):
     population = SPACE.sample_spread(500, np.random.default_rng(seed), (160, 224))
     with LatencyTable.read(make_table(resolutions=(160, 224), seed=seed)) as table:
         exported = export_table(table, FORMAT, tmp_path / "out", all_spaces())
@@ -282,14 +282,14 @@ def test_an_exported_table_prices_every_network_the_same(make_table, table_of, t
         assert (LatencyModel(again, SPACE).predict(population) == before).all()
 
 
-def test_an_imported_table_is_exported_as_it_was(file, table_of, tmp_path):
+def test_an_imported_table_is_exported_unchanged(file, table_of, tmp_path):
     content = rows()
     with table_of(file(content)) as table:
         export_table(table, FORMAT, tmp_path / "out", all_spaces())
     assert yaml.safe_load((tmp_path / "out" / "160_lookup_table.yaml").read_text()) == content
 
 
-def test_an_export_holds_figures_not_calibrated_ones(make_table, tmp_path):
+def test_an_export_contains_latencies_without_calibration(make_table, tmp_path):
     path = make_table()
     with LatencyTable.open(path) as table:
         write_calibration(table, SPACE, Calibration(2.0, 8))
@@ -306,7 +306,7 @@ def test_only_complete_resolutions_are_exported(make_table, tmp_path):
     assert [file.name for file in exported.files] == ["160_lookup_table.yaml"]
 
 
-def test_where_no_resolution_is_complete_nothing_is_written(make_table, tmp_path):
+def test_nothing_is_written_if_no_resolution_is_complete(make_table, tmp_path):
     with (
         LatencyTable.read(make_table(without=KEYS[:12])) as table,
         pytest.raises(EntriesMissing, match=r"lacks 12 of 96 entries of ofa-mbv3-w1\.0 at 160 px"),
@@ -315,14 +315,14 @@ def test_where_no_resolution_is_complete_nothing_is_written(make_table, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_a_named_space_is_exported_alone(make_table, tmp_path):
+def test_only_a_named_space_is_exported(make_table, tmp_path):
     space = find_space("compofa-fixed-w1.0")
     with LatencyTable.read(make_table()) as table:
         exported = export_table(table, FORMAT, tmp_path / "out", all_spaces(), space)
     assert sorted(yaml.safe_load(exported.files[0].read_text())) == sorted(space.keys(160))
 
 
-def test_an_export_overwrites_nothing_and_leaves_nothing_half_done(make_table, tmp_path):
+def test_an_export_overwrites_no_file_and_writes_all_or_none(make_table, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "224_lookup_table.yaml").write_text("mine")
@@ -334,7 +334,7 @@ def test_an_export_overwrites_nothing_and_leaves_nothing_half_done(make_table, t
     assert os.listdir(out) == ["224_lookup_table.yaml"]
 
 
-def test_an_export_that_cannot_be_written_says_where(make_table, tmp_path):
+def test_a_failed_export_names_the_path(make_table, tmp_path):
     (tmp_path / "file").touch()
     with LatencyTable.read(make_table()) as table, pytest.raises(FileError, match=r"cannot write .*file/out"):
         export_table(table, FORMAT, tmp_path / "file" / "out", all_spaces())

@@ -1,9 +1,15 @@
 """Speed correction: the device speed during each trial, and latencies at the common speed of the table.
 
-A device that others share, or that heats up, takes more for everything for a while. How much more is known from the
-reference Job around each trial, and from the other Blocks that were timed in the same trial: the logarithm of a latency
-is its entry's figure plus its trial's speed (a two-way fit, Tukey 1977, "Exploratory Data Analysis", ch. 11, with
-Huber's weights). A Block has no say in the speed that it is itself corrected by, so that its trials keep their spread.
+A device that is shared or that heats up is slower for some time. Two observations show how much slower: the latency of
+the reference job around each trial, and the latencies of the other blocks that were timed in the same trial. The model:
+
+    log latency(key, trial) = log latency(key) + slowdown(key, trial)
+    slowdown(key, trial)    = elasticity(key) · log(reference(trial) / reference of the table) + residual(trial)
+
+``slowdown`` is the logarithm of the device speed of the trial relative to the table. ``elasticity`` is the relative
+change of a latency per relative change of the reference. ``residual`` is common to all blocks of a trial. This is a
+two-way fit (Tukey 1977, "Exploratory Data Analysis", chapter 11) with Huber weights. The residual for one block is
+estimated from the other blocks only, so that the correction does not hide the spread between the trials of a block.
 """
 
 from collections import Counter, defaultdict
@@ -18,26 +24,26 @@ from ofa_tables.store.measurement import NETWORK, Measurement
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int_]]
 
-# What the reference says of a trial counts as much as so many Blocks that were timed in it.
+# The weight of the reference job in the residual of a trial, in blocks.
 REFERENCE_WEIGHT = 2.0
-# Jobs slow down as the reference does, until readings whose squared logarithms add up to this say otherwise.
+# The weight of the prior "the elasticity is 1", as a sum of squared log references.
 ELASTICITY_WEIGHT = 0.05
-# Long Jobs slow down as short ones do, until that much says otherwise.
+# The weight of the prior "the elasticity does not depend on the latency".
 SIZE_WEIGHT = 0.5
-# A Block slows down as those of its length do, until as much is known of it alone. A whole network does always: its
-# Trials may all come from times that were far from the table's speed.
+# The weight of the prior "a block has the elasticity of blocks with its latency". Whole networks always use that
+# elasticity, because all their trials may come from times with an unusual device speed.
 OWN_WEIGHT = 0.1
-# What ties a table to its speed differs from one run to the next by about this much for all its entries together: no
-# trial of one run shows it (docs/measuring.md has the tables that do).
+# The relative error that all entries of a run have in common. Trials of one run do not show it; docs/measuring.md
+# compares runs.
 BETWEEN_RUNS = 0.016
-# Up to here other Jobs slow down with the reference, near enough; beyond, their own shares of what disturbs show.
+# The largest relative difference from the usual device speed at which the correction holds for all jobs.
 OFF_SPEED = 0.4
 HUBER = 1.345
 ITERATIONS = 12
 
 
 def usual_reference_ms(measurements: Sequence[Measurement]) -> float | None:
-    """The table's speed: how long the reference Job took while its Blocks were measured, in the median."""
+    """Return the device speed of the table: the median latency of the reference job in ms, over trials of blocks."""
     readings = [
         measurement.reference_ms
         for measurement in measurements
@@ -47,9 +53,9 @@ def usual_reference_ms(measurements: Sequence[Measurement]) -> float | None:
 
 
 def at_table_speed(measurements: Sequence[Measurement], reference_ms: float | None) -> list[Measurement]:
-    """What each would have been where the reference Job takes ``reference_ms``; raw samples stay as they are.
+    """Correct measurements to the device speed at which the reference job takes ``reference_ms``.
 
-    Blocks and whole networks follow the reference each in their own way, and are looked at apart.
+    Blocks and whole networks have different elasticities and are fitted separately. Raw samples do not change.
     """
     scaled = list(measurements)
     if reference_ms is None:
@@ -73,11 +79,11 @@ def at_table_speed(measurements: Sequence[Measurement], reference_ms: float | No
 
 
 class SpeedErrors:
-    """How far off the speed may be that trials were brought to: a standard error, relative to their latencies.
+    """The standard error of the speed correction, relative to the latencies.
 
-    Networks that begin alike, at one resolution, have most of their entries in common; what ties these to the other
-    resolutions is the reference alone. What it misses of a trial's speed averages out over their trials; what it misses
-    of the whole run's does not.
+    Profiled networks with the same first block, at one resolution, share most of their entries. Only the reference job
+    links these entries to those of other resolutions. Its error for one trial averages out over the trials of such
+    networks. Its error for the whole run (``BETWEEN_RUNS``) does not.
     """
 
     def __init__(self, measurements: Sequence[Measurement], scaled: Sequence[Measurement]) -> None:
@@ -115,9 +121,9 @@ def _log_slowdowns(group: Sequence[Measurement], reference_ms: float, own_elasti
         figures = _medians(keys, logs - expected - in_trial)
         left = logs - figures[keys] - expected
         off = np.abs(left - in_trial)
-        usual = max(float(np.median(off)) / 0.6745, 1e-9)  # a normal distribution's standard deviation
+        usual = max(float(np.median(off)) / 0.6745, 1e-9)  # standard deviation of a normal distribution
         weights = np.minimum(1.0, HUBER * usual / np.maximum(off, 1e-12))
-        # What the trial's other Blocks took beyond what the reference says, in the mean, drawn towards nothing.
+        # The mean residual of the other blocks of the trial, shrunk towards 0.
         others = np.bincount(trials, weights * left)[trials] - weights * left
         readings = np.bincount(trials, weights)[trials] - weights
         in_trial = others / (readings + REFERENCE_WEIGHT)
@@ -127,10 +133,10 @@ def _log_slowdowns(group: Sequence[Measurement], reference_ms: float, own_elasti
 def _elasticities(
     keys: IntArray, logs: FloatArray, references: FloatArray, weights: FloatArray, own: bool
 ) -> FloatArray:
-    """(keys,): by how many percent a latency changes where the reference changes by one.
+    """Return (keys,) elasticities: the slope of the log latency over the log reference, within the trials of a key.
 
-    The slope within the trials of all keys, drawn towards 1, and how it changes with the logarithm of their latency,
-    drawn towards 0; ``own``: within each key's trials, drawn towards that.
+    elasticity = a + b · log latency, fitted to all keys, with a shrunk towards 1 and b towards 0. If ``own`` is set,
+    each key has its own slope, shrunk towards that line.
     """
     of_key = np.bincount(keys, weights)
 
@@ -148,7 +154,7 @@ def _elasticities(
 
 
 def _medians(groups: IntArray, values: FloatArray) -> FloatArray:
-    """The median of each group's values."""
+    """Return the median of the values of each group."""
     ordered = values[np.lexsort((values, groups))]
     counts = np.bincount(groups)
     starts = np.cumsum(counts) - counts
@@ -170,12 +176,12 @@ def _scaled(measurement: Measurement, factor: float) -> Measurement:
 
 
 def off_speed(took_ms: float | None, usual_ms: float | None) -> bool:
-    """Whether it took so much more or less than it usually does that the device was another one."""
+    """Return whether a latency differs from the usual one by more than OFF_SPEED."""
     if not took_ms or not usual_ms:
         return False
     return max(took_ms, usual_ms) > (1 + OFF_SPEED) * min(took_ms, usual_ms)
 
 
 def interrupted(mean_ms: float | None, usual_ms: float | None) -> bool:
-    """Whether the reference's runs took so much more in the mean that others had the processor in between."""
+    """Return whether the mean latency of the reference job shows that other processes interrupted it."""
     return bool(mean_ms and usual_ms and mean_ms > (1 + OFF_SPEED) * usual_ms)

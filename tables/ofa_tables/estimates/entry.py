@@ -14,18 +14,18 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 FEWEST_TRIALS = 3  # needed to estimate a spread
 
-# Entries whose 95 % interval reaches further than this to either side are flagged.
+# Entries are flagged as unstable if half their 95 % interval is wider than this, relative to the latency.
 UNSTABLE_HALF_WIDTH = 0.10
 
-# What is usual in a table counts as much as so many trials of the entry's own.
+# The weight of the typical variance of the table, in trials.
 USUAL_WEIGHT = 4
-# A median of normally distributed values is so much less certain than their mean.
+# The standard error of the median over that of the mean, for normally distributed values: √(π/2).
 MEDIAN_TO_MEAN = 1.2533
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One key's figure and what it rests on.
+    """The latency of one key and its evidence.
 
     ``latency_ms`` is the median of the medians of the trials, each corrected to the speed of the table. ``spread`` is
     their interquartile range, relative to it. ``mean_ms`` and ``std_ms`` are taken over all samples.
@@ -71,7 +71,7 @@ class Entry:
 
 
 def derive_entry(key: str, trials: Sequence[Measurement]) -> Entry:
-    """The figure of one key (at one resolution) from its trials; NaN where none succeeded."""
+    """Compute the entry of one key (at one resolution) from its trials; latencies are NaN if no trial succeeded."""
     good = [trial for trial in trials if trial.ok and trial.median_ms is not None]
     px = trials[0].resolution_px
     if not good:
@@ -106,17 +106,19 @@ def with_standard_errors(
     profiled_networks: Mapping[str, str],
     speed_error: Callable[[Sequence[Measurement]], float],
 ) -> dict[tuple[str, int | None], Entry]:
-    """Add standard errors to the entries. The variance between the trials of an entry is shrunk towards the typical
-    variance of the table (Smyth 2004, "Linear models and empirical Bayes", with a fixed prior weight).
+    """Add standard errors to the entries.
 
-    Trials of one profiled network count as one, since the block had the same neighbours each time.
+    The variance between the trials of an entry is shrunk towards the typical variance of the table (Smyth 2004,
+    "Linear models and empirical Bayes", with a fixed prior weight).
+
+    Trials of one profiled network count as one, because the block has the same neighbours in each.
     ``profiled_networks`` maps a trial to its network. ``speed_error`` gives the error of the speed correction.
     """
     logs = {place: _independent_logs(group, profiled_networks) for place, group in trials.items()}
     variances = {place: float(np.var(of_key, ddof=1)) for place, of_key in logs.items() if len(of_key) > 1}
     if not variances:
         return entries
-    # Over its chi-square's median (Wilson-Hilferty), so that a few wild entries do not make all of them uncertain.
+    # A robust mean: the median of the variances, each divided by the median of χ²/ν (Wilson-Hilferty).
     usual = float(
         np.median([variance / (1 - 2 / (9 * (len(logs[place]) - 1))) ** 3 for place, variance in variances.items()])
     )
@@ -124,7 +126,7 @@ def with_standard_errors(
     for place, of_key in logs.items():
         if not len(of_key) or entries[place].trials < 2:
             continue
-        variance = variances.get(place, 0.0)  # several trials of one profiled network: what is usual has all the say
+        variance = variances.get(place, 0.0)  # trials of only one profiled network: use the typical variance
         trials_less_one = len(of_key) - 1
         freedom = trials_less_one + USUAL_WEIGHT
         pooled = (trials_less_one * variance + USUAL_WEIGHT * usual) / freedom
@@ -136,8 +138,10 @@ def with_standard_errors(
 
 
 def students_t(degrees_of_freedom: float, confidence: float = 0.95) -> float:
-    """How many standard errors reach to either side what holds so large a share of Student's t: at 95 % to 1 % from
-    4 degrees of freedom on (Cornish-Fisher expansion)."""
+    """Compute the two-sided quantile of Student's t, in standard errors (Cornish-Fisher expansion).
+
+    At 95 % confidence the error is below 1 % from 4 degrees of freedom on.
+    """
     z, nu = NormalDist().inv_cdf((1 + confidence) / 2), degrees_of_freedom
     return z + (z**3 + z) / (4 * nu) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * nu**2)
 

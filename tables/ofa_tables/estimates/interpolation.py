@@ -1,8 +1,8 @@
 """Interpolate the latency of entries between feature-map sizes that were measured.
 
-Blocks of one kind differ in the size of their feature maps alone. Between two sizes that were measured a latency goes
-up in a straight line with the map's area, as work and memory traffic do; it never falls where maps grow. Beyond the
-smallest and the largest nothing is said.
+Blocks of one kind differ only in the size of their feature maps. Between two measured sizes, the latency is linear in
+the area of the feature map, as are arithmetic and memory traffic. It never decreases with the size. There is no
+extrapolation beyond the smallest and the largest measured size.
 """
 
 from collections import defaultdict
@@ -19,18 +19,18 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 INTERPOLATED = "interpolated"
 
-# Before anything was left out to see: how far a straight line is off, relative to the latency, for a gap of 1 to either
-# side in the logarithm of the size. Blocks of a few sizes on CPUs and GPUs lie below it.
+# The prior of ``Interpolation.curvature``: the relative error of the line at gap 1. Blocks measured at a few sizes on
+# CPUs and GPUs have smaller errors.
 EXPECTED_CURVATURE = 2.0
 FEWEST_SIZES = 2
 
 
 class Between(NamedTuple):
-    """A latency between two sizes that were measured.
+    """An interpolated latency in ms.
 
-    ``error`` is its relative standard error from the ends' own; ``parts_ms`` what either end adds, by its key. ``gap``
-    is the product of the distances to both ends, in the logarithm of the size: what a straight line is off by goes with
-    it.
+    ``error`` is its relative standard error that follows from the errors of both ends. ``parts_ms`` is the contribution
+    of each end, by key. ``gap`` is the product of the distances to both ends, in log size; the error of linear
+    interpolation is proportional to it.
     """
 
     latency_ms: float
@@ -41,7 +41,7 @@ class Between(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """One kind of Block over its measured sizes: latencies that never fall, and their relative standard errors."""
+    """The latencies of one kind of block by measured size, not decreasing, with their relative standard errors."""
 
     keys: tuple[str, ...]
     sizes: FloatArray
@@ -58,7 +58,7 @@ class Curve:
         return cls(keys, sizes, np.exp(not_falling(logs, 1 / np.maximum(errors, 1e-3) ** 2)), errors)
 
     def __call__(self, size: int) -> Between | None:
-        """None beyond the ends."""
+        """Interpolate at a size; None outside the measured sizes."""
         if len(self.sizes) < FEWEST_SIZES or not self.sizes[0] <= size <= self.sizes[-1]:
             return None
         right = max(1, int(np.searchsorted(self.sizes, size)))
@@ -77,7 +77,7 @@ class Curve:
 
 
 class Interpolation:
-    """``curvature`` is how far the straight lines are off, for each unit of gap: from each size in turn left out."""
+    """Interpolation for all kinds. ``curvature`` is the relative error per unit of gap, from leave-one-out tests."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         kinds: dict[str, dict[int, Entry]] = defaultdict(dict)
@@ -89,7 +89,7 @@ class Interpolation:
         self.curvature = self._left_out()
 
     def __call__(self, key: str) -> Entry | None:
-        """The entry that this key would have; None where its kind was not measured at a smaller and a larger size."""
+        """Interpolate the entry of a key; None unless its kind was measured at a smaller and a larger size."""
         place = kind_and_size(key)
         found = self._curves[place[0]](place[1]) if place is not None and place[0] in self._curves else None
         if found is None:
@@ -110,7 +110,7 @@ class Interpolation:
         )
 
     def _left_out(self) -> float:
-        """Least squares over all sizes with a measured one to either side, of what is beyond the trials' own spread."""
+        """Fit the curvature by least squares to the leave-one-out errors, minus the noise of the trials."""
         squares, gaps = EXPECTED_CURVATURE**2 * 1e-6, 1e-6
         for curve in self._curves.values():
             for off, noise, gap in _each_left_out(curve):
@@ -120,8 +120,8 @@ class Interpolation:
 
 
 def not_falling(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """The nearest values in the order of the given ones that never fall (pool adjacent violators)."""
-    pools: list[tuple[float, float, int]] = []  # (mean, weight, how many)
+    """Fit the nearest non-decreasing sequence (isotonic regression, pool adjacent violators)."""
+    pools: list[tuple[float, float, int]] = []  # (mean, weight, count)
     for value, weight in zip(values, weights, strict=True):
         pools.append((float(value), float(weight), 1))
         while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
@@ -131,7 +131,7 @@ def not_falling(values: FloatArray, weights: FloatArray) -> FloatArray:
 
 
 def _each_left_out(curve: Curve) -> Iterator[tuple[float, float, float]]:
-    """(relative error, what of it the trials' spread explains, gap) of each inner size from the others."""
+    """Yield (relative error, its noise, gap) for each inner size, interpolated from the other sizes."""
     for index in range(1, len(curve.sizes) - 1):
         found = curve.without(index)(int(curve.sizes[index]))
         if found is not None:

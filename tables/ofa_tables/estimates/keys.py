@@ -10,8 +10,10 @@ _WIDTH_AND_KERNEL = re.compile(r"-expand:(\d+)-kernel:(\d+)(?=-)")
 
 @lru_cache(maxsize=1 << 14)
 def kind_and_size(key: str) -> tuple[str, int] | None:
-    """What Blocks that differ in the size of their feature maps alone have in common, and the size of the input; None
-    for keys without a feature map."""
+    """Split a key into its kind and the input size in pixels; None for keys without a feature map.
+
+    Blocks of one kind differ only in the size of their feature maps.
+    """
     found = _MAPS.search(key)
     if found is None:
         return None
@@ -19,7 +21,7 @@ def kind_and_size(key: str) -> tuple[str, int] | None:
 
 
 def width_and_kernel(key: str) -> tuple[str, int, int] | None:
-    """(what Blocks that differ in these two alone have in common, mid channels, kernel size); None for others."""
+    """Split a key into (the rest of the key, mid channels, kernel size); None for keys without them."""
     found = _WIDTH_AND_KERNEL.search(key)
     if found is None:
         return None
@@ -28,7 +30,7 @@ def width_and_kernel(key: str) -> tuple[str, int, int] | None:
 
 @lru_cache(maxsize=1 << 14)
 def place(key: str) -> str:
-    """What all Blocks have in common that can stand at one place of a network, at any resolution."""
+    """Return the part of a key that all blocks at one place of a network share, at any resolution."""
     kind = kind_and_size(key)
     rest = kind[0] if kind else key
     narrowed = width_and_kernel(rest)
@@ -36,6 +38,6 @@ def place(key: str) -> str:
 
 
 def some(keys: Sequence[str], listed: int = 3) -> str:
-    """The first keys, and how many more there are."""
+    """Format the first keys and the number of further ones."""
     more = len(keys) - listed
     return ", ".join(keys[:listed]) + (f" and {more} more" if more > 0 else "")

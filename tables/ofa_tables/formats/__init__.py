@@ -1,10 +1,10 @@
-"""Table formats by name. Other distributions add theirs through the entry point group ``ofa_tables.formats``."""
+"""Table formats by name. Other distributions can add formats with the entry point group ``ofa_tables.formats``."""
 
 from ofa_tables import plugins
 from ofa_tables.formats import csv_file, ofa_yaml, parquet_file
-from ofa_tables.formats.format import Figure, Format
+from ofa_tables.formats.format import Format, PublishedEntry
 
-__all__ = ["Figure", "Format", "find_format"]
+__all__ = ["Format", "PublishedEntry", "find_format"]
 
 _BUILT_IN: dict[str, Format] = {
     format.name: format for format in (ofa_yaml.FORMAT, csv_file.FORMAT, parquet_file.FORMAT)
@@ -12,6 +12,6 @@ _BUILT_IN: dict[str, Format] = {
 
 
 def find_format(name: str) -> Format:
-    """Raises UnknownName, with the nearest names."""
+    """Return the format with this name. Raises UnknownName, which suggests similar names."""
     format: Format = plugins.find("format", "ofa_tables.formats", name, _BUILT_IN)
     return format

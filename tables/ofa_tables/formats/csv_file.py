@@ -1,9 +1,9 @@
 """CSV: one row per entry.
 
-Written: key, resolution, latency_ms, mean_ms, std_ms, spread, trials, samples, flags, failure. Read: ``key`` and one
-of ``latency_ms``, ``mean_ms``, ``mean``; where they are there also ``resolution``, ``std_ms`` (``std``), ``samples``
-(``count``) and ``failure``. A row without a resolution holds for every resolution at which its key occurs. An imported
-row is one trial: what lay between the trials of the table that it was exported from is not in the file.
+Columns written: key, resolution, latency_ms, mean_ms, std_ms, spread, trials, samples, flags, failure. Columns read:
+``key`` and one of ``latency_ms``, ``mean_ms``, ``mean``; optionally ``resolution``, ``std_ms`` (``std``), ``samples``
+(``count``) and ``failure``. A row without a resolution applies to every resolution at which its key occurs. An imported
+row counts as one trial, because the file does not contain single trials.
 """
 
 import io
@@ -13,8 +13,8 @@ from pathlib import Path
 from ofa_tables.errors import FileError
 from ofa_tables.formats.completeness import require_known, require_no_repeats, require_resolution, require_whole
 from ofa_tables.formats.format import (
-    Figure,
     Format,
+    PublishedEntry,
     parse_count,
     parse_latency_ms,
     parse_std_ms,
@@ -30,46 +30,46 @@ Row = Mapping[str, str]
 _MAX_COLUMNS = 100
 
 
-def read(path: Path, space: Space) -> list[Figure]:
-    """Every row; together they are all entries of the Space at one resolution at least, or at all that they name."""
-    figures = [_figure(path, line, row) for line, row in _rows(path)]
-    require_no_repeats(path, figures)
-    named = {figure.resolution_px for figure in figures} - {None}
+def read(path: Path, space: Space) -> list[PublishedEntry]:
+    """Read all rows. They must be complete at each resolution in the file, or at one if the file names none."""
+    entries = [_entry(path, line, row) for line, row in _rows(path)]
+    require_no_repeats(path, entries)
+    named = {entry.resolution_px for entry in entries} - {None}
     for px in sorted(filter(None, named)):
         require_resolution(path, space, px)
-        require_whole(path, _at(figures, space, px), space, px)
-    unnamed = [figure for figure in figures if figure.resolution_px is None]
+        require_whole(path, _at(entries, space, px), space, px)
+    unnamed = [entry for entry in entries if entry.resolution_px is None]
     require_known(path, unnamed, {key for px in space.resolutions_px for key in space.keys(px)}, space)
     if not named:
-        _require_one_whole(path, figures, space)
-    return figures
+        _require_one_whole(path, entries, space)
+    return entries
 
 
 def write(table: LatencyTable, out: Path, space: Space | None) -> dict[Path, bytes]:
     return {out: entries_frame(table, space).to_csv(index=False, lineterminator="\n").encode()}
 
 
-def _at(figures: Sequence[Figure], space: Space, resolution_px: int) -> list[Figure]:
-    """Those with a latency that hold at one resolution."""
+def _at(entries: Sequence[PublishedEntry], space: Space, resolution_px: int) -> list[PublishedEntry]:
+    """Return the entries with a latency that apply at one resolution."""
     keys = set(space.keys(resolution_px))
     return [
-        figure
-        for figure in figures
-        if figure.latency_ms is not None
-        and (figure.resolution_px == resolution_px or (figure.resolution_px is None and figure.key in keys))
+        entry
+        for entry in entries
+        if entry.latency_ms is not None
+        and (entry.resolution_px == resolution_px or (entry.resolution_px is None and entry.key in keys))
     ]
 
 
-def _require_one_whole(path: Path, figures: Sequence[Figure], space: Space) -> None:
-    given = {figure.key for figure in figures if figure.latency_ms is not None}
+def _require_one_whole(path: Path, entries: Sequence[PublishedEntry], space: Space) -> None:
+    given = {entry.key for entry in entries if entry.latency_ms is not None}
     fullest = max(space.resolutions_px, key=lambda px: len(given.intersection(space.keys(px))))
-    require_whole(path, _at(figures, space, fullest), space, fullest)
+    require_whole(path, _at(entries, space, fullest), space, fullest)
 
 
-def _figure(path: Path, line: int, row: Row) -> Figure:
+def _entry(path: Path, line: int, row: Row) -> PublishedEntry:
     place = f"{path}, line {line}: %s of {short(row['key'])}"
     if not row["key"]:
-        raise FileError(f"{path}, line {line}: a row without a key; give it one, or remove it")
+        raise FileError(f"{path}, line {line}: a row without a key; add the key or remove the row")
     resolution = parse_count(row["resolution"], place % "resolution") if row.get("resolution") else None
     samples = _first(row, "samples", "count")
     count = parse_count(samples[1], place % samples[0]) if samples else 0
@@ -79,34 +79,34 @@ def _figure(path: Path, line: int, row: Row) -> Figure:
     if latency is None:
         if not row.get("failure"):
             raise FileError(
-                f"{path}, line {line}: {short(row['key'])} has neither a latency nor a failure; give either"
+                f"{path}, line {line}: {short(row['key'])} has neither a latency nor a failure; add one of them"
             )
-        return Figure(row["key"], resolution, None, None, None, 0, line, row["failure"])
+        return PublishedEntry(row["key"], resolution, None, None, None, 0, line, row["failure"])
     latency_ms = parse_latency_ms(latency[1], place % latency[0])
     mean = _first(row, "mean_ms", "mean") or latency
     mean_ms = parse_latency_ms(mean[1], place % mean[0])
-    return Figure(row["key"], resolution, latency_ms, mean_ms, std_ms, count, line)
+    return PublishedEntry(row["key"], resolution, latency_ms, mean_ms, std_ms, count, line)
 
 
 def _first(row: Row, *names: str) -> tuple[str, str] | None:
-    """The first of these columns that the row fills, and what it holds."""
+    """Return (column, value) of the first of these columns that is not empty."""
     return next(((name, row[name]) for name in names if row.get(name)), None)
 
 
 def _rows(path: Path) -> list[tuple[int, Row]]:
-    """(line, row) of every row that is not blank, all values as text. Raises FileError."""
-    import pandas as pd  # half a second, which commands that read no CSV do not pay
+    """Return (line, row) of every row that is not blank, with all values as text. Raises FileError."""
+    import pandas as pd  # takes half a second to import
 
     text = read_text(path)
     if text.partition("\n")[0].count(",") > _MAX_COLUMNS:
-        raise FileError(f"{path} has more than {_MAX_COLUMNS} columns, which no latency table has; give the right file")
+        raise FileError(f"{path} has more than {_MAX_COLUMNS} columns, the limit of a latency table; check the path")
     try:
-        # Without an explicit header, pandas neither drops what a row has too many of, nor makes an index of it.
+        # With header=None, pandas neither drops surplus values nor uses them as an index.
         frame = pd.read_csv(
             io.StringIO(text), header=None, dtype=str, keep_default_na=False, skip_blank_lines=False
         ).fillna("")
     except pd.errors.EmptyDataError:
-        raise FileError(f"{path} is empty; a table has a row for each entry") from None
+        raise FileError(f"{path} is empty; a table needs one row per entry") from None
     except (pd.errors.ParserError, ValueError) as error:
         raise FileError(f"{path} is not CSV ({' '.join(str(error).split())})") from None
     header, *rows = ([value.strip() for value in row] for row in frame.itertuples(index=False))
@@ -117,7 +117,7 @@ def _rows(path: Path) -> list[tuple[int, Row]]:
 def _require_columns(path: Path, header: Sequence[str]) -> None:
     found = short(", ".join(header))
     if "key" not in header or not {"latency_ms", "mean_ms", "mean"}.intersection(header):
-        raise FileError(f"{path} needs the columns key and latency_ms (or mean_ms), it has: {found}")
+        raise FileError(f"{path} needs the columns key and latency_ms (or mean_ms); it has: {found}")
     repeated = [name for name in header if name and header.count(name) > 1]
     if repeated:
         raise FileError(f"{path} has the column {short(repeated[0])} twice; remove one of them")

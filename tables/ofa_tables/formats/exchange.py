@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_tables.errors import FileError, UsageError
-from ofa_tables.formats import Figure, Format
+from ofa_tables.formats import Format, PublishedEntry
 from ofa_tables.model.latency_model import Space, fullest_space
 from ofa_tables.store.files import write_files
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
@@ -13,44 +13,46 @@ from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
 @dataclass(frozen=True)
 class Exported:
+    """The written files, and the space of their entries (None: all entries of the table)."""
+
     files: tuple[Path, ...]
     space: Space | None
 
 
 def import_files(files: Sequence[Path], format: Format, space: Space, target: str, out: Path) -> None:
-    """A table of what the files hold; all of it, or where one file is bad nothing. Raises FileError and TableError.
+    """Create a table from files. A bad file creates no table. Raises FileError and TableError.
 
-    The device's fingerprint and the runtime are not in such files: both are "imported", the runtime's version is the
-    format's name, and the Settings are the default ones.
+    Such files do not contain the fingerprint and the runtime: both are set to "imported". The runtime version is the
+    name of the format, and the settings are the default ones.
     """
-    figures = _read(files, format, space)
+    entries = _read(files, format, space)
     identity = Identity(target, IMPORTED, IMPORTED, format.name)
     with LatencyTable.building(out, identity, {}) as table:
         table.store.put("imported_from", [str(file) for file in files])
-        table.add([figure.measurement(format.name) for figure in figures])
+        table.add([entry.measurement(format.name) for entry in entries])
 
 
-def _read(files: Sequence[Path], format: Format, space: Space) -> list[Figure]:
+def _read(files: Sequence[Path], format: Format, space: Space) -> list[PublishedEntry]:
     if format.read is None:
-        raise UsageError(f"{format.name} is written, not read; import takes ofa-yaml or csv")
-    found: dict[tuple[str, int | None], tuple[Path, Figure]] = {}
+        raise UsageError(f"{format.name} can only be exported; import takes ofa-yaml or csv")
+    found: dict[tuple[str, int | None], tuple[Path, PublishedEntry]] = {}
     for file in files:
-        for figure in format.read(file, space):
-            other, first = found.setdefault((figure.key, figure.resolution_px), (file, figure))
-            if first.content != figure.content:
-                raise FileError(f"{other} and {file} disagree on {figure.key} (line {figure.line}); import one of them")
-    return [figure for _, figure in found.values()]
+        for entry in format.read(file, space):
+            other, first = found.setdefault((entry.key, entry.resolution_px), (file, entry))
+            if first.content != entry.content:
+                raise FileError(f"{other} and {file} disagree on {entry.key} (line {entry.line}); import one of them")
+    return [entry for _, entry in found.values()]
 
 
 def export_table(
     table: LatencyTable, format: Format, out: Path, spaces: Sequence[Space], space: Space | None = None
 ) -> Exported:
-    """Writes a table's figures, all files or none. Raises EntriesMissing, FileError.
+    """Write the entries of a table: all files or none. Raises EntriesMissing and FileError.
 
-    A format that holds one Space's entries gets ``space``, or else the one of ``spaces`` that the table has most of.
+    If the format needs a space and ``space`` is None, the fullest of ``spaces`` is used.
     """
     if format.write is None:
-        raise UsageError(f"{format.name} is read, not written; export takes ofa-yaml, csv or parquet")
+        raise UsageError(f"{format.name} can only be imported; export takes ofa-yaml, csv or parquet")
     if space is None and format.whole_space:
         space = fullest_space(table, spaces)
     contents = format.write(table, out, space)

@@ -13,10 +13,11 @@ from ofa_tables.model.latency_model import Space
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import LatencyTable
 
-# Files come from anywhere: nothing larger is read. A published file is 14 kB, a CSV of all 25 resolutions 300 kB.
+# Larger files are refused, because files may come from anywhere. A published file has 14 kB, a CSV of all 25
+# resolutions 300 kB.
 MAX_BYTES = 4 << 20
 
-# No Block takes a day; no table rests on more runs than this (and SQLite's integers end at 2⁶³).
+# Limits for plausible values: one day; a count that fits into SQLite's 64-bit integers.
 MAX_LATENCY_MS = 86_400_000.0
 MAX_SAMPLES = 10**12
 
@@ -25,8 +26,8 @@ _NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One entry of a published file: a latency, or why there is none. ``line`` is where it stands."""
+class PublishedEntry:
+    """One entry of a published file: a latency in ms, or a failure. ``line`` is its line in the file."""
 
     key: str
     resolution_px: int | None
@@ -42,7 +43,7 @@ class Figure:
         return self.resolution_px, self.latency_ms, self.mean_ms, self.std_ms, self.samples, self.failure
 
     def measurement(self, format_name: str) -> Measurement:
-        """One trial. Its id follows from the content: the same figure imported twice counts once."""
+        """Convert to one trial. Its id is a hash of the content, so that repeated imports count once."""
         digest = hashlib.sha256(repr((self.key, self.content)).encode()).hexdigest()
         status, _, error = self.failure.partition(": ")
         return Measurement(
@@ -60,59 +61,59 @@ class Figure:
 
 @dataclass(frozen=True)
 class Format:
-    """A table format: how its files are read and written, where it can be.
+    """A table format: functions that read and write its files; None if not supported.
 
-    ``read`` gives one file's Figures, all of them checked against the Space, and raises FileError. ``write`` gives the
-    content of every file to be written at or under a path; ``whole_space`` says that it has to be given a Space.
+    ``read`` returns the entries of one file, checked against the space, and raises FileError. ``write`` returns the
+    content of every file to write at or under a path. ``whole_space``: ``write`` needs a space.
     """
 
     name: str
-    read: Callable[[Path, Space], list[Figure]] | None
+    read: Callable[[Path, Space], list[PublishedEntry]] | None
     write: Callable[[LatencyTable, Path, Space | None], dict[Path, bytes]] | None
     whole_space: bool = False
 
 
 def read_text(path: Path) -> str:
-    """Raises FileError for a file that is absent, too large, or no text."""
+    """Read a text file. Raises FileError if it is missing, too large, or not text."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from None
     if len(content) > MAX_BYTES:
-        raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, which no latency table is; give the right file")
+        raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit of a latency table; check the path")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise FileError(f"{path} is not a text file; give one in the format that --format names") from None
+        raise FileError(f"{path} is not a text file; give a file in the format of --format") from None
 
 
 def parse_latency_ms(text: str, place: str) -> float:
-    """A latency in ms. Raises FileError where it is not a finite number above zero; ``place`` says where it stands."""
+    """Parse a latency in ms. Raises FileError unless it is a finite number above zero. ``place`` is for the message."""
     value = parse_number(text, place)
     if not 0 < value <= MAX_LATENCY_MS:
-        raise FileError(f"{place} is {text}; a latency lies above zero and below a day")
+        raise FileError(f"{place} is {text}; a latency must be above zero and below one day")
     return value
 
 
 def parse_std_ms(text: str, place: str) -> float:
     value = parse_number(text, place)
     if not 0 <= value <= MAX_LATENCY_MS:
-        raise FileError(f"{place} is {text}; a standard deviation is not negative")
+        raise FileError(f"{place} is {text}; a standard deviation must not be negative")
     return value
 
 
 def parse_count(text: str, place: str) -> int:
     value = parse_number(text, place)
     if not 0 <= value <= MAX_SAMPLES or value != int(value):
-        raise FileError(f"{place} is {text}; it has to be a whole number, and not negative")
+        raise FileError(f"{place} is {text}; it must be a non-negative integer")
     return int(value)
 
 
 def parse_number(text: str, place: str) -> float:
-    """Plain decimal numbers alone: no NaN, infinity, hexadecimal, or anything else that Python or YAML would take."""
+    """Parse a plain decimal number: not NaN, infinity, hexadecimal, or other forms that Python or YAML accept."""
     if _NOT_FINITE.fullmatch(text):
-        raise FileError(f"{place} is {text}; correct or measure that entry, a table holds numbers alone")
+        raise FileError(f"{place} is {text}; correct the entry or measure it")
     if len(text) > 64 or not _NUMBER.fullmatch(text):
         raise FileError(f"{place} is {short(text)!r}, which is not a number")
     value = float(text)

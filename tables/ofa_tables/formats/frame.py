@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
-    """One row an entry: all of them, or those of a Space.
+    """Build a frame with one row per entry: all entries of the table, or those of a space.
 
-    Latencies are in ms, and missing where the entry failed; ``spread`` is a fraction; ``resolution`` is given only
-    where a published file's figure is for one resolution alone.
+    Latencies are in ms, and missing if the entry failed. ``spread`` is a fraction. ``resolution`` is set only if a
+    published file gave the latency for one resolution.
     """
-    import pandas as pd  # half a second, which commands that need no frame do not pay
+    import pandas as pd  # takes half a second to import
 
     entries = [entry for entry in table.entries if space is None or _belongs(entry, space)]
     entries += LatencyModel(table, space).interpolated() if space else []

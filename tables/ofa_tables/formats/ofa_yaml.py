@@ -1,8 +1,9 @@
 """OFA YAML, the published format of once-for-all's latency tables (Cai et al., ICLR 2020).
 
-One file for a device and a resolution, ``160_lookup_table.yaml``: key → ``{count, mean, std}`` in ms. The published
-prediction is the sum of the means; so ``mean`` is the entry's figure here (of a measured table: the median of its
-trials' medians), and an exported table prices every network as before. ``std`` and ``count`` are those of the samples.
+One file per device and resolution, ``160_lookup_table.yaml``: key → ``{count, mean, std}`` in ms. The published
+prediction is the sum of the means. ``mean`` is therefore the latency of the entry (in a measured table: the median of
+the medians of its trials), so that an exported table predicts the same latencies. ``std`` and ``count`` are those of
+the samples.
 """
 
 import re
@@ -15,8 +16,8 @@ import yaml
 from ofa_tables.errors import FileError, UsageError
 from ofa_tables.formats.completeness import require_no_repeats, require_resolution, require_whole
 from ofa_tables.formats.format import (
-    Figure,
     Format,
+    PublishedEntry,
     parse_count,
     parse_latency_ms,
     parse_std_ms,
@@ -36,25 +37,25 @@ _NUMBER_TAGS = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
 
 _SHAPE = "a table is a mapping of keys to {count, mean, std}"
 
-# Published rows have count, mean, std; a few more fields do no harm, and a flood of them is not a table.
+# Published rows have count, mean and std. A few more fields are accepted.
 _MAX_FIELDS = 32
 
 
-def read(path: Path, space: Space) -> list[Figure]:
-    """Every entry of the Space at the resolution of the file's name, or else of its Conv-input key."""
+def read(path: Path, space: Space) -> list[PublishedEntry]:
+    """Read the entries of one resolution, given by the file name or by the Conv-input key."""
     rows = list(_rows(path, read_text(path)))
     resolution = _resolution_px(path, [key for key, _, _ in rows])
     require_resolution(path, space, resolution)
-    figures = [_figure(path, resolution, key, line, fields) for key, line, fields in rows]
-    require_no_repeats(path, figures)
-    require_whole(path, figures, space, resolution)
-    return figures
+    entries = [_entry(path, resolution, key, line, fields) for key, line, fields in rows]
+    require_no_repeats(path, entries)
+    require_whole(path, entries, space, resolution)
+    return entries
 
 
 def write(table: LatencyTable, out: Path, space: Space | None) -> dict[Path, bytes]:
     """Write one file for each resolution at which the table is complete. Raises EntriesMissing if there is none."""
     if space is None:
-        raise UsageError("ofa-yaml holds the entries of one space: name it with --space")
+        raise UsageError("ofa-yaml contains the entries of one space; add --space")
     resolutions = LatencyModel(table, space).require()
     return {out / f"{px}_lookup_table.yaml": _render(table, space, px) for px in resolutions}
 
@@ -72,40 +73,38 @@ def _resolution_px(path: Path, keys: list[str]) -> int:
         raise FileError(f"{path} is named for {named[1]} px, but its Conv-input key is for {keyed[1]} px; rename it")
     found = named or keyed
     if found is None:
-        raise FileError(
-            f"{path} does not say its resolution: name it as 160_lookup_table.yaml, or give it its Conv-input key"
-        )
+        raise FileError(f"{path} has no resolution; name it like 160_lookup_table.yaml or add its Conv-input key")
     return int(found[1])
 
 
-def _figure(path: Path, resolution_px: int, key: str, line: int, fields: dict[str, str]) -> Figure:
+def _entry(path: Path, resolution_px: int, key: str, line: int, fields: dict[str, str]) -> PublishedEntry:
     place = f"{path}, line {line}: %s of {short(key)}"
     if "mean" not in fields:
         raise FileError(f"{path}, line {line}: {short(key)} has no mean; {_SHAPE}")
     mean = parse_latency_ms(fields["mean"], place % "mean")
     std = parse_std_ms(fields["std"], place % "std") if "std" in fields else None
     count = parse_count(fields["count"], place % "count") if "count" in fields else 0
-    return Figure(key, resolution_px, mean, mean, std, count, line)
+    return PublishedEntry(key, resolution_px, mean, mean, std, count, line)
 
 
-# The reading is done on YAML's events, one at a time: deep nesting and aliases end it where they stand, every row has
-# its line, and repeated keys, of which a mapping would keep the last, come to light.
+# Files are read as YAML events, one at a time. Thus deep nesting and aliases are refused at once, every row has a line
+# number, and repeated keys are found (a mapping would keep only the last).
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[str, int, dict[str, str]]]:
-    """(key, line, fields) of every row. Raises FileError for anything that is not this format."""
+    """Yield (key, line, fields) of every row. Raises FileError for any other format."""
     events = _events(path, text)
     if not isinstance(next(events, None), yaml.MappingStartEvent):
-        raise FileError(f"{path} is not a latency table: {_SHAPE}")
+        raise FileError(f"{path} is not a latency table; {_SHAPE}")
     for event in events:
         if isinstance(event, yaml.MappingEndEvent):
             break
         key, line = _scalar(path, event), event.start_mark.line + 1
         if not isinstance(next(events), yaml.MappingStartEvent):
-            raise FileError(f"{path}, line {line}: {short(key)} holds no {{count, mean, std}}; {_SHAPE}")
+            raise FileError(f"{path}, line {line}: {short(key)} has no {{count, mean, std}}; {_SHAPE}")
         yield key, line, _fields(path, key, events)
     if next(events, None) is not None:
-        raise FileError(f"{path} holds more than one YAML document; give each resolution its own file")
+        raise FileError(f"{path} contains more than one YAML document; use one file per resolution")
 
 
 def _fields(path: Path, key: str, events: Iterator[Any]) -> dict[str, str]:
@@ -124,18 +123,18 @@ def _fields(path: Path, key: str, events: Iterator[Any]) -> dict[str, str]:
 def _scalar(path: Path, event: Any) -> str:
     if isinstance(event, yaml.ScalarEvent):
         return str(event.value)
-    found = "an alias" if isinstance(event, yaml.AliasEvent) else "something nested"
-    raise FileError(f"{path}, line {event.start_mark.line + 1}: {found} where a key or a number belongs; {_SHAPE}")
+    found = "an alias" if isinstance(event, yaml.AliasEvent) else "a nested value"
+    raise FileError(f"{path}, line {event.start_mark.line + 1}: {found} instead of a key or a number; {_SHAPE}")
 
 
 def _plain(path: Path, event: Any) -> str:
-    """What YAML takes for a text, because it is quoted or tagged, is given with quotes: no number then."""
+    """Return a scalar as text, with quotes if YAML reads it as a string, so that it is not parsed as a number."""
     value = _scalar(path, event)
     return value if event.implicit[0] or event.tag in _NUMBER_TAGS else f'"{value}"'
 
 
 def _events(path: Path, text: str) -> Iterator[Any]:
-    """The events of the documents' content. Raises FileError where the text is not YAML."""
+    """Yield the events of the content. Raises FileError if the text is not YAML."""
     around = (yaml.StreamStartEvent, yaml.StreamEndEvent, yaml.DocumentStartEvent, yaml.DocumentEndEvent)
     try:
         for event in yaml.parse(text, Loader=_LOADER):

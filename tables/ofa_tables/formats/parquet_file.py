@@ -11,11 +11,11 @@ from ofa_tables.table import LatencyTable
 
 
 def write(table: LatencyTable, out: Path, space: Space | None) -> dict[Path, bytes]:
-    """Raises OfaError where pyarrow is not installed."""
+    """Write one file. Raises OfaError if pyarrow is not installed."""
     try:
         import pyarrow  # noqa: F401
     except ImportError:
-        raise OfaError("Parquet needs pyarrow: pip install 'ofa-profile[parquet]', or take --format csv") from None
+        raise OfaError("parquet needs pyarrow; run pip install 'ofa-profile[parquet]' or use --format csv") from None
     buffer = io.BytesIO()
     entries_frame(table, space).to_parquet(buffer, engine="pyarrow", index=False)
     return {out: buffer.getvalue()}

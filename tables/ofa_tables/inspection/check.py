@@ -1,7 +1,7 @@
 """Find problems of a table: implausible, copied, noisy or missing entries.
 
-A check is a function from a table to Findings, registered in CHECKS. An error is something that cannot be true of a
-device, or that makes predictions wrong; a warning is something that a careful reader wants to know.
+A check is a function from a table to findings, listed in CHECKS. An error is implausible for any device or makes
+predictions wrong. A warning is something to be aware of.
 """
 
 import time
@@ -21,22 +21,22 @@ from ofa_tables.words import counted
 ERROR = "error"
 WARNING = "warning"
 
-# A deviation of a third of the mean, as in published tables, says next to nothing.
+# The largest accepted deviation, relative to the latency. Published tables contain such deviations.
 NOISY = 1 / 3
-# A Block with a larger kernel or more channels may be so much faster, and what both Blocks' trials spread: padded and
-# unpadded channels differ by some percent on real devices.
+# How much faster a block with a larger kernel or more channels may be, in addition to three standard errors. On real
+# devices, padded and unpadded channels differ by some percent.
 NOT_MONOTONE = 0.15
-# A Block is compared with what its kind's others say of it by a plane through log kernel and log expand.
+# The largest accepted ratio between a latency and its fit: a plane over log kernel and log expand of its kind.
 OUT_OF_LINE = 1.6
 FEWEST_LIKES = 6
 SECONDS_A_DAY = 86400.0
 
-Kind = tuple[str, int | None]  # of Blocks at one place of the network, and the resolution of a published figure
+Kind = tuple[str, int | None]  # place in the network, resolution of a published entry
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. ``key`` is empty where it is the table as a whole."""
+    """One problem. ``key`` is empty if it concerns the whole table."""
 
     check: str
     severity: str
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Inspected:
-    """What the checks look at. ``others`` are tables that this one should have no row of."""
+    """The input of the checks. ``others`` are tables that must not share rows with this one."""
 
     table: LatencyTable
     space: Space | None
@@ -66,10 +66,10 @@ class Inspected:
 
     @property
     def again(self) -> str:
-        """What to do about a figure that is not right."""
+        """The advice for an implausible latency."""
         if self.imported:
             return "ask its publisher, or measure the table with ofa-profile"
-        return f"measure more of it: {self._command} --effort thorough"
+        return f"measure it again with {self._command} --effort thorough"
 
     @property
     def _command(self) -> str:
@@ -84,7 +84,7 @@ class Inspected:
 
 
 def check(inspected: Inspected) -> list[Finding]:
-    """Everything that is wrong, errors first."""
+    """Run all checks and return the findings, errors first."""
     findings = [finding for look in CHECKS for finding in look(inspected)]
     return sorted(findings, key=lambda finding: finding.severity != ERROR)
 
@@ -105,12 +105,12 @@ def failed(inspected: Inspected) -> Iterator[Finding]:
 
 
 def duplicated(inspected: Inspected) -> Iterator[Finding]:
-    """Rows of other keys with the very same statistics: measurements are never equal to the last digit."""
+    """Find different keys with identical statistics; real measurements never agree in every digit."""
     seen: dict[tuple[float, float], Entry] = {}
     for entry in inspected.entries:
         first = seen.setdefault(_statistics(entry), entry)
         if first.key != entry.key and entry.std_ms > 0:
-            yield _of(entry, "duplicated", ERROR, f"has the statistics of {first.key}", inspected.again)
+            yield _of(entry, "duplicated", ERROR, f"has the same statistics as {first.key}", inspected.again)
 
 
 def copied(inspected: Inspected) -> Iterator[Finding]:
@@ -118,12 +118,12 @@ def copied(inspected: Inspected) -> Iterator[Finding]:
         theirs = {(entry.key, *_statistics(entry)) for entry in other.entries if not entry.failure}
         for entry in inspected.entries:
             if entry.std_ms > 0 and (entry.key, *_statistics(entry)) in theirs:
-                text = f"has the statistics that it has in {other.path}, of {other.identity.target}"
+                text = f"has the same statistics as in {other.path}, measured on {other.identity.target}"
                 yield _of(entry, "copied", ERROR, text, inspected.again)
 
 
 def not_monotone(inspected: Inspected) -> Iterator[Finding]:
-    """Of Blocks that differ in one size alone, the one that does more work should not be the faster."""
+    """Find blocks that do more work than a block of the same kind but are faster."""
     for likes in _kinds(inspected.entries).values():
         for sizes, entry in likes.items():
             for axis, name in enumerate(("expand", "kernel")):
@@ -146,7 +146,7 @@ def not_monotone(inspected: Inspected) -> Iterator[Finding]:
 
 
 def out_of_line(inspected: Inspected) -> Iterator[Finding]:
-    """What a plane through the logarithms of its likes, itself left out, says of a Block."""
+    """Find latencies far from a robust fit to the other blocks of their kind."""
     for likes in _kinds(inspected.entries).values():
         if len(likes) < FEWEST_LIKES:
             continue
@@ -157,7 +157,7 @@ def out_of_line(inspected: Inspected) -> Iterator[Finding]:
             line = _robust(rows[others], logs[others])
             off = float(np.exp(logs[index] - rows[index] @ line))
             if max(off, 1 / off) > OUT_OF_LINE:
-                text = f"takes {entry.latency_ms:.4g} ms, {off:.2g} × what its likes lead to expect"
+                text = f"takes {entry.latency_ms:.4g} ms, {off:.2g} × the fit to similar blocks"
                 yield _of(entry, "out of line", ERROR, text, inspected.again)
 
 
@@ -169,7 +169,7 @@ def noisy(inspected: Inspected) -> Iterator[Finding]:
         if entry.trials == 1:
             deviation, what = entry.std_ms / entry.latency_ms, "its samples deviate"
         if deviation > NOISY:
-            text = f"{what} by {deviation:.0%} of its figure, over {NOISY:.0%}"
+            text = f"{what} by {deviation:.0%} of its latency, over {NOISY:.0%}"
             yield _of(entry, "noisy", ERROR, text, inspected.again)
 
 
@@ -191,12 +191,12 @@ def old(inspected: Inspected) -> Iterator[Finding]:
     for entry in inspected.entries:
         days = (inspected.now - last.get(entry.key, inspected.now)) / SECONDS_A_DAY
         if days > inspected.max_age_days:
-            text = f"was measured {days:.0f} days ago; the device's software may be another by now"
+            text = f"was measured {days:.0f} days ago; the software of the device may have changed"
             yield _of(entry, "old", ERROR, text, inspected.again)
 
 
 def missing(inspected: Inspected) -> Iterator[Finding]:
-    """Keys that a resolution lacks of which the table has one that no other resolution has: it is meant to be there."""
+    """Find missing keys at every resolution that the table covers: it has a key that only this resolution has."""
     if inspected.space is None:
         return
     at = Counter(key for px in inspected.space.resolutions_px for key in set(inspected.space.keys(px)))
@@ -215,7 +215,7 @@ def missing(inspected: Inspected) -> Iterator[Finding]:
 
 
 def no_provenance(inspected: Inspected) -> Iterator[Finding]:
-    """Of what device, by which runtime, when: without that a figure is a rumour."""
+    """Find tables without the origin of their measurements: device and runtime."""
     identity, device = inspected.table.identity, inspected.table.device
     unknown = [
         name
@@ -223,14 +223,14 @@ def no_provenance(inspected: Inspected) -> Iterator[Finding]:
             ("the device's fingerprint", identity.fingerprint not in ("", IMPORTED)),
             ("the runtime", not inspected.imported and identity.runtime),
             ("the runtime's version", not inspected.imported and identity.runtime_version),
-            ("what the device is", device),
+            ("the description of the device", device),
         )
         if not known
     ]
     if unknown:
-        text = f"does not say {', '.join(unknown)}"
+        text = f"does not contain {', '.join(unknown)}"
         if inspected.imported:
-            yield Finding("no provenance", WARNING, "", text, "a published file has none; trust it as its publisher")
+            yield Finding("no provenance", WARNING, "", text, "published files have none; ask the publisher")
         else:
             yield Finding("no provenance", ERROR, "", text, inspected.again)
 
@@ -259,7 +259,7 @@ def _statistics(entry: Entry) -> tuple[float, float]:
 
 
 def _kinds(entries: Sequence[Entry]) -> dict[Kind, dict[tuple[int, int], Entry]]:
-    """Entries with a latency by kind: those of one kind differ in (expand, kernel) alone."""
+    """Group entries with a latency by kind, then by (expand, kernel), the only difference within a kind."""
     kinds: dict[Kind, dict[tuple[int, int], Entry]] = defaultdict(dict)
     for entry in entries:
         sized = width_and_kernel(entry.key)
@@ -270,7 +270,7 @@ def _kinds(entries: Sequence[Entry]) -> dict[Kind, dict[tuple[int, int], Entry]]
 
 
 def _robust(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Least absolute deviations, by reweighted least squares: a few entries that are wrong do not bend the plane."""
+    """Fit by least absolute deviations (iteratively reweighted least squares), robust against wrong entries."""
     weights = np.ones(len(values))
     for _ in range(30):
         line = np.linalg.lstsq(rows * weights[:, None], values * weights, rcond=None)[0]

@@ -9,14 +9,14 @@ from ofa_tables.errors import EntriesMissing
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.table import LatencyTable
 
-# A difference counts where it is more than so many standard errors; with hundreds of entries, two would be many.
+# The number of standard errors above which a difference counts. With hundreds of entries, two would flag too many.
 SIGNIFICANT = 3.0
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One key in both tables. ``ratio`` is the second figure over the first, ``uncertainty`` its standard error,
-    relative to it."""
+    """One key in both tables. ``ratio`` is the second latency over the first; ``uncertainty`` is its relative standard
+    error."""
 
     key: str
     resolution_px: int | None
@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Diff:
-    """``only_first`` and ``only_second`` are keys that the other table lacks."""
+    """The comparison of two tables. ``only_first`` and ``only_second`` are keys that the other table lacks."""
 
     differences: tuple[Difference, ...]
     only_first: tuple[str, ...]
@@ -50,13 +50,13 @@ class Diff:
 
 
 def diff_tables(first: LatencyTable, second: LatencyTable) -> Diff:
-    """Raises EntriesMissing where the two have no entry in common."""
+    """Compare two tables. Raises EntriesMissing if they have no entry in common."""
     ours, theirs = _figures(first.entries), _figures(second.entries)
     common = [place for place in ours if place in theirs]
     if not common:
         raise EntriesMissing(
             f"{first.path} and {second.path} have no entry in common; "
-            "ofa-table show says of which space and resolutions each is"
+            "ofa-table show prints the spaces and resolutions of each"
         )
     return Diff(
         tuple(_difference(ours[place], theirs[place]) for place in common),

@@ -12,9 +12,9 @@ from ofa_tables.table import PROFILED, LatencyTable
 
 @dataclass(frozen=True)
 class Reach:
-    """The smallest and the largest network of a Space that is whole at a resolution, in ms as predicted.
+    """The predicted latencies of the fastest and the slowest network of a space at a complete resolution, in ms.
 
-    ``interpolated`` of its ``entries`` were not measured.
+    ``interpolated`` is the number of its ``entries`` that were not measured.
     """
 
     space: str
@@ -28,9 +28,9 @@ class Reach:
 
 @dataclass(frozen=True)
 class Summary:
-    """``entries`` counts keys; ``failed`` those without a figure; ``flagged`` those that have one, and a flag.
+    """Counts: ``entries`` of keys, ``failed`` of keys without a latency, ``flagged`` of keys with a latency and a flag.
 
-    ``flags`` says how many entries have each flag; ``calibrations`` holds the calibrations by space;
+    ``flags`` is the number of entries with each flag. ``calibrations`` holds the calibrations by space.
     ``lasted`` is the time of the first and of the last measurement, in seconds since 1970; None if there are none.
     """
 

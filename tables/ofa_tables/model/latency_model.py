@@ -18,12 +18,12 @@ from ofa_tables.table import IMPORTED, LatencyTable
 CALIBRATIONS = "calibration/"  # prefix of names in the store
 MADE_FOR = "made_for"
 
-# A sum over many entries knows its spread well, whatever each of them does.
+# Degrees of freedom of a sum over many entries, for Student's t.
 FIGURES_FREEDOM = 100.0
 
 
 class Population(Protocol):
-    """``genes[-1]`` is each network's resolution, as an index into the Space's."""
+    """Encoded networks. ``genes[-1]`` is the resolution of each network, an index into those of the space."""
 
     @property
     def genes(self) -> Any: ...
@@ -32,7 +32,7 @@ class Population(Protocol):
 
 
 class Pricer(Protocol):
-    """Sums a figure of each entry over a whole Population."""
+    """Sums a value per entry over each network of a population."""
 
     def __call__(self, population: Any) -> np.ndarray: ...
 
@@ -40,7 +40,7 @@ class Pricer(Protocol):
 
 
 class Space(Protocol):
-    """What the model asks of a Space."""
+    """The part of a space that the model uses."""
 
     name: str
 
@@ -61,13 +61,13 @@ SpaceT = TypeVar("SpaceT", bound=Space)
 
 
 class LatencyModel:
-    """Prices a Population at once: ``predict`` with the table's Calibration, ``raw`` without."""
+    """Predicts the latencies of a whole population: ``predict`` with the calibration, ``raw`` without."""
 
     def __init__(self, table: LatencyTable, space: Space, calibration: Calibration | None = None) -> None:
         self.table = table
         self.space = space
         self.calibration = calibration
-        self._interpolates = table.interpolates  # asked now: by and by the table's file is closed
+        self._interpolates = table.interpolates  # read now, because the table may be closed later
         self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
         self._pricer = space.pricer(self.figures_ms)
 
@@ -78,7 +78,7 @@ class LatencyModel:
 
     @classmethod
     def read(cls, path: Path, space: Space) -> "LatencyModel":
-        """Calibrated, of a table that is closed again. Raises TableError."""
+        """Read the calibrated model from a table file. Raises TableError."""
         with LatencyTable.read(path) as table:
             return cls.calibrated(table, space)
 
@@ -89,7 +89,7 @@ class LatencyModel:
         return [px for px, whole in zip(self.space.resolutions_px, complete, strict=True) if whole]
 
     def interpolated(self) -> list[Entry]:
-        """The entries of those resolutions that the table has from others of their kind, each once."""
+        """Return the interpolated entries of the complete resolutions, each once."""
         if not self._interpolates:
             return []
         keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
@@ -97,7 +97,7 @@ class LatencyModel:
         return [entry for entry in entries if entry is not None and INTERPOLATED in entry.flags]
 
     def interpolated_blocks(self, population: Population) -> np.ndarray:
-        """(N,): how many of each network's blocks were not measured, but lie between others that were."""
+        """Return (N,) counts of the interpolated blocks in each network."""
         keys = {entry.key for entry in self.interpolated()}
         there = np.array([[key in keys for key in self.space.keys(px)] for px in self.space.resolutions_px])
         indices = self.space.entry_indices(population)
@@ -105,7 +105,7 @@ class LatencyModel:
         return counts
 
     def require(self, resolutions_px: Iterable[int] | None = None) -> list[int]:
-        """The given resolutions, or all that are complete. Raises EntriesMissing: how many of how many, and which."""
+        """Return the given resolutions, or all complete ones. Raises EntriesMissing if entries are missing."""
         if resolutions_px is None:
             if self.resolutions_px:
                 return self.resolutions_px
@@ -118,7 +118,7 @@ class LatencyModel:
             if len(missing) == len(keys) and not self.resolutions_px:
                 raise EntriesMissing(
                     f"{self.table.path} lacks {len(missing)} of {len(keys)} entries of {self.space.name} at {px} px: "
-                    f"it is of another space or resolution; ofa-table show {self.table.path} says of which"
+                    f"it has another space or resolution; ofa-table show {self.table.path} prints which"
                 )
             if missing:
                 raise EntriesMissing(
@@ -128,31 +128,31 @@ class LatencyModel:
         return wanted
 
     def missing(self, resolution_px: int) -> list[str]:
-        """The keys of the entries that the table lacks at a resolution."""
+        """Return the keys of the missing entries at a resolution."""
         row = self.figures_ms[self.space.resolutions_px.index(resolution_px)]
         return [key for key, figure in zip(self.space.keys(resolution_px), row, strict=True) if np.isnan(figure)]
 
     def fix(self, resolution_px: int) -> str:
-        """How to come by the entries that it lacks there."""
+        """Describe how to get the missing entries at a resolution."""
         if self.table.identity.runtime == IMPORTED:
-            return f"import a file that has them, or choose another resolution than {resolution_px}"
+            return f"import a file that has them, or choose a resolution other than {resolution_px}"
         return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
 
     def raw(self, population: Population) -> np.ndarray:
-        """(N,) summed latencies in ms; NaN at a resolution that the table lacks."""
+        """Sum the latencies of the entries: (N,) in ms; NaN if entries are missing."""
         return self._pricer(population)
 
     def predict(self, population: Population) -> np.ndarray:
-        """(N,) latencies in ms, calibrated where the model has a Calibration."""
+        """Predict latencies: (N,) in ms, calibrated if the model has a calibration."""
         return self._calibrate(self.summed(population))
 
     def summed(self, population: Population) -> np.ndarray:
-        """(N,) sums of the figures, each shifted as the Calibration says."""
+        """Sum the latencies of the entries after the shifts of the calibration: (N,) in ms."""
         return self._calibrated_pricer(population)
 
     @cached_property
     def _shifted_ms(self) -> np.ndarray:
-        """``figures_ms``, each shifted as the Calibration says."""
+        """``figures_ms`` (resolutions, entries) after the shifts of the calibration."""
         if self.calibration is None or not self.calibration.shifts:
             return self.figures_ms
         shifted = self.figures_ms.copy()
@@ -163,7 +163,7 @@ class LatencyModel:
         return shifted
 
     def _measured_parts(self, key: str, resolution_px: int) -> Sequence[tuple[str, float]]:
-        """(key, ms) of the measured figures that an entry's is made of: itself, or those that it lies between."""
+        """Return (key, ms) of the measured parts of an entry: itself, or both ends of an interpolation."""
         entry = self.table.entry(key, resolution_px)
         if entry is None:
             return [(key, np.nan)]
@@ -174,7 +174,7 @@ class LatencyModel:
         return self.space.pricer(self._shifted_ms)
 
     def fit_calibration(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
-        """Fit a calibration to networks that were measured as a whole."""
+        """Fit a calibration to whole networks and their measured latencies in ms."""
         keys = dict.fromkeys(key for px in self.space.resolutions_px for key in self.space.keys(px))
         column = {key: number for number, key in enumerate(keys)}
         parts_ms = np.zeros((len(population), len(keys)))
@@ -190,29 +190,29 @@ class LatencyModel:
 
     @property
     def linear(self) -> tuple[float, np.ndarray]:
-        """(ms, (resolutions, entries) in ms): a prediction is the first, plus the second of each of its entries."""
+        """(base in ms, (resolutions, entries) in ms): a prediction is the base plus the sum over its entries."""
         scale = 1.0 if self.calibration is None else self.calibration.scale
         return float(self._calibrate(0.0)), scale * self._shifted_ms
 
     def upper(self, population: Population, confidence: float) -> np.ndarray:
-        """(N,) the upper ends in ms of the intervals with this confidence; NaN where the table has none."""
+        """Return (N,) upper ends in ms of the intervals with this confidence; NaN if unknown."""
         return self.predict(population) * (1 + self.half_widths(population, confidence))
 
     def least_upper(self, confidence: float) -> tuple[float, np.ndarray]:
-        """(ms, (resolutions, entries) in ms) as ``linear``: what no network's upper end is below."""
+        """Return a lower bound of ``upper`` for every network, in the form of ``linear``."""
         base_ms, figures_ms = self.linear
         if self.calibration is None:
-            # No sum of squares is smaller than that of as many equal errors (Cauchy-Schwarz).
+            # For a given sum, the sum of squares is smallest if all errors are equal (Cauchy-Schwarz).
             least = students_t(FIGURES_FREEDOM, confidence) / np.sqrt(len(self.space.positions))
             return base_ms, figures_ms + least * self.errors_ms
         wider = 1 + (self.calibration.half_width_at(confidence) or 0.0)
         return base_ms * wider, figures_ms * wider
 
     def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray:
-        """(N,) half the interval of each prediction, relative to it; NaN where an entry of the network has none.
+        """Return (N,) half the interval of each prediction, relative to it; NaN if an entry has no interval.
 
-        What the trials leave open of each figure adds up over a network's entries (of an entry that stands there
-        several times, as often); the error of the calibration networks is wider, where there is a Calibration.
+        The errors of different entries are independent. An entry that a network uses several times has the same error
+        each time. With a calibration, the interval is at least that of the calibration.
         """
         errors_ms = self._standard_errors_ms(population)
         from_figures: np.ndarray = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
@@ -221,33 +221,33 @@ class LatencyModel:
         return np.maximum(from_figures, of_networks)
 
     def without_interval(self, resolutions_px: Iterable[int]) -> list[str]:
-        """The keys of the entries at these resolutions for which the trials give no interval, each once."""
+        """Return the keys of the entries without an interval at these resolutions, each once."""
         rows = [(self.space.keys(px), self.errors_ms[self.space.resolutions_px.index(px)]) for px in resolutions_px]
         lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
         return list(dict.fromkeys(lacking))
 
     def lack_of_intervals(self, resolutions_px: Sequence[int]) -> str:
-        """How many entries have no interval and how to get one, as a sentence; empty if none lacks it."""
+        """Describe how many entries have no interval and how to get one; empty if all have one."""
         lacking = self.without_interval(resolutions_px)
         if not lacking:
             return ""
         count = len({key for px in resolutions_px for key in self.space.keys(px)})
         if self.table.identity.runtime == IMPORTED:
-            return f"{self.table.path} has no intervals, for it was imported: measure the device with ofa-profile"
+            return f"{self.table.path} has no intervals because it was imported; measure the device with ofa-profile"
         needed, left = [], set(lacking)
         for px in resolutions_px:
             if not left.isdisjoint(self.space.keys(px)):
                 needed.append(px)
                 left.difference_update(self.space.keys(px))
         return (
-            f"{self.table.path} has no interval of {len(lacking)} of {count} entries ({some(lacking)}): fewer than two "
-            "undisturbed trials are too few; measure more with "
+            f"{self.table.path} has no interval for {len(lacking)} of {count} entries ({some(lacking)}), because "
+            "they have fewer than two undisturbed trials; measure more with "
             f"{self.table.profile_command(self.space.name, *needed)} --effort thorough"
         )
 
     @cached_property
     def errors_ms(self) -> np.ndarray:
-        """(resolutions, entries) standard errors of the figures; NaN if unknown."""
+        """(resolutions, entries) standard errors of the entries in ms; NaN if unknown."""
         return np.array(
             [
                 [np.nan if (entry := self.table.entry(key, px)) is None else _error_ms(entry) for key in keys]
@@ -256,18 +256,18 @@ class LatencyModel:
         )
 
     def _standard_errors_ms(self, population: Population) -> np.ndarray:
-        indices = self.space.entry_indices(population)  # (positions, N), negative where nothing stands
+        indices = self.space.entry_indices(population)  # (positions, N), negative at empty positions
         errors = np.where(indices < 0, 0.0, self.errors_ms[population.genes[-1][None, :], indices])
         same = indices[:, None, :] == indices[None, :, :]
         return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
-        """The smallest predicted latency there is in ms, and a network that has it."""
+        """Return the lowest predicted latency in ms, and a network that has it."""
         smallest, population = self._calibrated_pricer.cheapest(self.require(resolutions_px))
         return float(self._calibrate(smallest)), population
 
     def dearest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
-        """The largest predicted latency there is in ms, and a network that has it."""
+        """Return the highest predicted latency in ms, and a network that has it."""
         wanted = self.require(resolutions_px)
         largest, population = self.space.pricer(-self._shifted_ms).cheapest(wanted)
         return float(self._calibrate(-largest)), population
@@ -282,9 +282,9 @@ def _error_ms(entry: Entry) -> float:
 
 
 def fullest_space(table: LatencyTable, spaces: Sequence[SpaceT]) -> SpaceT:
-    """The Space with most entries among those that the table has whole at some resolution; the first of equals.
+    """Return the largest space that is complete at some resolution; the first one among equals.
 
-    So a Space is preferred to those that are made of its Blocks. Where none is whole, the one that lacks least.
+    A space is thus preferred to its subspaces. If no space is complete, return the one with the most entries.
     """
     keys = {entry.key for entry in table.entries if not entry.failure}
 
@@ -301,15 +301,15 @@ def read_calibration(table: LatencyTable, space: Space) -> Calibration | None:
 
 
 def calibrations(table: LatencyTable) -> dict[str, Calibration]:
-    """By the name of the space of the calibration networks. Raises TableMismatch where one is of other Settings."""
+    """Return the calibrations by name of the space. Raises TableMismatch if one was made with other settings."""
     found = {}
     for name in table.store.names(CALIBRATIONS):
         value = table.store.get(name)
         made_for, space = value.pop(MADE_FOR, None), name.removeprefix(CALIBRATIONS)
         if made_for not in (None, _made_for(table)):
             raise TableMismatch(
-                f"the calibration for {space} in {table.path} was made for {made_for}, the table is of "
-                f"{_made_for(table)}; calibrate it again with ofa-compare --calibrate, or predict with --raw"
+                f"the calibration for {space} in {table.path} was made for {made_for}, but the table for "
+                f"{_made_for(table)}; calibrate again with ofa-compare --calibrate, or predict with --raw"
             )
         found[space] = Calibration(**value)
     return found

@@ -1,6 +1,6 @@
-"""Passes: each whole network is measured twice, independently, and the difference of the two is the measurement noise.
+"""Passes: two independent measurements of each whole network. Their difference is the measurement noise.
 
-Trials alternate between the two, round by round, so that a slow drift meets both alike.
+Rounds alternate between the passes, so that a slow drift affects both equally.
 """
 
 from collections.abc import Sequence
@@ -11,18 +11,20 @@ from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import LatencyTable
 
 PASSES = 2
-FEWEST_TRIALS = 3  # of a pass: disturbed ones do not count
+FEWEST_TRIALS = 3  # undisturbed trials per pass
 
 
 def network_passes_ms(table: LatencyTable, key: str, first_round: int = 0) -> tuple[float, float] | None:
-    """Of one network, from a round on, at the table's speed; None where it was not measured in both. Disturbed trials
-    count where there are too few others."""
+    """Return both passes of a network in ms, from ``first_round`` on, at the device speed of the table.
+
+    None if a pass has too few trials. Disturbed trials count only if there are too few others.
+    """
     trials = [trial for trial in table.trials.get((key, None), []) if trial.round >= first_round]
     return passes_ms(table.steady(trials)) or passes_ms(trials)
 
 
 def passes_ms(trials: Sequence[Measurement]) -> tuple[float, float] | None:
-    """The two independent passes of one network: each the median of the medians of its rounds."""
+    """Return both passes in ms, each the median of the medians of its rounds; None if a pass has too few trials."""
     medians: list[list[float]] = [[], []]
     for trial in trials:
         if trial.ok and trial.median_ms is not None:
