@@ -31,8 +31,8 @@ class UnknownName(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}"
-        super().__init__(f"no {kind} is called {name!r}; {hint}")
+        hint = f"did you mean {' or '.join(near)}?" if near else f"available: {', '.join(names)}"
+        super().__init__(f"no {kind} named {name!r}; {hint}")
 
 
 class TableError(OfaError):

@@ -233,7 +233,7 @@ def test_one_of_several_networks_is_selected_by_name(call, table, tmp_path, word
     for name, one in named.items():
         (chosen,), many = read_networks(f"{out}:{name}")
         assert (chosen.to_json(), many) == (one["architecture"], False)
-    with pytest.raises(UnknownName, match=r"found\.json is called '7 ms'"):
+    with pytest.raises(UnknownName, match=r"found\.json named '7 ms'"):
         read_networks(f"{out}:7 ms")
     lines = call(search, *words)[1].splitlines()
     assert set(named) <= {line.split()[0] for line in lines if line}

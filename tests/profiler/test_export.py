@@ -257,7 +257,7 @@ def test_a_file_with_wrong_outputs_is_not_written(checkpoint, export, tmp_path, 
 
 
 def test_an_unknown_format_is_refused(checkpoint, export):
-    with pytest.raises(UnknownName, match="no format is called 'onxx'; did you mean onnx"):
+    with pytest.raises(UnknownName, match="no format named 'onxx'; did you mean onnx"):
         export(checkpoint(), "onxx")
 
 

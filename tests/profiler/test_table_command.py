@@ -326,7 +326,7 @@ def test_an_unknown_space_suggests_the_nearest(refused, measured, csv, tmp_path)
         import_arguments(csv, space="ofa-mbv3-w1", out=tmp_path / "new.lut"),
         ["export", tmp_path / "t.lut", "--format", "csv", "--out", tmp_path / "x", "--space", "ofa-mbv3-w1"],
     ):
-        assert "no space is called 'ofa-mbv3-w1'; did you mean" in refused(*arguments, code=2)
+        assert "no space named 'ofa-mbv3-w1'; did you mean" in refused(*arguments, code=2)
 
 
 def test_an_unknown_format_suggests_the_nearest(refused, measured, csv, tmp_path):
@@ -334,7 +334,7 @@ def test_an_unknown_format_suggests_the_nearest(refused, measured, csv, tmp_path
         import_arguments(csv, format="cvs", out=tmp_path / "new.lut"),
         ["export", measured(), "--format", "cvs", "--out", tmp_path / "x"],
     ):
-        assert "no format is called 'cvs'; did you mean csv?" in refused(*arguments, code=2)
+        assert "no format named 'cvs'; did you mean csv?" in refused(*arguments, code=2)
 
 
 def test_an_existing_output_is_refused(refused, measured, csv, tmp_path):

@@ -86,11 +86,11 @@ def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--target", "lokal"], 2, ["no target is called 'lokal'", "local"]),
-        (["--target", "local", "--space", "ofa-mbv3-w1.1"], 2, ["no space is called", "ofa-mbv3-w1.0"]),
+        (["--target", "lokal"], 2, ["no target named 'lokal'", "local"]),
+        (["--target", "local", "--space", "ofa-mbv3-w1.1"], 2, ["no space named", "ofa-mbv3-w1.0"]),
         (["--target", "local", "--resolutions", "130"], 2, ["no resolution 130", "128", "132"]),
         (["--target", "local", "--resolutions", "big"], 2, ["160,192", "big"]),
-        (["--target", "local", "--runtime", "onnxrt"], 2, ["no runtime is called 'onnxrt'", "onnxruntime"]),
+        (["--target", "local", "--runtime", "onnxrt"], 2, ["no runtime named 'onnxrt'", "onnxruntime"]),
         (["--target", "local", "--threads", "0"], 2, ["--threads"]),
         (["--target", "local", "--set", "governor"], 2, ["key=value"]),
         (["--target", "local", "--set", "volume=11"], 2, ["volume"]),

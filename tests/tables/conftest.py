@@ -1,4 +1,4 @@
-"""Synthetic tables: every entry of a Space at some resolutions, its figure drawn from a seed."""
+"""Synthetic tables: every entry of a space at some resolutions, with random latencies from a seed."""
 
 import itertools
 from pathlib import Path
@@ -24,7 +24,7 @@ def identity():
 
 @pytest.fixture
 def trial():
-    """A Measurement of ``key`` whose samples, in ms, are these."""
+    """Make a Measurement of ``key`` with these samples in ms."""
 
     def make(key, *samples_ms, **fields):
         samples_ns = [round(sample * 1e6) for sample in samples_ms]
@@ -44,7 +44,7 @@ def failed_trial():
 
 @pytest.fixture
 def make_table(tmp_path, trial):
-    """A closed table file: three trials of every entry, but those whose key is in ``without``."""
+    """Make a closed table file with three trials of every entry, except of the keys in ``without``."""
 
     def make(name="t.lut", space="ofa-mbv3-w1.0", resolutions=(160,), seed=0, identity=IDENTITY, without=()):
         path = tmp_path / name
@@ -67,7 +67,7 @@ def make_table(tmp_path, trial):
 
 @pytest.fixture(scope="session")
 def note10():
-    """The folder of the published Note 10 tables."""
+    """The directory of the published Note 10 tables."""
     if not DATA.is_dir():
         pytest.skip(f"the published tables are not at {DATA}")
     return DATA

@@ -1,4 +1,4 @@
-"""What whole networks teach, on networks that the test makes up of entries whose figures are off by known shares."""
+"""Calibration with synthetic networks: the latency of each entry is wrong by a known factor."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ OFF = {key: OF_PLACE[place(key)] + RNG.normal(0, 0.03) for key in KEYS}
 
 
 class Truth:
-    """A device on which each figure of the table is off by OFF, and networks by some noise."""
+    """A device on which each entry of the table is wrong by OFF, and networks have measurement noise."""
 
     def __init__(self, table, noise=0.005):
         self.model = LatencyModel(table, SPACE)
@@ -37,7 +37,7 @@ class Truth:
         return self.model.fit_calibration(networks, self.measured(networks))
 
     def off(self, calibration, seed=2, **where):
-        """Root mean square of the relative errors of networks that did not teach."""
+        """Return the root mean square of the relative errors of networks that were not used in the fit."""
         networks = self.networks(200, seed, **where)
         predicted = LatencyModel(self.model.table, SPACE, calibration).predict(networks)
         return float(np.sqrt(np.mean((predicted / (1.1 * self._true(networks)) - 1) ** 2)))
@@ -49,20 +49,20 @@ def truth(make_table):
         yield Truth(table)
 
 
-def test_networks_calibrate_which_entries_are_off(truth):
+def test_shifts_correct_wrong_entries_better_than_the_line(truth):
     line = Calibration.fit(truth.model.raw(truth.networks(40, 1)), truth.measured(truth.networks(40, 1)))
     assert truth.off(truth.calibrate(40)) < 0.7 * truth.off(line)
 
 
-def test_more_networks_calibrate_more(truth):
+def test_more_networks_give_a_better_calibration(truth):
     assert truth.off(truth.calibrate(120)) < truth.off(truth.calibrate(30))
 
 
-def test_few_networks_calibrate_the_line_alone(truth):
+def test_few_networks_calibrate_only_the_line(truth):
     assert not truth.calibrate(5).shifts
 
 
-def test_what_is_right_stays_nearly_so(truth, monkeypatch):
+def test_correct_entries_are_hardly_shifted(truth, monkeypatch):
     for key in OFF:
         monkeypatch.setitem(OFF, key, 0.0)
     exact = Truth(truth.model.table)
@@ -71,14 +71,14 @@ def test_what_is_right_stays_nearly_so(truth, monkeypatch):
     assert max(abs(shift) for shift in calibration.shifts.values()) < 0.03
 
 
-def test_a_network_that_was_disturbed_moves_the_others_little(truth):
+def test_a_disturbed_network_hardly_affects_the_calibration(truth):
     networks = truth.networks(40, seed=1)
     measured = truth.measured(networks)
     measured[11] *= 1.6
     assert truth.off(truth.model.fit_calibration(networks, measured)) < 1.3 * truth.off(truth.calibrate(40))
 
 
-def test_the_stated_interval_holds_networks_that_did_not_calibrate(truth):
+def test_the_interval_covers_networks_outside_the_fit(truth):
     calibration = truth.calibrate(60)
     networks = truth.networks(300, seed=9)
     model = LatencyModel(truth.model.table, SPACE, calibration)
@@ -87,26 +87,26 @@ def test_the_stated_interval_holds_networks_that_did_not_calibrate(truth):
     assert calibration.half_width < 0.06
 
 
-def test_what_stood_in_no_calibration_network_is_shifted_as_its_place(truth):
+def test_an_entry_outside_all_calibration_networks_has_the_shift_of_its_place(truth):
     calibration = truth.calibrate(40)
     absent = next(key for key in SPACE.keys(224) if key not in calibration.shifts)
     assert calibration.factors([absent])[0] == 1 + calibration.shifts[place(absent)]
 
 
-def test_shifts_are_kept_in_the_table(make_table):
+def test_shifts_are_stored_in_the_table(make_table):
     with LatencyTable.open(make_table()) as table:
         calibration = Truth(table).calibrate(20)
         write_calibration(table, SPACE, calibration)
         assert read_calibration(table, SPACE) == calibration
 
 
-def test_the_smallest_and_the_largest_network_are_those_of_the_shifted_figures(truth):
+def test_cheapest_and_dearest_use_the_shifted_latencies(truth):
     model = LatencyModel(truth.model.table, SPACE, truth.calibrate(40))
     for latency_ms, network in (model.cheapest([160]), model.dearest([160])):
         assert model.predict(network)[0] == pytest.approx(latency_ms)
 
 
-def test_a_calibration_that_was_made_for_other_settings_is_refused(make_table):
+def test_a_calibration_for_other_settings_is_refused(make_table):
     with LatencyTable.open(make_table()) as table:
         write_calibration(table, SPACE, Calibration(1.1, 9))
         kept = table.store.get("calibration/ofa-mbv3-w1.0")

@@ -1,4 +1,4 @@
-"""Each fault, planted in a table that has none, is found, and nothing else is."""
+"""Each fault is found when it is added to a table without faults, and no other is reported."""
 
 import dataclasses
 import time
@@ -18,7 +18,7 @@ BLOCKS: dict[str, Block] = {block.key: block for block in SPACE.blocks(160)}
 
 @pytest.fixture
 def table(tmp_path, identity, trial):
-    """Latencies that follow MACs, each in three trials of five samples."""
+    """A table of latencies that are linear in MACs, with three trials of five samples each."""
     rng = np.random.default_rng(0)
     with LatencyTable.create(tmp_path / "t.lut", identity, {"chip": "synthetic"}) as table:
         for key, block in BLOCKS.items():
@@ -29,7 +29,7 @@ def table(tmp_path, identity, trial):
 
 @pytest.fixture
 def plant(table, trial):
-    """Puts other trials in the place of a key's own."""
+    """Replace the trials of a key."""
 
     def plant(key, *medians_ms, **fields):
         with table.store._connection as connection:
@@ -47,12 +47,12 @@ def latency_ms(table, key=KEY):
     return table.entry(key).latency_ms
 
 
-def test_nothing_is_wrong_with_a_sound_table(table):
+def test_a_table_without_faults_has_no_findings(table):
     assert found(table) == set()
 
 
 @pytest.mark.parametrize(("latency", "name"), [(0.0, "zero"), (-1.5, "negative")])
-def test_no_latency(table, plant, latency, name):
+def test_a_latency_that_is_not_positive_is_found(table, plant, latency, name):
     plant(KEY, 1.0, 1.0, 1.0)
     with table.store._connection as connection:
         connection.execute("UPDATE measurements SET median_ms = ? WHERE key = ?", (latency, KEY))
@@ -60,7 +60,7 @@ def test_no_latency(table, plant, latency, name):
     assert (name, KEY) in found(table)
 
 
-def test_a_duplicated_row(table, trial):
+def test_a_duplicated_row_is_found(table, trial):
     first, second = SPACE.keys(160)[40:42]
     samples = [trial(key, 0.5, 0.6, 0.7) for key in (first, second)]
     with table.store._connection as connection:
@@ -69,7 +69,7 @@ def test_a_duplicated_row(table, trial):
     assert ("duplicated", second) in found(table)
 
 
-def test_a_row_that_is_another_tables(table, make_table):
+def test_a_row_copied_from_another_table_is_found(table, make_table):
     with LatencyTable.open(make_table("other.lut", seed=5)) as other:
         other.add(
             [
@@ -84,7 +84,7 @@ def test_a_row_that_is_another_tables(table, make_table):
         assert found(table, others=[other]) == {("copied", KEY)}
 
 
-def test_a_larger_kernel_that_is_faster(table, plant):
+def test_a_larger_kernel_that_is_faster_is_found(table, plant):
     smaller = next(key for key in SPACE.keys(160) if "expand:240-kernel:3" in key)
     larger = smaller.replace("kernel:3", "kernel:7")
     fast = 0.75 * latency_ms(table, smaller)
@@ -93,27 +93,27 @@ def test_a_larger_kernel_that_is_faster(table, plant):
 
 
 @pytest.mark.parametrize("factor", [3.0, 1 / 3.0])
-def test_an_entry_out_of_line_with_its_likes(table, plant, factor):
+def test_an_entry_far_from_similar_blocks_is_found(table, plant, factor):
     value = factor * latency_ms(table)
     plant(KEY, value, 1.001 * value, 0.999 * value)
     assert ("out of line", KEY) in found(table)
     assert {key for check_, key in found(table) if check_ == "out of line"} == {KEY}
 
 
-def test_an_entry_whose_trials_lie_far_apart(table, plant):
+def test_an_entry_with_a_large_spread_is_found(table, plant):
     value = latency_ms(table)
     plant(KEY, 0.7 * value, value, 1.6 * value)
     assert ("noisy", KEY) in found(table)
 
 
-def test_an_entry_with_few_trials_is_a_warning(table, plant):
+def test_few_trials_give_a_warning(table, plant):
     value = latency_ms(table)
     plant(KEY, value, 1.01 * value)
     findings = check(Inspected(table, SPACE))
     assert [(finding.check, finding.severity) for finding in findings] == [("few samples", WARNING)]
 
 
-def test_an_old_entry(table, plant):
+def test_an_old_entry_is_found(table, plant):
     value = latency_ms(table)
     plant(KEY, value, 1.01 * value, 0.99 * value, received_at=time.time() - 500 * 86400)
     assert found(table) == {("old", KEY)}
@@ -127,19 +127,19 @@ def test_a_missing_key_is_reported_with_the_command_that_fixes_it(table, plant):
     assert "--resolutions 160" in finding.advice
 
 
-def test_a_failed_entry(table, plant, failed_trial):
+def test_a_failed_entry_is_found(table, plant, failed_trial):
     plant(KEY)
     table.add([failed_trial(KEY)])
     assert found(table) == {("failed", KEY)}
 
 
-def test_a_table_that_does_not_say_of_what_device_it_is(table):
+def test_a_table_without_a_device_description_is_found(table):
     table.store.remove("device")
     table.__dict__.pop("device", None)
     assert found(table) == {("no provenance", "")}
 
 
-def test_a_published_table_has_no_provenance_and_that_is_a_warning(tmp_path, identity, trial):
+def test_missing_provenance_of_a_published_table_is_a_warning(tmp_path, identity, trial):
     published = dataclasses.replace(identity, runtime=IMPORTED, fingerprint=IMPORTED, runtime_version="")
     with LatencyTable.create(tmp_path / "p.lut", published, {}) as table:
         table.add([trial(key, 0.02 + block.macs / 3e7, resolution_px=160) for key, block in BLOCKS.items()])
@@ -147,7 +147,7 @@ def test_a_published_table_has_no_provenance_and_that_is_a_warning(tmp_path, ide
     assert [(finding.check, finding.severity) for finding in findings] == [("no provenance", WARNING)]
 
 
-def test_a_row_whose_deviation_is_a_third_of_its_mean(tmp_path, identity, trial):
+def test_a_published_row_with_a_large_deviation_is_found(tmp_path, identity, trial):
     published = dataclasses.replace(identity, runtime=IMPORTED, fingerprint=IMPORTED)
     with LatencyTable.create(tmp_path / "p.lut", published, {}) as table:
         values = {key: 0.02 + block.macs / 3e7 for key, block in BLOCKS.items()}

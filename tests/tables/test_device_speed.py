@@ -1,4 +1,4 @@
-"""What trials would have brought at the table's speed, on a device that the test makes up."""
+"""Speed correction, with a synthetic device."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ BLOCKS = {f"block {index}": 0.1 * (index + 1) for index in range(30)}
 
 
 class Device:
-    """Slows down as a whole; its reference Job tells of that, with noise, and more or less than Blocks do."""
+    """Slows down as a whole. Its reference job follows with noise and with another elasticity than its blocks."""
 
     def __init__(self, seed=0, noise=0.02, reference_noise=0.02, elasticity=1.0):
         self._rng = np.random.default_rng(seed)
@@ -18,7 +18,7 @@ class Device:
         self.measurements = []
 
     def trial(self, keys, speed, prefix="network "):
-        """One trial in which these Blocks are timed; a single one is a trial of its own."""
+        """Add one trial that times these blocks; a single block is timed alone."""
         name = f"{prefix}{len(self.measurements)}"
         reference_ns = round(2e6 * speed * np.exp(self._rng.normal(0, self._reference_noise)))
         slow = speed**self._elasticity
@@ -35,7 +35,7 @@ class Device:
             )
 
     def off(self):
-        """How far each Measurement at the table's speed is from the truth at it, as a fraction."""
+        """Return the relative error of each corrected measurement."""
         reference_ms = usual_reference_ms(self.measurements)
         usual = (reference_ms / 2) ** self._elasticity
         return np.array(
@@ -50,32 +50,32 @@ def in_networks(device, trials=40, slowdowns=(0.8, 1.0, 1.2)):
     return device
 
 
-def test_what_the_reference_misses_the_other_blocks_of_a_trial_report():
-    """Readings of the reference that are 10 % off would make Blocks 10 % off, too."""
+def test_other_blocks_of_a_trial_reduce_the_noise_of_the_reference():
+    """With only the reference, its error of 10 % would be the error of the blocks."""
     assert np.std(in_networks(Device(reference_noise=0.1)).off()) < 0.05
 
 
 @pytest.mark.parametrize("elasticity", [0.6, 1.3])
-def test_blocks_that_slow_down_less_or_more_than_the_reference(elasticity):
+def test_elasticities_other_than_one_are_corrected(elasticity):
     off = in_networks(Device(reference_noise=0.0, elasticity=elasticity)).off()
     assert np.std(off) < 0.03
     assert abs(np.median(off)) < 0.01
 
 
-def test_blocks_alone_have_nothing_but_the_reference():
+def test_blocks_timed_alone_have_the_error_of_the_reference():
     device = Device(reference_noise=0.05, noise=0.0)
     for number in range(90):
         device.trial([list(BLOCKS)[number % 3]], (0.8, 1.0, 1.2)[number // 3 % 3])
     assert np.std(device.off()) == pytest.approx(0.05, rel=0.4)
 
 
-def test_a_block_has_no_say_in_what_it_is_corrected_by():
-    """Else trials would seem to agree more than they do."""
+def test_a_block_does_not_affect_its_own_correction():
+    """Otherwise the correction would hide part of the spread between trials."""
     off = in_networks(Device(noise=0.05), trials=200).off()
     assert np.std(off) == pytest.approx(0.05, rel=0.15)
 
 
-def test_one_block_that_went_wrong_moves_the_others_little():
+def test_one_outlier_hardly_affects_the_other_blocks():
     device = in_networks(Device(noise=0.01, reference_noise=0.01))
     spoilt = device.measurements[5]
     device.measurements[5] = Measurement(
@@ -89,8 +89,8 @@ def test_one_block_that_went_wrong_moves_the_others_little():
     assert np.abs(off[:19]).max() < 0.05
 
 
-def test_long_networks_may_follow_the_reference_less_than_short_ones():
-    """By the logarithm of their length: each is brought to the table's speed by its own measure."""
+def test_the_elasticity_of_networks_may_depend_on_their_latency():
+    """The elasticity is linear in the logarithm of the latency."""
     lengths_ms = np.geomspace(1, 10, 100)
     elasticities = 1 + 0.2 * np.log(3.0 / lengths_ms)
     measurements = []
@@ -103,18 +103,18 @@ def test_long_networks_may_follow_the_reference_less_than_short_ones():
     assert np.abs(figures / lengths_ms - 1).max() < 0.03
 
 
-def test_without_a_reference_nothing_is_changed(trial):
+def test_measurements_without_a_reference_do_not_change(trial):
     measurements = [trial("k", 1.0), trial("k", 3.0)]
     assert at_table_speed(measurements, usual_reference_ms(measurements)) == measurements
 
 
-def test_failures_and_their_place_are_kept(trial, failed_trial):
+def test_failures_keep_their_position(trial, failed_trial):
     reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 1_000_000)
     measurements = [trial("k", 1.0, **reference), failed_trial("k"), trial("k", 1.0, **reference)]
     assert [m.status for m in at_table_speed(measurements, 1.0)] == ["ok", "unsupported", "ok"]
 
 
-def test_the_speed_that_few_trials_were_brought_to_may_be_off():
+def test_more_trials_reduce_the_error_of_the_speed_correction():
     few, many = (in_networks(Device(reference_noise=0.1), trials=trials).measurements for trials in (10, 200))
     errors = []
     for measurements in (few, many):
@@ -123,7 +123,7 @@ def test_the_speed_that_few_trials_were_brought_to_may_be_off():
     assert errors[0] > errors[1] > 0
 
 
-def test_blocks_alone_have_no_speed_in_common(trial):
+def test_blocks_timed_alone_have_no_common_speed_error(trial):
     reference = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 1_000_000)
     measurements = [trial("k", 1.0, **reference) for _ in range(5)]
     assert SpeedErrors(measurements, at_table_speed(measurements, 1.0))(measurements) == 0

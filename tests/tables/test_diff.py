@@ -1,4 +1,4 @@
-"""Two tables side by side: what differs, and whether that is more than their trials leave open."""
+"""Differences of two tables, compared with the spread of their trials."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_a_table_does_not_differ_from_itself(both):
     assert not any(difference.exceeds for difference in compared.differences)
 
 
-def test_what_exceeds_the_spread_of_trials_is_reported(both, trial):
+def test_a_difference_beyond_the_spread_of_trials_is_reported(both, trial):
     first, second = both
     slow = 1.3 * second.entry(KEYS[5]).latency_ms
     second.add([trial(KEYS[5], slow, round=number) for number in range(3, 20)])
@@ -34,7 +34,7 @@ def test_what_exceeds_the_spread_of_trials_is_reported(both, trial):
     assert exceeding[0].ratio == pytest.approx(1.3, rel=0.02)
 
 
-def test_keys_of_one_table_alone_are_reported(make_table):
+def test_keys_of_only_one_table_are_reported(make_table):
     with (
         LatencyTable.read(make_table("a.lut", without=KEYS[:1])) as first,
         LatencyTable.read(make_table("b.lut", without=KEYS[1:3])) as second,
@@ -44,7 +44,7 @@ def test_keys_of_one_table_alone_are_reported(make_table):
     assert compared.only_second == (KEYS[0],)
 
 
-def test_tables_with_nothing_in_common_are_refused(make_table):
+def test_tables_without_common_entries_are_refused(make_table):
     with (
         LatencyTable.read(make_table("a.lut")) as first,
         LatencyTable.read(make_table("b.lut", space="ofa-mbv3-w1.2")) as second,

@@ -1,4 +1,4 @@
-"""Entries between the sizes that were measured."""
+"""Interpolation between measured sizes."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def truth_ms(size):
     return 0.02 + 0.001 * size**2
 
 
-def test_a_straight_line_in_the_maps_area():
+def test_interpolation_is_linear_in_the_area():
     between = Interpolation(entry(size, truth_ms(size)) for size in (16, 22, 28))
     for size in SIZES:
         assert between(key(size)).latency_ms == pytest.approx(truth_ms(size))
@@ -34,25 +34,25 @@ def test_a_straight_line_in_the_maps_area():
     assert (between(key(20)).trials, between(key(20)).samples) == (0, 0)
 
 
-def test_nothing_is_said_beyond_the_ends_or_of_another_kind():
+def test_there_is_no_extrapolation_and_no_other_kind():
     between = Interpolation(entry(size, truth_ms(size)) for size in (18, 24))
     assert between(key(17)) is between(key(25)) is between(key(20).replace("kernel:5", "kernel:3")) is None
     assert between("Logits-input:1x1x1280-output:1000") is None
 
 
-def test_one_size_gives_no_other():
+def test_one_size_is_not_enough_to_interpolate():
     between = Interpolation([entry(18, 1.0)])
     assert between(key(19)) is between(key(18)) is None
 
 
-def test_latencies_never_fall_where_maps_grow():
+def test_latencies_do_not_decrease_with_the_size():
     between = Interpolation([entry(16, 1.0), entry(20, 1.3), entry(24, 1.1), entry(28, 2.0)])
     latencies = [between(key(size)).latency_ms for size in SIZES]
     assert latencies == sorted(latencies)
 
 
-def test_its_interval_covers_what_leaving_out_shows():
-    """Kinds that bend are further off between their sizes than straight ones, and say so."""
+def test_the_interval_covers_the_leave_one_out_error():
+    """Kinds with more curvature have larger errors between sizes and wider intervals."""
     straight = Interpolation(entry(size, truth_ms(size), 0.001) for size in (16, 20, 24, 28))
     bent = Interpolation(entry(size, 1e-6 * size**6, 0.001) for size in (16, 20, 24, 28))
     assert bent.curvature > 5 * straight.curvature
@@ -61,13 +61,13 @@ def test_its_interval_covers_what_leaving_out_shows():
         assert abs(off) <= bent(key(size)).half_width + 1e-9
 
 
-def test_pooling():
+def test_isotonic_regression():
     assert not_falling(np.array([1.0, 3.0, 2.0, 4.0]), np.ones(4)).tolist() == [1.0, 2.5, 2.5, 4.0]
     assert not_falling(np.array([3.0, 1.0]), np.array([1.0, 3.0])).tolist() == [1.5, 1.5]
 
 
 @pytest.mark.parametrize("space", all_spaces(), ids=lambda space: space.name)
-def test_kinds_are_the_blocks_of_one_place_at_every_resolution(space):
+def test_blocks_of_one_place_have_the_same_kind_at_every_resolution(space):
     smallest, *_, largest = space.resolutions_px
     between = space.resolutions_px[len(space.resolutions_px) // 2]
     for index, of_smallest in enumerate(space.keys(smallest)):
@@ -78,11 +78,11 @@ def test_kinds_are_the_blocks_of_one_place_at_every_resolution(space):
 
 @pytest.fixture
 def spaced(make_table):
-    """A table that was measured at three resolutions; each key's figure is random, so nothing is smooth."""
+    """A table measured at three resolutions, with random latencies."""
     return make_table(resolutions=(128, 176, 224))
 
 
-def test_a_table_is_interpolated_only_where_it_was_made_to_be(spaced):
+def test_a_table_is_interpolated_only_after_interpolate(spaced):
     space = all_spaces()[0]
     with LatencyTable.open(spaced) as table:
         assert LatencyModel(table, space).resolutions_px == [128, 176, 224]

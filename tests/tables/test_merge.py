@@ -1,4 +1,4 @@
-"""Two tables become one where they are of the same; neither changes."""
+"""Two tables of the same device and settings are merged; neither file changes."""
 
 from dataclasses import replace
 
@@ -75,7 +75,7 @@ def test_a_network_tested_in_either_is_a_test(make_table, merge, tmp_path):
         assert [role for *_, role in both.store.networks()] == ["test"]
 
 
-def test_a_calibration_is_kept_where_its_figures_stay(make_table, merge, tmp_path):
+def test_a_calibration_is_kept_if_its_entries_do_not_change(make_table, merge, tmp_path):
     rest = [key for key in SPACE.keys(224) if key in SPACE.keys(160)]
     one, two = make_table("a.lut"), make_table("b.lut", resolutions=(224,), without=rest)
     with LatencyTable.open(one) as table:
@@ -85,7 +85,7 @@ def test_a_calibration_is_kept_where_its_figures_stay(make_table, merge, tmp_pat
         assert read_calibration(both, SPACE) == Calibration(1.1, 8)
 
 
-def test_a_calibration_is_dropped_where_its_figures_change(make_table, merge, tmp_path):
+def test_a_calibration_is_dropped_if_its_entries_change(make_table, merge, tmp_path):
     one, two = make_table("a.lut"), make_table("b.lut", seed=1)
     with LatencyTable.open(one) as table:
         write_calibration(table, SPACE, Calibration(1.1, 8))
@@ -94,7 +94,7 @@ def test_a_calibration_is_dropped_where_its_figures_change(make_table, merge, tm
         assert read_calibration(both, SPACE) is None
 
 
-def test_a_calibration_is_dropped_where_its_calibration_network_became_a_test(make_table, merge):
+def test_a_calibration_is_dropped_if_its_network_becomes_a_test(make_table, merge):
     rest = SPACE.keys(160)
     one, two = make_table("a.lut"), make_table("b.lut", without=rest)
     for path, role in ((one, "calibration"), (two, "test")):

@@ -1,4 +1,4 @@
-"""A prediction is the sum of the table's figures for the Blocks that a network consists of."""
+"""A prediction is the sum of the entries of a network, with an optional calibration."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from ofa_tables.table import LatencyTable
 
 
 @pytest.mark.parametrize("name", ["ofa-mbv3-w1.0", "compofa-fixed-w1.0", "compofa-elastic-w1.0"])
-def test_a_population_is_priced_as_its_networks_one_by_one(make_table, name):
+def test_a_population_has_the_latencies_of_its_networks(make_table, name):
     space = find_space(name)
     population = space.sample(50, np.random.default_rng(0), (160, 224))
     with LatencyTable.read(make_table(resolutions=(160, 224))) as table:
@@ -22,7 +22,7 @@ def test_a_population_is_priced_as_its_networks_one_by_one(make_table, name):
         assert LatencyModel(table, space).raw(population) == pytest.approx(naive)
 
 
-def test_no_network_lies_outside_the_cheapest_and_the_dearest(make_table):
+def test_every_network_lies_between_cheapest_and_dearest(make_table):
     space = find_space("ofa-mbv3-w1.0")
     with LatencyTable.read(make_table()) as table:
         model = LatencyModel(table, space)
@@ -34,7 +34,7 @@ def test_no_network_lies_outside_the_cheapest_and_the_dearest(make_table):
     assert model.raw(dearest) == pytest.approx([largest])
 
 
-def test_a_table_says_how_many_entries_it_lacks(make_table):
+def test_missing_entries_are_counted_in_the_message(make_table):
     space = find_space("ofa-mbv3-w1.0")
     missing = space.keys(160)[5:17]
     with LatencyTable.read(make_table(without=missing)) as table:
@@ -47,14 +47,14 @@ def test_a_table_says_how_many_entries_it_lacks(make_table):
     assert "--space ofa-mbv3-w1.0 --resolutions 160 --runtime onnxruntime --blocks alone --out " in str(caught.value)
 
 
-def test_a_prediction_where_entries_are_missing_is_nan(make_table):
+def test_a_prediction_with_missing_entries_is_nan(make_table):
     space = find_space("ofa-mbv3-w1.0")
     with LatencyTable.read(make_table()) as table:
         priced = LatencyModel(table, space).raw(space.sample(20, np.random.default_rng(0), (224,)))
     assert np.isnan(priced).all()
 
 
-def test_what_was_interpolated_is_known_though_the_file_is_closed(make_table):
+def test_interpolated_entries_are_known_after_the_file_is_closed(make_table):
     space = find_space("ofa-mbv3-w1.0")
     with LatencyTable.open(make_table(resolutions=space.resolutions_px)) as table:
         table.interpolate()
@@ -71,7 +71,7 @@ def test_a_calibration_is_a_line():
     assert calibration(summed) == pytest.approx(1.2 * summed - 0.4, rel=0.01)
 
 
-def test_one_disturbed_network_moves_a_calibration_little():
+def test_one_disturbed_network_hardly_affects_a_calibration():
     summed = np.linspace(2.0, 6.0, 20)
     measured = 1.1 * summed
     calm = Calibration.fit(summed, measured)
@@ -80,14 +80,14 @@ def test_one_disturbed_network_moves_a_calibration_little():
 
 
 @pytest.mark.parametrize("measured_ms", [[2.2], [2.2, 2.2, 2.2]])
-def test_networks_that_are_all_alike_calibrate_a_scale_alone(measured_ms):
+def test_similar_networks_calibrate_only_the_scale(measured_ms):
     calibration = Calibration.fit([2.0] * len(measured_ms), measured_ms)
     assert calibration(2.0) == pytest.approx(2.2, rel=0.01)
     assert calibration(4.0) == pytest.approx(4.4, rel=0.03)
 
 
-def test_an_interval_holds_and_is_narrow():
-    """Of networks that lie off the line by 2 %, as the twenty did that taught it."""
+def test_an_interval_has_its_coverage_and_is_narrow():
+    """Networks have errors of 2 % around the line, as the twenty calibration networks have."""
     rng = np.random.default_rng(0)
     within, widths = [], []
     for _ in range(200):
@@ -104,7 +104,7 @@ def test_too_few_networks_give_no_interval():
     assert Calibration.fit([1.0, 2.0, 3.0], [1.1, 2.2, 3.3]).half_width is None
 
 
-def test_what_trials_leave_open_adds_up_over_a_network(make_table):
+def test_errors_of_entries_add_up_in_quadrature(make_table):
     space = find_space("ofa-mbv3-w1.0")
     with LatencyTable.read(make_table()) as table:
         model = LatencyModel(table, space)
@@ -116,7 +116,7 @@ def test_what_trials_leave_open_adds_up_over_a_network(make_table):
         assert fitted.half_widths(population) == pytest.approx(fitted.calibration.half_width)
 
 
-def test_a_table_without_trials_of_its_own_has_no_intervals(make_table, trial):
+def test_a_table_with_single_trials_has_no_intervals(make_table, trial):
     space = find_space("ofa-mbv3-w1.0")
     keys = space.keys(160)
     with LatencyTable.open(make_table(without=keys)) as table:
@@ -126,7 +126,7 @@ def test_a_table_without_trials_of_its_own_has_no_intervals(make_table, trial):
         assert model.without_interval([160]) == keys
 
 
-def test_an_entry_without_an_interval_leaves_only_its_own_networks_without(make_table, trial):
+def test_only_networks_with_an_entry_without_interval_have_none(make_table, trial):
     space = find_space("ofa-mbv3-w1.0")
     key = space.keys(160)[7]
     with LatencyTable.open(make_table(without=(key,))) as table:
@@ -141,7 +141,7 @@ def test_an_entry_without_an_interval_leaves_only_its_own_networks_without(make_
 
 
 @pytest.mark.parametrize("calibration", [None, Calibration(1.2, 20, -0.05, error=0.001), Calibration(1.2, 3, 0.05)])
-def test_no_upper_end_is_below_the_least_there_can_be(make_table, calibration):
+def test_least_upper_is_a_lower_bound_of_upper(make_table, calibration):
     space = find_space("ofa-mbv3-w1.0")
     with LatencyTable.read(make_table()) as table:
         model = LatencyModel(table, space, calibration)
@@ -151,13 +151,13 @@ def test_no_upper_end_is_below_the_least_there_can_be(make_table, calibration):
         assert (base_ms + space.pricer(figures_ms)(population) <= upper * (1 + 1e-12)).all()
 
 
-def test_a_calibration_never_makes_the_larger_sum_the_faster_network():
+def test_a_calibrated_latency_increases_with_the_sum():
     calibration = Calibration.fit([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
     assert calibration.scale > 0
     assert calibration(1.0) > 0
 
 
-def test_a_calibration_belongs_to_a_space_and_stays_in_the_table(make_table):
+def test_a_calibration_is_stored_in_the_table_by_space(make_table):
     path = make_table()
     space, other = find_space("ofa-mbv3-w1.0"), find_space("compofa-elastic-w1.0")
     with LatencyTable.open(path) as table:
@@ -171,14 +171,14 @@ def test_a_calibration_belongs_to_a_space_and_stays_in_the_table(make_table):
     assert model.cheapest()[0] == pytest.approx(1.25 * LatencyModel(table, space).cheapest()[0])
 
 
-def test_the_fullest_space_is_the_one_that_holds_the_others(make_table):
+def test_the_fullest_space_contains_the_others(make_table):
     with LatencyTable.read(make_table()) as table:
         assert fullest_space(table, all_spaces()).name == "ofa-mbv3-w1.0"
     with LatencyTable.read(make_table("fixed.lut", "compofa-fixed-w1.0")) as table:
         assert fullest_space(table, all_spaces()).name == "compofa-fixed-w1.0"
 
 
-def test_where_no_space_is_whole_the_fullest_lacks_least(make_table):
+def test_the_fullest_incomplete_space_has_the_fewest_missing_entries(make_table):
     some = find_space("ofa-mbv3-w1.2").keys(160)[:3]
     with LatencyTable.read(make_table(space="ofa-mbv3-w1.2", without=some)) as table:
         assert fullest_space(table, all_spaces()).name == "ofa-mbv3-w1.2"

@@ -1,4 +1,4 @@
-"""The tables that were published for the Samsung Note 10 give the sums that they are known to give."""
+"""The published tables of the Samsung Note 10 give their known sums."""
 
 import pytest
 import yaml
@@ -42,7 +42,7 @@ def test_the_smallest_and_the_largest_network_are_the_uniform_ones(table):
     assert model.dearest([224])[0] == pytest.approx(92.3980, abs=1e-4)
 
 
-def test_export_gives_the_published_entries_back(table, note10, tmp_path):
+def test_an_export_equals_the_published_file(table, note10, tmp_path):
     exported = export_table(table, find_format("ofa-yaml"), tmp_path / "out", all_spaces())
     assert exported.space is SPACE
     for name in NAMES:

@@ -1,4 +1,4 @@
-"""The file behind a table survives crashes, and says what is wrong with it."""
+"""The table file survives crashes; errors describe what is wrong with it."""
 
 import os
 import signal
@@ -38,12 +38,12 @@ def path(tmp_path, identity, trial):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder with room for 256 kB."""
+    """A directory on a file system of 256 kB."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", folder], capture_output=True, text=True)
     if mount.returncode:
-        pytest.skip(f"a small disk needs the right to mount one: {mount.stderr.strip()}")
+        pytest.skip(f"cannot mount a small file system: {mount.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
@@ -55,7 +55,7 @@ def test_a_repeated_trial_is_dropped(path, trial):
         assert [m.median_ms for m in table.measurements] == [2.0, 5.0, 9.0]
 
 
-def test_a_measurement_comes_back_as_it_went_in(path, trial):
+def test_a_measurement_is_read_as_it_was_written(path, trial):
     taken = trial("other", 1.5, 2.5, round=2, warmup_runs=7, first_ns=9, warm=False, started_at=4.0)
     with LatencyTable.open(path) as table:
         table.add([taken])
@@ -66,12 +66,12 @@ def test_a_measurement_comes_back_as_it_went_in(path, trial):
         assert table.measurements[-1].samples_ns == b""
 
 
-def test_one_file_is_left_when_a_table_is_closed(path):
+def test_a_closed_table_is_one_file(path):
     assert os.listdir(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("end", ["exit", "kill"])
-def test_what_was_committed_survives_a_writer_that_never_closed(path, end):
+def test_committed_measurements_survive_a_killed_writer(path, end):
     with subprocess.Popen([sys.executable, "-c", WRITER, path, end], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout.readline() == "committed\n"
         if end == "kill":
@@ -81,19 +81,19 @@ def test_what_was_committed_survives_a_writer_that_never_closed(path, end):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_a_second_writer_learns_that_the_table_is_in_use(path):
+def test_a_second_writer_is_refused(path):
     with LatencyTable.open(path):
         for again in (LatencyTable.open, LatencyTable.read):
             with pytest.raises(TableUnreadable, match="in use by another command"):
                 again(path)
 
 
-def test_readers_do_not_hinder_each_other(path):
+def test_two_readers_can_open_a_table(path):
     with LatencyTable.read(path) as one, LatencyTable.read(path) as two:
         assert one.entries == two.entries
 
 
-def test_reading_leaves_every_byte_as_it_was(path):
+def test_reading_does_not_change_the_file(path):
     before = path.read_bytes()
     with LatencyTable.read(path) as table:
         assert table.entries
@@ -111,14 +111,14 @@ def test_a_truncated_table_is_damaged(path, kept):
 
 
 @pytest.mark.parametrize("content", [b"160:\n  mean: 1.0\n", b"\0" * 4096, b"SQLite format 3\0" + b"\0" * 400])
-def test_a_foreign_file_is_no_table(path, content):
+def test_a_file_that_is_not_a_table_is_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(TableUnreadable, match="not a latency table"):
         LatencyTable.open(path)
     assert path.read_bytes() == content
 
 
-def test_a_foreign_database_is_not_touched(tmp_path):
+def test_another_database_is_refused_unchanged(tmp_path):
     path = tmp_path / "other.db"
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE t (x)")
@@ -128,7 +128,7 @@ def test_a_foreign_database_is_not_touched(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_a_newer_table_asks_for_an_update(path):
+def test_a_newer_format_asks_for_an_update(path):
     with sqlite3.connect(path) as database:
         database.execute(f"PRAGMA user_version={FORMAT + 1}")
     with pytest.raises(TableUnreadable, match=f"format {FORMAT + 1}.*update"):
@@ -136,37 +136,37 @@ def test_a_newer_table_asks_for_an_update(path):
 
 
 @pytest.mark.parametrize("name", ["absent.lut", "absent/t.lut"])
-def test_a_table_that_is_not_there_says_how_to_make_one(tmp_path, name):
+def test_a_missing_table_is_reported_with_the_command_that_creates_it(tmp_path, name):
     with pytest.raises(TableUnreadable, match="does not exist; create it"):
         LatencyTable.open(tmp_path / name)
 
 
-def test_a_folder_is_no_table(tmp_path):
+def test_a_directory_is_refused(tmp_path):
     with pytest.raises(TableUnreadable, match="is a directory"):
         LatencyTable.read(tmp_path)
 
 
-def test_an_existing_file_is_never_replaced(path, identity):
+def test_an_existing_file_is_not_replaced(path, identity):
     before = path.read_bytes()
     with pytest.raises(TableError, match="already exists"):
         LatencyTable.create(path, identity, {})
     assert path.read_bytes() == before
 
 
-def test_a_table_that_cannot_be_built_leaves_nothing(tmp_path, identity):
+def test_a_failed_build_leaves_no_file(tmp_path, identity):
     with pytest.raises(ZeroDivisionError), LatencyTable.building(tmp_path / "t.lut", identity, {}):
         1 / 0  # noqa: B018
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("folder", ["absent", "file"])
-def test_a_table_needs_a_folder(tmp_path, identity, folder):
+def test_a_table_needs_an_existing_directory(tmp_path, identity, folder):
     (tmp_path / "file").touch()
     with pytest.raises(TableError, match="cannot create"):
         LatencyTable.create(tmp_path / folder / "t.lut", identity, {})
 
 
-def test_what_a_removed_table_left_beside_it_is_not_taken_for_the_new_one(path, identity):
+def test_the_journal_of_a_removed_table_is_ignored(path, identity):
     subprocess.run([sys.executable, "-c", WRITER, path, "exit"], capture_output=True)
     assert len(os.listdir(path.parent)) == 2
     path.unlink()
@@ -174,7 +174,7 @@ def test_what_a_removed_table_left_beside_it_is_not_taken_for_the_new_one(path, 
         assert table.measurements == []
 
 
-def test_a_full_disk_loses_nothing_that_was_committed(small_disk, identity, trial):
+def test_a_full_disk_keeps_committed_measurements(small_disk, identity, trial):
     path = small_disk / "t.lut"
     with LatencyTable.create(path, identity, {}) as table:
         kept = 0
@@ -186,7 +186,7 @@ def test_a_full_disk_loses_nothing_that_was_committed(small_disk, identity, tria
         assert len(table.measurements) == kept > 0
 
 
-def test_a_full_disk_has_no_room_for_a_new_table(small_disk, identity):
+def test_a_full_disk_prevents_a_new_table(small_disk, identity):
     (small_disk / "filler").write_bytes(b"\0" * 250_000)
     with pytest.raises(TableError, match=r"no space|not full"):
         LatencyTable.create(small_disk / "t.lut", identity, {})

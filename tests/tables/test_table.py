@@ -1,4 +1,4 @@
-"""An entry's figure is the median of its trials' medians, and says what it rests on."""
+"""Entries: latency, interval, flags and trials of each key."""
 
 import math
 from dataclasses import replace
@@ -15,7 +15,7 @@ from ofa_tables.table import LatencyTable, Settings
 SPACE = find_space("ofa-mbv3-w1.0")
 
 
-def test_the_figure_is_the_median_of_the_trials_medians(trial):
+def test_the_latency_is_the_median_of_the_medians(trial):
     trials = [trial("k", 1.0, 1.0, 9.0), trial("k", 2.0, 2.0), trial("k", 3.0, 3.0, 3.0, 50.0)]
     entry = derive_entry("k", trials)
     assert entry.latency_ms == 2.0
@@ -32,19 +32,19 @@ def test_mean_and_std_are_those_of_all_samples(trial):
     assert entry.std_ms == pytest.approx(math.sqrt(sum((value - mean) ** 2 for value in pooled) / 5))
 
 
-def test_a_failed_trial_beside_good_ones_does_not_count(trial, failed_trial):
+def test_a_failed_trial_does_not_count_beside_successful_ones(trial, failed_trial):
     entry = derive_entry("k", [failed_trial("k", "crashed"), trial("k", 2.0)])
     assert (entry.latency_ms, entry.trials, entry.failure) == (2.0, 1, "")
 
 
-def test_an_entry_that_only_failed_has_no_figure(failed_trial):
+def test_an_entry_with_only_failures_has_no_latency(failed_trial):
     entry = derive_entry("k", [failed_trial("k")])
     assert math.isnan(entry.latency_ms)
     assert entry.flags == ("failed",)
     assert entry.failure == "unsupported: no kernel for it"
 
 
-def test_an_entry_whose_interval_is_wide_is_flagged(make_table, trial):
+def test_an_entry_with_a_wide_interval_is_flagged(make_table, trial):
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         table.add([trial("wide", median) for median in (1.0, 1.3, 1.1)])
         table.add([trial("narrow", median) for median in (1.0, 1.02, 1.01)])
@@ -52,12 +52,12 @@ def test_an_entry_whose_interval_is_wide_is_flagged(make_table, trial):
         assert table.entry("narrow").half_width < table.entry("wide").half_width
 
 
-def test_a_trial_that_never_warmed_up_is_flagged(trial):
+def test_a_trial_without_complete_warm_up_is_flagged(trial):
     assert derive_entry("k", [trial("k", 1.0, warm=False)]).flags == ("cold",)
 
 
-def test_trials_count_at_the_tables_speed(make_table, trial):
-    """Another speed of the device changes block and reference alike; the figure is that at the usual speed."""
+def test_trials_are_corrected_to_the_speed_of_the_table(make_table, trial):
+    """A different device speed changes block and reference equally; the latency is that at the usual speed."""
     with LatencyTable.open(make_table(without=["k"])) as table:
         for speed in (1.0, 1.0, 1.0, 1.3, 0.8):
             both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(speed * 2e6))
@@ -67,7 +67,7 @@ def test_trials_count_at_the_tables_speed(make_table, trial):
     assert (entry.latency_ms, entry.spread) == (pytest.approx(5.0), pytest.approx(0.0, abs=1e-6))
 
 
-def test_a_disturbed_trial_counts_only_where_there_is_no_other(make_table, trial):
+def test_a_disturbed_trial_counts_only_without_others(make_table, trial):
     disturbed = {"reference_before_ns": 2_000_000, "reference_after_ns": 2_600_000}
     steady = dict.fromkeys(disturbed, 2_300_000)
     with LatencyTable.open(make_table()) as table:
@@ -78,8 +78,8 @@ def test_a_disturbed_trial_counts_only_where_there_is_no_other(make_table, trial
     assert (entry.latency_ms, entry.trials, entry.flags) == (pytest.approx(5.0), 1, ("few-samples",))
 
 
-def test_the_interval_holds_for_few_trials(make_table, trial):
-    """Of 96 entries with five trials each, 95 % have their true latency in their interval."""
+def test_intervals_from_few_trials_have_their_coverage(make_table, trial):
+    """Of 400 entries with five trials each, 95 % have their true latency in their interval."""
     rng = np.random.default_rng(3)
     keys = [f"k{number}" for number in range(400)]
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
@@ -94,7 +94,7 @@ def test_one_trial_gives_no_interval(make_table, trial):
         assert table.entry("k").half_width is None
 
 
-def test_trials_of_one_profiled_network_alone_have_the_interval_that_is_usual(make_table, trial):
+def test_trials_of_only_one_profiled_network_have_the_typical_interval(make_table, trial):
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for number, sample in enumerate((1.0, 1.1, 1.2, 1.0)):
             name = f"network:{number}"
@@ -105,7 +105,7 @@ def test_trials_of_one_profiled_network_alone_have_the_interval_that_is_usual(ma
         assert table.entry("i").half_width is None
 
 
-def test_new_measurements_change_the_figures(make_table, trial):
+def test_new_measurements_change_the_entries(make_table, trial):
     with LatencyTable.open(make_table()) as table:
         key = table.entries[0].key
         table.add([trial(key, 100.0) for _ in range(9)])
@@ -120,7 +120,7 @@ def test_a_missing_or_failed_entry_is_nan(make_table, failed_trial):
         assert [math.isnan(figure) for figure in figures] == [False, True, True]
 
 
-def test_a_figure_given_for_the_resolution_is_preferred(make_table):
+def test_a_published_latency_for_the_resolution_is_preferred(make_table):
     with LatencyTable.open(make_table()) as table:
         for px, latency_ms in ((160, 1.0), (224, 2.0)):
             table.add([Measurement(f"v{px}", "k", resolution_px=px, median_ms=latency_ms, mean_ms=1.0, std_ms=0.0)])
@@ -145,15 +145,15 @@ def test_a_network_that_was_tested_stays_a_test(make_table):
         assert table.store.networks() == [("network:abc", "s", {"r": 160}, "test")]
 
 
-def test_going_on_under_other_conditions_is_refused(make_table, identity):
+def test_continuing_with_other_settings_is_refused(make_table, identity):
     with LatencyTable.open(make_table()) as table:
         table.require_identity(identity)
         with pytest.raises(TableMismatch, match="threads 1 there, 4 here"):
             table.require_identity(replace(identity, settings=Settings(threads=4)))
 
 
-def test_a_trial_far_from_the_tables_speed_counts_only_where_there_is_no_other(make_table, trial):
-    """Beyond two fifths, Jobs no longer slow down as the reference does."""
+def test_a_trial_far_from_the_usual_speed_counts_only_without_others(make_table, trial):
+    """Above 40 %, the reference job does not represent other jobs."""
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for median_ms, reference_ms in ((5.0, 2.0), (5.1, 2.0), (14.0, 4.0)):
             both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), round(reference_ms * 1e6))
@@ -162,8 +162,8 @@ def test_a_trial_far_from_the_tables_speed_counts_only_where_there_is_no_other(m
         assert table.entry("k").latency_ms == pytest.approx(5.05)
 
 
-def test_a_trial_that_others_interrupted_counts_only_where_there_is_no_other(make_table, trial):
-    """The reference's median is as usual: its runs fit between two turns of the scheduler, and the trial's do not."""
+def test_an_interrupted_trial_counts_only_without_others(make_table, trial):
+    """The median of the reference is unchanged, because its iterations are shorter than a scheduler time slice."""
     both = dict.fromkeys(("reference_before_ns", "reference_after_ns"), 2_000_000)
     with LatencyTable.open(make_table(without=SPACE.keys(160))) as table:
         for median_ms, mean_ms in ((5.0, 2.1), (5.1, 2.1), (6.5, 4.0)):
@@ -173,7 +173,7 @@ def test_a_trial_that_others_interrupted_counts_only_where_there_is_no_other(mak
 
 
 def test_trials_of_one_profiled_network_count_as_one(make_table, trial):
-    """What stood beside a Block was the same each time: two trials there tell less than trials in two networks."""
+    """The block has the same neighbours in each, so two trials in one network say less than trials in two networks."""
     samples = [1.0, 1.0, 1.2, 1.2, 1.1, 1.1]
 
     def half_width(profiled_networks):

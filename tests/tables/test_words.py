@@ -1,9 +1,9 @@
-"""Counts in messages."""
+"""Formatting of counts in messages."""
 
 from ofa_tables.words import counted
 
 
-def test_one_is_no_plural():
+def test_nouns_are_plural_except_for_one():
     assert [counted(count, "network") for count in (0, 1, 2, 2210)] == [
         "0 networks",
         "1 network",

@@ -118,8 +118,8 @@ def _log_slowdowns(group: Sequence[Measurement], reference_ms: float, own_elasti
     for _ in range(ITERATIONS):
         elasticities = _elasticities(keys, logs - in_trial, references, weights, own_elasticity)
         expected = elasticities[keys] * references
-        figures = _medians(keys, logs - expected - in_trial)
-        left = logs - figures[keys] - expected
+        levels = _medians(keys, logs - expected - in_trial)
+        left = logs - levels[keys] - expected
         off = np.abs(left - in_trial)
         usual = max(float(np.median(off)) / 0.6745, 1e-9)  # standard deviation of a normal distribution
         weights = np.minimum(1.0, HUBER * usual / np.maximum(off, 1e-12))

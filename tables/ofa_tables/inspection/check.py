@@ -28,7 +28,7 @@ NOISY = 1 / 3
 NOT_MONOTONE = 0.15
 # The largest accepted ratio between a latency and its fit: a plane over log kernel and log expand of its kind.
 OUT_OF_LINE = 1.6
-FEWEST_LIKES = 6
+FEWEST_SIMILAR = 6
 SECONDS_A_DAY = 86400.0
 
 Kind = tuple[str, int | None]  # place in the network, resolution of a published entry
@@ -98,9 +98,9 @@ def no_latency(inspected: Inspected) -> Iterator[Finding]:
 
 
 def failed(inspected: Inspected) -> Iterator[Finding]:
-    figures = {entry.key for entry in inspected.entries}
+    with_latency = {entry.key for entry in inspected.entries}
     for entry in inspected.table.entries:
-        if entry.failure and entry.key not in figures:
+        if entry.failure and entry.key not in with_latency:
             yield _of(entry, "failed", ERROR, entry.failure, "fix what failed, then run ofa-profile again")
 
 
@@ -124,12 +124,12 @@ def copied(inspected: Inspected) -> Iterator[Finding]:
 
 def not_monotone(inspected: Inspected) -> Iterator[Finding]:
     """Find blocks that do more work than a block of the same kind but are faster."""
-    for likes in _kinds(inspected.entries).values():
-        for sizes, entry in likes.items():
+    for similar in _kinds(inspected.entries).values():
+        for sizes, entry in similar.items():
             for axis, name in enumerate(("expand", "kernel")):
                 smaller = [
                     (other_sizes, other)
-                    for other_sizes, other in likes.items()
+                    for other_sizes, other in similar.items()
                     if other_sizes[axis] < sizes[axis] and other_sizes[1 - axis] == sizes[1 - axis]
                 ]
                 if not smaller:
@@ -147,12 +147,12 @@ def not_monotone(inspected: Inspected) -> Iterator[Finding]:
 
 def out_of_line(inspected: Inspected) -> Iterator[Finding]:
     """Find latencies far from a robust fit to the other blocks of their kind."""
-    for likes in _kinds(inspected.entries).values():
-        if len(likes) < FEWEST_LIKES:
+    for similar in _kinds(inspected.entries).values():
+        if len(similar) < FEWEST_SIMILAR:
             continue
-        rows = np.array([[1.0, *np.log(sizes)] for sizes in likes])
-        logs = np.log([entry.latency_ms for entry in likes.values()])
-        for index, entry in enumerate(likes.values()):
+        rows = np.array([[1.0, *np.log(sizes)] for sizes in similar])
+        logs = np.log([entry.latency_ms for entry in similar.values()])
+        for index, entry in enumerate(similar.values()):
             others = np.arange(len(logs)) != index
             line = _robust(rows[others], logs[others])
             off = float(np.exp(logs[index] - rows[index] @ line))

@@ -51,7 +51,7 @@ class Diff:
 
 def diff_tables(first: LatencyTable, second: LatencyTable) -> Diff:
     """Compare two tables. Raises EntriesMissing if they have no entry in common."""
-    ours, theirs = _figures(first.entries), _figures(second.entries)
+    ours, theirs = _entries(first.entries), _entries(second.entries)
     common = [place for place in ours if place in theirs]
     if not common:
         raise EntriesMissing(
@@ -65,7 +65,7 @@ def diff_tables(first: LatencyTable, second: LatencyTable) -> Diff:
     )
 
 
-def _figures(entries: Sequence[Entry]) -> dict[tuple[str, int | None], Entry]:
+def _entries(entries: Sequence[Entry]) -> dict[tuple[str, int | None], Entry]:
     return {(entry.key, entry.resolution_px): entry for entry in entries if entry.latency_ms > 0}
 
 

@@ -130,7 +130,9 @@ class LatencyModel:
     def missing(self, resolution_px: int) -> list[str]:
         """Return the keys of the missing entries at a resolution."""
         row = self.figures_ms[self.space.resolutions_px.index(resolution_px)]
-        return [key for key, figure in zip(self.space.keys(resolution_px), row, strict=True) if np.isnan(figure)]
+        return [
+            key for key, latency_ms in zip(self.space.keys(resolution_px), row, strict=True) if np.isnan(latency_ms)
+        ]
 
     def fix(self, resolution_px: int) -> str:
         """Describe how to get the missing entries at a resolution."""

@@ -71,9 +71,9 @@ def _calibrations(
 
 
 def _unchanged(table: LatencyTable, merged: LatencyTable) -> bool:
-    figures = {(entry.key, entry.resolution_px): entry.latency_ms for entry in merged.entries}
-    same_figures = all(
-        figures[entry.key, entry.resolution_px] == entry.latency_ms for entry in table.entries if not entry.failure
+    latencies_ms = {(entry.key, entry.resolution_px): entry.latency_ms for entry in merged.entries}
+    same_latencies = all(
+        latencies_ms[entry.key, entry.resolution_px] == entry.latency_ms for entry in table.entries if not entry.failure
     )
     roles = {key: role for key, _, _, role in merged.store.networks()}
-    return same_figures and all(roles[key] == role for key, _, _, role in table.store.networks())
+    return same_latencies and all(roles[key] == role for key, _, _, role in table.store.networks())

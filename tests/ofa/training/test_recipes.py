@@ -55,7 +55,7 @@ def test_the_compound_recipe_wants_a_tied_space():
 
 
 def test_an_unknown_recipe():
-    with pytest.raises(UnknownName, match="no recipe is called 'progresive'; did you mean progressive"):
+    with pytest.raises(UnknownName, match="no recipe named 'progresive'; did you mean progressive"):
         stages_of("progresive", MBV3, 1)
 
 
