@@ -96,7 +96,7 @@ def test_a_network_is_chosen_by_its_name_in_a_file(checkpoint, export, tmp_path)
     (tmp_path / "front.json").write_text(json.dumps({"front": named}))
     reported, _ = export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json:9ms")
     assert reported["architecture"]["r"] == 32
-    with pytest.raises(UsageError, match="there are 5ms, 9ms"):
+    with pytest.raises(UsageError, match="names: 5ms, 9ms"):
         export(checkpoint(), "torch", architecture=f"{tmp_path}/front.json")
 
 
