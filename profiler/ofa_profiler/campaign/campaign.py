@@ -28,9 +28,9 @@ from ofa_tables.store.measurement import RETRIED, Measurement
 from ofa_tables.table import Identity, LatencyTable
 
 TRIAL_TIMEOUT_S = 120.0
-COOL_S = 120.0  # a hot device is waited for, before a trial
-RETRIES = 2  # of one failed trial, before the campaign continues without it
-RETAKES = 1  # of one that was disturbed
+COOL_S = 120.0  # longest wait before a trial for a hot device to cool
+RETRIES = 2  # of one failed trial; after that its job counts as failed
+RETAKES = 1  # of one disturbed trial
 
 
 class Progress(Protocol):
@@ -45,11 +45,11 @@ class Progress(Protocol):
 
 @dataclass
 class Outcome:
-    """What one run of a campaign did: how often each key was timed, why jobs failed, and where the time went.
+    """The result of a campaign: trials per key, failed jobs, and where the time went.
 
-    ``not_set`` are the conditions that could not be set, and why. ``waited_seconds``: the worker, for the link. Where
-    several devices shared it, ``shares`` says how many trials each took, ``factors`` how they lie to each other, and
-    ``set_aside`` why one was left out.
+    ``not_set`` maps each condition that could not be set to the reason. ``waited_seconds`` is how long the worker
+    waited for the link. If several devices shared the campaign, ``shares`` counts the trials of each, ``factors`` is
+    the latency of each relative to the median device, and ``set_aside`` maps each excluded device to the reason.
     """
 
     trials: Counter[str] = field(default_factory=Counter)
@@ -76,10 +76,10 @@ class Outcome:
 
 
 class Campaign:
-    """``rounds`` are the jobs of each; their order within a round is shuffled.
+    """Measure ``rounds``, the jobs of each round. The order within a round is random.
 
-    ``announce`` receives the expected duration in seconds, after a first trial of the reference Job. What the agent
-    still holds of an earlier command, that was cut short, counts where ``adopts``.
+    ``announce`` receives the expected duration in seconds, after one trial of the reference job. If ``adopts``, results
+    of an interrupted earlier command that the agent still holds are used.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Campaign:
         self._reference_message = wire.job_message(
             self._reference.block, _settings_message(table.identity, batch=1), self._reference.model.model_id
         )
-        # The same after a crash, so that the host gets its own lease back; another for a copy of the table.
+        # Stays the same after a crash, so that the host gets its lease back. A copy of the table gets another id.
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
         self._no_reference = False
@@ -119,8 +119,9 @@ class Campaign:
         self._agreement_check: AgreementCheck | None = None  # while devices are compared
 
     def run(self, connection: Connection) -> Outcome:
-        """Measures what is missing, on every device of the connection. An agent may be lost and started again on the
-        way; what came back is kept."""
+        """Measure what is missing, on every device of the connection. Results are kept if an agent is lost and
+        restarted.
+        """
         self._waiting = self._plan()[::-1]
         if not self._waiting:
             return self._outcome
@@ -150,8 +151,8 @@ class Campaign:
         self._judge(pool)
 
     def _is_done(self, pool: DevicePool) -> bool:
-        """At the end of a run the trials that a device was disturbed during are taken again."""
-        if self._outcome.failures:  # nobody is to wait for a trial that nobody takes
+        """Return whether nothing is left to measure. At the end of a run, disturbed trials are repeated."""
+        if self._outcome.failures:  # a failed job needs no more trials
             self._waiting = [trial for trial in self._waiting if trial.job.block.key not in self._outcome.failures]
         if self._waiting or self._agreement_check or any(worker.under_way for worker in pool.workers):
             return False
@@ -160,7 +161,7 @@ class Campaign:
         return not self._waiting
 
     def _lose(self, worker: DeviceWorker, error: OfaError, pool: DevicePool) -> None:
-        """What was on its way to a lost agent is for whoever is free next. Raises where nobody is left."""
+        """Give the trials of a lost agent to the next free device. Raises OfaError if no device is left."""
         lost = [trial for trial in worker.under_way.values() if trial is not self._probe and not trial.compared]
         self._waiting += lost
         worker.under_way.clear()
@@ -175,11 +176,11 @@ class Campaign:
             self._progress.say(f"{error}; reconnecting ({worker.losses} of {RESTARTS})")
 
     def _set_aside(self, worker: DeviceWorker, reason: str) -> None:
-        """For this campaign and those that follow it in the same command."""
+        """Exclude a device from this campaign and from later ones of the same command."""
         worker.out = worker.connection.set_aside = self._outcome.set_aside[worker.name] = reason
 
     def _judge(self, pool: DevicePool) -> None:
-        """Once every device has run the same Jobs: those that are not like the others are set aside."""
+        """Exclude the devices that differ from the others, once every device has run the same jobs."""
         check = self._agreement_check
         if check is None or not check.is_over(pool.working):
             return
@@ -204,7 +205,7 @@ class Campaign:
         for setting, reason in not_set.items():
             if self._outcome.not_set.get(setting) != reason:
                 self._progress.say(f"{setting} could not be set: {reason}; measuring without it")
-        self._outcome.not_set |= not_set  # several devices may differ in that
+        self._outcome.not_set |= not_set  # devices may differ
 
     def _report_no_reference(self, error: str) -> None:
         if error and not self._no_reference:
@@ -212,7 +213,7 @@ class Campaign:
             self._no_reference = True
 
     def _plan(self) -> list[Trial]:
-        """The trials still to be taken: round after round, shuffled within each, always in the same order."""
+        """The trials that are still missing, in the same order every time: by round, shuffled within a round."""
         done = self._table.rounds_of()
         trials = []
         for number, jobs in enumerate(self._rounds):
@@ -242,7 +243,7 @@ class Campaign:
         trial = worker.under_way.pop(message.trial_id, None)
         if message.trial_id == self._probe.trial_id:
             self._expect(message, worker)
-            return  # not acknowledged, for it is not kept
+            return  # not stored, so not acknowledged
         trial = trial or self._adopt(message, self._waiting)
         if trial is None or worker.out:
             self._acknowledge(worker, message)
@@ -274,7 +275,7 @@ class Campaign:
             worker.lease.acknowledge([message.trial_id])
 
     def _expect(self, message: Any, worker: DeviceWorker) -> None:
-        """From a trial of the reference Job, how long the others will take; nothing else is kept of it."""
+        """Announce the expected duration, from one trial of the reference job. The trial is not stored."""
         took_s = time.perf_counter() - self._started
         if self._announce is not None and message.status == "ok":
             probe = Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_ms(message) / 1e3)
@@ -284,7 +285,7 @@ class Campaign:
         self._announce = None
 
     def _adopt(self, message: Any, waiting: list[Trial]) -> Trial | None:
-        """A Measurement from before the link was lost takes the place of a trial that still waits, if it is new."""
+        """Assign a result from before the link was lost to a waiting trial, if it is new."""
         if any(measurement.trial_id == message.trial_id for measurement in self._table.measurements):
             return None
         fitting = [
@@ -301,7 +302,7 @@ class Campaign:
         return trial
 
     def _retry(self, trial: Trial, measurement: Measurement, waiting: list[Trial]) -> None:
-        """One that failed or was disturbed, again at the end of the run, when what disturbed it may have passed."""
+        """Repeat a failed or disturbed trial at the end of the run, when the cause may have passed."""
         limit = RETAKES if measurement.ok else RETRIES if measurement.status in RETRIED else 0
         if trial.attempt < limit:
             waiting.insert(0, trial.again())
@@ -309,13 +310,13 @@ class Campaign:
             self._outcome.failures[measurement.key] = f"{measurement.status}: {measurement.error}"
 
     def _again(self, drift: Drift[Trial]) -> list[Trial]:
-        """At the end of a run, the trials that the device was disturbed during, to be taken again."""
+        """The trials of a run that were disturbed and are to be repeated."""
         found = drift.disturbed()
         if found is None:
             return []
         disturbed, stretch = found
         again = [trial.again() for trial in disturbed if trial.attempt < RETAKES]
-        if round(stretch.seconds):  # what took no time is taken again without a word
+        if round(stretch.seconds):  # short stretches are repeated without a message
             self._progress.say(
                 f"[yellow]disturbed[/]: {stretch}; {'taking them again' if again else 'they are flagged'}"
             )

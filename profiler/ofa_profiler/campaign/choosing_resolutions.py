@@ -16,11 +16,11 @@ from ofa_tables.estimates.interpolation import EXPECTED_CURVATURE, Interpolation
 from ofa_tables.estimates.keys import kind_and_size
 from ofa_tables.table import LatencyTable
 
-# Interpolation may add so much to a network's error, in the root mean square over the resolutions asked for.
+# Largest error (root mean square over the wanted resolutions) that interpolation may add to a network.
 LITTLE = 0.003
-# Beyond this share of the entries, trials are better spent on those that are measured already.
+# Beyond this fraction of the entries, more trials of measured entries are worth more.
 MOST_SHARE = 0.357
-# A kernel likes some sizes of maps and not others: an interpolated entry is off by so much however near its neighbours.
+# Kernels prefer some map sizes: an interpolated entry has at least this error, however close its neighbours are.
 WIGGLE = 0.01
 # One more resolution must leave at most this fraction of it.
 WORTHWHILE = 0.95
@@ -28,7 +28,7 @@ SAMPLE = 200
 
 
 def next_resolution(table: LatencyTable, space: Space, wanted: Sequence[int]) -> int | None:
-    """The one to measure next of those wanted; None where the others can be interpolated."""
+    """The resolution to measure next, of those wanted; None if the others can be interpolated."""
     measured = measured_resolutions(table, space, wanted)
     for first in (min(wanted), max(wanted), _middle(wanted)):
         if first not in measured:
@@ -45,14 +45,14 @@ def next_resolution(table: LatencyTable, space: Space, wanted: Sequence[int]) ->
 
 
 def measured_resolutions(table: LatencyTable, space: Space, wanted: Sequence[int]) -> list[int]:
-    """Those of the wanted at which every entry was measured."""
+    """The wanted resolutions at which every entry was measured."""
     return [px for px in wanted if all(_measured(table, key) for key in space.keys(px))]
 
 
 def curvature(table: LatencyTable, space: Space, measured: Sequence[int]) -> float:
-    """How far the sum of a network's interpolated figures is off, relative to it, for each unit of gap.
+    """The relative error of a network's interpolated latency per unit of gap.
 
-    Each measured resolution between others is left out in turn.
+    It is estimated by leaving out each measured resolution that lies between others.
     """
     squares, gaps = 1e-6 * EXPECTED_CURVATURE**2, 1e-6
     ordered = sorted(measured)
@@ -64,7 +64,7 @@ def curvature(table: LatencyTable, space: Space, measured: Sequence[int]) -> flo
 
 
 def _left_out(table: LatencyTable, space: Space, px: int, others: Sequence[int]) -> float:
-    """By how much a resolution's networks are off, in the root mean square, where only ``others`` were measured."""
+    """The relative error (root mean square) of networks at ``px`` if only ``others`` were measured."""
     known = {key: table.entry(key) for other in others for key in space.keys(other)}
     interpolation = Interpolation(entry for entry in known.values() if entry is not None)
     row = space.resolutions_px.index(px)
@@ -80,10 +80,10 @@ def _left_out(table: LatencyTable, space: Space, px: int, others: Sequence[int])
 
 
 def _added(space: Space, bend: float, measured: Sequence[int], wanted: Sequence[int]) -> float:
-    """What interpolation is expected to add to a network's error, in the root mean square over the wanted resolutions.
+    """The error (root mean square over the wanted resolutions) that interpolation is expected to add to a network.
 
-    An entry whose maps are of a size that was measured, at whatever resolution, adds nothing: late in a network, four
-    or eight resolutions have maps of the same size.
+    An entry whose map size was measured at any resolution adds nothing: late in a network, four or eight resolutions
+    share one map size.
     """
     sizes: dict[str, set[int]] = defaultdict(set)
     for px in measured:
@@ -103,7 +103,7 @@ def _added(space: Space, bend: float, measured: Sequence[int], wanted: Sequence[
 
 @lru_cache
 def _entries(space: Space, px: int) -> list[tuple[str, int, float]]:
-    """(kind, size of its maps, share of the MACs) of each entry."""
+    """(kind, map size, share of the MACs) of each entry."""
     total = sum(block.macs for block in space.blocks(px))
     return [(*(kind_and_size(block.key) or (block.key, 1)), block.macs / total) for block in space.blocks(px)]
 
@@ -114,7 +114,7 @@ def _share(space: Space, measured: Sequence[int], wanted: Sequence[int]) -> floa
 
 
 def _gap(size: int, measured: Sequence[int]) -> float:
-    """The product of the distances to the next measured ones, in the logarithm; 0 where it is measured itself."""
+    """The product of the distances to the nearest measured sizes, in logarithms; 0 if the size itself was measured."""
     low, high = max(m for m in measured if m <= size), min(m for m in measured if m >= size)
     return float(np.log(size / low) * np.log(high / size))
 

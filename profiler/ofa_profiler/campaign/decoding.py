@@ -11,7 +11,7 @@ from ofa_tables.store.measurement import DEVICE, HOT, POWER_W, REFERENCE_MEAN_MS
 
 
 def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
-    """Of the whole Job, taken in round ``number``, by ``device`` where several take turns."""
+    """The Measurement of a whole job, in round ``number``; ``device`` names the device if several share the campaign."""
     measurement = Measurement(
         trial_id=message.trial_id,
         key=message.key,
@@ -44,7 +44,7 @@ def latency_ms(message: Any) -> float:
 
 
 def _of_summary(summary: Any) -> dict[str, Any]:
-    """The fields of a Measurement whose samples the runtime kept to itself."""
+    """The fields of a Measurement for which the runtime reports no samples."""
     return {
         "count": summary.count,
         "median_ms": (summary.median_ns or summary.mean_ns) / 1e6,
@@ -54,7 +54,7 @@ def _of_summary(summary: Any) -> dict[str, Any]:
 
 
 def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
-    """One Measurement for each Block that was timed inside a network; one that stands there twice has all samples."""
+    """One Measurement for each block that was timed inside a network; a block that occurs twice gets all samples."""
     samples: dict[str, list[int]] = defaultdict(list)
     for part in message.parts:
         samples[part.key].extend(part.samples_ns)

@@ -15,13 +15,14 @@ from ofa_profiler.campaign.jobs import Trial
 # The number of jobs and rounds that every device runs.
 COMPARED_JOBS = 6
 COMPARED_ROUNDS = 2
-# Devices of one kind that lie further apart are not of one kind: one of them is hot, worn, or saves power.
+# Devices of one model that differ by more than this do not agree: one is hot, worn, or saves power.
 APART = 0.12
 
 
 class AgreementCheck:
-    """``shared`` are those of the ``waiting`` trials that each of the devices takes; what any trial brings meanwhile is
-    ``held``, with the device that took it."""
+    """Every device runs the ``shared`` trials, chosen from those that wait. Results that arrive meanwhile are ``held``,
+    with the device.
+    """
 
     def __init__(self, waiting: Sequence[Trial], devices: Sequence[str]) -> None:
         rounds = sorted({trial.round for trial in waiting})[:COMPARED_ROUNDS]
@@ -38,24 +39,24 @@ class AgreementCheck:
 
     @property
     def devices(self) -> int:
-        """So many take part in it."""
+        """How many devices take part."""
         return len(self._own)
 
     def waiting_for(self, device: str) -> list[Trial]:
-        """What it has still to take; the next one is the last."""
+        """The trials that a device has still to run; the next one is last."""
         return self._own.get(device, [])
 
     def leave(self, device: str) -> None:
-        """One that was lost takes no further part in it."""
+        """Remove a device that was lost."""
         self._own.pop(device, None)
 
     def is_over(self, working: Sequence[DeviceWorker]) -> bool:
-        """Whether all that take part have taken theirs, and nothing is on its way."""
+        """Whether every device has run its trials and none is under way."""
         under_way = (trial for worker in working for trial in worker.under_way.values())
         return not any(self._own.values()) and not any(trial.compared for trial in under_way)
 
     def agreement(self) -> "Agreement":
-        """By what all of them took."""
+        """The agreement of all devices that took part."""
         agreement = Agreement()
         for worker, message, trial in self.held:
             if trial.compared and message.status == "ok":
@@ -63,7 +64,7 @@ class AgreementCheck:
         return agreement
 
     def left(self) -> list[Trial]:
-        """The shared ones that only devices took which are out by now, or were lost over it."""
+        """The shared trials without a result from a device that is still in the pool."""
         kept = {(trial.job.block.key, trial.round) for worker, _, trial in self.held if not worker.out}
         return [trial for trial in self.shared if (trial.job.block.key, trial.round) not in kept]
 
@@ -78,7 +79,7 @@ class Agreement:
         self._latencies_ms.setdefault(device, {}).setdefault(key, []).append(latency_ms)
 
     def factors(self) -> dict[str, float]:
-        """What each takes over what they take in the median, in the median over the keys that all have run."""
+        """The latency of each device relative to the median device: the median over the keys that all have run."""
         if not self._latencies_ms:
             return {}
         common = sorted(set.intersection(*(set(of_device) for of_device in self._latencies_ms.values())))
@@ -89,15 +90,16 @@ class Agreement:
         return dict(zip(self._latencies_ms, map(float, over), strict=True))
 
     def off(self) -> dict[str, float]:
-        """Those that are not like the others, and how they stand to them. Of two, the slower one: none is faster than
-        it can be."""
+        """The devices that differ from the others, with their factors. Of two devices it is the slower one, since no
+        device runs faster than it can.
+        """
         factors = self.factors()
         usual = min(factors.values(), default=1.0) if len(factors) < 3 else 1.0
         return {device: factor / usual for device, factor in factors.items() if abs(factor / usual - 1) > APART}
 
 
 def spread(jobs: Sequence[Any], count: int, size: Callable[[Any], float]) -> list[Any]:
-    """``count`` of the tasks, evenly from the smallest to the largest."""
+    """``count`` of the jobs, evenly from the smallest to the largest."""
     ordered = sorted(jobs, key=size)
     chosen = np.unique(np.linspace(0, len(ordered) - 1, min(count, len(ordered))).round().astype(int))
     return [ordered[index] for index in chosen]

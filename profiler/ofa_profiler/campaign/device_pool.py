@@ -14,7 +14,7 @@ from ofa_profiler.connections.client import Lease
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, OfaError
 
-RESTARTS = 3  # of an agent, without a single Measurement in between
+RESTARTS = 3  # of an agent without a Measurement in between
 RESTART_PAUSE_S = 1.0
 GIVE_BACK_S = 10.0
 
@@ -73,7 +73,7 @@ class DevicePool:
 
     def __enter__(self) -> "DevicePool":
         for worker in self.workers:
-            worker.connection.given_up.clear()  # by the campaign before
+            worker.connection.given_up.clear()  # by an earlier campaign
         for thread in self._threads:
             thread.start()
         return self
@@ -90,7 +90,7 @@ class DevicePool:
             thread.join(GIVE_BACK_S)
 
     def events(self) -> Iterator[Event]:
-        """As they come, until the caller stops asking: no trial is given out while one is handled."""
+        """Yield events until the caller stops. No trial is handed out while an event is handled."""
         while True:
             event = self._inbox.get()
             with self._changed:
@@ -106,7 +106,7 @@ class DevicePool:
                 worker.connection.reopen()
         except OfaError as error:
             self._report_out(worker, error)
-        except Exception as error:  # whatever it is: a thread that ended untold would be waited for
+        except Exception as error:  # any error must be reported, or the campaign would wait for this thread for ever
             said = str(error).strip().splitlines()
             what = f"{type(error).__name__}{': ' + said[0] if said else ''}"
             text = f"{worker.name}: the work with it failed ({what}); everything so far is kept"

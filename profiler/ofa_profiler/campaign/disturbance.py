@@ -14,7 +14,7 @@ from ofa_tables.estimates.device_speed import interrupted, off_speed
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.words import counted
 
-FEWEST_READINGS = 9  # before a median says what is usual
+FEWEST_READINGS = 9  # needed for a usual value
 
 
 Of = TypeVar("Of")
@@ -22,8 +22,10 @@ Of = TypeVar("Of")
 
 @dataclass(frozen=True)
 class Stretch:
-    """Trials of one run that the device was at another speed for. ``speeds`` are the reference's times over its usual,
-    where they were off; ``means`` those of the mean of its runs, if only the mean shows it."""
+    """Trials of one run during which the device speed was unusual. ``slowdowns`` are the reference job's latencies
+    relative to the usual one; ``means`` are the same for the mean of its iterations, if only the mean shows the
+    disturbance.
+    """
 
     trials: int
     seconds: float
@@ -56,7 +58,7 @@ class _Reading(NamedTuple, Generic[Of]):
 
 @dataclass
 class Drift(Generic[Of]):
-    """What has been read of the reference Job so far, trial by trial; ``of`` is whatever the caller knows it by."""
+    """The readings of the reference job so far, one per trial. ``of`` identifies the trial for the caller."""
 
     _readings: list[_Reading[Of]] = field(default_factory=list)
     _reported: int = 0
@@ -67,7 +69,7 @@ class Drift(Generic[Of]):
             self._readings.append(_Reading(took_s, measurement.reference_ms, measurement.reference_mean_ms, of))
 
     def disturbed(self) -> tuple[list[Of], Stretch] | None:
-        """Those of the trials since it was last asked that were at another speed; None if there are none."""
+        """The disturbed trials since the last call, with their stretch; None if there are none."""
         fresh, self._reported = self._readings[self._reported :], len(self._readings)
         if len(self._readings) < FEWEST_READINGS:
             return None

@@ -11,13 +11,13 @@ from ofa_agent.operators import Block
 
 @dataclass(frozen=True)
 class Effort:
-    """``rounds`` is in how many rounds each Block is timed; ``budget`` is for a Block alone."""
+    """``rounds`` is how often each block is timed; ``budget`` is for a block timed alone."""
 
     rounds: int
     budget: Budget
 
 
-# Of a whole network: even one that takes long is run several times.
+# For a whole network: even a slow one runs several times.
 NETWORK_BUDGET = Budget(warmup_s=1.0, window_s=0.0, burst_min_s=0.0, burst_max_s=0.03)
 
 BUDGET = Budget(warmup_s=0.5, window_s=0.004, burst_min_s=0.015, burst_max_s=0.025)
@@ -31,9 +31,9 @@ EFFORTS = {
 
 @dataclass(frozen=True)
 class Probe:
-    """One trial of a known network, the reference, from which follows about how long others will take.
+    """One trial of the reference job, from which the duration of other trials is estimated.
 
-    ``untimed_s`` is what its trial took beside timed runs, ``latency_s`` one run.
+    ``untimed_s`` is the part of its trial outside timed iterations, ``latency_s`` the duration of one iteration.
     """
 
     network: Block
@@ -41,8 +41,8 @@ class Probe:
     latency_s: float
 
     def expected_s(self, job: Block, budget: Budget, bursts: int) -> float:
-        """How long one trial takes, about: latency goes with MACs, loading with weights."""
+        """The approximate duration of one trial in s: latency scales with MACs, loading with weights."""
         latency_s = self.latency_s * job.macs / self.network.macs
         burst_s = (1 + 2 * WINDOW_RUNS) * latency_s + max(budget.burst_max_s, budget.min_runs * latency_s)
-        reference_s = self.latency_s + max(REFERENCE_S, REFERENCE_RUNS * self.latency_s)  # one goes with each burst
+        reference_s = self.latency_s + max(REFERENCE_S, REFERENCE_RUNS * self.latency_s)  # one accompanies each burst
         return self.untimed_s * max(0.2, job.parameters / self.network.parameters) + bursts * (burst_s + reference_s)

@@ -8,18 +8,18 @@ from ofa_agent.operators import Block
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
 
-# Inside a network a Block finds its weights cold: the others' have passed through the caches since its last run. Timed
-# over and over alone, it finds them warm. So much clears the caches that a core has to itself, and leaves the shared
+# Inside a network a block finds its weights cold, because other blocks have used the caches since. Timed alone in a
+# loop, it finds them warm. This number of bytes clears the caches that belong to one core, and leaves the shared
 # ones as they are.
 OTHERS_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """A Block, or a whole network as one, to be timed.
+    """A block, or a whole network as one block, to be timed.
 
-    ``others_bytes`` are moved through the caches before each run: see OTHERS_BYTES. ``parts`` are the Blocks of a
-    network that are to be timed inside it.
+    ``others_bytes`` are moved through the caches before each iteration (OTHERS_BYTES). ``parts`` are the blocks of a
+    network that are timed inside it.
     """
 
     block: Block
@@ -34,7 +34,7 @@ class Trial:
     job: Job
     round: int
     attempt: int = 0
-    compared: bool = False  # it is taken by every device that shares the campaign
+    compared: bool = False  # every device of the pool runs it
 
     @property
     def bursts(self) -> int:
@@ -48,15 +48,15 @@ class Trial:
 def lower_jobs(
     blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0, precision: str = "fp32"
 ) -> list[Job]:
-    """One job a key; everything is lowered before the first trial, for the host may be the device too."""
+    """One job per key. Everything is lowered before the first trial, because the host may be the device."""
     distinct = {block.key: block for block in blocks}.values()
     return [Job(block, lower(runtime, block, batch, precision), others_bytes) for block in distinct]
 
 
 def reference_job(runtime: str, precision: str = "fp32") -> Job:
-    """The reference Job: what it takes around a trial is the device's speed. The same for every table.
+    """The reference job, the same for every table. Its latency around a trial shows the device speed.
 
-    A small network: it slows down as networks do where others use the same caches and memory.
+    It is a small network, so that other users of the caches and the memory slow it down as they slow down networks.
     """
     space = find_space("ofa-mbv3-w1.0")
     smallest = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}

@@ -18,7 +18,7 @@ SCOUTING_ROUNDS = 2
 
 
 class Profiler:
-    """Measures into ``table`` what it lacks; ``effort`` says in how many rounds each entry is timed."""
+    """Measure what ``table`` lacks; ``effort`` decides in how many rounds each entry is timed."""
 
     def __init__(
         self, table: LatencyTable, space: Space, effort: Effort, connection: Connection, progress: Progress
@@ -30,11 +30,11 @@ class Profiler:
         self._progress = progress
 
     def measure(self, resolutions_px: Sequence[int]) -> Outcome:
-        """Every entry at these resolutions."""
+        """Measure every entry at these resolutions."""
         return self._campaign(resolutions_px, self._effort.rounds, self._announce).run(self._connection)
 
     def measure_some(self, resolutions_px: Sequence[int]) -> Outcome:
-        """The entries at those of the resolutions from which the others can be interpolated."""
+        """Measure the entries at some of the resolutions, so that the others can be interpolated."""
         self._table.interpolate()
         outcome = Outcome()
         chosen: list[int] = []
@@ -43,7 +43,7 @@ class Profiler:
             outcome.include(self._campaign([px], SCOUTING_ROUNDS).run(self._connection))
         measured = measured_resolutions(self._table, self._space, resolutions_px)
         if not measured:
-            return outcome  # nothing could be
+            return outcome  # nothing could be measured
         self._progress.say(
             f"measuring {', '.join(map(str, measured))} px; the other {len(resolutions_px) - len(measured)} "
             "resolutions are interpolated"
@@ -66,7 +66,7 @@ class Profiler:
         self._progress.say(f"it will take about {duration(seconds)} ({', '.join(others)})")
 
     def _plan(self, resolutions_px: Sequence[int], rounds: int) -> tuple[list[list[Job]], Budget]:
-        """What to trial in each round, and how long each burst may take."""
+        """The jobs of each round, and the budget of a burst."""
         if self._table.identity.blocks == IN_NETWORKS:
             return profiled_network_rounds(self._table, self._space, resolutions_px, rounds), NETWORK_BUDGET
         blocks = [block for px in resolutions_px for block in self._space.blocks(px)]

@@ -14,11 +14,11 @@ from ofa_profiler.campaign.jobs import Job
 from ofa_profiler.lowering import lower
 from ofa_tables.table import PROFILED, LatencyTable
 
-# Blocks stand beside their likes: small ones in small networks, large ones in large, as in what a search finds. So
+# Small blocks occur in small networks and large ones in large networks, also in what a search finds. So
 # profiled networks are taken from this number of groups of candidates, from the smallest to the largest, in rotation.
 CANDIDATES = 900
 GROUPS = 9
-# After so many rounds the same profiled networks come again: the device has their models by then.
+# After this number of rounds the networks repeat: the device has their models by then.
 DIFFERENT_ROUNDS = 4
 
 
@@ -52,7 +52,9 @@ def profiled_network_rounds(
 
 
 def _cover(space: Space, px: int, covered: set[str], rng: np.random.Generator) -> Iterator[Architecture]:
-    """Networks until ``timed``, to which the caller adds, has every entry: greedily, in rotation over the groups."""
+    """Yield networks until ``covered``, which the caller extends, has every entry: greedily, in rotation over the
+    groups.
+    """
     keys = space.keys(px)
     while any(key not in covered for key in keys):
         candidates = space.canonical(space.sample_spread(CANDIDATES, rng, [px]))
@@ -71,7 +73,7 @@ def _cover(space: Space, px: int, covered: set[str], rng: np.random.Generator) -
 
 
 def _standing(space: Space, population: Population) -> np.ndarray:
-    """(N, entries): which entries stand in each network."""
+    """(N, entries): which entries each network contains."""
     indices = space.entry_indices(population)
     standing = np.zeros((indices.shape[1], len(space.keys(space.resolutions_px[0])) + 1), dtype=bool)
     standing[np.arange(indices.shape[1]), indices] = True  # ABSENT is the last column

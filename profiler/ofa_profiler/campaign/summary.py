@@ -10,7 +10,7 @@ from ofa_tables.table import LatencyTable
 
 
 def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
-    """The keys that have been timed in every round."""
+    """The keys that were timed in every round."""
     return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
 
 

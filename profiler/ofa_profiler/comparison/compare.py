@@ -21,8 +21,8 @@ from ofa_tables.model.latency_model import LatencyModel, write_calibration
 from ofa_tables.model.passes import PASSES, network_passes_ms
 from ofa_tables.table import CALIBRATION, REFERENCE, TEST, LatencyTable
 
-# Where the passes lie further apart than is wanted, there are more rounds: many short trials beat few long ones on a
-# device that others use.
+# If the passes differ by more than wanted, there are more rounds: many short trials beat few long ones on a
+# shared device.
 ROUNDS = 10
 MORE_ROUNDS = 10
 MOST_ROUNDS = 60
@@ -32,8 +32,9 @@ CANDIDATES = 20_000
 
 @dataclass(frozen=True)
 class Drawn:
-    """The networks of one comparison, by role; none of them has two. ``retired`` is how many tested networks
-    calibrated before; ``names`` are their names in the file, by key."""
+    """The networks of a comparison by role; no network has two roles. ``retired`` counts the tested networks that
+    calibrated before. ``names`` maps keys to the names in the file.
+    """
 
     tested: list[Architecture]
     calibration_networks: list[Architecture]
@@ -45,7 +46,7 @@ class Drawn:
 def draw(
     model: LatencyModel, space: Space, tested: int | Sequence[Architecture], calibration_networks: int, seed: int
 ) -> Drawn:
-    """Networks evenly over the range of predicted latency; the same seed draws the same ones.
+    """Draw networks evenly over the range of predicted latency; the same seed draws the same networks.
 
     A calibration network is never drawn for a test, and a tested network never calibrates, whatever the seed. A
     profiled network, which provides latencies of the table, is neither.
@@ -55,9 +56,7 @@ def draw(
     if not isinstance(tested, int):
         chosen = {space.network(architecture).key: architecture for architecture in tested}
     retired = sum(roles.get(key) == CALIBRATION for key in chosen)
-    if (
-        not isinstance(tested, int) and not calibration_networks
-    ):  # nothing is to be drawn, and no resolution need be whole
+    if not isinstance(tested, int) and not calibration_networks:  # nothing is drawn, so no resolution must be complete
         return Drawn(list(chosen.values()), [], retired=retired)
     candidates = _Candidates(model, space, np.random.default_rng(seed))
     if isinstance(tested, int):
@@ -67,7 +66,7 @@ def draw(
 
 
 class _Candidates:
-    """Networks from the smallest to the largest, to be taken by predicted latency, each once."""
+    """Networks to draw from by predicted latency, each at most once."""
 
     def __init__(self, model: LatencyModel, space: Space, rng: np.random.Generator) -> None:
         self._space = space
@@ -79,7 +78,7 @@ class _Candidates:
         self._free = np.ones(len(self._population), dtype=bool)
 
     def take(self, count: int, barred: set[str]) -> dict[str, Architecture]:
-        """``count`` networks by key, the nearest to one random point in each of ``count`` equal intervals."""
+        """Draw ``count`` networks by key: the nearest to one random point in each of ``count`` equal intervals."""
         low, high = self._predicted.min(), self._predicted.max()
         points = low + (high - low) * (np.arange(count) + self._rng.uniform(size=count)) / max(count, 1)
         return dict(self._nearest(float(point), barred) for point in points)
@@ -97,7 +96,7 @@ class _Candidates:
 
 
 class Comparer:
-    """Measures drawn networks on the device, keeps them in the table, and holds them against its prediction."""
+    """Measure networks on the device, keep the results in the table, and compare them with its predictions."""
 
     def __init__(self, table: LatencyTable, space: Space) -> None:
         self._table = table
@@ -163,8 +162,9 @@ class Comparer:
     def compare(
         self, drawn: Drawn, device: dict[str, Any], condition_after: dict[str, Any], seconds: float
     ) -> Comparison:
-        """What was measured, against the prediction, beside all References of the table; networks that failed are not
-        in it."""
+        """Compare what was measured with the prediction. Failed networks are left out; the reference networks of the
+        table are included.
+        """
         calibration = self.calibrate()
         tested_keys = {self._space.network(architecture).key for architecture in drawn.tested}
         networks = [
@@ -200,7 +200,7 @@ class Comparer:
         return noise(np.array(passes).T).mape if passes else None
 
     def measured(self, role: str) -> Iterator[ComparedNetwork]:
-        """The table's networks of this Space that have been measured in both passes."""
+        """The networks of the table with this role and space that were measured in both passes."""
         for key, space_name, value, stored_role in self._table.store.networks():
             passes = network_passes_ms(self._table, key)
             if space_name == self._space.name and stored_role == role and passes is not None:

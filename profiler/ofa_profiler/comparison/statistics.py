@@ -20,21 +20,21 @@ from ofa_tables.table import Identity
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
-CSV = "comparison.csv"  # beside the report
+CSV = "comparison.csv"  # next to the report
 TEST, CALIBRATION, REFERENCE = "test", "calibration", "reference"  # roles
 
-# An interval from fewer networks than this would promise more than it knows.
+# With fewer networks, an interval would be misleading.
 FEWEST_FOR_INTERVAL = 10
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class ComparedNetwork:
-    """One network, predicted and measured; latencies of one inference of the whole batch.
+    """One network, predicted and measured. Latencies are of one inference of the whole batch.
 
-    ``raw_ms`` is the sum of the table's figures, ``stage_ms`` the same split by the Comparison's stages; ``shifted_ms``
-    is the sum with what the Calibration says of each entry, None where it says nothing. ``passes_ms``
-    are the two independent passes. ``name`` is a short label for people; ``macs`` are of one inference at batch 1.
+    ``raw_ms`` is the sum of the entries, ``stage_ms`` the same split by the stages of the Comparison. ``shifted_ms`` is
+    the sum with the shifts of the calibration, or None. ``passes_ms`` are the two independent passes. ``name`` is a
+    short label; ``macs`` are of one inference at batch 1.
     """
 
     name: str
@@ -50,7 +50,7 @@ class ComparedNetwork:
 
     @property
     def summed_ms(self) -> float:
-        """What a Calibration's line takes."""
+        """The sum that the line of the calibration is applied to."""
         return self.raw_ms if self.shifted_ms is None else self.shifted_ms
 
     @property
@@ -61,10 +61,10 @@ class ComparedNetwork:
 
 @dataclass(frozen=True)
 class Errors:
-    """A prediction held against each of the two passes, and averaged over the two.
+    """The errors of a prediction relative to each of the two passes, averaged over the passes.
 
-    ``within_5`` and ``within_10`` are shares of networks. ``excess_rms`` is √max(0, mean(e₁·e₂)) with
-    eᵢ = predicted / passᵢ − 1: the passes' noise is independent, so its product averages out.
+    ``within_5`` and ``within_10`` are fractions of the networks. ``excess_rms`` is √max(0, mean(e₁·e₂)) with eᵢ =
+    predicted / passᵢ − 1: the noise of the passes is independent, so it averages out of the product.
     """
 
     mape: float | None
@@ -89,7 +89,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class MacsLine:
-    """The baseline that knows no device: latency = ``base_ms`` + ``ms_per_mac`` · MACs."""
+    """The baseline that knows nothing of the device: latency = ``base_ms`` + ``ms_per_mac`` · MACs."""
 
     base_ms: float
     ms_per_mac: float
@@ -99,16 +99,16 @@ class MacsLine:
 
     @classmethod
     def fit(cls, networks: Sequence[ComparedNetwork]) -> "MacsLine | None":
-        """Least squares of the relative error, for that is what it is judged by.
+        """Fit by least squares of the relative error, the error that is reported.
 
-        None below two networks of different MACs, and where a pass is not a latency.
+        None with fewer than two different MACs, or if a pass is not a latency.
         """
         passes = passes_of(networks)
         macs = np.array([network.macs for network in networks], dtype=np.float64)
         usable = np.isfinite(passes).all() and (passes > 0).all() and np.isfinite(macs).all()
         if len(networks) < 2 or not usable or np.ptp(macs) == 0:
             return None
-        unit = macs.max()  # MACs by the hundred million beside a constant of 1 would be badly conditioned
+        unit = macs.max()  # hundreds of millions of MACs next to a constant of 1 are badly conditioned
         rows = np.concatenate([np.stack([1 / taken, macs / unit / taken], axis=1) for taken in passes])
         base, slope = np.linalg.lstsq(rows, np.ones(len(rows)), rcond=None)[0]
         return cls(float(base), float(slope / unit))
@@ -116,12 +116,11 @@ class MacsLine:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison brought back.
+    """The result of a comparison.
 
-    ``device`` is what the agent says of the device, ``condition_after`` its condition at the end; any of their fields
-    may be missing. ``networks`` are tested; ``calibration_networks`` are in no test; ``references`` are
-    of no Space, and nothing predicts them.
-    ``measured_at`` is in seconds since the epoch, ``seconds`` how long it took.
+    ``device`` is the agent's description, ``condition_after`` the condition at the end; any of their fields may be
+    missing. ``networks`` are tested, ``calibration_networks`` are not; ``references`` belong to no space and have no
+    prediction. ``measured_at`` is in seconds since 1970, ``seconds`` the duration.
     """
 
     table: str
@@ -174,7 +173,7 @@ class Comparison:
 
     @cached_property
     def macs_ms(self) -> FloatArray | None:
-        """What the line through MACs predicts."""
+        """(networks,) latencies predicted by the MACs line."""
         macs = np.array([network.macs for network in self.networks], dtype=np.float64)
         return None if self.macs_line is None else np.asarray(self.macs_line(macs))
 
@@ -196,12 +195,12 @@ class Comparison:
 
     @property
     def is_of_references(self) -> bool:
-        """Whether published networks alone were measured."""
+        """Whether only published networks were measured."""
         return not self.networks and bool(self.references)
 
     @property
     def measured(self) -> list[dict[str, Any]]:
-        """Every network in JSON, as the CSV has them; nothing predicts References."""
+        """Every network as JSON, with the columns of the CSV; reference networks have no prediction."""
         return [
             {
                 "name": network.name,
@@ -297,9 +296,9 @@ def excess_rms(relative: FloatArray) -> float | None:
 
 
 def excess_interval(relative: FloatArray) -> tuple[float, float] | None:
-    """The 95 % interval of ``excess_rms``: a percentile bootstrap over networks, seeded.
+    """The 95 % interval of ``excess_rms``: a percentile bootstrap over networks with a fixed seed.
 
-    None below ten networks.
+    None for fewer than ten networks.
     """
     if relative.shape[1] < FEWEST_FOR_INTERVAL or not np.isfinite(relative).all():
         return None
@@ -324,7 +323,7 @@ def _mean(values: FloatArray) -> float | None:
 
 
 def _rms(values: FloatArray) -> FloatArray:
-    """(2,): of each pass."""
+    """(2,) root mean squares, one per pass."""
     return np.sqrt(np.mean(values**2, axis=1)) if values.size else np.empty(0)
 
 

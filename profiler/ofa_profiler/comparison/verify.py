@@ -18,15 +18,16 @@ from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
 ATTEMPTS = 12
-# After a second miss the search aims so much lower, and so much more after each further one: what it finds is among the
-# networks whose prediction is too low, and measurements scatter.
+# From the second miss on, each miss lowers the target by this fraction: the search selects
+# networks whose prediction is too low, and measurements vary.
 STEP = 0.005
 
 
 @dataclass(frozen=True)
 class Verified:
-    """``found`` is the last search's answer to ``problem``, its network ``measured``; ``misses`` are those before it,
-    each with what was predicted of it, in ms."""
+    """``found`` is the answer of the last search to ``problem``, and ``measured`` its network. ``misses`` are the
+    networks before it, each with its predicted latency in ms.
+    """
 
     problem: Problem
     found: Found
@@ -46,10 +47,10 @@ def verify(
     progress: Callable[[], AbstractContextManager[Progress]],
     say: Callable[[str], None],
 ) -> Verified:
-    """Searches and measures until a network is found whose two passes are both within the limit. Ctrl-C ends it, also
-    during a search: what that has found by then is not measured.
+    """Search and measure until both passes of a network meet the limit. Ctrl-C ends it; a network found by an
+    interrupted search is not measured.
 
-    Each one that is not calibrates the table before the next search. Raises NotFastEnough after ATTEMPTS,
+    Each network that misses the limit calibrates the table before the next search. Raises NotFastEnough after ATTEMPTS,
     LimitUnreachable if the calibrated table predicts no feasible network.
     """
     (limit_ms,) = question.latency_ms
@@ -85,7 +86,9 @@ def verify(
 
 
 def _aimed(problem: Problem, limit_ms: float, missed: Sequence[ComparedNetwork]) -> Problem:
-    """The limit, lower after each miss but the first, and below what the model now says of all that missed it."""
+    """The problem with a lower limit after each miss but the first, below the current prediction of every network that
+    missed.
+    """
     aim_ms = limit_ms * (1 - STEP * max(0, len(missed) - 1))
     if missed:
         population = problem.space.encode([parse_architecture(network.architecture) for network in missed])

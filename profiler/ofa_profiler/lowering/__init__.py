@@ -15,14 +15,14 @@ from ofa_tables import plugins
 
 @dataclass(frozen=True)
 class Model:
-    """A model file as it travels: literal bytes, and seeds from which the agent makes the weights."""
+    """A model file in transit: literal bytes, and seeds from which the agent generates the weights."""
 
     model_id: str
     chunks: tuple[wire.ModelChunk, ...]
 
 
 def _none(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
-    """For a Runtime that builds the Block from its Operators itself."""
+    """For a runtime that builds the block from its operators."""
     return []
 
 
@@ -37,6 +37,6 @@ _BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
 
 
 def lower(runtime: str, block: Block, batch: int, precision: str = "fp32") -> Model:
-    """The model that ``runtime`` reads for ``block``. Raises UnknownName for a Runtime that nothing is lowered to."""
+    """The model file of ``block`` for ``runtime``. Raises UnknownName for a runtime without a model format."""
     chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch, precision))
     return Model(wire.model_id_of(chunks) if chunks else "", tuple(chunks))

@@ -16,7 +16,7 @@ from ofa_agent.protocol.messages import ModelChunk, SeededValues, merged
 OPSET = 15
 IR_VERSION = 8
 
-# Field numbers of onnx.proto: the weights are laid into the message around what protobuf serialises.
+# Field numbers of onnx.proto: the weights are inserted into the message that protobuf serialises.
 _GRAPH_OF_MODEL = 7
 _INITIALIZER_OF_GRAPH = 5
 _RAW_DATA_OF_TENSOR = 9
@@ -26,9 +26,10 @@ _FLOAT32_BYTES = 4
 def lower(
     block: Block, batch: int, precision: str = "fp32", metadata: Mapping[str, str] | None = None
 ) -> list[ModelChunk]:
-    """The model file in pieces: joined (``wire.model_bytes``) they are an ONNX model with input ``x``, output ``y``.
+    """The model file in pieces. Joined by ``wire.model_bytes`` they are an ONNX model with input ``x`` and output
+    ``y``.
 
-    It is the same for every precision: TensorRT makes of it what it is asked for.
+    It is the same for every precision: TensorRT converts it.
     """
     graph = _Graph()
     values = ["x"]
@@ -59,7 +60,7 @@ def lower(
 
 
 class _Graph:
-    """Nodes and weight tensors as they come; weights are numbered as the Block's parameters are."""
+    """Nodes and weight tensors in order; weights are numbered like the parameters of the block."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -67,7 +68,7 @@ class _Graph:
         self.constants: list[TensorProto] = []
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        # Node and value are named by the Operator's index: by it a profiling agent finds whose a kernel is.
+        # Nodes and values are named by the index of the operator, so that the agent can assign kernels to operators.
         self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
         return output
 
@@ -176,7 +177,7 @@ def _size(chunk: ModelChunk) -> int:
 
 
 def _length_delimited(field: int, length: int) -> bytes:
-    """The head of a protobuf field that holds ``length`` bytes."""
+    """The header of a protobuf field of ``length`` bytes."""
     return _varint(field << 3 | 2) + _varint(length)
 
 

@@ -20,7 +20,7 @@ from ofa_tables.errors import UsageError
 # Numbers of the schema.
 SAME, VALID = 0, 1
 FUSED = {"": 0, "relu": 1, "relu6": 3}
-# What a convolution or a linear layer does at its end.
+# Activations fused into a convolution or a linear layer.
 FUSED_WITH_WEIGHTS = (*FUSED, "hard_sigmoid")
 NEVER_NEGATIVE = ("RELU", "RELU6", "LOGISTIC")
 
@@ -36,9 +36,10 @@ def lower(
     source: wire.Source = ops.drawn,
     metadata: Mapping[str, str] | None = None,
 ) -> list[ModelChunk]:
-    """The model file in pieces: joined (``wire.model_bytes``) they take and give channels-last values.
+    """The model file in pieces. Joined by ``wire.model_bytes`` they are a TFLite model with channels-last input and
+    output.
 
-    ``source`` has the weights, some of which are written out here: join with the same one.
+    ``source`` provides the weights; some are written here, so join the pieces with the same ``source``.
     """
     graph = graph_of(block, batch, source)
     reported = {name: text.encode() for name, text in (metadata or {}).items()}
@@ -53,14 +54,14 @@ def lower(
 
 
 def graph_of(block: Block, batch: int, source: wire.Source = ops.drawn) -> Graph:
-    """In single precision."""
+    """The graph in single precision."""
     layers = _Layers(block, batch, source)
     operators = block.operators
     kept = {operator.value for operator in operators if isinstance(operator, ops.Add | ops.Take)}
     values = [0]
     for index, operator in enumerate(operators):
         if len(values) > index + 1:
-            continue  # it was fused into the one before
+            continue  # fused into the preceding operator
         function = _fusible(operator, operators[index + 1 : index + 2]) if index + 1 not in kept else ""
         value = _LAYERS[type(operator)](layers, operator, f"operator{index}", values, function)
         values += [value, value] if function else [value]
@@ -69,7 +70,7 @@ def graph_of(block: Block, batch: int, source: wire.Source = ops.drawn) -> Graph
 
 
 def _fusible(operator: ops.Operator, following: tuple[ops.Operator, ...]) -> str:
-    """The activation that the operator's own kernel does at its end."""
+    """The activation that can be fused into the kernel of the operator."""
     if not following or not isinstance(following[0], ops.Activation):
         return ""
     function = following[0].function
@@ -79,7 +80,7 @@ def _fusible(operator: ops.Operator, following: tuple[ops.Operator, ...]) -> str
 
 
 class _Layers:
-    """The graph as it grows; weights are numbered as the Block's parameters are."""
+    """The growing graph; weights are numbered like the parameters of the block."""
 
     def __init__(self, block: Block, batch: int, source: wire.Source) -> None:
         self.graph = Graph([Tensor("x", (batch, *_channels_last(block.input_shape)))], [])
@@ -103,15 +104,15 @@ class _Layers:
         return SeededValues(seed, parameter.size, parameter.scale)
 
     def values(self, data: ModelChunk) -> "np.ndarray[Any, Any]":
-        """Written out: where no seed can say what becomes of them."""
+        """The values themselves, for tensors that a seed cannot describe."""
         return np.frombuffer(wire.model_bytes([data], self._source), "<f4")
 
     def transposed(self, data: ModelChunk, shape: Shape) -> bytes:
-        """[out, c, h, w] to [out, h, w, c]."""
+        """Transpose [out, c, h, w] to [out, h, w, c]."""
         return self.values(data).reshape(shape).transpose(0, 2, 3, 1).tobytes()
 
     def constant(self, name: str, values: "np.ndarray[Any, Any]") -> int:
-        """The same tensor whenever it is asked for by this name."""
+        """Return the same tensor every time for the same name."""
         if name not in self._constants:
             kind = "INT32" if values.dtype == np.int32 else "FLOAT32"
             self._constants[name] = self.graph.add(Tensor(name, values.shape, values.tobytes(), kind))
@@ -123,7 +124,7 @@ class _Layers:
     def weighted(
         self, code: str, value: int, weight: Tensor, bias: ModelChunk, shape: Shape, function: str, **options: Any
     ) -> int:
-        """A convolution or a linear layer, and the activation behind it."""
+        """A convolution or linear layer, and the activation that follows it."""
         name = weight.name.rpartition(".")[0]
         if function == "hard_sigmoid":
             bias = (self.values(bias) + np.float32(3)).tobytes()
@@ -147,7 +148,7 @@ class _Layers:
         return self.node("PAD", [value, amounts], f"{name}.pad", shape)
 
     def is_never_negative(self, value: int) -> bool:
-        """Whether the kernel that computes it says so."""
+        """Whether the kernel that computes the value guarantees that it is not negative."""
         by = next((node for node in self.graph.nodes if node.output == value), None)
         return by is not None and (by.code in NEVER_NEGATIVE or by.options.get("FusedActivationFunction", 0) > 0)
 
@@ -172,14 +173,14 @@ def _conv(layers: _Layers, conv: ops.Conv, name: str, values: list[int], functio
 
 
 def _same_is_centred(windows: ops.Conv | ops.MaxPool, height: int, width: int) -> bool:
-    """Whether TFLite's SAME begins where PyTorch's ``padding=k // 2`` does."""
+    """Whether TFLite's SAME padding starts where PyTorch's ``padding=k // 2`` does."""
     stride, kernel_size = windows.stride, windows.kernel_size
     lacking = [((size - 1) // stride) * stride + kernel_size - size for size in (height, width)]
     return all(max(0, missing) // 2 == kernel_size // 2 for missing in lacking)
 
 
 def _conv_weight(layers: _Layers, conv: ops.Conv, parameter: ops.Parameter, name: str) -> Tensor:
-    """[out, in / groups, k, k] to [out, k, k, in / groups], or to [1, k, k, out] where it is depthwise."""
+    """Transpose [out, in / groups, k, k] to [out, k, k, in / groups], or to [1, k, k, out] if depthwise."""
     values, (out, each, kernel, _) = layers.seeded(parameter), parameter.shape
     if conv.groups == conv.in_channels > 1:
         return Tensor(name, (1, kernel, kernel, out), values._replace(rows=out))
@@ -242,7 +243,7 @@ def _max_pool(layers: _Layers, pool: ops.MaxPool, name: str, values: list[int], 
     batch, height, width, channels = layers.shape(value)
     shape = (batch, *_channels_last(pool.output_shape((channels, height, width))))
     if not _same_is_centred(pool, height, width):
-        if not layers.is_never_negative(value):  # PADV2, which pads with anything, is not XNNPACK's
+        if not layers.is_never_negative(value):  # XNNPACK has no PADV2, which pads with any value
             raise UsageError(f"{name} is a padded maximum of values that may be negative; TFLite pads with zeros alone")
         value, padding = layers.padded(value, pool.kernel_size // 2, name), VALID
     options = {"Padding": padding, "StrideH": pool.stride, "StrideW": pool.stride}
@@ -253,7 +254,7 @@ def _max_pool(layers: _Layers, pool: ops.MaxPool, name: str, values: list[int], 
 def _avg_pool(layers: _Layers, pool: ops.AvgPool, name: str, values: list[int], function: str) -> int:
     batch, height, width, channels = layers.shape(values[-1])
     shape = (batch, *_channels_last(pool.output_shape((channels, height, width))))
-    if max(-height % pool.size, -width % pool.size) > 1:  # SAME would begin beyond the edge
+    if max(-height % pool.size, -width % pool.size) > 1:  # SAME would start outside the map
         raise UsageError(f"{name} is an average over windows that TFLite would begin elsewhere: {height} by {width} px")
     options = {"Padding": SAME, "StrideH": pool.size, "StrideW": pool.size}
     options |= {"FilterHeight": pool.size, "FilterWidth": pool.size}
@@ -278,7 +279,7 @@ _LAYERS: dict[type, Callable[[_Layers, Any, str, list[int], str], int]] = {
 
 
 def _halved(graph: Graph) -> Graph:
-    """Weights and biases in half precision, each behind a DEQUANTIZE, as TFLite's own tools leave them."""
+    """Weights and biases in half precision, each followed by a DEQUANTIZE, as TFLite's own tools write them."""
     halved = Graph(list(graph.tensors), [], graph.outputs)
     for number, tensor in enumerate(graph.tensors):
         if tensor.data is None or tensor.kind != "FLOAT32" or not tensor.shape:

@@ -18,10 +18,10 @@ from ofa_tables.errors import UsageError
 
 FILE_ID = b"TFL3"
 SCHEMA_VERSION = 3
-ALIGNMENT = 16  # of constants: XNNPACK and the kernels read them where they lie
-LAST_OLD_CODE = 127  # operators up to here are named in a field of one byte, too
+ALIGNMENT = 16  # alignment of constants: XNNPACK and the kernels read them in place
+LAST_OLD_CODE = 127  # operators up to here also use a one-byte field
 
-# The options that an operator has, and its version for float and for int8.
+# The options of each operator, and its version for float and for int8.
 _OPTIONS = {
     "CONV_2D": "Conv2DOptions",
     "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions",
@@ -48,7 +48,7 @@ GROUPED_CONV_VERSION = 6
 
 @dataclass(frozen=True)
 class Quantisation:
-    """``value = scale × (step − zero_point)``, with one scale, or one for each index of ``axis``."""
+    """``value = scale × (step − zero_point)``, with one scale, or one per index of ``axis``."""
 
     scales: tuple[float, ...]
     zero_point: int = 0
@@ -57,7 +57,7 @@ class Quantisation:
 
 @dataclass(frozen=True)
 class Tensor:
-    """``data`` where it is a constant."""
+    """``data`` is set for a constant."""
 
     name: str
     shape: tuple[int, ...]
@@ -68,7 +68,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Node:
-    """Tensors are named by their number. ``options`` are the schema's fields."""
+    """Tensors are referred to by number. ``options`` are the fields of the schema."""
 
     code: str
     inputs: tuple[int, ...]
@@ -91,7 +91,7 @@ class Graph:
 
 
 def model_chunks(graph: Graph, description: str, metadata: dict[str, bytes] | None = None) -> list[ModelChunk]:
-    """The file in pieces. Raises UsageError where the schema is not installed."""
+    """The file in pieces. Raises UsageError if the schema is not installed."""
     return _File(graph, metadata or {}).chunks(description)
 
 
@@ -105,7 +105,7 @@ def need(module: str) -> Any:
 
 
 class _File:
-    """Written back to front, as flatbuffers are: what others point to comes first."""
+    """A writer that starts at the end of the file, as flatbuffers require: referenced objects come first."""
 
     def __init__(self, graph: Graph, metadata: dict[str, bytes]) -> None:
         self._schema = need("ai_edge_litert.schema_py_generated")
@@ -113,7 +113,7 @@ class _File:
         self._builder = need("flatbuffers").Builder(chunks_size(constants) + 400 * len(graph.tensors) + 4096)
         self._graph = graph
         self._metadata = metadata
-        self._seeded: list[tuple[int, int, ModelChunk]] = []  # where from the end, how long, what
+        self._seeded: list[tuple[int, int, ModelChunk]] = []  # offset from the end, length, content
 
     def chunks(self, description: str) -> list[ModelChunk]:
         self._builder.Finish(self._model(description), file_identifier=FILE_ID)
@@ -128,7 +128,7 @@ class _File:
 
     def _model(self, description: str) -> int:
         schema, graph = self._schema, self._graph
-        buffers = [self._table("Buffer")]  # the first is empty: tensors that are computed
+        buffers = [self._table("Buffer")]  # the first one is empty, for computed tensors
         tensors = []
         for tensor in graph.tensors:
             tensors.append(self._tensor(tensor, 0 if tensor.data is None else len(buffers)))
@@ -196,7 +196,7 @@ class _File:
         )
 
     def _data(self, chunk: ModelChunk) -> int:
-        """Seeded values leave a gap."""
+        """The buffer of a constant; seeded values leave a gap."""
         content = chunk if isinstance(chunk, bytes) else bytes(chunk.size)
         self._builder.Prep(ALIGNMENT, len(content))
         vector = int(self._builder.CreateByteVector(content))
@@ -226,7 +226,7 @@ _LENGTH = struct.Struct("<I")
 
 @cache
 def _table_functions(schema: Any, kind: str) -> tuple[Any, dict[str, Any], Any]:
-    """What starts, fills and ends a table of the schema."""
+    """The functions that start, fill and end a table of the schema."""
     add = f"{kind}Add"
     adders = {name[len(add) :]: function for name, function in vars(schema).items() if name.startswith(add)}
     return getattr(schema, f"{kind}Start"), adders, getattr(schema, f"{kind}End")

@@ -15,24 +15,24 @@ from ofa_agent.protocol.messages import ModelChunk, SeededValues
 from ofa_profiler.lowering.tflite_file import Graph, Node, Quantisation, Tensor, model_chunks, need
 
 INPUTS = 2
-SEED = 1  # the first input is the one that Runtimes take
+SEED = 1  # the input of the runtimes comes first
 DESCRIPTION = f"int8, calibrated with {INPUTS} random inputs, seed {SEED}"
 
-# Where the weights of these have their channels; a linear layer has one scale, for all runtimes know that.
+# The channel axis of the weights; a linear layer has one scale, which all runtimes support.
 _CHANNEL_AXIS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": None}
 _KEEPS_SCALE = ("PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
-_LOGISTIC = Quantisation((1 / 256,), -128)  # the only one that its kernels give
+_LOGISTIC = Quantisation((1 / 256,), -128)  # the only one that its kernels produce
 
 Ranges = dict[int, tuple[float, float]]
 
 
 def ranges_of(graph: Graph) -> Ranges:
-    """The least and greatest value of every computed tensor, by its number, for random inputs."""
+    """The smallest and largest value of every computed tensor, by number, for random inputs."""
     computed = [node.output for node in graph.nodes if node.code not in _KEEPS_SCALE]
     probe = Graph(graph.tensors, graph.nodes, computed)
     content = wire.model_bytes(model_chunks(probe, "calibration"))
     tflite = need("ai_edge_litert.interpreter")
-    own_kernels = tflite.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # XNNPACK says so on standard error
+    own_kernels = tflite.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # XNNPACK prints messages on standard error
     interpreter = tflite.Interpreter(model_content=content, experimental_op_resolver_type=own_kernels)
     interpreter.allocate_tensors()
     values = _random_input(graph.tensors[0].shape)
@@ -46,7 +46,7 @@ def ranges_of(graph: Graph) -> Ranges:
 
 
 def quantised(graph: Graph, ranges: Ranges) -> Graph:
-    """The graph in int8, input and output too."""
+    """The graph in int8, including input and output."""
     tensors = list(graph.tensors)
     for number, (least, greatest) in ranges.items():
         tensors[number] = _activation(tensors[number], least, greatest)
@@ -59,13 +59,13 @@ def quantised(graph: Graph, ranges: Ranges) -> Graph:
         elif node.code == "LOGISTIC":
             tensors[node.output] = replace(tensors[node.output], quantisation=_LOGISTIC)
     for number, tensor in enumerate(tensors):
-        if tensor.kind == "FLOAT32":  # what is left are scalars
+        if tensor.kind == "FLOAT32":  # the rest are scalars
             tensors[number] = _weight(tensor, None)
     return Graph(tensors, graph.nodes, graph.outputs)
 
 
 def _random_input(shape: Shape) -> "np.ndarray[Any, Any]":
-    """As Runtimes take it: drawn with channels first."""
+    """Random values in the order that runtimes use: channels first."""
     values = ops.seeded(SEED, ops.product(shape), 1.0)
     if len(shape) != 4:
         return values.reshape(shape)
@@ -96,7 +96,7 @@ def _quantise_weights(tensors: list[Tensor], node: Node) -> None:
 
 
 def _weight(tensor: Tensor, axis: int | None) -> Tensor:
-    """One scale an index of ``axis``, or one."""
+    """One scale per index of ``axis``, or one in total."""
     rows = np.moveaxis(_values(tensor).reshape(tensor.shape), axis, 0) if axis is not None else _values(tensor)[None]
     matrix = rows.reshape(len(rows), -1)
     scales = ops.int8_scales(matrix)
