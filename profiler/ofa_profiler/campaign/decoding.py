@@ -11,7 +11,7 @@ from ofa_tables.store.measurement import DEVICE, HOT, POWER_W, REFERENCE_MEAN_MS
 
 
 def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
-    """The Measurement of a whole job, in round ``number``; ``device`` names the device if several share the campaign."""
+    """The Measurement of a whole job, in round ``number``; ``device`` names it if several share the campaign."""
     measurement = Measurement(
         trial_id=message.trial_id,
         key=message.key,

@@ -16,13 +16,13 @@ __all__ = ["Connection", "connect"]
 
 
 def _ssh(target: Target) -> Connection:
-    from ofa_profiler.connections.ssh import SshConnection  # paramiko takes its time to import
+    from ofa_profiler.connections.ssh import SshConnection  # paramiko is slow to import
 
     return SshConnection(target)
 
 
 def _adb(target: Target) -> Connection:
-    from ofa_profiler.connections.adb import AdbConnection  # adbutils, too
+    from ofa_profiler.connections.adb import AdbConnection  # so is adbutils
 
     return AdbConnection(target)
 
@@ -36,7 +36,7 @@ _BUILT_IN: dict[str, Callable[[Target], Connection]] = {
 
 
 def connect(target: Target) -> Connection:
-    """The Connection to a Target; nothing is reached before its agent is asked for."""
+    """The connection to a target. Nothing is contacted before its agent is requested."""
     connection: Connection = plugins.find("connection", "ofa_profiler.connections", target.connection, _BUILT_IN)(
         target
     )

@@ -17,8 +17,8 @@ from ofa_profiler.campaign.decoding import latency_ms
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
 
-# So many trials are on their way, so that the device never waits for the link. Where the host is the device, one: what
-# the host does with a Measurement would else run beside the next trial.
+# Trials under way, so that the device never waits for the link. Only one if the host is the device: the work of
+# the host would otherwise run beside the next trial.
 WINDOW = 4
 WINDOW_ON_DEVICE = 1
 CALL_TIMEOUT_S = 150.0  # a slow board imports its runtimes before it answers
@@ -32,7 +32,7 @@ CHANNEL_OPTIONS = [
 
 
 class Agent:
-    """An agent that answers on ``channel``; ``window`` trials at most are on their way to it."""
+    """An agent that answers on ``channel``; at most ``window`` trials are under way."""
 
     def __init__(self, channel: grpc.Channel, target: str, token: str | None = None, window: int = WINDOW) -> None:
         self._window = window
@@ -41,7 +41,7 @@ class Agent:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def describe(self) -> dict[str, Any]:
-        """What the device is, as plain data. Raises DeviceError and its kinds."""
+        """The description of the device as plain data. Raises DeviceError and subclasses."""
         call = self._channel.unary_unary(
             wire.method(wire.SERVICE, "Describe"), wire.DescribeRequest.SerializeToString, wire.Description.FromString
         )
@@ -58,7 +58,7 @@ class Agent:
         return wire.to_dict(description)
 
     def lease(self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None) -> "Lease":
-        """Takes the device, its ``conditions`` set meanwhile. Raises DeviceHeld where another host has it."""
+        """Lease the device and set its ``conditions`` for that time. Raises DeviceHeld if another host holds it."""
         call = self._channel.stream_stream(
             wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
         )
@@ -66,7 +66,7 @@ class Agent:
 
 
 def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
-    """The median latency in ms of one trial, which is not kept. Raises DeviceError."""
+    """The median latency in ms of one trial that is not stored. Raises DeviceError."""
     trial = wire.Trial(trial_id=uuid.uuid4().hex)
     settings = wire.Settings(runtime=runtime, precision=precision, threads=1, batch=1)
     trial.job.CopyFrom(wire.job_message(block, settings, model.model_id))
@@ -81,9 +81,9 @@ def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Bu
 
 
 class Lease:
-    """A hold on the device, and the stream of trials and Measurements; a context manager.
+    """A lease of the device, and the stream of trials and Measurements; a context manager.
 
-    ``not_set`` are the conditions that the device could not set, and why.
+    ``not_set`` maps each condition that could not be set to the reason.
     """
 
     def __init__(
@@ -120,14 +120,14 @@ class Lease:
             self.cut()
 
     def cut(self) -> None:
-        """Ends the stream without a word: the agent waits for this host for a while."""
+        """End the stream without a message: the agent waits for this host for a while."""
         self._responses.cancel()
         self._outgoing.put(None)
 
     def measure(self, next_trial: Callable[[], Any], models: Mapping[str, Model]) -> Iterator[Any]:
-        """Measurements as they come, until ``next_trial`` gives None and all have answered.
+        """Yield Measurements until ``next_trial`` returns None and all trials are answered.
 
-        ``next_trial`` is asked for one more trial whenever one has come back. Each Measurement must be acknowledged.
+        ``next_trial`` is called whenever a trial has come back. Every Measurement must be acknowledged.
         """
         in_flight: set[str] = set()
 
@@ -144,7 +144,7 @@ class Lease:
             kind = message.WhichOneof("message")
             if kind == "model_wanted":
                 model = models.get(message.model_wanted.model_id)
-                # None: a trial of an earlier command's, that was cut off, still waits for it; it ends with the lease.
+                # None: a trial of an interrupted earlier command still waits for the model; it ends with the lease.
                 for part in wire.model_messages(model.model_id, model.chunks) if model else ():
                     self._send(model=part)
             elif kind == "measurement":
@@ -153,7 +153,7 @@ class Lease:
                 fill()
 
     def acknowledge(self, trial_ids: list[str]) -> None:
-        """Only after they are committed: the agent forgets them."""
+        """Acknowledge results after they are committed: the agent then forgets them."""
         self._send(acknowledge=wire.Acknowledge(trial_ids=trial_ids))
 
     def _send(self, **message: Any) -> None:
@@ -167,7 +167,7 @@ class Lease:
 
 
 def typed(error: grpc.RpcError, target: str) -> OfaError:
-    """Our own kind of failure for gRPC's."""
+    """Convert an error of gRPC to one of ours."""
     code, details = error.code(), error.details()
     if code == grpc.StatusCode.FAILED_PRECONDITION:
         return ProtocolMismatch(f"the agent on {target} is of another version: {details}")

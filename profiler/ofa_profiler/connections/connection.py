@@ -13,34 +13,36 @@ LONGEST_PAUSE_S = 15.0
 
 
 class Connection:
-    """The way to one Target, as a context manager. A concrete one says how to ``open`` and ``close`` it, and for how
-    long to try to restore a lost link (``patience_s``)."""
+    """The way to one target; a context manager. A subclass defines ``open`` and ``close``, and how long to try to
+    restore a lost link (``patience_s``).
+    """
 
     patience_s = 0.0
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.name = target.name  # of the device, for people
-        self.say: Callable[[str], None] = lambda text: None  # what happens to the link, for the user
+        self.name = target.name  # of the device, for messages
+        self.say: Callable[[str], None] = lambda text: None  # prints what happens to the link
         self.given_up = threading.Event()  # nobody waits for a lost link any more
-        self.set_aside = ""  # why, of several devices, this one takes no part any more
+        self.set_aside = ""  # why this device is excluded from the pool
         self._agent: Agent | None = None
 
     @property
     def agent(self) -> Agent:
-        """The Target's agent; the first call reaches it, or starts it. Raises DeviceError and its kinds."""
+        """The agent of the target. The first call contacts or starts it. Raises DeviceError and subclasses."""
         if self._agent is None:
             self._agent = self.open()
         return self._agent
 
     @property
     def members(self) -> "Sequence[Connection]":
-        """The devices that share a campaign: itself, unless it stands for several of one kind."""
+        """The devices that share a campaign: the connection itself, unless it stands for several devices."""
         return (self,)
 
     def reopen(self) -> None:
-        """Reach the agent again after it was lost, with growing pauses for as long as it has patience. Raises
-        DeviceError after that: everything so far is kept."""
+        """Contact the agent again after it was lost, with growing pauses, until ``patience_s`` is over. Then raises
+        DeviceError; results are kept.
+        """
         deadline = time.monotonic() + self.patience_s
         pause_s = 1.0
         while True:
@@ -68,7 +70,7 @@ class Connection:
         raise NotImplementedError
 
     def close(self) -> None:
-        """May be called at any time, also twice."""
+        """Close the connection; may be called repeatedly."""
         raise NotImplementedError
 
     def steps(self) -> Iterator[tuple[str, str]]:
@@ -76,12 +78,13 @@ class Connection:
         return iter(())
 
     def clean(self) -> str:
-        """Ends the agent, removes what was put there, and says so. Raises UsageError where nothing ever is."""
+        """End the agent, remove what was copied there, and print it. Raises UsageError if nothing is ever copied."""
         raise UsageError(f"{self.target.name} is reached by {self.target.connection}: nothing of ours is put there")
 
     def provision(self, runtime: str | None) -> str:
-        """Installs what the agent and a Runtime (None: the first preferred one) need. Raises UsageError where that
-        cannot be done from here."""
+        """Install what the agent and a runtime (None: the first preferred one) need. Raises UsageError if that is not
+        possible from here.
+        """
         raise UsageError(
             f"{self.target.name} is reached by {self.target.connection}: install what it lacks with python3 -m pip"
         )
@@ -93,7 +96,7 @@ class Connection:
         self.close()
 
     def seconds(self, setting: str, otherwise: float) -> float:
-        """A setting that is a time. Raises UsageError."""
+        """A setting that is a duration. Raises UsageError."""
         text = self.target.settings.get(setting)
         try:
             return otherwise if text is None else float(text)
@@ -101,7 +104,7 @@ class Connection:
             raise UsageError(f"--set {setting} takes seconds, not {text!r}") from None
 
     def require_settings(self, known: Iterable[str]) -> None:
-        """Raises UnknownName for a ``--set`` that this Connection does not know."""
+        """Raises UnknownName for a ``--set`` that this connection does not have."""
         names = list(known)
         for name in self.target.settings:
             if name not in names:

@@ -20,7 +20,7 @@ COMMAND_S = 60.0
 FREE_WITHIN_S = 60.0
 START_S = 150.0  # a slow board imports gRPC and its runtimes
 
-# Scripts for sh; what varies is read from standard input, never written into them.
+# Scripts for sh. Variable parts are read from standard input, never inserted.
 FACTS = r'printf "%s\n" "$HOME" "$(id -u)" "$(uname -m)"'
 IS_THERE = 'IFS= read -r folder; IFS= read -r name; test -s "$folder/$name"'
 PUT = """
@@ -49,7 +49,7 @@ exec "$python" "$zip" serve --json --token-stdin --detach --linger 45
 END = 'IFS= read -r python; IFS= read -r zip; exec "$python" "$zip" end'
 REMOVE = 'IFS= read -r folder; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
 
-# The newest wheels that exist for the Pythons that no longer get new ones.
+# The newest wheels for Pythons that no longer get new ones.
 PINS: Mapping[str, Mapping[str, str]] = {
     "3.6": {"grpcio": "1.48.2", "protobuf": "3.19.6", "numpy": "1.19.5", "onnxruntime": "1.10.0", "torch": "1.10.2"},
     "3.7": {"grpcio": "1.62.3", "protobuf": "4.24.4", "numpy": "1.21.6", "onnxruntime": "1.14.1", "torch": "1.13.1"},
@@ -62,16 +62,17 @@ LITERT_SINCE = (3, 9)
 
 
 class Link(Protocol):
-    """A way to a device's ``sh``."""
+    """Access to a device's ``sh``."""
 
     def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
-        """Runs a script of ours. ``lines`` is what it reads, one each, then the payload: data never becomes part of a
-        script. Raises Unreachable."""
+        """Run a script of ours. It reads ``lines``, one each, then the payload: data never becomes part of a script.
+        Raises Unreachable.
+        """
 
 
 @dataclass(frozen=True)
 class Python:
-    """One that a board has, and what is there of what the agent needs."""
+    """A Python of a board, and which requirements of the agent it has."""
 
     version: str
     executable: str
@@ -90,28 +91,28 @@ class Python:
         return tuple(int(part) for part in self.series.split("."))
 
     def requirements(self, names: Sequence[str]) -> list[str]:
-        """As pip takes them, with versions that exist for this Python."""
+        """Requirements for pip, in versions that exist for this Python."""
         pins = PINS.get(self.series, {})
         tflite = "ai-edge-litert" if self.number >= LITERT_SINCE else "tflite-runtime"
         of_pip = [tflite if name == "tflite" else name for name in map(package_of, names)]
         return [f"{name}=={pins[name]}" if name in pins else name for name in of_pip]
 
     def lacks(self, runtimes: Sequence[str]) -> list[str]:
-        """What is to be installed so that the agent runs there, with the first of ``runtimes`` if there is none."""
+        """What must be installed to run the agent, with the first of ``runtimes`` if none is there."""
         packages = [package_of(runtime) for runtime in runtimes]
         none_there = not set(packages) & set(self.runtimes)
         return [*self.missing, *(packages[:1] if none_there else ())]
 
 
 def package_of(runtime: str) -> str:
-    """Of ``tflite-gpu`` and its likes the runtime that they are a way to use, which is what a Python has or lacks."""
+    """The package of a runtime: ``tflite-gpu`` and similar are ways to use ``tflite``."""
     base = runtime.partition("-")[0]
     return base if base in OF_RUNTIMES else runtime
 
 
 @dataclass(frozen=True)
 class Advice:
-    """How a Python comes to a device of some kind, and whether ``ofa-targets provision`` installs what it lacks."""
+    """How to get Python on a kind of device, and whether ``ofa-targets provision`` installs what it lacks."""
 
     python: str
     provision: bool
@@ -122,15 +123,16 @@ BOARD = Advice("sudo apt install python3", provision=True)
 
 @dataclass(frozen=True)
 class Started:
-    """An agent that serves on the board's loopback."""
+    """An agent that serves on the loopback of the board."""
 
     port: int
     token: str
 
 
 class Deployment:
-    """The agent's zip application on one device. ``name`` is the target's, for messages; ``places`` are folders where
-    it may be put, before the usual ones; ``advice`` is for where something is missing."""
+    """The agent's zip application on one device. ``name`` is the target, for messages; ``places`` are preferred
+    directories; ``advice`` applies if something is missing.
+    """
 
     def __init__(self, link: Link, name: str, places: Sequence[str] = (), advice: Advice = BOARD) -> None:
         self._link = link
@@ -149,18 +151,18 @@ class Deployment:
 
     @property
     def folder(self) -> str:
-        """Where the agent is; the first call puts it there, if it is not yet. Raises DeviceError."""
+        """The directory of the agent; the first call copies the agent there if needed. Raises DeviceError."""
         if self._folder is None:
             self._folder = next((f for f in self._folders if self._is_in(f)), None) or self._put_somewhere()
         return self._folder
 
     @property
     def packages(self) -> str:
-        """What was installed for the agent alone."""
+        """The directory of packages that were installed only for the agent."""
         return f"{self.folder}/packages"
 
     def pythons(self, named: str = "") -> list[Python]:
-        """Those there that the agent could run on, the newest first. Raises DeviceError if there is none."""
+        """The Pythons that could run the agent, the newest first. Raises DeviceError if there is none."""
         found, others = self._pythons(named)
         if not found:
             what = f"no Python called {named}" if named else "no Python"
@@ -172,8 +174,9 @@ class Deployment:
         return found
 
     def choose(self, runtimes: Sequence[str], named: str = "") -> Python:
-        """The newest that has what the agent needs and one of the runtimes. Raises DeviceError, which says what to
-        install."""
+        """The newest Python with the requirements of the agent and one of the runtimes. Raises DeviceError with what to
+        install.
+        """
         pythons = self.pythons(named)
         for python in pythons:
             if not python.lacks(runtimes):
@@ -187,8 +190,9 @@ class Deployment:
         )
 
     def start(self, python: Python, token: str) -> Started:
-        """Starts an agent that outlives the link, and ends when nobody has held it for LINGER_S. Raises DeviceHeld
-        where the board has one already, and DeviceError."""
+        """Start an agent that outlives the link and ends LINGER_S after its last holder has gone. Raises DeviceHeld if
+        the board has an agent, and DeviceError.
+        """
         ran = self._link.run(
             START, python.executable, f"{self.folder}/{self._zip}", self.packages, token, timeout_s=START_S
         )
@@ -201,8 +205,9 @@ class Deployment:
             raise DeviceError(f"{self.name}: the agent said {said[-200:]!r} where an address was expected") from None
 
     def end(self, named: str = "") -> bool:
-        """Ends whatever agent serves there; False where none does, or there is no Python that one could run on. Raises
-        DeviceError."""
+        """End the agent that serves there; return False if there is none, or no Python that could run one. Raises
+        DeviceError.
+        """
         if not any(self._is_in(folder) for folder in self._folders):
             return False
         pythons, _ = self._pythons(named)
@@ -223,15 +228,15 @@ class Deployment:
         return removed
 
     def put(self, folder: str, name: str, content: bytes) -> None:
-        """A file, whole or not at all. Raises DeviceError."""
+        """Write a file atomically. Raises DeviceError."""
         self._require(self._put(folder, name, content), f"{name} cannot be written to {folder}")
 
     def require(self, script: str, *lines: str, timeout_s: float) -> str:
-        """What a script of ours printed. Raises DeviceError where it failed."""
+        """The output of a script of ours. Raises DeviceError if it failed."""
         return self._require(self._link.run(script, *lines, timeout_s=timeout_s), "it did not work")
 
     def _pythons(self, named: str) -> tuple[list[Python], list[str]]:
-        """The newest first, and what those said that the agent does not run on."""
+        """The suitable Pythons, the newest first, and the messages of those on which the agent does not run."""
         ran = self._link.run(PROBE, f"{self.folder}/{self._zip}", self.packages, named)
         found: dict[str, Python] = {}
         others = []
@@ -268,7 +273,7 @@ class Deployment:
 
 
 class Remembered:
-    """Where the agent of a device serves, and its token, in this user's own folder: the next command needs it too."""
+    """Where the agent of a device serves, and its token, in a file of this user: the next command needs both."""
 
     def __init__(self, device: str) -> None:
         self._path = platformdirs.user_state_path("ofa-profile") / "agents" / f"{device}.json"
@@ -293,7 +298,7 @@ class Remembered:
 
 
 def start_when_free(deployment: Deployment, python: Python, say: Callable[[str], None]) -> Started:
-    """A new agent; one whose host is gone is waited for, until it ends by itself. Raises DeviceHeld, DeviceError."""
+    """Start an agent; wait for an agent whose host is gone until it ends. Raises DeviceHeld, DeviceError."""
     deadline = time.monotonic() + FREE_WITHIN_S
     waiting = False
     while True:

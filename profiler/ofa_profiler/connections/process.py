@@ -15,14 +15,14 @@ import grpc
 from ofa_profiler.connections.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
 from ofa_tables.errors import DeviceError, DeviceHeld
 
-# An agent whose host was killed ends at once, but a long inference holds it for a moment.
+# An agent whose host was killed ends at once, except during a long inference.
 LOCK_WAIT_S = 10.0
 LOG_BYTES = 8 << 20
 END_S = 5.0
 
 
 class AgentProcess:
-    """``command`` serves as ``ofa-agent serve`` does; ``home`` is its own folder, with its log."""
+    """``command`` serves like ``ofa-agent serve``; ``home`` is its directory, with its log."""
 
     def __init__(self, command: Sequence[str], home: Path, environment: Mapping[str, str] | None = None) -> None:
         self._command = [*command, "--json", "--token-stdin", "--end-with-stdin", "--lock-wait", str(LOCK_WAIT_S)]
@@ -32,7 +32,7 @@ class AgentProcess:
         self._channel: grpc.Channel | None = None
 
     def start(self, target: str) -> Agent:
-        """Raises DeviceHeld, DeviceError with what it said last."""
+        """Start the agent. Raises DeviceHeld, or DeviceError with its last message."""
         token = secrets.token_hex(16)
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = self._home / "agent.log"
@@ -45,7 +45,7 @@ class AgentProcess:
                 stderr=log,
                 text=True,
                 env=self._environment,
-                start_new_session=True,  # Ctrl-C is for the host, which then ends its agent
+                start_new_session=True,  # only the host receives Ctrl-C, and then ends its agent
             )
         announced = _exchange(self._process, token)
         if not announced:
@@ -72,7 +72,7 @@ class AgentProcess:
 
 
 def _exchange(process: "subprocess.Popen[str]", token: str) -> str:
-    """Hands the token over; the line with the address, empty where the agent ended instead."""
+    """Send the token; return the line with the address, empty if the agent ended."""
     assert process.stdin is not None
     assert process.stdout is not None
     with contextlib.suppress(BrokenPipeError):
@@ -87,7 +87,7 @@ def _log(path: Path) -> IO[bytes]:
 
 
 def _refusal(log_path: Path, begin: int) -> DeviceError:
-    """What an agent that did not start said last."""
+    """The last message of an agent that did not start."""
     with log_path.open("rb") as log:
         log.seek(begin)
         lines = log.read().decode(errors="replace").strip().splitlines()

@@ -13,12 +13,12 @@ from ofa_tables.errors import DeviceError
 
 DOWNLOAD_S = 1800.0
 INSTALL_S = 1800.0
-# What pip is called by; a board may have none, so its wheel goes along and is run from there.
+# A board may have no pip, so pip's wheel is copied and run there.
 PIPS = {"3.6": "21.3.1", "3.7": "24.0", "3.8": "25.0.1"}
-# PEP 600: these names stand for the glibc that a wheel wants at least.
+# The minimum glibc, 2.x, of a wheel with each of these names (PEP 600).
 LEGACY = ((17, "manylinux2014"), (12, "manylinux2010"), (5, "manylinux1"))
 
-# pip is run from its wheel, into a folder that only the agent looks into: the board's own packages stay as they are.
+# pip installs into a directory that only the agent uses: the packages of the board do not change.
 INSTALL = """
 IFS= read -r python; IFS= read -r wheels; IFS= read -r packages
 set -- "$wheels"/pip-*.whl
@@ -31,8 +31,9 @@ exit $code
 
 
 def provision(deployment: Deployment, runtimes: Sequence[str], named: str, say: Callable[[str], None]) -> Python:
-    """The Python of the board (``named``, if any) that now has what the agent needs, and the first of ``runtimes``.
-    Raises DeviceError."""
+    """The Python of the board (``named``, if given) that now has what the agent and the first of ``runtimes`` need.
+    Raises DeviceError.
+    """
     name = deployment.name
     candidates = deployment.pythons(named)
     ready = next((python for python in candidates if not python.lacks(runtimes[:1])), None)
@@ -60,7 +61,9 @@ def provision(deployment: Deployment, runtimes: Sequence[str], named: str, say: 
 
 
 def platform_tags(machine: str, libc: str) -> list[str]:
-    """What pip calls wheels that run there, the newest first (PEP 600). Raises DeviceError for a libc that has none."""
+    """The platform tags of pip for wheels that run there, the newest first (PEP 600). Raises DeviceError for a libc
+    without wheels.
+    """
     found = re.match(r"glibc-2\.(\d+)", libc)
     if not found:
         raise DeviceError(f"wheels exist for glibc, and this board has {libc or 'another C library'}")

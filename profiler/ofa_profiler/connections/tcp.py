@@ -13,7 +13,7 @@ SETTINGS = ("token-file", "tls-ca")
 
 
 class TcpConnection(Connection):
-    """``token-file`` holds the agent's token; ``tls-ca`` the certificate that vouches for it."""
+    """``token-file`` contains the agent's token; ``tls-ca`` the certificate that signs the agent's."""
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)

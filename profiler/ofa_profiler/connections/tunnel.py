@@ -12,7 +12,7 @@ CHUNK = 1 << 16
 
 
 class Stream(Protocol):
-    """A socket, or what behaves like one."""
+    """A socket, or an object with its interface."""
 
     def recv(self, size: int, /) -> bytes: ...
     def sendall(self, data: bytes, /) -> Any: ...
@@ -21,14 +21,14 @@ class Stream(Protocol):
 
 
 class Tunnel:
-    """``open_far`` opens a stream to the device's port, and raises one of ``failures`` where it cannot."""
+    """``open_far`` opens a stream to the port of the device, or raises one of ``failures``."""
 
     def __init__(self, open_far: Callable[[], Stream], failures: tuple[type[Exception], ...]) -> None:
         self._open_far = open_far
         self._failures: tuple[type[Exception], ...] = (OSError, EOFError, *failures)
         self._folder = tempfile.TemporaryDirectory(prefix="ofa-")
         path = os.path.join(self._folder.name, "agent")
-        self.address = f"unix:{path}"  # as gRPC takes it
+        self.address = f"unix:{path}"  # in the form that gRPC takes
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(path)
         self._listener.listen()
@@ -60,5 +60,5 @@ class Tunnel:
                 sink.sendall(chunk)
         for end in (source, sink):
             with contextlib.suppress(*self._failures):
-                end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads from it, which close alone does not
+                end.shutdown(socket.SHUT_RDWR)  # wakes the reading thread, which close does not
                 end.close()

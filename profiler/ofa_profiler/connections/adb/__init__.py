@@ -53,7 +53,7 @@ class AdbConnection(Connection):
         return self._members
 
     def open(self) -> Agent:
-        """Those that cannot be measured just now are set aside. Raises DeviceError where that is all of them."""
+        """Open the phones; phones that cannot be measured now are excluded. Raises DeviceError if none is left."""
         failures = []
         for member in self.members:
             try:
@@ -76,7 +76,9 @@ class AdbConnection(Connection):
         return [member for member in self.members if not member.set_aside]
 
     def _require_alike(self, first: Connection, other: Connection) -> None:
-        """One table is of one device: a model may be sold with two chips. Raises DeviceError."""
+        """Require equal devices, since a table belongs to one device and a model may be sold with two chips. Raises
+        DeviceError.
+        """
         one, two = (member.agent.describe() for member in (first, other))
         if one["fingerprint"] != two["fingerprint"]:
             self.close()
@@ -104,7 +106,7 @@ class AdbConnection(Connection):
 
 
 def chosen(target: Target, listed: Sequence[Listed]) -> list[str]:
-    """The serials of the phones that a target means. Raises DeviceError, Unreachable: never is another one taken."""
+    """The serials of the phones that a target refers to; no other phone is ever used. Raises DeviceError, Unreachable."""
     if target.address:
         return [_by_serial(target.name, serial.strip(), listed) for serial in target.address.split(",")]
     fitting = [phone for phone in listed if phone.usable and _is_one(phone.model, target.models)]
@@ -117,7 +119,9 @@ def chosen(target: Target, listed: Sequence[Listed]) -> list[str]:
 
 
 def left_out(target: Target, listed: Sequence[Listed]) -> list[Listed]:
-    """Phones that a target may mean, too, but that cannot be used; an unauthorized phone does not report its model."""
+    """Other phones that the target may refer to but that cannot be used. An unauthorized phone does not report its
+    model.
+    """
     if target.address:
         return []
     return [p for p in listed if not p.usable and (not p.model or _is_one(p.model, target.models))]
@@ -135,7 +139,7 @@ def _by_serial(name: str, serial: str, listed: Sequence[Listed]) -> str:
 
 
 def _is_one(model: str, patterns: Sequence[str]) -> bool:
-    """adb writes what is neither letter nor digit as an underscore."""
+    """Compare models as adb writes them: it replaces everything but letters and digits by an underscore."""
     plain = ("".join(c if c.isalnum() or c in "*?" else "_" for c in pattern) for pattern in patterns)
     return any(fnmatchcase(model, pattern) for pattern in plain)
 

@@ -7,12 +7,14 @@ from ofa_agent.runtimes import benchmark_model
 from ofa_tables.errors import DeviceError
 
 SETTING = "benchmark_model"
-DOWNLOADS = Path("~/.cache/litert-cli/binaries")  # litert-cli's, a folder an ABI
+DOWNLOADS = Path("~/.cache/litert-cli/binaries")  # of litert-cli, one directory per ABI
 HEAD_BYTES = 20
 
 
 def find(settings: Mapping[str, str], abi: str, phone: str) -> Path:
-    """The one that was named, or that litert-cli keeps. Raises DeviceError if there is none for this ABI."""
+    """The binary that the user named, or the one that litert-cli keeps. Raises DeviceError if there is none for this
+    ABI.
+    """
     downloaded = DOWNLOADS.expanduser() / abi / "benchmark_model"
     path = Path(settings[SETTING]).expanduser() if SETTING in settings else downloaded
     try:

@@ -29,7 +29,7 @@ from ofa_profiler.connections.adb.server import NO_ROOM, AdbServer, Phone
 from ofa_profiler.connections.adb.shell import EVERY_CORE, FOLDER, AdbShell, Request, Snapshot
 from ofa_tables.errors import DeviceError, OfaError, Unreachable
 
-# How each Runtime runs a model.
+# The flags with which each runtime runs a model.
 DELEGATES = {
     "benchmark_model": "xnnpack",
     "benchmark_model-none": "none",
@@ -43,12 +43,12 @@ MOST_MODELS_BYTES = 512 << 20
 # The tool has no rule for when a phone is warm: clocks take about this long to rise.
 WARMUP_S = 0.1
 FINE_NS = 50_000
-BURST_S = 0.15  # short beside what it takes to start the tool
-MOST_S = 2.0  # for the runs that a slow network is to have
-SPARE_S = 5.0  # of a trial's time-out, to end what hangs
-REFERENCE_AGE_S = 1.5  # the reference's run after a trial is the one before the next, where that follows at once
+BURST_S = 0.15  # short compared with the start of the tool
+MOST_S = 2.0  # for the minimum number of runs of a slow network
+SPARE_S = 5.0  # of a trial's timeout, to end what hangs
+REFERENCE_AGE_S = 1.5  # the reference run after a trial counts for the next trial if that follows at once
 NO_REFERENCE = ("", 0.0, 0, 0)  # model, when it ran, median and mean in ns
-TOOK_TOO_LONG = 124  # as a Shell says it
+TOOK_TOO_LONG = 124  # as a Shell reports it
 GONE_S = 20.0  # the agent ends when its phone is unplugged, and its worker with it
 
 
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(options: Any) -> int:
     phone = _phone(options)
-    token = sys.stdin.readline().strip()  # nothing follows it but the end
+    token = sys.stdin.readline().strip()  # only the end follows
     threading.Thread(target=_end_with_phone, args=(phone,), daemon=True).start()
     given = [f"--{name}={getattr(options, name)}" for name in ("server", "serial", "name", "binary")]
     server.serve(
@@ -89,7 +89,7 @@ def _serve(options: Any) -> int:
 
 
 def _end_with_phone(phone: Phone) -> None:
-    """Cut the stream: this reports to the host that the phone and its trials are lost."""
+    """End this agent when its phone is gone: the cut stream shows the host that the trials are lost."""
     try:
         for states in phone.server.watch():
             if states.get(phone.serial) != "device":
@@ -110,7 +110,7 @@ def _phone(options: Any) -> Phone:
 
 
 class PhoneTrialExecutor:
-    """Takes trials on a phone, one after the other."""
+    """Run trials on a phone, one at a time."""
 
     def __init__(self, shell: AdbShell, binary: Path) -> None:
         self._shell = shell
@@ -121,10 +121,10 @@ class PhoneTrialExecutor:
         self._reference = NO_REFERENCE
 
     def probe(self) -> Any:
-        """The runtimes, as the worker's first message; the binary is on the phone by then, if it fits there."""
+        """The runtimes, as the first message of the worker. The binary is on the phone by then, if it fits."""
         ready = wire.WorkerReady()
         try:
-            self._shell.end_running()  # of an agent that is gone, for who starts one has the phone
+            self._shell.end_running()  # left by an earlier agent: this one holds the phone now
             self._push_binary()
             ready.runtimes.update(dict.fromkeys(DELEGATES, self.version))
         except DeviceError as error:
@@ -134,7 +134,7 @@ class PhoneTrialExecutor:
         return ready
 
     def take(self, request: Any) -> Any:
-        """The Measurement of one WorkerTrial; a failure is a Measurement too."""
+        """The Measurement of one WorkerTrial; a failure is a Measurement, too."""
         trial = request.trial
         measurement = wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", started_at=time.time())
         try:
@@ -144,7 +144,7 @@ class PhoneTrialExecutor:
         except RuntimeFailure as error:
             measurement.status, measurement.error = error.status, str(error)
         except Unreachable as error:
-            time.sleep(GONE_S)  # the agent that sees its phone go ends this worker meanwhile
+            time.sleep(GONE_S)  # the agent ends this worker when its phone is gone
             measurement.status, measurement.error = "crashed", str(error)
         except DeviceError as error:  # no room for the model
             measurement.status, measurement.error = "out-of-memory", str(error)
@@ -179,7 +179,9 @@ class PhoneTrialExecutor:
             self._report_reference(measurement, answers, bool(before), trial)
 
     def _reference_there(self, path: str, model: str, measurement: Any) -> str:
-        """The path; empty if there is none, or no room for it beside the model: its results stay unknown."""
+        """The path of the reference model on the phone; empty if there is none, or no room for it beside the other
+        model.
+        """
         try:
             return self._there(path, model) if path else ""
         except Unreachable:
@@ -189,7 +191,9 @@ class PhoneTrialExecutor:
             return ""
 
     def _report_reference(self, measurement: Any, answers: tuple[Ran, ...], ran_before: bool, trial: Any) -> None:
-        """What the reference took before and after: the run after the last trial is the one before this, if fresh."""
+        """Report the reference latency before and after: a recent run after the last trial is also the one before this
+        trial.
+        """
         try:
             reports = [_report(ran, trial.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
         except RuntimeFailure as error:
@@ -223,7 +227,7 @@ class PhoneTrialExecutor:
         return Request("hold", (*self._mask(), *benchmark_model.command(self._run_by, options)))
 
     def _mask(self) -> tuple[str, ...]:
-        """What puts the command on the cores that were asked for; Android's taskset takes a mask, and no list."""
+        """The command prefix that sets the cores; Android's taskset takes a mask, not a list."""
         pinned = self._snapshot.pinned()
         if pinned == EVERY_CORE:
             return ()
@@ -239,7 +243,7 @@ class PhoneTrialExecutor:
     def _push_binary(self) -> None:
         content = self._binary.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        self.version = f"sha256:{digest[:12]}"  # it mostly names none
+        self.version = f"sha256:{digest[:12]}"  # usually it names none
         self._run_by = f"{FOLDER}/benchmark_model-{digest[:12]}"
         ran = self._shell.phone.run(f"mkdir -p {MODELS}")
         if not ran.ok:
@@ -249,18 +253,17 @@ class PhoneTrialExecutor:
             self._shell.phone.push(self._run_by, content, 0o755)
 
     def _there(self, model_path: str, beside: str = "") -> str:
-        """The model on the phone, by its content hash; pushed if it is not there yet, and ``beside`` stays. Raises
-        DeviceError."""
+        """Push a model to the phone by content hash, unless it is there; ``beside`` is kept. Raises DeviceError."""
         path, size = f"{MODELS}/{os.path.basename(model_path)}.tflite", os.path.getsize(model_path)
-        if self._models.pop(path, 0) != size:  # files appear whole, by being renamed
+        if self._models.pop(path, 0) != size:  # files appear complete, because they are renamed
             while sum(self._models.values()) + size > MOST_MODELS_BYTES and self._remove_oldest(beside):
                 pass
             self._push(path, Path(model_path).read_bytes(), beside)
-        self._models[path] = size  # the longest unused goes first
+        self._models[path] = size  # the least recently used model is removed first
         return path
 
     def _push(self, path: str, content: bytes, beside: str) -> None:
-        """Write a model; if there is no room, remove older models. Raises DeviceError if none is left to remove."""
+        """Push a model; remove older models if space is lacking. Raises DeviceError if none is left to remove."""
         while True:
             try:
                 return self._shell.phone.push(path, content)
@@ -271,7 +274,7 @@ class PhoneTrialExecutor:
                     raise
 
     def _remove_oldest(self, beside: str) -> bool:
-        """Remove a model other than this one; return False if there is no other."""
+        """Remove the oldest model except this one; return False if no other exists."""
         oldest = next((path for path in self._models if path != beside), None)
         if oldest is None:
             return False
@@ -280,7 +283,7 @@ class PhoneTrialExecutor:
         return True
 
     def _listed(self, pattern: str) -> dict[str, int]:
-        """Sizes by path."""
+        """Sizes in bytes by path."""
         paths = self._shell.list(pattern)
         reported = self._shell.run("stat", "-c", "%s %n", *paths).output if paths else ""
         return {path: int(size) for size, path in (line.split(" ", 1) for line in reported.splitlines())}
@@ -291,7 +294,9 @@ def _report(ran: Ran, job: Any) -> Report:
 
 
 def _median_ns(report: Report) -> int:
-    """0 if this version reports none, or only whole µs, which are too coarse: the mean has six digits."""
+    """The median in ns; 0 if this version reports none, or only in whole µs, which are too coarse: the mean has six
+    digits.
+    """
     return report.median_ns if report.median_ns >= FINE_NS else 0
 
 
@@ -311,7 +316,7 @@ def _fill(measurement: Any, report: Report) -> None:
     measurement.load_ns = report.init_ns
     measurement.warmup_runs = report.warmup_count
     measurement.timed_ns = report.count * report.mean_ns + report.warmup_count * report.warmup_mean_ns
-    measurement.warm = measurement.narrow = True  # by the tool's own rule; it knows no other
+    measurement.warm = measurement.narrow = True  # by the rule of the tool, which has no other
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ PLACES = ("/data/local/tmp",)
 ADVICE = Advice("pkg install python in Termux", provision=False)
 REMOVE = 'IFS= read -r folder; IFS= read -r lock; rm -f "$lock"; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
 RECONNECT_S = 300.0
-# Below this most phones begin to save power.
+# Below this most phones save power.
 LEAST_BATTERY = 0.2
 
 
@@ -48,8 +48,9 @@ class PhoneConnection(Connection):
         self._held: socket.socket | None = None
 
     def open(self) -> Agent:
-        """By the first of the target's runtimes that the phone can be measured with. Raises DeviceError, which says
-        what each of them lacks."""
+        """Open the phone with the first runtime of the target that works there. Raises DeviceError with what each
+        runtime lacks.
+        """
         self._require_there()
         self._require_charge()
         self._hold()
@@ -68,7 +69,7 @@ class PhoneConnection(Connection):
                 raise
             except DeviceError as reason:
                 if runtime == BESIDE and binary.SETTING in self.target.settings:
-                    raise  # which was asked for by name
+                    raise  # which was requested by name
                 reasons.append(f"{runtime}: {reason}")
         raise DeviceError(f"{self.phone.label} has none of its runtimes: {'; '.join(reasons)}")
 
@@ -95,15 +96,16 @@ class PhoneConnection(Connection):
         if self._process is not None:
             self._process.end()
             self._process = None
-        if self._held is not None:  # the last, for then the phone is another's
+        if self._held is not None:  # last, because then others may use the phone
             with contextlib.suppress(OSError):
                 self._held.shutdown(socket.SHUT_RDWR)
             self._held.close()
             self._held = None
 
     def _hold(self) -> None:
-        """Has the phone for this process alone, until it is closed or the link is cut: there is one agent, on it or
-        beside it. Raises DeviceHeld."""
+        """Reserve the phone for this process until it is closed or the link is cut: one agent per phone. Raises
+        DeviceHeld.
+        """
         since = lock.clock(time.time())
         holder = f"held by {getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}) since {since}"
         deadline = time.monotonic() + LOCK_WAIT_S
@@ -118,7 +120,7 @@ class PhoneConnection(Connection):
             time.sleep(0.5)
 
     def _beside(self) -> Agent:
-        """An agent of this machine that has the phone run TFLite's tool."""
+        """An agent on this machine that runs TFLite's tool on the phone."""
         abi = AdbShell(self.phone).run("getprop", "ro.product.cpu.abi").output
         tool = binary.find(self.target.settings, abi, self.name)
         home = Path(lock.home()) / "phones" / _plain(self.phone.serial)
@@ -161,7 +163,7 @@ class PhoneConnection(Connection):
         raise DeviceError(reasons[-1])
 
     def _leave(self) -> None:
-        """The agent on the phone, which serves on."""
+        """Leave the agent on the phone running."""
         if self._channel is not None:
             self._channel.close()
             self._channel = None
@@ -170,7 +172,7 @@ class PhoneConnection(Connection):
             self._tunnel = None
 
     def _again(self, remembered: Remembered) -> Agent | None:
-        """The agent that an earlier command of ours has left there, if it still serves."""
+        """The agent that an earlier command left on the phone, if it still serves."""
         started = remembered.read()
         if started is None:
             return None
@@ -201,7 +203,7 @@ class PhoneConnection(Connection):
         return self.target.settings.get("python", "")
 
     def _links(self) -> list[Link]:
-        """Those that may have a Python: adb's own user, and Termux's where it lets adb in."""
+        """The users that may have a Python: adb's own, and Termux's if it lets adb in."""
         termux = Termux(self.phone)
         return [self.phone, *([termux] if termux.is_there() else [])]
 
@@ -243,5 +245,5 @@ class PhoneConnection(Connection):
 
 
 def _plain(serial: str) -> str:
-    """As a file may be called."""
+    """A text as a file name."""
     return re.sub(r"[^\w.-]", "-", serial)

@@ -28,13 +28,13 @@ DEFAULT_PORT = 5037
 CONNECT_S = 10.0
 START_S = 20.0
 PUSH_S = 300.0
-OLDEST_SERVER = 39  # of Android 8's platform tools; older ones do not know what shells and features we ask for
+OLDEST_SERVER = 39  # of Android 8's platform tools; older ones lack the shell features used here
 
 # Packets of shell_v2: kind, length, content.
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 PACKET = struct.Struct("<BI")
 
-NO_ROOM = ("No space left on device", "Disk quota exceeded", "Quota exceeded")  # as a phone says it
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "Quota exceeded")  # as a phone reports it
 
 ADVICE = {
     "unauthorized": "it does not trust this computer yet: unlock it, and tap Allow under 'Allow USB debugging?'",
@@ -50,7 +50,7 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Listed:
-    """A phone as the server lists it; only one in the state ``device`` can be used."""
+    """A phone in the list of the server; it can be used only in the state ``device``."""
 
     serial: str
     state: str
@@ -69,7 +69,7 @@ class Listed:
 
 
 class AdbServer:
-    """``address`` is ``host[:port]``; empty: what the environment says, as adb reads it, or this machine's."""
+    """``address`` is ``host[:port]``; if empty, the address in the environment as adb reads it, else this machine's."""
 
     def __init__(self, address: str = "") -> None:
         self.host, self.port = _host_and_port(address)
@@ -79,7 +79,7 @@ class AdbServer:
         return f"{self.host}:{self.port}"
 
     def devices(self) -> list[Listed]:
-        """Every device that the server knows, in whatever state. Raises DeviceError."""
+        """Every device that the server knows, in any state. Raises DeviceError."""
         self._require()
         try:
             return [Listed(info.serial, info.state, info.tags.get("model", "")) for info in self._client.list(True)]
@@ -87,8 +87,7 @@ class AdbServer:
             raise Unreachable(f"the adb server at {self} failed: {error}") from None
 
     def watch(self) -> Iterator[dict[str, str]]:
-        """The state of every device by serial, now and whenever one changes. Raises Unreachable where the server
-        ends."""
+        """Yield the state of every device by serial, now and at every change. Raises Unreachable if the server ends."""
         try:
             with self._client.make_connection() as connection:
                 connection.send_command("host:track-devices")
@@ -113,7 +112,7 @@ class AdbServer:
         return connection.conn
 
     def _require(self) -> None:
-        """Starts a server where none is and one can be. Raises DeviceError."""
+        """Start a server if none runs and one can be started. Raises DeviceError."""
         if not self._answers():
             if self.host not in ("127.0.0.1", "localhost", "::1"):
                 raise Unreachable(
@@ -157,7 +156,7 @@ class AdbServer:
 
 
 class Phone:
-    """One phone by its serial. ``name`` is for messages. Every call has a time-out."""
+    """One phone by serial. ``name`` is used in messages. Every call has a timeout."""
 
     def __init__(self, server: AdbServer, serial: str, name: str) -> None:
         self.server = server
@@ -166,12 +165,13 @@ class Phone:
 
     @property
     def label(self) -> str:
-        """The name, with the serial where that does not say it."""
+        """The name, with the serial if the name does not contain it."""
         return self.name if self.serial in self.name else f"{self.name} ({self.serial})"
 
     def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
-        """Runs a script of ours by the phone's ``sh``. ``lines`` is what it reads, one each, then the payload: data
-        never becomes part of a script. Raises Unreachable."""
+        """Run a script of ours with the phone's ``sh``. It reads ``lines``, one each, then the payload: data never
+        becomes part of a script. Raises Unreachable.
+        """
         assert not any("\n" in line for line in lines)
         deadline = time.monotonic() + timeout_s
         with self._open(f"shell,v2,raw:{script.strip()}") as stream:
@@ -190,8 +190,9 @@ class Phone:
                 raise self.lost(error) from None
 
     def start(self, script: str, *lines: str, timeout_s: float = COMMAND_S) -> tuple[Ran, socket.socket | None]:
-        """Run a script that prints a line and continues until the stream to it is closed, by this process or by its
-        end. No stream where the script ended instead. Raises Unreachable."""
+        """Run a script that prints a line and continues until the stream to it is closed. Without a stream if the
+        script ended. Raises Unreachable.
+        """
         deadline = time.monotonic() + timeout_s
         stream = self._open(f"shell,v2,raw:{script.strip()}")
         said: dict[int, list[bytes]] = {STDOUT: [], STDERR: []}
@@ -211,12 +212,12 @@ class Phone:
             raise self.lost(error) from None
 
     def push(self, path: str, content: bytes, mode: int = 0o644) -> None:
-        """A file, whole or not at all. Raises DeviceError with the phone's own words where it takes none."""
+        """Push a file atomically. Raises DeviceError with the phone's own message if that fails."""
         draft = f"{path}.part"
         try:
             self._send(draft, content, mode)
         except DeviceError:
-            with contextlib.suppress(DeviceError):  # half a file would keep the room that is lacking
+            with contextlib.suppress(DeviceError):  # a partial file would occupy space
                 self.run('IFS= read -r path; rm -f "$path"', draft)
             raise
         ran = self.run('IFS= read -r draft; IFS= read -r path; mv -f "$draft" "$path"', draft, path)
@@ -224,15 +225,15 @@ class Phone:
             raise DeviceError(f"{self.name}: {path} cannot be written: {ran.error or ran.output}")
 
     def tunnel(self, port: int) -> Tunnel:
-        """To the phone's ``127.0.0.1:port``: the streams that ``adb forward`` opens, also by a server elsewhere."""
+        """A tunnel to ``127.0.0.1:port`` of the phone, as ``adb forward`` opens it, also through a remote server."""
         return Tunnel(lambda: self._plain(f"tcp:{port}"), (AdbError,))
 
     def listed(self) -> Listed | None:
-        """As the server lists it now; None where it does not. Raises DeviceError."""
+        """The phone as the server lists it now; None if it does not. Raises DeviceError."""
         return next((phone for phone in self.server.devices() if phone.serial == self.serial), None)
 
     def lost(self, error: object) -> Unreachable:
-        """Why nothing comes from it any more, for people."""
+        """Why the phone sends nothing any more, as a message."""
         try:
             listed = self.listed()
         except DeviceError as gone:
@@ -267,7 +268,7 @@ class Phone:
             except TimeoutError:
                 raise self.lost(f"a push of {len(content)} bytes took longer than {PUSH_S:g} s") from None
             except OSError:
-                pass  # it stopped reading; it says why
+                pass  # it stopped reading, and sends the reason
             try:
                 answer, length = struct.unpack("<4sI", _exactly(stream, 8))
                 said = _exactly(stream, length).decode(errors="replace") if answer == b"FAIL" else ""

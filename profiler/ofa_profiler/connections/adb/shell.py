@@ -11,11 +11,11 @@ from ofa_profiler.connections.adb.server import Phone
 from ofa_tables.errors import Unreachable
 
 FOLDER = "/data/local/tmp/ofa-profile"
-CORES = f"{FOLDER}/cores"  # what the next command may run on, as a list; absent: whatever Android allows
-EVERY_CORE = "all"  # not as a list of those that are on just now: phones switch cores off and on
+CORES = f"{FOLDER}/cores"  # cores of the next command, as a list; absent: what Android allows
+EVERY_CORE = "all"  # not the cores that are online now: phones switch cores off and on
 
-# Reads a mark, then requests: a kind and its words, one a line, an empty line behind the last. What it holds can be
-# ended by END, where its host is gone.
+# Reads a mark, then requests: a kind and its words, one per line, then an empty line. END can stop what it
+# runs if its host is gone.
 BATCH = r"""
 IFS= read -r mark
 running=/data/local/tmp/ofa-profile/running
@@ -42,8 +42,8 @@ read -r pid < $running
 kill -9 "$pid" 2>/dev/null
 rm -f $running
 """
-# Held for as long as the stream to it is open, so that nothing is left where a host or a phone is gone. Not by exec,
-# whose descriptors mksh keeps from what it starts. flock came with Android 7.
+# Held while the stream to it is open, so that nothing is left if a host or a phone is gone. Not with exec,
+# whose descriptors mksh does not pass on. flock exists since Android 7.
 LOCK = "/data/local/tmp/ofa-profile.lock"
 HOLD = r"""
 IFS= read -r holder
@@ -72,7 +72,7 @@ class Request(NamedTuple):
 
 
 class PhoneShell(Shell):
-    """What all of a phone's Shells know."""
+    """What all shells of a phone share."""
 
     here = False
 
@@ -81,7 +81,7 @@ class PhoneShell(Shell):
 
 
 class AdbShell(PhoneShell):
-    """Raises Unreachable, beside what a Shell raises, where the phone is gone."""
+    """A Shell over adb. Raises Unreachable if the phone is gone, in addition to the errors of a Shell."""
 
     def __init__(self, phone: Phone) -> None:
         self.phone = phone
@@ -109,7 +109,7 @@ class AdbShell(PhoneShell):
         return self.phone.run(FREE) if cpus == EVERY_CORE else self.phone.run(KEEP, payload=cpus.encode())
 
     def ask(self, requests: Sequence[Request], timeout_s: float = 10.0) -> tuple[Ran, ...]:
-        """The answers to all, in one call; where that took too long, each of them says so."""
+        """Answer all requests in one call; if it timed out, each answer says so."""
         mark = f"ofa-profile:{secrets.token_hex(8)}"
         lines = [mark]
         for request in requests:
@@ -130,13 +130,14 @@ class AdbShell(PhoneShell):
         return tuple(answers)
 
     def end_running(self) -> None:
-        """Ends what a host that is gone left running."""
+        """End what a host that is gone left running."""
         self.phone.run(END)
 
 
 class Snapshot(PhoneShell):
-    """A phone's Shell for who asks the same things again and again: what has grown old is fetched in one call, with
-    all else that is asked as often. A phone that is gone answers nothing."""
+    """A Shell for repeated requests: outdated answers are fetched in one call together with all that is requested as
+    often. If the phone is gone, answers are empty.
+    """
 
     def __init__(self, shell: AdbShell, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._shell = shell
@@ -167,7 +168,7 @@ class Snapshot(PhoneShell):
         return self._shell.pin(cpus)
 
     def _answer(self, request: Request) -> Ran:
-        with self._mutex:  # an agent describes its device while it measures
+        with self._mutex:  # an agent may describe its device while it measures
             now_s = self._clock_s()
             if self._is_old(request, now_s):
                 self._fetch(request, now_s)
@@ -175,7 +176,7 @@ class Snapshot(PhoneShell):
             return self._known.get(request, (now_s, NO_ANSWER))[1]
 
     def _fetch(self, request: Request, now_s: float) -> None:
-        """With it whatever else is old and was asked of late."""
+        """Fetch an answer, and every other outdated one that was requested recently."""
         late = (asked for asked, at_s in self._asked_s.items() if now_s - at_s < OF_LATE_S)
         wanted = dict.fromkeys([request, *(asked for asked in late if self._is_old(asked, now_s))])
         try:
@@ -187,7 +188,7 @@ class Snapshot(PhoneShell):
         self._known.update((asked, (at_s, ran)) for asked, ran in zip(wanted, answers, strict=True))
 
     def _forget(self) -> None:
-        """What is set changes what is read."""
+        """Forget cached answers, because a set condition changes them."""
         with self._mutex:
             self._known.clear()
 

@@ -9,7 +9,7 @@ from ofa_profiler.connections.deploy import COMMAND_S
 
 APP = "com.termux"
 FILES = f"/data/data/{APP}/files"
-# Its user comes in without any of its environment; the script comes as a line, for run-as takes words alone.
+# run-as starts without the user's environment, and takes only words, so the script is one line.
 ENTER = f"""
 exec run-as {APP} {FILES}/usr/bin/env PREFIX={FILES}/usr HOME={FILES}/home TMPDIR={FILES}/usr/tmp LANG=en_US.UTF-8 \
 PATH={FILES}/usr/bin LD_LIBRARY_PATH={FILES}/usr/lib \
@@ -18,7 +18,7 @@ PATH={FILES}/usr/bin LD_LIBRARY_PATH={FILES}/usr/lib \
 
 
 class Termux:
-    """A Link to the app's user on a phone."""
+    """A link to the user of the Termux app on a phone."""
 
     def __init__(self, phone: Phone) -> None:
         self._phone = phone

@@ -20,8 +20,9 @@ RECONNECT_S = 300.0
 
 
 class SshConnection(Connection):
-    """``python`` names the one to run the agent with; ``password-file`` holds the password, or a key's passphrase;
-    the host tries for ``reconnect-s`` seconds to restore a lost link."""
+    """A board over SSH. ``python`` names the Python of the agent; ``password-file`` contains the password or the
+    passphrase of a key; the host tries for ``reconnect-s`` seconds to restore a lost link.
+    """
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -41,7 +42,7 @@ class SshConnection(Connection):
 
     @property
     def link(self) -> Link:
-        """Logged in; the first call does it. Raises DeviceError, Unreachable."""
+        """The login; the first call logs in. Raises DeviceError, Unreachable."""
         if self._link is None or self._link.lost:
             self._link = self._log_in()
         return self._link
@@ -96,7 +97,7 @@ class SshConnection(Connection):
         return Link(self.login, self.target.name, self._password)
 
     def _again(self, known: Remembered) -> Agent | None:
-        """The agent that an earlier command of ours has left there, if it still serves."""
+        """The agent that an earlier command left there, if it still serves."""
         started = known.read()
         if started is None:
             return None
@@ -108,7 +109,7 @@ class SshConnection(Connection):
         except DeviceError:
             self._drop_channel()
             if link.lost:
-                raise  # that says nothing of the agent
+                raise  # this does not concern the agent
             known.forget()
             return None
 

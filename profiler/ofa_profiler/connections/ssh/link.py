@@ -22,12 +22,12 @@ from ofa_profiler.connections.tunnel import CHUNK, Tunnel
 from ofa_tables.errors import DeviceError, Unreachable
 
 CONNECT_S = 15.0
-# The board is asked so often whether it is still there, and has so long to answer.
+# Interval of the keepalive, and the time to answer it.
 ALIVE_EVERY_S = 3.0
 ALIVE_WITHIN_S = 9.0
 
 # Every login shell understands this; it hands over to sh, which reads the script from standard
-# input as one line. What the login shell printed before the mark is not ours.
+# input as one line. The mark separates the output of the login shell from ours.
 MARK = "ofa-profile:begin"
 BOOTSTRAP = f'exec sh -c \'IFS= read -r script; echo {MARK}; eval "$(printf %b "$script")"\''
 
@@ -35,7 +35,7 @@ logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)  # failures are rep
 
 
 class Link:
-    """A logged-in connection; a context manager. ``name`` is the target's, for messages."""
+    """A logged-in connection; a context manager. ``name`` is the target, for messages."""
 
     def __init__(self, login: Login, name: str, password: str | None = None) -> None:
         self._name = name
@@ -69,8 +69,9 @@ class Link:
             client.close()
 
     def run(self, script: str, *lines: str, payload: bytes = b"", timeout_s: float = COMMAND_S) -> Ran:
-        """Runs a script of ours by the board's ``sh``. ``lines`` is what it reads, one each, then the payload: data
-        never becomes part of a script. Raises Unreachable."""
+        """Run a script of ours with the board's ``sh``. It reads ``lines``, one each, then the payload: data never
+        becomes part of a script. Raises Unreachable.
+        """
         assert not any("\n" in line for line in lines)
         encoded = script.strip().replace("\\", "\\\\").replace("\n", "\\n")
         reported = "\n".join((encoded, *lines, "")).encode() + payload
@@ -97,7 +98,7 @@ class Link:
         return Ran(code, answer.strip(), error.strip())
 
     def tunnel(self, port: int) -> str:
-        """A gRPC address here that leads to the board's ``127.0.0.1:port``."""
+        """A local gRPC address that leads to ``127.0.0.1:port`` of the board."""
         transport = self._client.get_transport()
         if transport is None:
             raise Unreachable(f"the link to {self._name} was lost")
@@ -136,7 +137,7 @@ class Link:
         return client
 
     def _explained(self, error: Exception, login: Login, with_password: bool) -> DeviceError:
-        """What went wrong with a login, in words that say what to do."""
+        """The error for a failed login, with what to do."""
         at = f"{login.host} port {login.port}"
         if isinstance(error, paramiko.BadHostKeyException):
             return DeviceError(
@@ -184,7 +185,7 @@ class Link:
         )
 
     def _watch(self) -> None:
-        """Closes a link whose other end does not answer: TCP alone would wait for a quarter of an hour."""
+        """Close a link that no longer answers: TCP alone would wait for a quarter of an hour."""
         transport = self._client.get_transport()
         while transport is not None and not self._closed.wait(ALIVE_EVERY_S):
             answered = threading.Event()
@@ -235,13 +236,13 @@ def _feed(channel: paramiko.Channel, reported: bytes) -> None:
     left = memoryview(reported)
     with contextlib.suppress(OSError, paramiko.SSHException):  # it ended without reading everything
         while left:
-            with contextlib.suppress(TimeoutError):  # the channel's, which is for reading; the board reads slowly
+            with contextlib.suppress(TimeoutError):  # the timeout is meant for reading; a board may read slowly
                 left = left[channel.send(bytes(left[:CHUNK])) :]
         channel.shutdown_write()
 
 
 def _collect(channel: paramiko.Channel, deadline: float) -> tuple[str | None, str]:
-    """What it printed until it closed; None where that takes too long."""
+    """The output until the end of the stream; None on timeout."""
     out, error = b"", b""
     channel.settimeout(0.1)
     while True:

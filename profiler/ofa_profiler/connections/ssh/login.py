@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r"^(?:(?P<user>[^@\s]+)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[^@:
 
 @dataclass(frozen=True)
 class Login:
-    """``host`` and ``port`` are where to; ``via`` is the login to jump through; ``keys`` are the config's."""
+    """``host`` and ``port`` of the destination; ``via`` is the login to jump through; ``keys`` come from the config."""
 
     host: str
     port: int
@@ -32,12 +32,12 @@ class Login:
 
     @property
     def known_as(self) -> str:
-        """As known_hosts has it."""
+        """The name in known_hosts."""
         return self.host if self.port == PORT else f"[{self.host}]:{self.port}"
 
 
 def login_of(address: str, depth: int = 0) -> Login:
-    """``[user@]host[:port]``, or a ``Host`` of the config. Raises UsageError, FileError."""
+    """Complete ``[user@]host[:port]``, or a ``Host`` of the config. Raises UsageError, FileError."""
     found = _ADDRESS.match(address)
     if not found:
         raise UsageError(f"{address!r} is not an address; write [user@]host[:port], or a Host of ~/.ssh/config")
@@ -52,7 +52,7 @@ def login_of(address: str, depth: int = 0) -> Login:
     command = options.get("proxycommand", "none")
     via = None
     if jump != "none":
-        for hop in jump.split(","):  # each through the one before
+        for hop in jump.split(","):  # each one through the preceding one
             this = login_of(hop.strip(), depth + 1)
             via = this if via is None else Login(**{**vars(this), "via": via})
     return Login(
@@ -70,7 +70,7 @@ def login_of(address: str, depth: int = 0) -> Login:
 
 
 def _config(path: Path, depth: int = 0) -> str:
-    """The file's text, with those that it includes in their places; paramiko passes over Include."""
+    """The text of the file with its includes inserted, since paramiko ignores Include."""
     try:
         text = path.read_text(errors="replace")
     except FileNotFoundError:
