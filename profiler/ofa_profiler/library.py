@@ -17,7 +17,7 @@ from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.search import Budget, Found, Question, find_method
 from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
-from ofa_nas.spaces import Architecture, Space, all_spaces, find_space
+from ofa_nas.spaces import Architecture, Space, all_spaces, find_space, parse_architecture
 from ofa_profiler.campaign.campaign import Outcome, Progress
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
@@ -81,7 +81,7 @@ class ProfileResult:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The best network found: latency in ms, accuracy as a fraction (or MACs if there is no accuracy model)."""
+    """The best network found: latency in ms, accuracy as a fraction (or MACs without an accuracy model)."""
 
     architecture: Architecture
     predicted_latency_ms: float
@@ -104,8 +104,6 @@ def predict(
     table: LatencyTable, networks: Sequence[Architecture | Mapping[str, Any]], space: str | Space | None = None
 ) -> Any:
     """Predict latencies, (networks,) in ms, with the table's calibration if it has one. Raises EntriesMissing."""
-    from ofa_nas.spaces import parse_architecture
-
     space = _space(table, space)
     model = LatencyModel.calibrated(table, space)
     parsed = [each if isinstance(each, Architecture) else parse_architecture(each) for each in networks]
@@ -237,7 +235,7 @@ def compare(
 
 
 def default_resolutions(space: Space) -> tuple[int, ...]:
-    """The published tables' resolutions that the space has, else all of its own; in px."""
+    """The resolutions of the published tables that the space has, else all of the space, in px."""
     return tuple(px for px in PUBLISHED_RESOLUTIONS_PX if px in space.resolutions_px) or space.resolutions_px
 
 

@@ -12,7 +12,7 @@ from ofa_nas.supernet.plain import PlainNetwork
 
 
 class OneNetwork(Supernet):
-    """The network of ``architecture``, whatever is requested."""
+    """The network of ``architecture``, whatever architecture is requested."""
 
     def __init__(
         self, space: Space, architecture: Architecture, classes: int | None = None, dropout: float = 0.0

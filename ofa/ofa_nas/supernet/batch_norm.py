@@ -14,11 +14,11 @@ from torch.nn import functional
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Over the first channels, as many as the input has.
+    """Batch norm over the first channels, as many as the input has.
 
-    ``statistics`` of a sub-network, (mean, variance), stand in for the running ones in evaluation. ``estimator``, where
-    set, is given the statistics of each batch, which is normalised by them. ``moments``, where set, takes a batch's
-    statistics over all processes.
+    In evaluation, ``statistics`` (mean, variance) of a sub-network replace the running ones. If set, ``estimator``
+    receives the statistics of each batch, which is normalised with them. If set, ``moments`` computes the statistics of
+    a batch over all processes.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
@@ -58,7 +58,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class Estimator:
-    """Means of batches' statistics, each batch weighted by its images."""
+    """Means of the statistics of batches, weighted by their images."""
 
     def __init__(self) -> None:
         self._mean: Any = 0.0
@@ -73,15 +73,16 @@ class Estimator:
 
     @property
     def statistics(self) -> tuple[Tensor, Tensor] | None:
-        """None where nothing came by: the sub-network has no such layer."""
+        """None if no batch passed: the sub-network has no such layer."""
         return (self._mean, self._variance) if self._images else None
 
 
 @contextlib.contextmanager
 def estimated(model: nn.Module, forward: Callable[[Tensor], Any], batches: Iterable[Tensor]) -> Iterator[None]:
-    """Within, ``model`` is in evaluation with statistics estimated on ``batches`` of images (N, 3, px, px).
+    """A context in which ``model`` is in evaluation mode, with statistics estimated on ``batches`` of images (N, 3, px,
+    px).
 
-    ``forward`` runs the sub-network that they are for. On leaving all is as it was.
+    ``forward`` runs the sub-network in question. On exit everything is restored.
     """
     layers = [layer for layer in model.modules() if isinstance(layer, BatchNorm)]
     was_training = model.training

@@ -10,7 +10,7 @@ from ofa_tables.errors import UsageError
 
 
 def build_supernet(space: Space, classes: int | None = None, dropout: float = 0.0) -> Supernet:
-    """Raises UsageError for a Space that has none."""
+    """Raises UsageError for a space without a supernet."""
     if isinstance(space, InvertedResidualSpace):
         return InvertedResidualSupernet(space, classes, dropout)
     if isinstance(space, ResNet50DSpace):

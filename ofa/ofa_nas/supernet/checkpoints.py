@@ -17,7 +17,7 @@ from ofa_tables.store.files import replacing
 
 MAX_BYTES = 2 << 30
 OLDER, NEWER = ".mobile_inverted_conv.", ".conv."
-ALONE = "architecture"  # of a network that was trained alone
+ALONE = "architecture"  # of a network that was trained separately
 _CLASSIFIERS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 
 
@@ -28,10 +28,10 @@ def save_supernet(path: Path, supernet: Supernet, **reported: Any) -> None:
 
 
 def load_supernet(path: Path, space: Space | None = None) -> Supernet:
-    """Reads a published checkpoint, which takes ``space``, or one of ours, which names its own.
+    """Read a published checkpoint, which needs ``space``, or one of ours, which names its space.
 
-    Raises FileError where it is damaged, holds anything but tensors, or fits another Space; UsageError where the Space
-    is neither given nor named, or where it is of one network that was trained alone.
+    Raises FileError if it is damaged, contains anything but tensors, or fits another space; UsageError if the space is
+    neither given nor named, or the file contains one network that was trained separately.
     """
     found = load_network(path, space)
     if isinstance(found, OneNetwork):
@@ -40,7 +40,7 @@ def load_supernet(path: Path, space: Space | None = None) -> Supernet:
 
 
 def load_network(path: Path, space: Space | None = None) -> Supernet:
-    """A supernet, or the one network that was trained alone. Raises as ``load_supernet`` does."""
+    """Read a supernet, or one network that was trained separately. Raises as ``load_supernet`` does."""
     found = load(path)
     state = _state_of(found, path)
     named = found.get("space")
@@ -52,7 +52,7 @@ def load_network(path: Path, space: Space | None = None) -> Supernet:
     names = tuple(map(str, names)) if isinstance(names, list) else None
     if "state_dict" in found and ALONE in found:
         architecture = parse_architecture(found[ALONE])
-        space.encode([architecture])  # says what is wrong with it
+        space.encode([architecture])  # raises if it is wrong
         network: Supernet = OneNetwork(space, architecture, None if names is None else len(names))
     else:
         network = build_supernet(space, _classes_of(state))
@@ -87,7 +87,7 @@ def _classes_of(state: Mapping[str, Tensor]) -> int | None:
 
 
 def load_state(supernet: Supernet, given: Mapping[str, Tensor], path: Path) -> None:
-    """Raises FileError where names or shapes are not the supernet's."""
+    """Raises FileError if names or shapes are not those of the supernet."""
     own = supernet.state_dict()
     lacking = sorted(own.keys() - given.keys())
     foreign = sorted(given.keys() - own.keys())
@@ -103,20 +103,20 @@ def load_state(supernet: Supernet, given: Mapping[str, Tensor], path: Path) -> N
 
 
 def save(path: Path, value: Mapping[str, Any]) -> None:
-    """Whole or not at all. Raises FileError."""
+    """Write atomically. Raises FileError."""
     with replacing(path) as file:
         torch.save(dict(value), file)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values alone. Raises FileError."""
+    """Tensors and plain values only. Raises FileError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for a checkpoint")
         found = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # whatever a damaged stream makes torch raise
+    except Exception as error:  # torch raises anything for a damaged stream
         if isinstance(error, FileError):
             raise
         if "Unsupported" in str(error) or "weights_only" in str(error).lower():

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FEW_PIXELS = 2048  # of all images of a batch: from some 4000 on oneDNN is the faster one
+FEW_PIXELS = 2048  # pixels of a batch; from about 4000 on oneDNN is faster
 STRIP = 3  # columns
-FLIPPED_PX = 8  # on larger maps oneDNN's gradient of the input is the faster one
+FLIPPED_PX = 8  # on larger maps oneDNN's gradient of the input is faster
 
 
 def convolution(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def convolution(conv: nn.Conv2d, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (N, in, h, w), channels last, and weight (out, in, 1, 1)."""
+    """A 1×1 convolution of x (N, in, h, w), channels last, with weight (out, in, 1, 1)."""
     if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or _is_recorded():
         return functional.conv2d(x, weight, bias)
     images, channels, height, width = x.shape
@@ -36,12 +36,14 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _is_recorded() -> bool:
-    """Whether torch records what is done, to do it again on other sizes, too."""
+    """Whether torch records the operations to repeat them on other sizes."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """x (N, C, h, w) and weight (C, 1, k, k), padded by k // 2. On processors always in single precision."""
+    """A depthwise convolution of x (N, C, h, w) with weight (C, 1, k, k), padding k // 2; on CPUs always in single
+    precision.
+    """
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):  # oneDNN is many times slower at these in half precision
             return depthwise(x.float(), weight.float(), stride)
@@ -74,13 +76,15 @@ class _ByStrips(torch.autograd.Function):
 
 
 def _of_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Strip by strip. Each sees the same padded images from another column on: an offset into memory, no copy."""
+    """The gradient of the weight, strip by strip. Every strip uses the same padded images with another column offset,
+    without a copy.
+    """
     (images, channels, height, width), kernel_size = x.shape, weight.shape[-1]
     pad = kernel_size // 2
     rows, columns = (gradient.shape[2] - 1) * stride + kernel_size, width + pad  # padded
     within = min(height, rows - pad)
     size = images * rows * columns * channels
-    # A row's padding on the right is the next one's on the left, the last row's is what follows.
+    # The right padding of a row is the left padding of the next; for the last row it is what follows.
     memory = x.new_empty(size + 2 * pad * channels)
     memory[size:] = 0
     padded = memory[:size].view(images, rows, columns, channels)
@@ -88,18 +92,18 @@ def _of_weight(gradient: Tensor, x: Tensor, weight: Tensor, stride: int) -> Tens
     padded[:, pad + within :] = 0
     padded[:, pad : pad + within, :pad] = 0
     padded[:, pad : pad + within, pad:] = x.permute(0, 2, 3, 1)[:, :within]
-    beyond = (columns - STRIP) // stride + 1 - gradient.shape[3]  # outputs where one row runs into the next
+    beyond = (columns - STRIP) // stride + 1 - gradient.shape[3]  # outputs at which one row runs into the next
     gradient = functional.pad(gradient, (0, beyond))
     strip, found = weight.new_empty(channels, 1, kernel_size, STRIP), torch.empty_like(weight)
     strides = (rows * columns * channels, 1, columns * channels, channels)
-    for left in range(0, kernel_size - STRIP + 1, STRIP - 1):  # 5 and 7 are strips that share a column
+    for left in range(0, kernel_size - STRIP + 1, STRIP - 1):  # kernels of 5 and 7 are strips that share a column
         part = memory.as_strided((images, channels, rows, columns), strides, left * channels)
         _, found[:, :, :, left : left + STRIP] = _gradients(gradient, part, strip, stride, 0, 1)
     return found
 
 
 def _gradients(gradient: Tensor, x: Tensor, weight: Tensor, stride: int, pad: int, which: int) -> tuple[Tensor, Tensor]:
-    """That of ``x`` (0) or of the weight (1), for which the weight's own figures do not matter."""
+    """The gradient of ``x`` (0) or of the weight (1); the latter does not depend on the values of the weight."""
     wanted, ones = [which == 0, which == 1, False], [1, 1]
     found: tuple[Tensor, Tensor] = torch.ops.aten.convolution_backward(
         gradient, x, weight, None, [stride] * 2, [pad] * 2, ones, False, [0, 0], len(weight), wanted

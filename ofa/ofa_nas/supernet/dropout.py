@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 class Dropout(nn.Module):
-    """Of features (N, features), in training. ``draw_from`` makes the next masks repeatable."""
+    """Dropout of features (N, features) in training. ``draw_from`` makes the next masks repeatable."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -15,7 +15,7 @@ class Dropout(nn.Module):
         self._rows = (0, 0)
 
     def draw_from(self, seed: int, first: int, rows: int) -> None:
-        """The next input is of the rows from ``first`` on of a batch of ``rows``, whose mask comes from ``seed``."""
+        """The next input contains the rows from ``first`` on of a batch of ``rows``, with a mask from ``seed``."""
         self._generator = torch.Generator().manual_seed(seed)
         self._rows = (first, rows)
 

@@ -13,7 +13,7 @@ from ofa_nas.supernet.convolutions import convolution
 from ofa_nas.supernet.dynamic_ops import DynamicBatchNorm, DynamicConv, DynamicDepthwise, DynamicSqueezeExcite
 from ofa_nas.supernet.sorting import channels_of, falling, permute
 
-# In place where the gradient needs the result alone: what comes before, batch norm, keeps its input and not its output.
+# In place if the gradient needs only the result: the preceding batch norm keeps its input, not its output.
 ACTIVATIONS = {
     "relu": functional.relu_,
     "relu6": partial(functional.hardtanh_, min_val=0.0, max_val=6.0),
@@ -22,7 +22,7 @@ ACTIVATIONS = {
 
 
 class Normalised(NamedTuple):
-    """What a sub-network uses of a convolution and of the batch norm behind it, (mean, variance) of evaluation."""
+    """The parts of a convolution and its batch norm that a sub-network uses: (mean, variance) of evaluation."""
 
     weight: Tensor
     scale: Tensor
@@ -62,7 +62,7 @@ class ConvLayer(nn.Module):
 
 
 class FirstBlock(nn.Module):
-    """Depthwise 3×3 and a 1×1 convolution: the block that all sub-networks have."""
+    """Depthwise 3×3 and 1×1 convolution: the block that all sub-networks have."""
 
     def __init__(self, in_channels: int, out_channels: int, activation: str, eps: float) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class FirstBlock(nn.Module):
 
 
 class DynamicInvertedResidual(nn.Module):
-    """1×1, depthwise, squeeze-excite, 1×1 (Sandler et al., CVPR 2018): elastic in its kernel and its width."""
+    """1×1, depthwise, squeeze-excite, 1×1 (Sandler et al., CVPR 2018), with elastic kernel size and width."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class DynamicInvertedResidual(nn.Module):
         return narrow.bn(narrow.conv(x, self.out_channels))
 
     def active(self, kernel_size: int, expand_ratio: int) -> list[tuple[Tensor, ...]]:
-        """What a sub-network uses, in the order of its Block's Operators."""
+        """The weights that a sub-network uses, in the order of the operators of its block."""
         mid = self.mid_channels(expand_ratio)
         wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
         return [
@@ -129,7 +129,7 @@ class DynamicInvertedResidual(nn.Module):
 
     @torch.no_grad()
     def sort(self, trained_ratios: tuple[float, ...]) -> None:
-        """Its mid channels, and the hidden units of its squeeze-excite: see ``sort_channels``."""
+        """Sort its mid channels and the hidden units of its squeeze-excite; see ``sort_channels``."""
         wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
         widths = sorted(self.mid_channels(ratio) for ratio in trained_ratios)
         order = falling(narrow.conv.conv.weight, widths)
@@ -146,7 +146,7 @@ class DynamicInvertedResidual(nn.Module):
 
 
 class Residual(nn.Module):
-    """A block, added to its input where ``shortcut``."""
+    """A block, added to its input if ``shortcut``."""
 
     def __init__(self, conv: nn.Module, shortcut: bool) -> None:
         super().__init__()

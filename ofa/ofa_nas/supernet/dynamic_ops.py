@@ -13,7 +13,7 @@ from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.supernet.batch_norm import BatchNorm
 from ofa_nas.supernet.convolutions import convolution, depthwise
 
-SQUEEZE = 4  # mid channels to each hidden unit of a squeeze-excite
+SQUEEZE = 4  # mid channels per hidden unit of a squeeze-excite
 
 
 class DynamicConv(nn.Module):
@@ -70,7 +70,7 @@ class DynamicBatchNorm(nn.Module):
 
 
 class DynamicSqueezeExcite(nn.Module):
-    """Of the first channels; as many hidden units as these need."""
+    """Squeeze-excite of the first channels, with the hidden units that these need."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -37,8 +37,8 @@ class InvertedResidualSupernet(Supernet):
             blocks.append(Residual(layer, stride == 1 and channels == stage.channels))
             channels = stage.channels
         self.blocks = nn.ModuleList(blocks)
-        # As published: where one convolution stands before the pool and one behind it, the latter mixes features; where
-        # there is one alone, it does.
+        # As published: with one convolution before the pool and one after it, the latter mixes features; with
+        # only one, that one does.
         expanded, *mixed = layout.last_channels
         last = ConvLayer(channels, expanded, 1, 1, layout.last_activation, eps)
         if mixed:
@@ -65,7 +65,7 @@ class InvertedResidualSupernet(Supernet):
         return [block.conv for block in self.blocks[1:]]
 
     def active(self, architecture: Architecture) -> list[tuple[Tensor, ...]]:
-        """What the sub-network uses of the weights, in the order of its Blocks' Operators."""
+        """The weights that the sub-network uses, in the order of the operators of its blocks."""
         used = [*self.first_conv.active(), *self.blocks[0].conv.active()]
         for at, kernel_size, expand_ratio in self.space.chosen_blocks(architecture):
             used += self.blocks[1 + at].conv.active(kernel_size, expand_ratio)

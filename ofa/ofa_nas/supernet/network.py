@@ -14,11 +14,11 @@ from ofa_nas.supernet.plain import PlainNetwork
 
 
 class Supernet(nn.Module):
-    """Called on images (N, 3, px, px) and an Architecture, gives its logits (N, classes).
+    """Called with images (N, 3, px, px) and an Architecture, returns logits (N, classes).
 
-    The images' size is what it is: the Architecture's resolution is not looked at. ``classes`` unless given are the
-    Space's. Weights are drawn from torch's generator (He et al., 2015, by fan-out, as published). ``build_supernet``
-    makes the one that a Space has.
+    The size of the images counts, not the resolution of the Architecture. ``classes`` defaults to those of the space.
+    Weights are drawn from torch's generator (He et al., 2015, by fan-out, as published). ``build_supernet`` makes the
+    supernet of a space.
     """
 
     def __init__(self, space: Space, classes: int | None, dropout: float) -> None:
@@ -35,33 +35,33 @@ class Supernet(nn.Module):
 
     @property
     def dynamic_layers(self) -> Sequence[DynamicLayer]:
-        """Those whose width is elastic, in order."""
+        """The layers with elastic width, in order."""
         raise NotImplementedError
 
     def active(self, architecture: Architecture) -> list[tuple[Tensor, ...]]:
-        """What the sub-network uses of the weights, in the order of its Blocks' Operators."""
+        """The weights that the sub-network uses, in the order of the operators of its blocks."""
         raise NotImplementedError
 
     def blocks_of(self, architecture: Architecture) -> list[Block]:
-        """The Space's, with a classifier for as many classes as there are here."""
+        """The blocks of the space, with a classifier for the number of classes here."""
         *blocks, classifier = self.space.network_blocks(architecture)
         return [*blocks, with_classes(classifier, self.classes)]
 
     def extract(self, architecture: Architecture) -> PlainNetwork:
-        """The sub-network by itself, in evaluation: a plain module with copies of its weights.
+        """The sub-network as a standalone module in evaluation mode, with copies of its weights.
 
-        Its batch norm has the statistics that evaluation uses now: within ``estimated`` the sub-network's own.
+        Its batch norm has the statistics that evaluation uses now: within ``estimated`` those of the sub-network.
         """
         network = PlainNetwork(self.blocks_of(architecture), self.space.batch_norm_epsilon)
         network.load(self.active(architecture))
         return network.eval()
 
     def sort_channels(self, trained_ratios: tuple[float, ...]) -> None:
-        """Sorts the channels within each block by the L1 norm of what the next convolution makes of them, the largest
-        first (Cai et al., ICLR 2020, section 3.3), and the hidden units of a squeeze-excite in the same way.
+        """Sort the channels within each block by the L1 norm of the weights that read them in the next convolution,
+        largest first (Cai et al., ICLR 2020, section 3.3), and the hidden units of a squeeze-excite in the same way.
 
-        ``trained_ratios`` are the expand ratios that were trained already: no channel moves from beyond one of their
-        widths to below it, for narrow networks rely on theirs. What the largest network computes does not change.
+        ``trained_ratios`` are the expand ratios that were already trained: no channel moves into one of their widths,
+        because narrow networks rely on theirs. The output of the largest network does not change.
         """
         for layer in self.dynamic_layers:
             layer.sort(trained_ratios)

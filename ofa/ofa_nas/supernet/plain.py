@@ -25,13 +25,13 @@ ACTIVATIONS = {
     "swish": functional.silu,
     "sigmoid": torch.sigmoid,
 }
-# Where nothing else reads what comes before: batch norm, which does come before, keeps its input and not its output.
+# Only if nothing else reads the preceding output: batch norm, which precedes, keeps its input, not its output.
 IN_PLACE = {"relu": functional.relu_, "relu6": partial(functional.hardtanh_, min_val=0.0, max_val=6.0)}
 IN_PLACE_WITHOUT_GRADIENT = {**IN_PLACE, "hard_swish": partial(functional.hardswish, inplace=True)}
 
 
 class PlainNetwork(nn.Module):
-    """The network of ``blocks``, for training or deployment; called on images (N, 3, px, px), gives logits.
+    """The network of ``blocks``, for training or deployment. Called with images (N, 3, px, px), returns logits.
 
     A convolution with a bias has batch norm instead, which folds into that bias.
     """
@@ -66,33 +66,34 @@ class PlainNetwork(nn.Module):
 
     @torch.no_grad()
     def load(self, active: Sequence[tuple[Tensor, ...]]) -> None:
-        """Copies what a supernet's sub-network uses, one tuple for each Operator that has weights."""
+        """Copy the weights that a sub-network uses, one tuple per operator that has weights."""
         for layer, tensors in zip(self._weighted, active, strict=True):
             for own, given in zip(layer.tensors(), tensors, strict=False):
                 own.copy_(given.reshape(own.shape))
 
     @property
     def normalised(self) -> "list[_Conv]":
-        """The convolutions that have batch norm."""
+        """The convolutions with batch norm."""
         return [layer for layer in self._weighted if isinstance(layer, _Conv) and layer.bn is not None]
 
     @torch.no_grad()
     def norms(self) -> list[tuple[Tensor, Tensor]]:
-        """What batch norm comes to in evaluation, for each of the ``normalised``: a factor (channels, 1, 1, 1) of its
-        weights, and a shift (channels,)."""
+        """The folded batch norm in evaluation of each of the ``normalised``: a factor (channels, 1, 1, 1) of the
+        weights, and a shift (channels,).
+        """
         found = [layer.norm() for layer in self.normalised]
         return [(scale.view(-1, 1, 1, 1).float(), shift.float()) for scale, shift in found]
 
     @torch.no_grad()
     def fold(self) -> "PlainNetwork":
-        """Batch norm becomes part of the convolutions, for good: for inference, in less time."""
+        """Fold batch norm into the convolutions permanently, for faster inference."""
         for layer in self.normalised:
             layer.fold()
         return self
 
     @torch.no_grad()
     def folded(self) -> list[FloatArray]:
-        """The weights of the deployed network: batch norm folded in, in the order of the Blocks' parameters."""
+        """The weights of the deployed network: batch norm folded in, in the order of the parameters of the blocks."""
         arrays = [tensor for layer in self._weighted for tensor in layer.folded()]
         return [np.ascontiguousarray(tensor.detach().float().cpu().numpy()) for tensor in arrays]
 
@@ -133,7 +134,7 @@ class _Conv(nn.Module):
         self.bn = None
 
     def norm(self) -> tuple[Tensor, Tensor]:
-        """(factor, shift) of each channel, in double precision: what is folded once is used for ever."""
+        """(factor, shift) of each channel, in double precision, since folding is permanent."""
         assert self.bn is not None
         mean, variance = self.bn.statistics_of(self.bn.num_features)
         scale = self.bn.weight.double() / torch.sqrt(variance.double() + self.bn.eps)

@@ -68,7 +68,7 @@ class ResNet50DSupernet(Supernet):
 
 
 class DynamicConvLayer(nn.Module):
-    """3×3 convolution, batch norm, relu: the first channels."""
+    """3×3 convolution, batch norm, relu; uses the first channels."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, eps: float) -> None:
         super().__init__()
@@ -83,8 +83,9 @@ class DynamicConvLayer(nn.Module):
 
 
 class DynamicBottleneck(nn.Module):
-    """1×1, 3×3 with the stride, 1×1, added to the input; the first one of a stage to a 1×1 convolution of the input's
-    average (He et al., CVPR 2019, figure 2d). Elastic in all its widths."""
+    """1×1, 3×3 with the stride, 1×1, added to the input; the first of a stage is added to a 1×1 convolution of the
+    averaged input (He et al., CVPR 2019, figure 2d). All widths are elastic.
+    """
 
     def __init__(
         self, space: ResNet50DSpace, in_channels: int, widths: tuple[int, ...], stride: int, first: bool
@@ -111,7 +112,7 @@ class DynamicBottleneck(nn.Module):
         return functional.relu_(y + x)
 
     def active(self, in_channels: int, mid_channels: int, out_channels: int) -> list[Normalised]:
-        """What a sub-network uses, in the order of its Block's Operators."""
+        """The weights that a sub-network uses, in the order of the operators of its block."""
         sizes = {"conv1": (in_channels, mid_channels), "conv2": (mid_channels, mid_channels)}
         sizes |= {"conv3": (mid_channels, out_channels)}
         if hasattr(self, "downsample"):
@@ -121,8 +122,9 @@ class DynamicBottleneck(nn.Module):
 
     @torch.no_grad()
     def sort(self, trained_ratios: tuple[float, ...]) -> None:
-        """The outputs of its first two convolutions, each by the convolution behind it: see ``sort_channels``. Widths
-        become elastic together with ratios: as many of them, the largest, were trained."""
+        """Sort the outputs of its first two convolutions by the convolution that reads them; see ``sort_channels``.
+        Widths become elastic together with ratios: the same number of them, the largest, was trained.
+        """
         outs = sorted(self._widths, reverse=True)[: len(trained_ratios)]
         widths = sorted({self._space.mid_channels(out, ratio) for out in outs for ratio in trained_ratios})
         for part, following in ((self.conv2, self.conv3), (self.conv1, self.conv2)):

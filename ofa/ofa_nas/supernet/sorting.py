@@ -10,8 +10,9 @@ from ofa_nas.supernet.batch_norm import BatchNorm
 
 
 def falling(weight: Tensor, widths: Sequence[int]) -> Tensor:
-    """The order in which the L1 norm falls of what a convolution, weight [out, in, k, k], makes of each of its inputs;
-    within each stretch between two of the widths."""
+    """The order of the inputs of a convolution, weight [out, in, k, k], by falling L1 norm, within each stretch between
+    two of the widths.
+    """
     importance = weight.abs().sum((0, 2, 3))
     edges = [0, *(width for width in widths if width < len(importance)), len(importance)]
     stretches = itertools.pairwise(edges)
@@ -19,7 +20,7 @@ def falling(weight: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 def permute(order: Tensor, tensors: Sequence[Tensor], dimension: int = 0) -> None:
-    """In place."""
+    """Permute in place."""
     for tensor in tensors:
         tensor.copy_(tensor.index_select(dimension, order))
 

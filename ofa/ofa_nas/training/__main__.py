@@ -14,7 +14,7 @@ from ofa_tables.errors import OfaError, UsageError
 from ofa_tables.store.files import replacing
 from ofa_tables.words import counted
 
-NO_MEMORY = ("out of memory", "allocate memory")  # as torch says it, of a GPU and of a processor
+NO_MEMORY = ("out of memory", "allocate memory")  # the messages of torch for a GPU and for a CPU
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 

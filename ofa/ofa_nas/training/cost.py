@@ -9,15 +9,16 @@ import torch
 
 RAPL = Path("/sys/class/powercap")
 GPU = "gpu"
-# Grams of CO2 for each kWh: the mean of the world's grids in 2023 (Ember, Global Electricity Review 2024).
+# Grams of CO2 per kWh: world mean of 2023 (Ember, Global Electricity Review 2024).
 GRAMS_PER_KWH = 480.0
 JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
 class Cost:
-    """``energy_kwh`` and ``co2_grams`` are None where no meter can be read. ``one_by_one_hours`` is what ``networks``
-    networks would take, each trained as long as the largest one was; None where only one was trained."""
+    """``energy_kwh`` and ``co2_grams`` are None if no meter can be read. ``one_by_one_hours`` is the time to train
+    ``networks`` networks separately, each as long as the largest one; None if only one was trained.
+    """
 
     device_hours: float
     energy_kwh: float | None
@@ -41,8 +42,9 @@ def cost_of(seconds: float, joules: float | None, devices: int, networks: int, o
 
 
 class EnergyMeter:
-    """Joules since it was made: of the processor's packages (RAPL) unless ``rapl`` is None, and of an NVIDIA GPU where
-    that is computed on: its energy dominates, so without it none is reported."""
+    """Energy in J since construction: of the CPU packages (RAPL) unless ``rapl`` is None, and of the NVIDIA GPU if
+    training runs on it. A GPU dominates, so without its meter no energy is reported.
+    """
 
     def __init__(self, device: torch.device, rapl: Path | None = RAPL) -> None:
         found = [] if rapl is None else sorted(rapl.glob("intel-rapl:*"))
@@ -80,14 +82,14 @@ class EnergyMeter:
 
 
 def _nvml_handle(device: torch.device) -> Any:
-    """None where NVML's Python package is not installed or the GPU has no meter."""
+    """None if the Python package of NVML is not installed or the GPU has no meter."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
-        # By its name: NVML numbers all GPUs, torch those of CUDA_VISIBLE_DEVICES.
+        # By UUID: NVML numbers all GPUs, torch only those of CUDA_VISIBLE_DEVICES.
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:  # NVML's own errors have no base outside its package
+    except Exception:  # the errors of NVML have no base class outside its package
         return None
     return handle

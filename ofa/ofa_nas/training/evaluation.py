@@ -22,8 +22,9 @@ def accuracy(
     workers: int = 0,
     broken: Broken | None = None,
 ) -> float:
-    """Top-1 on all ``images``, 0…1, shared among the processes; ``statistics`` are batches for batch norm's. ``broken``
-    counts those that cannot be decoded."""
+    """Top-1 accuracy on all ``images``, 0…1, shared among the processes. ``statistics`` are batches for batch norm.
+    ``broken`` counts images that cannot be decoded.
+    """
     batches = _batches(images, architecture.resolution_px, processes, workers, broken)
     hits = correct(model, architecture, batches, statistics)
     right, seen = processes.total(int(hits.sum()), len(hits))
@@ -37,11 +38,11 @@ def correct(
     batches: Iterator[tuple[Tensor, Tensor]],
     statistics: Sequence[Tensor],
 ) -> Tensor:
-    """(images,) bool: which of them the sub-network names right."""
+    """(images,) bool: which images the sub-network classifies correctly."""
     forward: Callable[[Tensor], Tensor] = lambda x: model(x, architecture)  # noqa: E731
     with estimated(model, forward, statistics):
         hits = [(forward(images).argmax(1) == labels).cpu() for images, labels in batches]
-    return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)  # a process may have none to do
+    return torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool)  # a process may have no batch
 
 
 def statistics_batches(
@@ -54,7 +55,7 @@ def statistics_batches(
     augmented: bool = False,
     broken: Broken | None = None,
 ) -> list[Tensor]:
-    """Some ``count`` training images for batch norm's statistics; the same on every process."""
+    """About ``count`` training images for batch-norm statistics, the same in every process."""
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))[:count].tolist()
     draws = [
         [Draw(index, resolution_px, index if augmented else None) for index in chosen[start : start + BATCH]]
@@ -64,7 +65,7 @@ def statistics_batches(
 
 
 def counting(batches: Iterable[Batch], broken: Broken | None) -> Iterator[Batch]:
-    """``broken`` counts the images that cannot be decoded."""
+    """Yield batches; ``broken`` counts the images that cannot be decoded."""
     for batch in batches:
         if broken is not None:
             broken.add(batch.broken)

@@ -22,7 +22,7 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Learner:
-    """``model`` is called on images and an Architecture. ``begin`` before the first step."""
+    """``model`` is called with images and an Architecture. Call ``begin`` before the first step."""
 
     def __init__(self, model: Supernet, options: Options, processes: Processes) -> None:
         self.model: Any = model.to(processes.device, memory_format=torch.channels_last)
@@ -37,8 +37,9 @@ class Learner:
                     layer.moments = processes.moments
 
     def begin(self) -> None:
-        """With a new optimizer: SGD with Nesterov's momentum; batch norm and biases do not decay. With a new average of
-        the weights, too: where channels were sorted, the old one is of others."""
+        """Start a stage with a new optimizer: SGD with Nesterov momentum, without weight decay for batch norm and
+        biases. The average of the weights restarts, too, since sorted channels invalidate it.
+        """
         named = list(self.model.named_parameters())
         decays = [not (".bn." in f".{name}" or name.endswith("bias")) for name, _ in named]
         groups = [
@@ -61,7 +62,7 @@ class Learner:
     def step(self, batch: Batch, chosen: Sequence[Architecture], rate: float, seed: tuple[int, ...]) -> float:
         """One update; the gradients of the ``chosen`` sub-networks are summed. ``seed`` is for dropout.
 
-        Gives the loss, averaged over sub-networks and processes; where it is not finite, nothing is updated.
+        Returns the loss, averaged over sub-networks and processes. If it is not finite, nothing is updated.
         """
         device = self._processes.device
         images = batch.images.to(device).contiguous(memory_format=torch.channels_last)
@@ -114,13 +115,14 @@ class Learner:
         self.model.dropout.draw_from(drawn, self._processes.rank * rows + start, self._processes.world * rows)
 
     def learn_from(self, architecture: Architecture, statistics: Iterable[tuple[int, Iterable[Tensor]]]) -> None:
-        """From here on the sub-network, as it is now, is the teacher; ``statistics`` are batches of images for each px,
-        to estimate batch norm's on. It alone is compiled: sub-networks are another graph each."""
+        """Use the sub-network, as it is now, as the teacher; ``statistics`` are batches of images per px to estimate
+        batch norm. Only the teacher is compiled, since every sub-network is a different graph.
+        """
         device, compiled = self._processes.device, self._options.compile
         self.teacher = Teacher.of(self.model, architecture, statistics, device, compiled)
 
     def is_finite(self) -> bool:
-        """Whether the weights are: a last update may have been too large though the loss before it was well."""
+        """Whether the weights are finite: the last update may be too large although its loss was finite."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
 
     def take_average(self) -> None:
@@ -140,7 +142,7 @@ class Learner:
         return found
 
     def load(self, tensors: Mapping[str, Any], largest: Architecture) -> None:
-        """What ``tensors`` gave."""
+        """Restore the state that ``tensors`` returned."""
         self.model.load_state_dict(tensors["model"])
         if "optimizer" in tensors:
             self.begin()
@@ -154,8 +156,9 @@ class Learner:
 
 
 class _Average:
-    """The weights' exponential moving average. While it is young it forgets faster, or it would long be of the first
-    weights."""
+    """Exponential moving average of the weights. A young average forgets faster, or the first weights would dominate
+    it.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay

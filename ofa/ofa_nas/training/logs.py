@@ -11,7 +11,7 @@ from ofa_nas.cli import NowAndThen, say
 from ofa_nas.spaces import Architecture
 
 EPOCHS, EVALUATIONS, CURVE = "epochs.csv", "evaluations.csv", "accuracy-latency.png"
-END = "end"  # the stage that the last evaluation is of
+END = "end"  # the stage of the last evaluation
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class Evaluated:
 
 
 class Log:
-    """In the folder ``out``; a resumed run continues the same files from epoch ``first``: what
-    they contain of later epochs is written again. One process of several has it."""
+    """The logs in directory ``out``. A resumed run continues the same files from epoch ``first``: what they contain of
+    later epochs is written again. Only one process has a log.
+    """
 
     def __init__(self, out: Path, first: int = 0) -> None:
         self._out = out
@@ -39,7 +40,7 @@ class Log:
         say(text)
 
     def progress(self, text: str) -> None:
-        """Where a line was printed just now, this one is not."""
+        """Print progress, unless a line was just printed."""
         if self._due():
             say(text)
 
@@ -97,7 +98,7 @@ def _in_words(each: Evaluated) -> str:
 
 
 def _cut_off(path: Path, first: int) -> None:
-    """Rows of epochs from ``first`` on, of an end that was not the end, and one that is not whole."""
+    """Remove the rows of epochs from ``first`` on, of an unfinished end, and an incomplete row."""
     if not path.exists():
         return
     with path.open(newline="") as file:
@@ -110,7 +111,7 @@ def _cut_off(path: Path, first: int) -> None:
 
 
 def draw_curve(evaluations: Path, picture: Path) -> None:
-    """Accuracy over predicted milliseconds, a line for each epoch that was evaluated, later ones darker."""
+    """Plot accuracy over predicted latency in ms, one line per evaluated epoch, later ones darker."""
     from matplotlib.figure import Figure
 
     with evaluations.open(newline="") as file:
@@ -131,7 +132,7 @@ def draw_curve(evaluations: Path, picture: Path) -> None:
 
 
 def _board(folder: Path, first: int) -> Any:
-    """None where TensorBoard is not installed."""
+    """None if TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

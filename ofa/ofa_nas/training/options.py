@@ -10,10 +10,9 @@ FREE = frozenset({"out", "workers", "threads", "checkpoint_minutes", "evaluate",
 
 @dataclass(frozen=True)
 class Options:
-    """``batch_size`` is of all processes together. ``architecture`` is the one that the recipe independent trains, and
-    ``evaluate`` the sub-networks whose accuracy is followed: published forms, as JSON or a file.
-    ``batch_norm`` has its statistics over all processes (shared), over each (own), or shared where there are several
-    (auto).
+    """``batch_size`` is the total of all processes. ``architecture`` is the network of the recipe independent;
+    ``evaluate`` are the sub-networks whose accuracy is followed: published forms, as JSON or a file. ``batch_norm``
+    computes statistics over all processes (shared), per process (own), or shared with several processes (auto).
     """
 
     space: str
@@ -51,7 +50,7 @@ class Options:
     statistics_images: int = 2000
 
     def settings(self) -> dict[str, Any]:
-        """What makes the weights what they become, as plain values."""
+        """The options that determine the weights, as plain values."""
         return {name: _plain(value) for name, value in asdict(self).items() if name not in FREE}
 
 

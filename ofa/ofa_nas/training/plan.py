@@ -19,7 +19,7 @@ from ofa_tables.words import counted
 
 FOLLOWED = 5  # sub-networks whose accuracy is followed by default
 INDEPENDENT = "independent"
-TEACHER_WORK = 1 / 3  # of a sub-network's step: forward alone
+TEACHER_WORK = 1 / 3  # of a sub-network's step: the forward pass only
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Plan:
 
     @classmethod
     def of(cls, options: Options) -> "Plan":
-        """Raises UsageError where options do not fit each other; OfaError where a file cannot be read, a table lacks
-        entries, or nothing is within the limit."""
+        """Raises UsageError if options contradict each other; OfaError if a file cannot be read, a table lacks entries,
+        or no network meets the limit.
+        """
         space = find_space(options.space)
         stages = tuple(stages_of(options.recipe, space, options.epochs_scale))
         latency = _latency(options, space)
@@ -74,12 +75,13 @@ class Plan:
         return sum(stage.epochs for stage in self.stages)
 
     def work(self, stages: Sequence[Stage] | None = None) -> float:
-        """In epochs of one sub-network."""
+        """The work in epochs of one sub-network."""
         return sum(work_of_epoch(stage) * stage.epochs for stage in (self.stages if stages is None else stages))
 
     def sampler(self, stage: Stage, seed: tuple[int, ...]) -> Sampler:
-        """Evenly over latency where there is a table and the stage has networks within the limit at each resolution:
-        over those that ``seed`` makes it know."""
+        """Sample evenly over latency if there is a table and the stage has networks within the limit at each
+        resolution; ``seed`` chooses the candidates. Otherwise sample uniformly.
+        """
         choices = Choices.of_stage(self.space, stage)
         if self.latency is None or stage.trains_one:
             return Uniform(choices)
@@ -88,14 +90,14 @@ class Plan:
         return even if all(even.reaches(px) for px in self.resolutions_px) else Uniform(choices)
 
     def table_digest(self) -> str | None:
-        """Of the latencies, to the nanosecond, of many networks."""
+        """A digest of the latencies of many networks, to the nanosecond."""
         if self.latency is None:
             return None
         networks = self.space.sample_spread(1000, np.random.default_rng(0), self.resolutions_px)
         return hashlib.sha256(self.latency.predict(networks).round(6).tobytes()).hexdigest()
 
     def left_out(self) -> str | None:
-        """What the limit leaves out, in words."""
+        """What the limit excludes, as text."""
         if not any(len(choices) for choices in self.unused):
             return None
         choices = sum(len(choices) for choices in self.unused[:-1])
@@ -120,7 +122,7 @@ def _latency(options: Options, space: Space) -> LatencyModel | None:
 def _followed(
     options: Options, space: Space, resolutions_px: tuple[int, ...], latency: LatencyModel | None, limit_ms: float
 ) -> list[Architecture]:
-    """Given, or spread from the smallest to the largest."""
+    """The given sub-networks, or some spread from the smallest to the largest."""
     if options.recipe == INDEPENDENT:
         return [_independent(options, space)]
     if options.evaluate is not None:
@@ -137,11 +139,11 @@ def _independent(options: Options, space: Space) -> Architecture:
     if options.architecture is None:
         raise UsageError("the recipe independent trains one network: name it with --architecture")
     architecture = read_network(options.architecture, "the recipe independent")
-    space.encode([architecture])  # says what is wrong with it
+    space.encode([architecture])  # raises if it is wrong
     return architecture
 
 
 def _members(source: str, space: Space) -> list[Architecture]:
     architectures, _ = read_networks(source)
-    space.encode(architectures)  # says what is wrong with them
+    space.encode(architectures)  # raises if they are wrong
     return architectures

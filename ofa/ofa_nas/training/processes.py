@@ -17,13 +17,13 @@ from torch.distributed.rendezvous import rendezvous
 
 from ofa_tables.errors import OfaError, UsageError
 
-# A process that hangs ends the others after so long; one that dies ends them at once.
+# After this time a hanging process ends the others; a process that dies ends them at once.
 SILENCE = timedelta(minutes=10)
-MEETING = timedelta(minutes=2)  # until all have started
+MEETING = timedelta(minutes=2)  # time for all processes to start
 
 
 class Processes:
-    """``rank`` of ``world``, ``local_rank`` of this host's, and the device that this one computes on."""
+    """``rank`` of ``world``, ``local_rank`` on this host, and the device of this process."""
 
     def __init__(self, rank: int, world: int, device: torch.device, local_rank: int = 0) -> None:
         self.rank = rank
@@ -46,7 +46,7 @@ class Processes:
             gradient.copy_(mean.view_as(gradient))
 
     def mean(self, value: Tensor) -> Tensor:
-        """Of a figure of each process."""
+        """The mean of a value over the processes."""
         if self.world == 1:
             return value
         value = value.detach().clone()
@@ -54,7 +54,7 @@ class Processes:
         return value / self.world
 
     def total(self, *counts: int) -> list[int]:
-        """Each summed over the processes."""
+        """The sum of each value over the processes."""
         if self.world == 1:
             return list(counts)
         summed = torch.tensor(counts, dtype=torch.int64, device=self.device)
@@ -62,22 +62,23 @@ class Processes:
         return [int(count) for count in summed]
 
     def any(self, is_so: bool) -> bool:
-        """Whether it is so for one process at least."""
+        """Whether it is true in at least one process."""
         return bool(self.total(int(is_so))[0])
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
-        """(mean, biased variance, how many values) of each channel of (N, C, H, W) over all processes, whose parts are
-        equally large."""
+        """(mean, biased variance, count) of each channel of (N, C, H, W) over all processes, which have equally large
+        parts.
+        """
         own_variance, own_mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
         if self.world == 1:
             return own_mean, own_variance, x.numel() // x.shape[1]
         mean = _Sum.apply(own_mean) / self.world
-        # Not E[x²] − mean²: where a channel hardly varies nothing would be left of it in single precision.
+        # Not E[x²] − mean², which loses all digits in single precision if a channel hardly varies.
         variance = _Sum.apply(own_variance + (own_mean - mean).square()) / self.world
         return mean, variance, x.numel() // x.shape[1] * self.world
 
     def from_first(self, value: Any) -> Any:
-        """What the first process has."""
+        """The value of the first process."""
         if self.world == 1:
             return value
         box = [value]
@@ -85,7 +86,7 @@ class Processes:
         return box[0]
 
     def gathered(self, value: Any) -> list[Any]:
-        """What each process has, in their order."""
+        """The values of all processes, in order."""
         if self.world == 1:
             return [value]
         found: list[Any] = [None] * self.world
@@ -98,7 +99,7 @@ class Processes:
 
 
 class _Sum(torch.autograd.Function):
-    """Over all processes; so is its gradient."""
+    """The sum over all processes; its gradient is summed, too."""
 
     @staticmethod
     def forward(context: Any, x: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class _Sum(torch.autograd.Function):
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """Those of this run. ``device`` is auto, cpu or cuda. Raises UsageError; OfaError where another process ended."""
+    """The processes of this run. ``device`` is auto, cpu or cuda. Raises UsageError; OfaError if another process ended."""
     found = _device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

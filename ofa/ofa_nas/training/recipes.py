@@ -16,10 +16,11 @@ ALL = 1 << 10
 
 @dataclass(frozen=True)
 class Stage:
-    """``rate`` is the peak for batches of REFERENCE_BATCH images; each step trains ``sub_networks``.
+    """``rate`` is the peak learning rate for batches of REFERENCE_BATCH images; each step trains ``sub_networks``
+    sub-networks.
 
-    ``kernels``, ``expands`` and ``depths`` are how many of a gene's choices there are, counted from the largest.
-    ``distilled``: it learns from the largest network as the first stage left it. ``sorts``: channels are sorted before.
+    ``kernels``, ``expands`` and ``depths`` are numbers of choices of a gene, counted from the largest. ``distilled``:
+    learn from the largest network of the first stage. ``sorts``: sort channels before the stage.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Stage:
     sorts: bool = False
 
     def scaled(self, factor: float) -> "Stage":
-        """At least one epoch."""
+        """Scale the epochs; at least one remains."""
         return replace(
             self,
             epochs=max(1, math.floor(self.epochs * factor + 0.5)),
@@ -43,7 +44,7 @@ class Stage:
 
     @property
     def trains_one(self) -> bool:
-        """The largest network alone."""
+        """Whether the stage trains only the largest network."""
         return self.kernels == self.depths == self.expands == 1
 
     def choices(self, group: str) -> int:
@@ -56,7 +57,7 @@ class Stage:
         }.get(group, ALL)
 
     def ratios(self, space: Space) -> tuple[float, ...]:
-        """The expand ratios that it trains."""
+        """The expand ratios that the stage trains."""
         fewest = self.depths if space.expand_by_depth is not None else self.expands
         return tuple(sorted(space.expand_ratios))[-fewest:]
 
@@ -79,7 +80,7 @@ RECIPES = {
     "progressive": _PROGRESSIVE,
     "compound": _COMPOUND,
     "largest": (_LARGEST,),
-    # What progressive shrinking is compared with: its epochs, rates and sub-networks a step, the whole Space at once.
+    # The baseline of progressive shrinking: its epochs, rates and sub-networks per step, with the whole space at once.
     "none": tuple(
         replace(stage, kernels=ALL, depths=ALL, expands=ALL, distilled=False, sorts=False) for stage in _PROGRESSIVE
     ),
@@ -88,7 +89,7 @@ RECIPES = {
 
 
 def stages_of(recipe: str, space: Space, epochs_scale: float) -> list[Stage]:
-    """Raises UnknownName; UsageError where the recipe does not suit the Space."""
+    """Raises UnknownName; UsageError if the recipe does not suit the space."""
     if recipe not in RECIPES:
         raise UnknownName("recipe", recipe, RECIPES)
     if recipe == "compound" and space.expand_by_depth is None:

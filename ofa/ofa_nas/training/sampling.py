@@ -17,8 +17,8 @@ from ofa_nas.spaces.space import FloatArray, IntArray
 from ofa_nas.training.recipes import Stage
 from ofa_tables.model.latency_model import LatencyModel
 
-POOL = 4096  # candidates of each resolution, half of them uniform, half from small to large
-ENOUGH = 300  # so many within the limit, or more are drawn that lean towards the small ones
+POOL = 4096  # candidates per resolution, half uniform, half spread from small to large
+ENOUGH = 300  # minimum number within the limit; otherwise more small networks are drawn
 LEANS = (1.0, 0.5, 0.25, 0.125)
 
 
@@ -39,7 +39,7 @@ class Choices:
         return cls(space, tuple(_largest(group.choices, stage.choices(group.name)) for group in rows))
 
     def without(self, unused: Sequence[IntArray]) -> "Choices":
-        """But for ``unused[g]``, unless nothing were left of a gene."""
+        """Remove ``unused[g]``, unless no choice of a gene would remain."""
         kept = [np.setdiff1d(allowed, out) for allowed, out in zip(self.allowed, unused, strict=True)]
         pairs = zip(kept, self.allowed, strict=True)
         return Choices(self.space, tuple(left if len(left) else allowed for left, allowed in pairs))
@@ -48,8 +48,9 @@ class Choices:
         return self._at([rng.integers(len(allowed), size=count) for allowed in self.allowed], resolution_px)
 
     def spread(self, count: int, resolution_px: int, rng: np.random.Generator, most: float = 1.0) -> Population:
-        """From the smallest to the largest: each network leans to one side by its own chance, to the larger one by
-        ``most`` at most."""
+        """Networks from small to large: each draws its choices with a separate bias towards the large ones, at most
+        ``most``.
+        """
         lean = rng.uniform(0, most, size=count)
         return self._at([rng.binomial(len(allowed) - 1, lean) for allowed in self.allowed], resolution_px)
 
@@ -60,7 +61,7 @@ class Choices:
 
 
 class Uniform:
-    """Over the genes, as published."""
+    """Uniform over the genes, as published."""
 
     def __init__(self, choices: Choices) -> None:
         self._choices = choices
@@ -70,9 +71,9 @@ class Uniform:
 
 
 class EvenlyOverLatency:
-    """Up to ``limit_ms``; a resolution at which nothing is that fast has its fastest alone.
+    """Evenly over latency up to ``limit_ms``; a resolution without a network within the limit uses its fastest one.
 
-    A pool of candidates stands for all networks, so another ``seed`` had better come every now and then.
+    A pool of candidates represents all networks, so change ``seed`` regularly.
     """
 
     def __init__(self, choices: Choices, latency: LatencyModel, limit_ms: float, seed: tuple[int, ...]) -> None:
@@ -92,11 +93,11 @@ class EvenlyOverLatency:
         return self._choices.space.decode(pool[nearer])
 
     def reaches(self, resolution_px: int) -> bool:
-        """Whether the stage has networks within the limit there."""
+        """Whether the stage has networks within the limit at this resolution."""
         return bool(self._pool(resolution_px)[1][0] <= self._limit_ms)
 
     def _make_pool(self, resolution_px: int) -> tuple[Population, FloatArray]:
-        """Those within the limit, in the order of their latencies."""
+        """The networks within the limit, sorted by latency."""
         rng = np.random.default_rng((*self._seed, resolution_px))
         parts = [self._choices.uniform(POOL // 2, resolution_px, rng)]
         for lean in LEANS:
@@ -114,10 +115,10 @@ class EvenlyOverLatency:
 def unused_choices(
     latency: LatencyModel, space: Space, limit_ms: float, resolutions_px: Sequence[int]
 ) -> list[IntArray]:
-    """For each gene the choices that no network within the limit has: those that are beyond it even in the fastest
-    network, changed no more than it takes to have them.
+    """For each gene, the choices that no network within the limit has: even the fastest network with that choice
+    exceeds the limit.
 
-    Raises LimitUnreachable where no network at all is within it.
+    Raises LimitUnreachable if no network meets the limit.
     """
     smallest_ms, fastest = latency.cheapest(resolutions_px)
     if smallest_ms > limit_ms:
@@ -137,7 +138,7 @@ def unused_choices(
 
 
 def _fastest_with(latency: LatencyModel, space: Space, fastest: Population) -> dict[tuple[int, int], float]:
-    """(gene, choice) to the smallest latency of networks in which it counts."""
+    """Map (gene, choice) to the smallest latency of a network in which the choice has an effect."""
     candidates, held = [], []
     for position in space.positions:
         for code, entry in zip(np.ndindex(*position.radices), position.entries, strict=True):

@@ -4,7 +4,7 @@ import math
 
 
 def learning_rate(step: int, steps: int, warmup_steps: int, peak: float) -> float:
-    """Of the ``step``-th of ``steps``, counted from 0."""
+    """The learning rate of step ``step`` of ``steps``, counted from 0."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return 0.5 * peak * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps)))

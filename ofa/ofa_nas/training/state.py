@@ -9,14 +9,15 @@ from ofa_nas.supernet.checkpoints import load, save
 from ofa_tables.errors import FileError, UsageError
 
 FORMAT = 3
-CONTENTS = frozenset({"data", "table", "architecture"})  # are compared, not where they lie
+CONTENTS = frozenset({"data", "table", "architecture"})  # contents are compared, not paths
 
 
 @dataclass
 class Progress:
-    """``stage``, ``epoch`` and ``batch`` are the next ones to be trained; ``loss`` is the last whole epoch's.
-    ``seconds`` and ``joules`` are of all sessions, ``first_stage_s`` what the first stage took; ``broken`` are paths of
-    images that could not be decoded."""
+    """``stage``, ``epoch`` and ``batch`` come next; ``loss`` is the loss of the last complete epoch. ``seconds`` and
+    ``joules`` cover all sessions, ``first_stage_s`` is the duration of the first stage; ``broken`` are paths of images
+    that could not be decoded.
+    """
 
     stage: int = 0
     epoch: int = 0
@@ -37,7 +38,7 @@ def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, ten
 
 
 def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[str, Any]]:
-    """Raises FileError where it cannot be read, UsageError where it was begun with other settings."""
+    """Raises FileError if it cannot be read, UsageError if it was started with other settings."""
     found = load(path)
     if "state_dict" in found:
         raise FileError(

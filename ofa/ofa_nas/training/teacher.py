@@ -17,10 +17,10 @@ Norms = Mapping[int, Sequence[tuple[Tensor, Tensor]]]
 
 
 class Teacher:
-    """Called on images (N, 3, px, px), gives logits (N, classes).
+    """Called with images (N, 3, px, px), returns logits (N, classes).
 
-    ``norms`` are what batch norm comes to at each px (``PlainNetwork.norms``). Those of the images' size are folded
-    into the one network there is, so that torch.compile, too, makes one graph for all sizes.
+    ``norms`` are the folded batch norms for each px (``PlainNetwork.norms``). Those of the image size are folded into
+    the only network, so that torch.compile makes one graph for all sizes.
     """
 
     def __init__(self, network: PlainNetwork, norms: Norms, device: torch.device, compiled: bool) -> None:
@@ -44,7 +44,7 @@ class Teacher:
         device: torch.device,
         compiled: bool,
     ) -> "Teacher":
-        """The sub-network as it is now. ``statistics`` are batches of images to estimate them on, for each px."""
+        """The sub-network as it is now. ``statistics`` are batches of images per px to estimate batch norm."""
         norms = {}
         for px, batches in statistics:
             with estimated(supernet, lambda x: supernet(x, architecture), batches):
@@ -70,6 +70,6 @@ class Teacher:
     def from_state(
         cls, state: Mapping[str, Any], network: PlainNetwork, device: torch.device, compiled: bool
     ) -> "Teacher":
-        """``network`` is of the same Blocks."""
+        """``network`` has the same blocks."""
         network.load_state_dict(state["network"])
         return cls(network, state["norms"], device, compiled)

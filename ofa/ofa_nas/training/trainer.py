@@ -32,8 +32,9 @@ GENES = 0x6E65  # sub-networks are drawn from a random stream separate from the 
 
 @dataclass(frozen=True)
 class Trained:
-    """``held_out`` and ``test`` are the followed sub-networks' accuracies at the end, on either set of images; ``loss``
-    is the last epoch's, ``broken`` how many images could not be decoded."""
+    """``held_out`` and ``test`` are the final accuracies of the followed sub-networks on these images; ``loss`` is the
+    loss of the last epoch, ``broken`` the number of images that could not be decoded.
+    """
 
     path: str
     epochs: int
@@ -46,7 +47,7 @@ class Trained:
 
 
 class Trainer:
-    """Raises UsageError and OfaError before anything is trained where the options do not fit each other."""
+    """Raises UsageError and OfaError before training if the options contradict each other."""
 
     def __init__(self, options: Options, processes: Processes) -> None:
         self.options, self.processes = options, processes
@@ -93,7 +94,7 @@ class Trainer:
             self.progress = replace(self.progress, stage=at + 1, epoch=0, first_stage_s=seconds)
 
     def _enter(self, at: int, stage: Stage) -> None:
-        """What changes between two stages; weights are moved here alone."""
+        """Prepare a stage; only here are weights moved."""
         if at == 1 and stage.distilled:
             self.learner.learn_from(self.plan.largest, self._seen_at_each_size())
         if stage.sorts:
@@ -141,7 +142,7 @@ class Trainer:
                 self.log.evaluations(number, stage.name, found)
 
     def _number(self, at: int) -> int:
-        """Of the epoch that is next, among those of all stages."""
+        """The number of the next epoch, counted over all stages."""
         return sum(before.epochs for before in self.plan.stages[:at]) + self.progress.epoch
 
     def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
@@ -158,7 +159,7 @@ class Trainer:
         return enumerate(loader(self.data.train, draws, self.options.workers), start=self.progress.batch)
 
     def _seen_at_each_size(self) -> Iterator[tuple[int, list[Tensor]]]:
-        """Training images as the teacher is asked about them: augmented."""
+        """Augmented training images of every size, as the teacher sees them."""
         options = self.options
         for px in self.plan.resolutions_px:
             count, workers = options.statistics_images, options.workers
@@ -195,7 +196,7 @@ class Trainer:
         return Trained(path, plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost)
 
     def _save(self) -> str:
-        """What was trained, for others to use."""
+        """Save what was trained, for other commands."""
         model = self.learner.model
         path = self.options.out / (NETWORK if isinstance(model, OneNetwork) else SUPERNET)
         if self.processes.is_first:
@@ -204,7 +205,7 @@ class Trainer:
         return str(path)
 
     def _write(self) -> None:
-        """Where it stands; every process is there then."""
+        """Write the state; every process must call this."""
         if not self.learner.is_finite():
             raise self._diverged(f"weights became infinite in stage {self.plan.stages[self.progress.stage].name!r}")
         progress = self.progress
@@ -215,7 +216,7 @@ class Trainer:
         self.processes.wait()
 
     def _settings(self) -> dict[str, Any]:
-        """What makes the weights what they become: of files what is in them, of devices the kind."""
+        """The settings that determine the weights: for files their content, for devices their kind."""
         alone = self.plan.followed[0].to_json() if self.options.recipe == INDEPENDENT else None
         contents = {"data": self.data.train.digest(), "table": self.plan.table_digest(), "architecture": alone}
         return self.options.settings() | contents | {"device": self.processes.device.type}
@@ -263,19 +264,19 @@ class Trainer:
 
 
 class _Clock:
-    """Time of all sessions, and energy of all sessions and processes."""
+    """Time of all sessions; energy of all sessions and processes."""
 
     def __init__(self, before: Progress, processes: Processes) -> None:
         self._started = time.monotonic()
         self._seconds, self._joules = before.seconds, before.joules or 0.0
         self._processes = processes
-        # The processor's packages are a host's, whichever of its processes asks.
+        # The CPU packages belong to the host, so one process per host reads them.
         self._meter = EnergyMeter(processes.device, RAPL if processes.is_first_of_host else None)
 
     def seconds(self) -> float:
         return self._seconds + time.monotonic() - self._started
 
     def joules(self) -> float | None:
-        """Every process is there then."""
+        """The energy in J; every process must call this."""
         found = [joules for joules in self._processes.gathered(self._meter()) if joules is not None]
         return self._joules + sum(found) if found else None

@@ -11,13 +11,14 @@ from torch.nn import functional
 from ofa_nas.normalisation import Normalisation
 from ofa_nas.training.data.images import Array, Batch, Draw, Images, mixed
 
-SHIFT = 2 / 28  # of the size, to each side
+SHIFT = 2 / 28  # fraction of the size, to each side
 
 
 class ArrayImages(Images):
-    """``pixels`` (N, height, width) uint8, normalised by ``mean`` and ``std`` (of 0…1), given as three equal channels.
+    """``pixels`` (N, height, width) uint8, normalised by ``mean`` and ``std`` (of 0…1), returned as three equal
+    channels.
 
-    Augmented by a shift and, where ``flips``, by a horizontal flip.
+    Augmented by a shift and, if ``flips``, by a horizontal flip.
     """
 
     def __init__(self, pixels: Array, labels: Array, mean: float, std: float, flips: bool) -> None:
@@ -36,7 +37,7 @@ class ArrayImages(Images):
         return found.hexdigest()
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
-        """All at one size, all augmented or none."""
+        """A batch of one size, in which all images are augmented or none."""
         index = np.array([draw.image for draw in draws], dtype=np.intp)
         px = draws[0].px
         images = (torch.from_numpy(self._pixels[index]).float() / 255 - self._mean) / self._std
@@ -50,7 +51,7 @@ class ArrayImages(Images):
         return Batch(images, torch.from_numpy(self.labels[index]), ())
 
     def _augmented(self, images: Tensor, seeds: Array) -> Tensor:
-        """Black comes in from outside."""
+        """Shift the image; the border is filled with black."""
         count, px = len(images), images.shape[-1]
         most = max(1, round(SHIFT * px))
         random = mixed(seeds)

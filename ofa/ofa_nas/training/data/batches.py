@@ -26,8 +26,10 @@ def training_batches(
     world: int = 1,
     first: int = 0,
 ) -> list[list[Draw]]:
-    """This process's equal part of each batch of an epoch, from the ``first`` on; the last, incomplete one is left out
-    unless it is the only one. ``batch_size`` is of all processes. Raises UsageError where they cannot share it."""
+    """This process's equal part of each batch of an epoch, starting with batch ``first``. An incomplete last batch is
+    dropped unless it is the only one. ``batch_size`` is the total of all processes. Raises UsageError if it cannot be
+    divided.
+    """
     size = min(batch_size, len(images) // world * world)
     if batch_size % world or not size:
         raise UsageError(
@@ -47,13 +49,15 @@ def training_batches(
 
 
 def evaluation_batches(images: Images, *, px: int, batch_size: int, rank: int = 0, world: int = 1) -> list[list[Draw]]:
-    """All images in order, none augmented; the processes alternate between batches."""
+    """All images in order, not augmented; the batches alternate between the processes."""
     starts = range(0, len(images), batch_size)[rank::world]
     return [[Draw(at, px, None) for at in range(start, min(start + batch_size, len(images)))] for start in starts]
 
 
 def loader(images: Images, batches: Sequence[Sequence[Draw]], workers: int = 0) -> Iterator[Batch]:
-    """``workers`` processes decode ahead; 0: this one does. Raises what ``images`` do; OfaError where a worker dies."""
+    """``workers`` processes decode ahead; with 0 this process does. Raises what ``images`` raises, and OfaError if a
+    worker dies.
+    """
     return _from_workers(images, batches, workers) if workers else map(images.__getitems__, batches)
 
 
@@ -70,7 +74,7 @@ def _from_workers(images: Images, batches: Sequence[Sequence[Draw]], workers: in
             if isinstance(found, OfaError):
                 raise found
             yield found
-    except (RuntimeError, EOFError, ConnectionError) as error:  # of its pipe, where that is noticed first
+    except (RuntimeError, EOFError, ConnectionError) as error:  # of its pipe, if that is noticed first
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OfaError(

@@ -16,13 +16,13 @@ from ofa_nas.training.data.images import Array, Batch, Draw, Images
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 1 << 28
-# Of ImageNet's training images, as all published networks are normalised.
+# Mean and deviation of ImageNet's training images, which all published networks use.
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Szegedy et al., CVPR 2015: the fraction of the image that is cropped, and its aspect ratio.
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 BRIGHTNESS, SATURATION = 32 / 255, 0.5
-CENTRE = 0.875  # of the shorter side, in evaluation
-TRIES = 20  # neighbours of a broken image
+CENTRE = 0.875  # fraction of the shorter side, in evaluation
+TRIES = 20  # neighbours tried in place of a broken image
 
 
 class FolderImages(Images):
@@ -44,7 +44,7 @@ class FolderImages(Images):
         return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
-        """Raises DataError where neither an image nor any of those behind it can be decoded."""
+        """A batch. Raises DataError if neither an image nor any of its neighbours can be decoded."""
         images = torch.empty(len(draws), 3, draws[0].px, draws[0].px, memory_format=torch.channels_last)
         labels, broken = [], []
         for row, draw in enumerate(draws):
@@ -53,9 +53,9 @@ class FolderImages(Images):
                 path = self._folder / self.names[index]
                 try:
                     images[row] = _normalised(_decoded(path, draw))
-                except MemoryError:  # says nothing of the image
+                except MemoryError:  # does not concern the image
                     raise
-                except Exception:  # whatever a damaged or a huge file makes Pillow raise
+                except Exception:  # Pillow raises anything for a damaged or huge file
                     broken.append(str(path))
                     continue
                 labels.append(int(self.labels[index]))
@@ -66,7 +66,7 @@ class FolderImages(Images):
 
 
 def _decoded(path: Path, draw: Draw) -> Any:
-    """A Pillow image, RGB, of px × px. Raises what Pillow does."""
+    """A Pillow image, RGB, px × px. Raises the errors of Pillow."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -88,7 +88,7 @@ def _decoded(path: Path, draw: Draw) -> Any:
 
 
 def _crop(width: int, height: int, rng: np.random.Generator) -> tuple[float, ...]:
-    """(left, top, right, bottom) of a random part; the whole middle where none fits in ten tries."""
+    """(left, top, right, bottom) of a random crop; the central part if ten attempts do not fit."""
     for _ in range(10):
         area = width * height * rng.uniform(*SCALE)
         ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
@@ -110,7 +110,7 @@ def _centre(image: Any, px: int) -> Any:
 
 
 def _jittered(image: Any, rng: np.random.Generator) -> Any:
-    """Flipped half of the time; brightness and saturation vary."""
+    """Flip half of the images; vary brightness and saturation."""
     from PIL import Image, ImageEnhance
 
     flips, brightness, saturation = rng.random(), rng.uniform(-1, 1), rng.uniform(-1, 1)

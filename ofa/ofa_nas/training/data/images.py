@@ -16,7 +16,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Draw(NamedTuple):
-    """One image as it is asked for: ``px`` square, augmented by what ``seed`` says, or not at all (None)."""
+    """A request for one image: ``px`` square, augmented with ``seed``, or not augmented (None)."""
 
     image: int
     px: int
@@ -24,8 +24,9 @@ class Draw(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """``images`` (N, 3, px, px) float32, normalised, channels last in memory; ``labels`` (N,) int64; ``broken`` are the
-    paths of those that could not be decoded, in whose places others stand."""
+    """``images`` (N, 3, px, px) float32, normalised, in channels-last memory; ``labels`` (N,) int64; ``broken`` are the
+    paths of images that could not be decoded and were replaced.
+    """
 
     images: Tensor
     labels: Tensor
@@ -33,8 +34,9 @@ class Batch(NamedTuple):
 
 
 class Images(ABC):
-    """What torch's DataLoader takes: a whole batch is asked for at once. ``labels`` (N,) int64; ``normalisation`` is
-    what the batches' images have been through."""
+    """A dataset for torch's DataLoader that returns whole batches. ``labels`` (N,) int64; ``normalisation`` describes
+    how pixels became network inputs.
+    """
 
     labels: Array
     normalisation: Normalisation
@@ -47,7 +49,7 @@ class Images(ABC):
 
     @abstractmethod
     def digest(self) -> str:
-        """Of which images they are, in their order, and of their labels."""
+        """A digest of the images, their order and their labels."""
 
     @abstractmethod
     def __getitems__(self, draws: Sequence[Draw]) -> Batch: ...
@@ -57,7 +59,7 @@ class Images(ABC):
 
 
 class Broken:
-    """Counts images that cannot be decoded, each once, and bears a hundredth of ``images``, or ten."""
+    """Count images that cannot be decoded, each once; allow a hundredth of ``images``, at least ten."""
 
     SHARE, LEAST = 0.01, 10
 
@@ -66,7 +68,7 @@ class Broken:
         self.paths: set[str] = set()
 
     def add(self, paths: Iterable[str]) -> None:
-        """Raises DataError beyond the bound."""
+        """Raises DataError beyond the allowed number."""
         self.paths.update(paths)
         if len(self.paths) > self._bound:
             examples = ", ".join(sorted(self.paths)[:3])
@@ -76,13 +78,13 @@ class Broken:
             )
 
     def of_all(self, processes: Processes) -> list[str]:
-        """Paths, of all processes; every one is there then. Raises DataError as ``add`` does."""
+        """The paths of all processes; every process must call this. Raises DataError as ``add`` does."""
         self.add(chain(*processes.gathered(sorted(self.paths))))
         return sorted(self.paths)
 
 
 def mixed(seeds: Array) -> Array:
-    """(N,) uint64 that look random, from (N,) seeds: SplitMix64's last steps (Steele et al., OOPSLA 2014)."""
+    """(N,) uint64 pseudo-random numbers from (N,) seeds: the last steps of SplitMix64 (Steele et al., OOPSLA 2014)."""
     z = seeds.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

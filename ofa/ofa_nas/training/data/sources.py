@@ -20,7 +20,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 TESTS = ("val", "validation", "test")
 HELD_OUT, MOST_HELD_OUT = 0.1, 10_000
-SPLIT_SEED = 20200427  # the same parts in every run
+SPLIT_SEED = 20200427  # the same split in every run
 MAX_BYTES = 1 << 30
 VALUES = "0 to 255"
 CENTRED = f"{VALUES}: the central square, {CENTRE:g} of the shorter side, resized by Pillow's bilinear filter"
@@ -28,9 +28,10 @@ CENTRED = f"{VALUES}: the central square, {CENTRE:g} of the shorter side, resize
 
 @dataclass(frozen=True)
 class Data:
-    """``held_out`` was cut from the training images, for the curve while training and for accuracy models; nothing
-    learns from it. ``test`` is for the end. The first of either are of all classes. ``values`` are those of the
-    pixels, in words, before they are divided by 255 and normalised."""
+    """``held_out`` was cut from the training images, for the accuracy curve and accuracy models; nothing is trained on
+    it. ``test`` is for the end. The first images of either cover all classes. ``values`` describes the range of the
+    pixels before division by 255 and normalisation.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -40,19 +41,18 @@ class Data:
     values: str = VALUES
 
     def with_fewer(self, train_images: int | None) -> "Data":
-        """So many of the training images, the same ones in every run; None: all."""
+        """A random subset of the training images, the same in every run; None for all."""
         if train_images is None or train_images >= len(self.train):
             return self
         chosen = np.random.default_rng(SPLIT_SEED).permutation(len(self.train))[:train_images]
         return replace(self, train=self.train.subset(sorted(int(index) for index in chosen)))
 
     def broken(self) -> Broken:
-        """Bears a share of all its images."""
+        """A counter that allows a fraction of all images to be broken."""
         return Broken(sum(map(len, (self.train, self.held_out, self.test))))
 
     def require_classes(self, count: int, names: Sequence[str] | None) -> None:
-        """Raises UsageError if these are not the classes of a network with ``count`` classes; ``names`` of theirs
-        where they are known."""
+        """Raises UsageError if these are not the classes of a network with ``count`` classes and, if known, ``names``."""
         if count != len(self.classes):
             raise UsageError(
                 f"the checkpoint has {count} classes and --data {self.name} has {len(self.classes)}: give the "
@@ -67,8 +67,9 @@ class Data:
 
 
 def open_data(source: str) -> Data:
-    """``digits``, ``fashion-mnist``, or a folder: of the four files that MNIST and its likes come in, or of train/ and
-    val/ with a folder for each class. Raises DataError, UsageError."""
+    """``digits``, ``fashion-mnist``, or a directory: the four files of MNIST and similar sets, or train/ and val/ with
+    one directory per class. Raises DataError, UsageError.
+    """
     if source == "digits":
         return _digits()
     if source == "fashion-mnist":
@@ -91,7 +92,7 @@ def _data(
 
 
 def _mixed_up(images: Images) -> Images:
-    """As they are read they are in the order of their classes."""
+    """Shuffle, since files list images by class."""
     order = np.random.default_rng(SPLIT_SEED).permutation(len(images))
     return images.subset([int(index) for index in order])
 
@@ -112,7 +113,7 @@ def _cut_by_name(images: FolderImages, part: str) -> tuple[FolderImages, FolderI
     """(the rest, about a tenth of each class). Its name decides: adding or removing others does not move it."""
     share, labels = HELD_OUT, images.labels
     while share * len(labels) > MOST_HELD_OUT:
-        share /= 2  # in steps: some images more or less change nothing
+        share /= 2  # in steps, so that a few images more or less change nothing
     draws = np.array([_draw(f"{part}/{name}") for name in images.names])
     is_out = draws < share
     for label in np.unique(labels):
@@ -125,7 +126,7 @@ def _cut_by_name(images: FolderImages, part: str) -> tuple[FolderImages, FolderI
 
 
 def _draw(name: str) -> float:
-    """0…1, of the name alone."""
+    """A number in 0…1 that depends only on the name."""
     return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=6).digest()) / (1 << 48)
 
 
@@ -199,7 +200,9 @@ def _read_pair(folder: Path, part: str) -> tuple[Array, Array]:
 
 
 def _read_idx(path: Path) -> Array:
-    """Of unsigned bytes: two zeros, 8, how many dimensions, each as four bytes, then the values."""
+    """An array of unsigned bytes. The file starts with two zeros, 8, the number of dimensions, and each dimension as
+    four bytes.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -237,7 +240,7 @@ def _folders(name: str, folder: Path) -> Data:
 
 
 def _read_folder(folder: Path) -> tuple[list[str], FolderImages]:
-    """(classes, images), in the order of their names."""
+    """(classes, images), sorted by name."""
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     paths: list[Path] = []
     labels: list[int] = []

@@ -106,7 +106,7 @@ class AdbConnection(Connection):
 
 
 def chosen(target: Target, listed: Sequence[Listed]) -> list[str]:
-    """The serials of the phones that a target refers to; no other phone is ever used. Raises DeviceError, Unreachable."""
+    """The serials of the phones that a target refers to, never of others. Raises DeviceError, Unreachable."""
     if target.address:
         return [_by_serial(target.name, serial.strip(), listed) for serial in target.address.split(",")]
     fitting = [phone for phone in listed if phone.usable and _is_one(phone.model, target.models)]
