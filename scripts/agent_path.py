@@ -1,9 +1,9 @@
-"""What does it cost to time a Block through the agent? Held against a bare loop in one process, interleaved.
+"""Measure what the agent adds to the latency of a block, relative to a bare loop in one process, interleaved.
 
     .venv/bin/python scripts/agent_path.py
 
-Prints the median over 20 Blocks of agent over bare loop, each the median over rounds, and the agent's own share of
-processor time while its worker measures.
+Prints the ratio of agent to bare loop (median over 20 blocks of medians over rounds), and the share of processor time
+that the agent itself uses while its worker measures.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> None:
         with connection.agent.lease(uuid.uuid4().hex, "agent path") as lease:
             for number in range(options.rounds):
                 for block in random.Random(number).sample(blocks, len(blocks)):
-                    # One first, then the other: neither always finds the machine as the other left it.
+                    # Alternate which one runs first.
                     for by_agent in (True, False) if number % 2 else (False, True):
                         if by_agent:
                             message = _through_agent(lease, block, models[block.key])
@@ -72,7 +72,7 @@ def _through_agent(lease: Lease, block: Block, model: Model) -> wire.Message:
 
 
 def _bare_ns(path: Path, block: Block) -> float:
-    """As anyone would write it: load, a few runs, then a loop with a clock."""
+    """A plain benchmark: load, warm up, then a loop with a clock."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3

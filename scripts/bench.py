@@ -1,4 +1,4 @@
-"""How fast pricing and search are on this machine, over a synthetic table: medians of runs that take turns."""
+"""Measure the speed of prediction and search with a synthetic table: medians of interleaved runs."""
 
 import itertools
 import random
@@ -75,7 +75,7 @@ def within(latency: LatencyModel, accuracy: Mlp | MacsStandIn, resolutions_px: t
 
 
 def synthetic_table(path: Path, rng: np.random.Generator) -> LatencyTable:
-    """Latencies that follow MACs, give or take."""
+    """Latencies proportional to MACs, with noise."""
     table = LatencyTable.create(path, Identity("synthetic", "", "synthetic", ""), {})
     blocks = {block.key: block for px in OFA.resolutions_px for block in OFA.blocks(px)}
     nanoseconds = {key: round(2e4 + block.macs / 30 * rng.uniform(0.8, 1.2)) for key, block in blocks.items()}
@@ -208,7 +208,7 @@ def require_same_inputs(problem: Problem) -> None:
 
 
 def take_turns(*works: Callable[[], object]) -> list[float]:
-    """The median seconds of each, over runs that alternate."""
+    """The median duration of each in s, over interleaved runs."""
     seconds = [[timed(work) for work in works] for _ in range(RUNS)]
     return [statistics.median(of_one) for of_one in zip(*seconds, strict=True)]
 

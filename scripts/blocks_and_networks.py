@@ -1,4 +1,4 @@
-"""Where do sums of blocks err? Times blocks in several ways and holds each against the same measured networks.
+"""Compare ways to time blocks: sum the blocks timed in each way, and compare with the same measured networks.
 
     .venv/bin/python scripts/blocks_and_networks.py --resolutions 128,160,192,224 --threads 1 --out build/ways
 
@@ -38,7 +38,7 @@ EMPTY = Block("empty", (1, 1, 1), (Activation("relu"),))
 
 @dataclass(frozen=True)
 class Way:
-    """One way to time the Blocks of a Space: what each round trials."""
+    """One way to time the blocks of a space, and the jobs of each round."""
 
     name: str
     rounds: Callable[[LatencyTable, Space, Sequence[int]], list[list[Job]]]
@@ -49,7 +49,7 @@ def inside_networks(table: LatencyTable, space: Space, resolutions_px: Sequence[
 
 
 def between_neighbours(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[list[Job]]:
-    """Each Block between two others of a network that has it; only its own time is kept."""
+    """Each block between its two neighbours in a network; only its own time is kept."""
     rounds = []
     for number in range(EFFORT.rounds):
         jobs = {}
@@ -119,7 +119,7 @@ def report(
     calibration_networks: list[ComparedNetwork],
 ) -> Iterator[str]:
     passes, fitted = passes_of(tested), passes_of(calibration_networks).mean(axis=0)
-    yield f"{len(tested)} networks, {len(calibration_networks)} teach; two passes differ by {noise(passes).mape:.1%}"
+    yield f"{len(tested)} networks, {len(calibration_networks)} calibrate; two passes differ by {noise(passes).mape:.1%}"
     yield "| blocks timed | sum, raw | one factor | a line |"
     yield "|---|---|---|---|"
     for name, price in _prices(space, tables):

@@ -1,4 +1,4 @@
-"""What does a disturbed run come to? Pairs of profiles, the second with burners on every core for a third of it.
+"""Measure the effect of a disturbed run: pairs of profiles, the second with load on every core for a third of it.
 
     .venv/bin/python scripts/disturbance.py --threads 2 --pairs 3 --out build/disturbance
 
@@ -86,13 +86,13 @@ def _burn(seconds: float) -> None:
 
 
 def _figures(path: Path, reference_ms: float | None) -> dict[str, float]:
-    """At one speed for all tables, as networks that are compared with a table are brought to its own."""
+    """Latencies at one device speed for all tables."""
     with LatencyTable.read(path) as table:
         return {key: entry.latency_ms for key, entry in table.entries_at(reference_ms).items()}
 
 
 def _figures_untouched(path: Path) -> dict[str, float]:
-    """The medians of the trials as they came, the first of each job in each round."""
+    """Medians of uncorrected trials, the first trial of each job in each round."""
     with LatencyTable.read(path) as table:
         networks = {m.trial_id: m.key for m in table.measurements}
         first: dict[tuple[str, str, int], str] = {}

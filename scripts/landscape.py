@@ -1,4 +1,4 @@
-"""An accuracy model to measure searches with, where no trained one is at hand: made up, not linear in the genes."""
+"""An artificial accuracy model for search benchmarks; it is not linear in the genes."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Do agents on every Python of this machine pass the agent's tests? The host's end stays on the Python of this script.
+"""Run the agent's tests with agents on every Python of this machine; the host runs on the Python of this script.
 
     .venv/bin/python scripts/matrix.py [3.6 3.8 …]
 

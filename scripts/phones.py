@@ -1,4 +1,4 @@
-"""Phones, without a phone: the real adb server and the tests' device daemons, measured as a user would.
+"""Measure simulated phones as a user would: the real adb server and the device daemons of the tests.
 
     python scripts/phones.py ways OUT [--python PYTHON] [--networks 20] [--effort standard]
     python scripts/phones.py shared OUT [--effort standard]

@@ -1,8 +1,8 @@
-"""Do the stated intervals hold? Measures entries of a table again, by a new agent, and counts how many are in them.
+"""Check the intervals of a table: measure entries again with a new agent, and count how many lie in their interval.
 
     .venv/bin/python scripts/remeasure.py TABLE.lut --resolutions 160,192,224 --entries 200
 
-Measured thoroughly, so that what it finds is not the second measurement's own spread; at the first table's speed.
+Uses --effort thorough, so that the second measurement adds little spread, and the speed of the first table.
 """
 
 import argparse

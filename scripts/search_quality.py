@@ -1,4 +1,4 @@
-"""How near searches come to the best network there is: the default method against Once-for-All's.
+"""Compare the default search method and Once-for-All's with the best known network.
 
     python scripts/search_quality.py TABLE --space ofa-mbv3-w1.2 [--seeds 10] [--best-seconds 600]
 

@@ -1,9 +1,9 @@
-"""How fast a training step is, beside the published package's layers doing the same arithmetic.
+"""Compare the speed of a training step with the published package's layers, for the same arithmetic.
 
     python scripts/training_speed.py [--batch 16] [--px 128] [--threads 2] [--repeats 15] [--device cpu]
 
 Takes PyPI's `ofa` in the same environment. One sub-network; one with distillation; four with distillation: the same
-sub-networks, the two by turns in one run. The ratio is the median of the turns' ratios. Beside it stands ours under
+sub-networks, both alternating in one run. The ratio is the median of the ratios per turn. Beside it stands ours under
 autocast to bfloat16, which pays where the processor (or GPU) has it.
 """
 

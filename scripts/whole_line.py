@@ -1,4 +1,4 @@
-"""The whole line on this machine, on the space tiny: train, collect, fit, profile, search, export, measure.
+"""Run everything on this machine with the space tiny: train, collect, fit, profile, search, export, measure.
 
     python scripts/whole_line.py OUT [--data fashion-mnist] [--train-images 10000] [--epochs-scale 0.03]
 
@@ -79,7 +79,7 @@ def report(limit_ms: float, fitted: dict, searched: dict, predicted: dict, expor
 
 
 def command(*words: str) -> dict:
-    """Runs one of our commands, its progress in view, and gives its JSON."""
+    """Run a command with visible progress; return its JSON."""
     print(f"$ {' '.join(words)}", flush=True)
     done = subprocess.run([COMMANDS / words[0], *words[1:], "--json"], stdout=subprocess.PIPE, text=True)
     if done.returncode:

@@ -264,7 +264,7 @@ def test_what_an_unplugged_phone_had_is_done_by_the_other(share, phone, deviate)
     assert said.has(f"the agent on {phones[0].serial} "), said.texts
 
 
-def test_a_phone_that_is_plugged_in_again_goes_on(share, phone, deviate):
+def test_a_phone_that_is_plugged_in_again_continues(share, phone, deviate):
     there = phone()
     deviate(there, "sleep=5")
 
@@ -408,7 +408,7 @@ def test_where_there_is_little_room_older_models_go_first(executor, phone, tmp_p
         assert measurement.status == "ok", measurement.error
 
 
-def test_an_empty_battery_is_no_time_to_measure(command, phone, tool):
+def test_a_phone_with_an_empty_battery_is_refused(command, phone, tool):
     there = phone()
     there.set("level", 5)
     ran = command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
@@ -516,7 +516,7 @@ def test_an_adb_server_of_another_version(command):
     assert "is of version 32, 39 or later is needed; end it with adb kill-server" in ran.stderr
 
 
-def test_what_is_no_adb_server(command):
+def test_something_that_is_not_an_adb_server(command):
     with socket.create_server(("127.0.0.1", 0)) as other:
         threading.Thread(target=lambda: [other.accept()[0].close() for _ in range(9)], daemon=True).start()
         ran = command("ofa-targets", "check", "pixel-1", "--set", f"adb-server=127.0.0.1:{other.getsockname()[1]}")

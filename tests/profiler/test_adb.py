@@ -319,7 +319,7 @@ def trial(tmp_path):
     return make
 
 
-def test_a_reference_that_has_no_room_beside_the_model_is_done_without(executor, trial):
+def test_a_reference_without_room_next_to_the_model_is_left_out(executor, trial):
     made = executor(room=1000)
     assert made.take(trial(100)).status == "ok"
     measurement = made.take(trial(700, 400))
@@ -328,7 +328,7 @@ def test_a_reference_that_has_no_room_beside_the_model_is_done_without(executor,
     assert sorted(map(os.path.basename, made._models)) == ["model700.tflite"]
 
 
-def test_models_make_way_where_the_phone_says_that_there_is_no_room_and_only_there(executor, trial, monkeypatch):
+def test_models_are_removed_only_if_the_phone_reports_a_lack_of_space(executor, trial, monkeypatch):
     made = executor(room=1000)
     assert made.take(trial(600)).status == made.take(trial(700)).status == "ok"
     assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]

@@ -54,7 +54,7 @@ def campaign(tmp_path, jobs, progress):
 
 
 @pytest.mark.parametrize("adopts", [True, False])
-def test_what_an_earlier_command_left_at_the_agent_counts_unless_all_is_to_be_anew(campaign, jobs, progress, adopts):
+def test_results_of_an_earlier_command_count_unless_all_is_measured_again(campaign, jobs, progress, adopts):
     campaign = Campaign(campaign._table, [jobs], NETWORK_BUDGET, progress, "a test", adopts=adopts)
     waiting = campaign._plan()
     own, other = waiting[:2]
@@ -82,7 +82,7 @@ def test_trials_of_a_disturbed_stretch_are_taken_again_and_it_is_named(campaign,
     assert len(progress.said) == 1  # nothing is said of what cost nothing
 
 
-def test_what_grpc_logs_beside_errors_reaches_no_terminal():
+def test_log_lines_of_grpc_do_not_reach_the_terminal():
     assert "GRPC_VERBOSITY" in os.environ
 
 
@@ -261,7 +261,7 @@ def test_conditions_that_could_not_be_set_are_reported_for_each_device(run):
     assert outcome.not_set == {"governor": "no root", "screen": "no screen"}
 
 
-def test_a_link_is_mended_in_the_second_campaign_of_a_command_too(run):
+def test_a_link_is_restored_in_the_second_campaign_of_a_command_too(run):
     waited = threading.Event()
 
     class Patient(MadeUp):

@@ -108,7 +108,7 @@ def test_published_networks_need_no_whole_resolution(call, tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"), [(["--seed", "-1"], 2, "--seed"), (["--networks", "²"], 1, "cannot read ²")]
 )
-def test_what_is_no_number_is_said(call, model, words, code, said):
+def test_values_that_are_not_numbers_are_refused(call, model, words, code, said):
     model.table.close()
     ended, err = call("--table", model.table.path, *words)
     assert ended == code
@@ -144,7 +144,7 @@ def test_what_is_left_out_is_said_before_the_search(model, question):
     assert ["192 px is left out" in line for line in said] == [True]
 
 
-def test_what_is_verified_is_measured_anew(model, question, monkeypatch):
+def test_verification_measures_from_scratch(model, question, monkeypatch):
     now = {"ns": 9_000_000}
 
     class OnThisDevice(Campaign):

@@ -151,7 +151,7 @@ def test_the_line_through_macs_has_the_least_relative_error():
         [network(1.0, (1.0, 1.0)), network(1.0, (0.0, 2.0), macs=2e8)],
     ],
 )
-def test_there_is_no_line_without_two_networks_of_different_macs(calibration_networks):
+def test_a_macs_line_needs_two_networks_of_different_macs(calibration_networks):
     assert MacsLine.fit(calibration_networks) is None
 
 

@@ -54,7 +54,7 @@ def test_a_jump_through_itself(config):
 
 
 @pytest.mark.parametrize("address", ["", "a b", "nvidia@", "nvidia@host:port"])
-def test_what_is_no_address(config, address):
+def test_something_that_is_not_an_address(config, address):
     with pytest.raises(UsageError, match="is not an address"):
         login_of(address)
 

@@ -49,7 +49,7 @@ def test_a_finished_table_is_reused_and_another_resolution_added_to_it(profiled,
     assert wider["entries"] == wider["measured"] + wider["reused"] > 36
 
 
-def test_fresh_begins_anew_and_keeps_the_old_table_beside(profiled, ofa):
+def test_fresh_starts_over_and_keeps_the_old_table(profiled, ofa):
     shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
     assert ofa.profile("--out", "t.lut", "--fresh").json["measured"] == 36
     trials = "SELECT trial_id FROM measurements ORDER BY trial_id"
@@ -61,7 +61,7 @@ def test_the_default_file_is_named_by_what_was_measured(profiled):
     assert profiled.done.json["table"] == "local-onnxruntime-fp32-t1-b1.lut"
 
 
-def test_control_c_keeps_what_was_measured_and_the_same_command_goes_on(ofa):
+def test_ctrl_c_keeps_measurements_and_the_same_command_resumes(ofa):
     process = ofa.start(
         *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128"),
         *("--effort", "thorough", "--out", "t.lut"),  # so that it does not end before it is interrupted

@@ -34,7 +34,7 @@ def test_interpolation_is_linear_in_the_area():
     assert (between(key(20)).trials, between(key(20)).samples) == (0, 0)
 
 
-def test_there_is_no_extrapolation_and_no_other_kind():
+def test_sizes_are_not_extrapolated_and_kinds_are_not_mixed():
     between = Interpolation(entry(size, truth_ms(size)) for size in (18, 24))
     assert between(key(17)) is between(key(25)) is between(key(20).replace("kernel:5", "kernel:3")) is None
     assert between("Logits-input:1x1x1280-output:1000") is None

@@ -32,7 +32,7 @@ def test_mean_and_std_are_those_of_all_samples(trial):
     assert entry.std_ms == pytest.approx(math.sqrt(sum((value - mean) ** 2 for value in pooled) / 5))
 
 
-def test_a_failed_trial_does_not_count_beside_successful_ones(trial, failed_trial):
+def test_a_failed_trial_does_not_count_next_to_successful_ones(trial, failed_trial):
     entry = derive_entry("k", [failed_trial("k", "crashed"), trial("k", 2.0)])
     assert (entry.latency_ms, entry.trials, entry.failure) == (2.0, 1, "")
 

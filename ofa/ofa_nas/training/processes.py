@@ -116,7 +116,7 @@ class _Sum(torch.autograd.Function):
 
 @contextlib.contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """The processes of this run. ``device`` is auto, cpu or cuda. Raises UsageError; OfaError if another process ended."""
+    """The processes of this run. ``device`` is auto, cpu or cuda. Raises UsageError, OfaError if a process ended."""
     found = _device(device)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

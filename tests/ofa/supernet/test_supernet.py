@@ -228,7 +228,7 @@ def test_a_checkpoint_whose_classifier_is_none(tmp_path, weight):
         load_supernet(tmp_path / "c.pth", find_space("tiny"))
 
 
-def test_one_network_comes_back_and_is_no_supernet(make_architectures, make_images, tmp_path):
+def test_one_network_is_restored_and_is_not_a_supernet(make_architectures, make_images, tmp_path):
     torch.manual_seed(0)
     architecture = make_architectures()[0]
     alone = OneNetwork(find_space("tiny"), architecture, 7).eval()

@@ -33,7 +33,7 @@ def options(tmp_path):
     )
 
 
-def test_a_run_with_other_settings_is_no_result(learning, options, tmp_path, monkeypatch):
+def test_a_run_with_other_settings_is_not_a_result(learning, options, tmp_path, monkeypatch):
     def trained(command, **streams):
         out = Path(command[command.index("--out") + 1])
         out.mkdir()

@@ -36,7 +36,7 @@ def test_packages_are_summed_and_their_parts_are_not(rapl):
     assert counting() == pytest.approx(2.5)
 
 
-def test_a_counter_that_began_anew(rapl):
+def test_a_counter_that_wrapped(rapl):
     counting = meter(rapl(intel_rapl_0=9_000_000))
     rapl(intel_rapl_0=1_000_000)
     assert counting() == pytest.approx(2.0)

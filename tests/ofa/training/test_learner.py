@@ -86,7 +86,7 @@ def test_what_no_sub_network_used_does_not_move(make_learner):
     assert unused.grad is None
 
 
-def test_the_teachers_word_is_learned_from_and_the_teacher_stays_as_it_is(make_learner):
+def test_distillation_uses_the_teacher_and_does_not_change_it(make_learner):
     learner = make_learner()
     learner.begin()
     alone = step(learner)
@@ -96,7 +96,7 @@ def test_the_teachers_word_is_learned_from_and_the_teacher_stays_as_it_is(make_l
     assert torch.equal(learner.teacher(batch().images), before)
 
 
-def test_the_teacher_has_statistics_of_its_own_for_each_size(make_learner):
+def test_the_teacher_has_separate_statistics_for_each_size(make_learner):
     learner = make_learner()
     learner.begin()
     for _ in range(5):
@@ -110,7 +110,7 @@ def test_the_teacher_has_statistics_of_its_own_for_each_size(make_learner):
         assert torch.allclose(learner.teacher(images), in_training, atol=1e-3)
 
 
-def test_the_teacher_comes_back_from_a_checkpoint_exactly(make_learner):
+def test_the_teacher_is_restored_exactly_from_a_checkpoint(make_learner):
     one, other = make_learner(), make_learner()
     one.begin()
     learn_from(one)
@@ -122,7 +122,7 @@ def test_the_teacher_comes_back_from_a_checkpoint_exactly(make_learner):
 
 @pytest.mark.slow  # compiles
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
-def test_a_compiled_teacher_says_the_same_for_every_size_and_is_compiled_once(make_learner):
+def test_a_compiled_teacher_gives_equal_logits_for_every_size_and_is_compiled_once(make_learner):
     graphs, before, losses = torch._dynamo.utils.counters["stats"], 0, []
     for compiled in (False, True):
         before = graphs["unique_graphs"]  # of the whole process
@@ -168,7 +168,7 @@ def test_the_average_of_weights_is_of_the_channels_as_they_are_sorted(make_learn
     assert torch.equal(weights(learner), sorted_now)
 
 
-def test_an_average_that_is_gone_on_with_is_as_young_as_it_was(make_learner):
+def test_a_resumed_average_keeps_its_age(make_learner):
     one, other = make_learner(ema=0.9), make_learner(ema=0.9)
     one.begin()
     for _ in range(3):

@@ -21,7 +21,7 @@ def test_a_resumed_run_reports_each_epoch_once(tmp_path):
     assert epochs(tmp_path) == [0, 1, 2, 3]
 
 
-def test_a_run_that_begins_anew_begins_its_files_anew(tmp_path):
+def test_a_new_run_starts_new_files(tmp_path):
     tell(Log(tmp_path), 0, 1)
     (tmp_path / "evaluations.csv").write_text("")
     tell(Log(tmp_path), 0)

@@ -99,7 +99,7 @@ def test_a_supernet_learns_digits(train, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", [pytest.param("progressive", marks=pytest.mark.slow), "none"])
-def test_a_run_that_was_killed_goes_on_to_the_very_same_weights(train, tmp_path, recipe):
+def test_a_killed_run_resumes_to_identical_weights(train, tmp_path, recipe):
     arguments = [*SHORT, "--recipe", recipe, "--checkpoint-minutes", "0.0001", "--ema", "0.9"]
     train(*arguments, out="whole")
     out = tmp_path / "killed"
@@ -238,7 +238,7 @@ def test_memory_that_does_not_suffice(tmp_path, monkeypatch, error):
         CliRunner().invoke(train_command, arguments, catch_exceptions=False, standalone_mode=False)
 
 
-def test_other_settings_are_refused_when_it_goes_on(train):
+def test_resume_refuses_other_settings(train):
     train(*SHORT, "--recipe", "largest")
     done = train(*SHORT, "--recipe", "largest", "--batch-size", "16", "--resume", check=False)
     assert done.returncode == 2
@@ -267,7 +267,7 @@ def test_a_call_that_is_refused_makes_no_folder(train, tmp_path):
     ("batches", "where"),
     [(2, "epoch 1 of 6, stage 2 of 6 (elastic kernel)"), (3, "1 batch of epoch 2 of 6, stage 2 of 6 (elastic kernel)")],
 )
-def test_from_where_it_goes_on_is_said(tmp_path, capsys, batches, where):
+def test_resume_prints_where_it_continues(tmp_path, capsys, batches, where):
     options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "checkpoint_minutes": 1e-9}
     trainer = make_trainer(tmp_path, "progressive", **options)
     step, steps = trainer.learner.step, []
@@ -288,7 +288,7 @@ def test_from_where_it_goes_on_is_said(tmp_path, capsys, batches, where):
     assert capsys.readouterr().err == f"resuming after {where}\n"
 
 
-def test_it_goes_on_where_the_kind_of_device_is_the_same(tmp_path):
+def test_resume_accepts_the_same_kind_of_device(tmp_path):
     options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
     make_trainer(tmp_path, "largest", **options, device="auto").run(resume=False)
     make_trainer(tmp_path, "largest", **options, device="cpu").run(resume=True)
@@ -309,7 +309,7 @@ def test_weights_in_place_of_a_checkpoint(tmp_path):
     ("value", "reported"),
     [(None, "no --a-flag"), (False, "no --a-flag"), (True, "--a-flag"), ([20, 24], "--a-flag 20,24")],
 )
-def test_what_it_was_begun_with_is_said_as_it_is_typed(tmp_path, value, reported):
+def test_refused_settings_are_printed_as_flags(tmp_path, value, reported):
     write_state(tmp_path / "state.pth", {"a_flag": value}, Progress(), {})
     with pytest.raises(UsageError, match=rf"was started with {reported}; use"):
         read_state(tmp_path / "state.pth", {"a_flag": "another"})
@@ -364,7 +364,7 @@ def interrupted_at_its_end(trainer):
     return trainer
 
 
-def test_broken_images_are_counted_once_however_often_it_goes_on(tmp_path):
+def test_broken_images_are_counted_once_over_several_resumes(tmp_path):
     options = {"epochs_scale": 0.01, "batch_size": 32, "train_images": 64, "evaluations": 0}
     trainer = interrupted_at_its_end(make_trainer(tmp_path, "largest", **options))
     step = trainer.learner.step

@@ -52,7 +52,7 @@ class Data:
         return Broken(sum(map(len, (self.train, self.held_out, self.test))))
 
     def require_classes(self, count: int, names: Sequence[str] | None) -> None:
-        """Raises UsageError if these are not the classes of a network with ``count`` classes and, if known, ``names``."""
+        """Raises UsageError if a network with ``count`` classes, ``names`` if known, does not fit these classes."""
         if count != len(self.classes):
             raise UsageError(
                 f"the checkpoint has {count} classes and --data {self.name} has {len(self.classes)}: give the "
