@@ -119,7 +119,8 @@ def report(
     calibration_networks: list[ComparedNetwork],
 ) -> Iterator[str]:
     passes, fitted = passes_of(tested), passes_of(calibration_networks).mean(axis=0)
-    yield f"{len(tested)} networks, {len(calibration_networks)} calibrate; two passes differ by {noise(passes).mape:.1%}"
+    calibrate = len(calibration_networks)
+    yield f"{len(tested)} networks, {calibrate} calibrate; two passes differ by {noise(passes).mape:.1%}"
     yield "| blocks timed | sum, raw | one factor | a line |"
     yield "|---|---|---|---|"
     for name, price in _prices(space, tables):
