@@ -24,6 +24,25 @@ CONVERTER_LACKS = "typing_extensions"
 
 
 @pytest.fixture(scope="session")
+def install_sleeping():
+    """Write a distribution with the runtimes of ``runtimes/sleeping.py`` into a folder, for a PYTHONPATH."""
+
+    def install(folder):
+        facts = folder / "sleeping-1.0.dist-info"
+        facts.mkdir(parents=True)
+        shutil.copy(REPOSITORY / "tests" / "runtimes" / "sleeping.py", folder)
+        (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeping\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text(
+            "[ofa_agent.runtimes]\nby-macs = sleeping:by_macs\nsteady-4ms = sleeping:steady\n"
+            "[ofa_profiler.lowering]\n"
+            "by-macs = ofa_profiler.lowering.onnx:lower\nsteady-4ms = ofa_profiler.lowering.onnx:lower\n"
+        )
+        return folder
+
+    return install
+
+
+@pytest.fixture(scope="session")
 def pythons():
     """Interpreters on this machine that run, by version: on the PATH, and those of pyenv."""
     candidates = [shutil.which(f"python3.{minor}") for minor in range(6, 15)]

@@ -64,7 +64,7 @@ def test_python_36_describes_its_device_from_the_zip(run_agent, python36, archiv
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["python"].startswith("3.6.")
-    assert facts["runtimes"] == {"onnxruntime": "1.10.0"}
+    assert facts["runtimes"]["onnxruntime"] == "1.10.0"
     plain = run_agent("info", python=(python36, archive), env={"LC_ALL": "C", "LANG": "C"})
     assert plain.returncode == 0, plain.stderr
     assert "onnxruntime 1.10.0" in plain.stdout

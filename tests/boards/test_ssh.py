@@ -31,6 +31,13 @@ def bound(board, host):
     return host
 
 
+@pytest.fixture
+def sleeps(board, host, install_sleeping):
+    """Install the runtimes that sleep on the host and on the board."""
+    install_sleeping(board.home / ".cache" / "ofa-profile" / "packages")
+    host.environment["PYTHONPATH"] = str(install_sleeping(host.home / "plugins"))
+
+
 def test_from_an_address_to_a_table_and_back_to_an_empty_board(board, bound):
     done = bound(*profile())
     assert done.returncode == 0, done.stderr
@@ -245,8 +252,8 @@ def test_fish(make_board, host):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, eventual):
-    process = bound.start(*profile("--effort", "thorough"))
+def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, eventual, sleeps):
+    process = bound.start(*profile("--runtime", "by-macs", "--effort", "thorough"))
     try:
         for wanted, harm in ((20, "cut"), (60, "kill"), (20, "cut")):
             eventual(lambda wanted=wanted: board.measured() > wanted or process.poll() is not None)
@@ -271,63 +278,24 @@ def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, event
     assert "trying again in" in err
 
 
-SLEEPING = """
-import time
-
-class Sleeping:
-    def version(self):
-        return "1.0"
-
-    def load(self, block, job, model_path):
-        assert model_path  # the model, too, has come
-        return self
-
-    def run(self):
-        time.sleep(0.004)
-
-    def warm_input(self):
-        pass
-
-    def close(self):
-        pass
-
-sleeping = Sleeping()
-"""
-
-
-def write_distribution(folder):
-    """A Runtime that takes a fixed time, as another distribution brings it: for the host's end and the board's."""
-    facts = folder / "sleeping-1.0.dist-info"
-    facts.mkdir(parents=True)
-    (folder / "sleeping.py").write_text(SLEEPING)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: sleeping\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text(
-        "[ofa_agent.runtimes]\nsleeping = sleeping:sleeping\n"
-        "[ofa_profiler.lowering]\nsleeping = ofa_profiler.lowering.onnx:lower\n"
-    )
-
-
 @pytest.mark.serial
-def test_a_slow_link_leaves_the_board_nothing_to_wait_for(board, host, relay):
+def test_a_slow_link_leaves_the_board_nothing_to_wait_for(board, host, relay, sleeps):
     slow = relay(board.address, delay_s=0.05)
     host.knows(board, f"[127.0.0.1]:{slow.port}")
-    write_distribution(host.home / "plugins")
-    write_distribution(board.home / ".cache" / "ofa-profile" / "packages")
-    host.environment["PYTHONPATH"] = str(host.home / "plugins")
-    done = host(*profile("--runtime", "sleeping", target=f"{board.user}@127.0.0.1:{slow.port}"))
+    done = host(*profile("--runtime", "steady-4ms", target=f"{board.user}@127.0.0.1:{slow.port}"))
     assert done.returncode == 0, done.stderr
     reported = answer(done)
     assert reported["measured"] == 36
-    print(reported)
     assert reported["waited_seconds"] <= 0.01 * reported["timed_seconds"]
 
 
-def test_a_table_costs_little_traffic(board, host, relay):
+def test_a_table_costs_little_traffic(board, host, relay, sleeps):
     counted = relay(board.address)
     host.knows(board, f"[127.0.0.1]:{counted.port}")
     target = f"{board.user}@127.0.0.1:{counted.port}"
     done = host(
-        "ofa-profile", "--target", target, "--resolutions", "160", "--effort", "quick", "--out", "t.lut", "--json"
+        *("ofa-profile", "--target", target, "--runtime", "by-macs", "--resolutions", "160", "--effort", "quick"),
+        *("--out", "t.lut", "--json"),
     )
     assert done.returncode == 0, done.stderr
     assert answer(done)["measured"] == 96

@@ -1,4 +1,4 @@
-"""The commands as a user runs them: processes of their own, with an agent folder of the test's own."""
+"""Run the commands as a user does: in separate processes, with a separate agent folder for each test."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ import pytest
 
 COMMANDS = Path(sys.executable).parent
 
-# The smallest space there is: 36 entries, profiled in a few seconds.
+# The smallest space: 36 entries.
 SPACE = "compofa-fixed-w1.0"
 PX = "128"
 
@@ -38,12 +38,18 @@ class Done:
 
 
 class Commands:
-    """Runs our commands in a folder, against agents that keep their lock, models and log in ``home``."""
+    """Runs commands in a folder; agents keep their lock, models and log in ``home``.
 
-    def __init__(self, folder, home):
+    ``profile`` uses ``runtime``.
+    """
+
+    def __init__(self, folder, runtime, packages):
         self.folder = folder
-        self.home = home
-        self.environment = {**os.environ, "OFA_AGENT_HOME": str(home), "COLUMNS": "200"}
+        self.home = folder / "agent"
+        self.home.mkdir()
+        self.runtime = runtime
+        path = os.pathsep.join(filter(None, [str(packages), os.environ.get("PYTHONPATH")]))
+        self.environment = {**os.environ, "OFA_AGENT_HOME": str(self.home), "COLUMNS": "200", "PYTHONPATH": path}
 
     def start(self, *words, **options):
         return subprocess.Popen(
@@ -80,25 +86,42 @@ class Commands:
             "--effort",
             "quick",
             "--json",
+            "--runtime",
+            self.runtime,
             *more,
         )
 
 
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory, install_sleeping):
+    return install_sleeping(tmp_path_factory.mktemp("packages"))
+
+
 @pytest.fixture
-def ofa(tmp_path):
-    home = tmp_path / "agent"
-    home.mkdir()
-    return Commands(tmp_path, home)
+def ofa(tmp_path, packages):
+    return Commands(tmp_path, "onnxruntime", packages)
+
+
+@pytest.fixture
+def by_macs(tmp_path, packages):
+    """Commands that profile with a runtime that sleeps, for tests of what happens around a measurement."""
+    return Commands(tmp_path, "by-macs", packages)
 
 
 @pytest.fixture(scope="session")
-def profiled(tmp_path_factory):
-    """A folder in which a table has been measured for real, once for all tests that only read it; ``done`` says how."""
-    folder = tmp_path_factory.mktemp("profiled")
-    home = folder / "agent"
-    home.mkdir()
-    commands = Commands(folder, home)
+def profiled(tmp_path_factory, packages):
+    """A folder with a table ``t.lut`` that was really measured, for tests that only read it; ``done``: the output."""
+    return _profiled(Commands(tmp_path_factory.mktemp("profiled"), "onnxruntime", packages))
+
+
+@pytest.fixture(scope="session")
+def profiled_by_macs(tmp_path_factory, packages):
+    """Like ``profiled``, with the runtime that sleeps."""
+    return _profiled(Commands(tmp_path_factory.mktemp("profiled"), "by-macs", packages))
+
+
+def _profiled(commands):
     commands.done = commands.profile()
     assert commands.done.code == 0, commands.done.err
-    (folder / commands.done.json["table"]).rename(folder / "t.lut")
+    (commands.folder / commands.done.json["table"]).rename(commands.folder / "t.lut")
     return commands

@@ -1,11 +1,9 @@
-"""The line as a whole: profile, search, compare, predict; every step with the file that the one before it wrote."""
+"""Profile, search, compare and predict, each with the file that the previous command wrote."""
 
 import json
 import shutil
 
 import pytest
-
-pytestmark = pytest.mark.serial
 
 
 @pytest.fixture
@@ -14,6 +12,13 @@ def table(profiled, ofa):
     return "t.lut"
 
 
+@pytest.fixture
+def sleeping_table(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    return "t.lut"
+
+
+@pytest.mark.serial
 def test_from_table_to_a_network_that_was_measured(ofa, table):
     shown = ofa("ofa-table", "show", table, "--json").json
     space = next(space for space in shown["spaces"] if space["space"] == "compofa-fixed-w1.0")
@@ -57,17 +62,17 @@ def test_from_table_to_a_network_that_was_measured(ofa, table):
     assert raw["latency_ms"] == pytest.approx(predicted["latency_ms"])
 
 
-def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(ofa, table):
-    words = ("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--seed", "1", "--json")
-    first, second = ofa(*words), ofa(*words)
+def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(by_macs, sleeping_table):
+    words = ("ofa-compare", "--table", sleeping_table, "--networks", "2", "--calibrate", "2", "--seed", "1", "--json")
+    first, second = by_macs(*words), by_macs(*words)
     assert first.code == second.code == 0, first.err + second.err
     assert first.json["raw"] == second.json["raw"]
     assert "trials to run" in first.err
     assert "trials to run" not in second.err
 
 
-def test_published_networks_are_measured_like_any_other(ofa, table):
-    done = ofa("ofa-compare", "--table", table, "--networks", "references", "--json")
+def test_published_networks_are_measured_like_any_other(by_macs, sleeping_table):
+    done = by_macs("ofa-compare", "--table", sleeping_table, "--networks", "references", "--json")
     assert done.code == 0, done.err
     assert done.json["networks"] == 0
     assert done.json["raw"]["mape"] is None
@@ -75,26 +80,37 @@ def test_published_networks_are_measured_like_any_other(ofa, table):
     assert len(references) == 7
     assert references["resnet-50"]["latency_ms"] > references["mobilenet-v3-small"]["latency_ms"] > 0
     assert (references["resnet-50"]["top1"], references["resnet-50"]["macs"]) == (0.7613, 4089e6)
-    assert set(ofa.rows(table, "SELECT DISTINCT role FROM networks WHERE space = 'references'")) == {("reference",)}
+    assert set(by_macs.rows(sleeping_table, "SELECT DISTINCT role FROM networks WHERE space = 'references'")) == {
+        ("reference",)
+    }
 
-    later = ofa("ofa-compare", "--table", table, "--networks", "1", "--calibrate", "0", "--out", "later", "--json")
+    later = by_macs(
+        "ofa-compare", "--table", sleeping_table, "--networks", "1", "--calibrate", "0", "--out", "later", "--json"
+    )
     assert {reference["name"] for reference in later.json["references"]} == set(references)
-    assert "Published networks" in (ofa.folder / "later" / "report.html").read_text()
-    listed = ofa("ofa-compare", "--table", table, "--networks", "references")
+    assert "Published networks" in (by_macs.folder / "later" / "report.html").read_text()
+    listed = by_macs("ofa-compare", "--table", sleeping_table, "--networks", "references")
     assert "trials to run" not in listed.err
     assert "published top-1" in listed.out
     assert "proxylessnas-mobile" in listed.out
 
 
-def test_a_network_that_was_tested_never_calibrates(ofa, table):
+def test_a_network_that_was_tested_never_calibrates(by_macs, sleeping_table):
     for seed in (1, 2):
-        assert ofa("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--seed", seed).code == 0
-    roles = dict(ofa.rows(table, "SELECT key, role FROM networks"))
+        assert (
+            by_macs(
+                "ofa-compare", "--table", sleeping_table, "--networks", "2", "--calibrate", "2", "--seed", seed
+            ).code
+            == 0
+        )
+    roles = dict(by_macs.rows(sleeping_table, "SELECT key, role FROM networks"))
     calibration_network = next(key for key, role in roles.items() if role == "calibration")
-    ((architecture,),) = ofa.rows(table, "SELECT architecture FROM networks WHERE key = ?", calibration_network)
-    assert ofa("ofa-compare", "--table", table, "--networks", architecture, "--calibrate", "0").code == 0
-    ((role,),) = ofa.rows(table, "SELECT role FROM networks WHERE key = ?", calibration_network)
-    ((calibration,),) = ofa.rows(table, "SELECT value FROM meta WHERE name LIKE 'calibration/%'")
+    ((architecture,),) = by_macs.rows(
+        sleeping_table, "SELECT architecture FROM networks WHERE key = ?", calibration_network
+    )
+    assert by_macs("ofa-compare", "--table", sleeping_table, "--networks", architecture, "--calibrate", "0").code == 0
+    ((role,),) = by_macs.rows(sleeping_table, "SELECT role FROM networks WHERE key = ?", calibration_network)
+    ((calibration,),) = by_macs.rows(sleeping_table, "SELECT value FROM meta WHERE name LIKE 'calibration/%'")
     assert role == "test"
     assert json.loads(calibration)["networks"] == list(roles.values()).count("calibration") - 1
 
@@ -110,5 +126,5 @@ def test_a_network_that_was_tested_never_calibrates(ofa, table):
         (["--networks", '{"ks":[3],"e":[3],"d":[2],"r":128}'], 2, ["'d'"]),
     ],
 )
-def test_a_wrong_comparison_gets_one_clear_line(ofa, table, words, code, said):
-    assert ofa("ofa-compare", "--table", table, *words).fails(code, *said)
+def test_a_wrong_comparison_gets_one_clear_line(by_macs, sleeping_table, words, code, said):
+    assert by_macs("ofa-compare", "--table", sleeping_table, *words).fails(code, *said)

@@ -32,42 +32,46 @@ def every_entry_is_timed_in_every_round(ofa, done):
     assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 
-def test_blocks_that_were_timed_otherwise_are_not_mixed(profiled, ofa):
-    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
-    assert ofa.profile("--out", "t.lut", "--blocks", "alone").fails(1, "blocks in-networks there, alone here", "--out")
+def test_blocks_that_were_timed_otherwise_are_not_mixed(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    assert by_macs.profile("--out", "t.lut", "--blocks", "alone").fails(
+        1, "blocks in-networks there, alone here", "--out"
+    )
 
 
-def test_a_finished_table_is_reused_and_another_resolution_added_to_it(profiled, ofa):
-    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
-    again = ofa.profile("--out", "t.lut").json
+def test_a_finished_table_is_reused_and_another_resolution_added_to_it(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    again = by_macs.profile("--out", "t.lut").json
     assert (again["measured"], again["reused"], again["trials"]) == (0, 36, 0)
-    wider = ofa(
+    wider = by_macs(
         *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128,132"),
+        *("--runtime", "by-macs"),
         *("--effort", "quick", "--out", "t.lut", "--json"),
     ).json
     assert wider["reused"] >= 36
     assert wider["entries"] == wider["measured"] + wider["reused"] > 36
 
 
-def test_fresh_starts_over_and_keeps_the_old_table(profiled, ofa):
-    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
-    assert ofa.profile("--out", "t.lut", "--fresh").json["measured"] == 36
+def test_fresh_starts_over_and_keeps_the_old_table(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    assert by_macs.profile("--out", "t.lut", "--fresh").json["measured"] == 36
     trials = "SELECT trial_id FROM measurements ORDER BY trial_id"
-    assert ofa.rows("t.lut.old", trials) == profiled.rows("t.lut", trials)
-    assert not set(ofa.rows("t.lut", trials)) & set(ofa.rows("t.lut.old", trials))
+    assert by_macs.rows("t.lut.old", trials) == profiled_by_macs.rows("t.lut", trials)
+    assert not set(by_macs.rows("t.lut", trials)) & set(by_macs.rows("t.lut.old", trials))
 
 
 def test_the_default_file_is_named_by_what_was_measured(profiled):
     assert profiled.done.json["table"] == "local-onnxruntime-fp32-t1-b1.lut"
 
 
-def test_ctrl_c_keeps_measurements_and_the_same_command_resumes(ofa):
-    process = ofa.start(
+def test_ctrl_c_keeps_measurements_and_the_same_command_resumes(by_macs):
+    process = by_macs.start(
         *("ofa-profile", "--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128"),
+        *("--runtime", "by-macs"),
         *("--effort", "thorough", "--out", "t.lut"),  # so that it does not end before it is interrupted
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
-    log = ofa.home / "agent.log"
+    log = by_macs.home / "agent.log"
     while not log.exists() or log.read_text().count("acknowledged") < 5:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -75,12 +79,12 @@ def test_ctrl_c_keeps_measurements_and_the_same_command_resumes(ofa):
     assert process.returncode == 130
     assert "run the same command again to resume" in err
     assert "Traceback" not in err
-    kept = ofa.rows("t.lut", "SELECT trial_id FROM measurements")
+    kept = by_macs.rows("t.lut", "SELECT trial_id FROM measurements")
     assert len(kept) >= 5
-    assert not (ofa.folder / "t.lut-wal").exists()
-    assert ofa.profile("--out", "t.lut").code == 0
-    assert set(kept) < set(ofa.rows("t.lut", "SELECT trial_id FROM measurements"))
-    assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
+    assert not (by_macs.folder / "t.lut-wal").exists()
+    assert by_macs.profile("--out", "t.lut").code == 0
+    assert set(kept) < set(by_macs.rows("t.lut", "SELECT trial_id FROM measurements"))
+    assert by_macs.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 
 @pytest.mark.parametrize(
@@ -105,15 +109,15 @@ def test_a_wrong_call_gets_one_clear_line(ofa, words, code, said):
     assert done.fails(code, *said)
 
 
-def test_a_table_of_other_settings_is_not_mixed(profiled, ofa):
-    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
-    assert ofa.profile("--out", "t.lut", "--threads", "2").fails(1, "threads 1", "2 here", "--fresh")
+def test_a_table_of_other_settings_is_not_mixed(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    assert by_macs.profile("--out", "t.lut", "--threads", "2").fails(1, "threads 1", "2 here", "--fresh")
 
 
-def test_a_table_of_another_device_is_not_mixed(profiled, ofa):
-    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
-    ofa.rows("t.lut", "UPDATE meta SET value = json_set(value, '$.fingerprint', 'another') WHERE name = 'identity'")
-    assert ofa.profile("--out", "t.lut").fails(1, "fingerprint another", "--out")
+def test_a_table_of_another_device_is_not_mixed(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    by_macs.rows("t.lut", "UPDATE meta SET value = json_set(value, '$.fingerprint', 'another') WHERE name = 'identity'")
+    assert by_macs.profile("--out", "t.lut").fails(1, "fingerprint another", "--out")
 
 
 def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reason(ofa):
@@ -124,54 +128,55 @@ def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reaso
     assert "unsupported" in done.err
 
 
-def test_a_second_run_on_the_same_device_learns_who_has_it(ofa):
-    agent = ofa.start("ofa-agent", "serve")
+def test_a_second_run_on_the_same_device_learns_who_has_it(by_macs):
+    agent = by_macs.start("ofa-agent", "serve")
     try:
         address = agent.stdout.readline().split()[-1]
-        assert ofa.profile("--out", "t.lut").fails(1, "already has an agent", str(agent.pid), address)
+        assert by_macs.profile("--out", "t.lut").fails(1, "already has an agent", str(agent.pid), address)
     finally:
         agent.terminate()
         agent.wait()
 
 
-def test_some_resolutions_are_measured_and_the_others_interpolated(ofa):
+def test_some_resolutions_are_measured_and_the_others_interpolated(by_macs):
     px = "128,132,136,140,144,148,152"
     words = ("--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", px, "--effort", "quick")
-    done = ofa("ofa-profile", *words, "--out", "t.lut", "--json")
+    words += ("--runtime", "by-macs")
+    done = by_macs("ofa-profile", *words, "--out", "t.lut", "--json")
     assert done.code == 0, done.err
     summary = done.json
     assert summary["interpolated"] > 0
     assert summary["entries"] == summary["measured"] + summary["interpolated"]
     measured = set(re.search(r"measuring ([\d, ]+) px; .* are interpolated", done.err).group(1).split(", "))
     assert "about" in done.err  # how long it will take
-    again = ofa("ofa-profile", *words, "--out", "t.lut", "--json").json
+    again = by_macs("ofa-profile", *words, "--out", "t.lut", "--json").json
     assert (again["measured"], again["reused"], again["trials"]) == (0, summary["measured"], 0)
-    shown = ofa("ofa-table", "show", "t.lut", "--keys", "--json").json
+    shown = by_macs("ofa-table", "show", "t.lut", "--keys", "--json").json
     flagged = [entry for entry in shown["keys"] if "interpolated" in entry["flags"]]
     assert len(flagged) == summary["interpolated"]
     assert all(entry["trials"] == 0 and entry["half_width"] > 0 for entry in flagged)
-    found = ofa(
+    found = by_macs(
         *("ofa-search", "--table", "t.lut", "--space", "compofa-fixed-w1.0", "--max-latency-ms", "1000"),
         *("--resolutions", min(set(px.split(",")) - measured), "--out", "found.json"),
     )
     assert re.search(r"\d blocks? interpolated between measured sizes", found.out), found.err
-    predicted = ofa(
+    predicted = by_macs(
         *("ofa-table", "predict", "t.lut", "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json")
     )
     assert any(block["interpolated"] for block in predicted.json["blocks"]), predicted.err
 
 
-def test_conditions_are_set_for_the_run_or_it_is_said_why_not(ofa):
-    done = ofa.profile("--out", "t.lut", "--set", "affinity=0", "--set", "power-mode=0")
+def test_conditions_are_set_for_the_run_or_it_is_said_why_not(by_macs):
+    done = by_macs.profile("--out", "t.lut", "--set", "affinity=0", "--set", "power-mode=0")
     assert done.code == 0, done.err
     assert "power-mode could not be set: this device does not have this setting" in done.err
     assert "affinity could not" not in done.err
-    shown = ofa("ofa-table", "show", "t.lut").out
+    shown = by_macs("ofa-table", "show", "t.lut").out
     assert "affinity=0, power-mode=0 (not set: this device does not have this setting)" in shown
-    assert not (ofa.home / "conditions.json").exists()
-    log = (ofa.home / "agent.log").read_text()
+    assert not (by_macs.home / "conditions.json").exists()
+    log = (by_macs.home / "agent.log").read_text()
     assert log.index('"event": "set"') < log.index('"event": "put back"')
-    trials = ofa.rows("t.lut", "SELECT condition FROM measurements WHERE status = 'ok'")
+    trials = by_macs.rows("t.lut", "SELECT condition FROM measurements WHERE status = 'ok'")
     assert all("load" in json.loads(condition) for (condition,) in trials)
 
 
@@ -190,22 +195,22 @@ def test_an_agent_that_serves_is_measured_with_over_tcp(ofa):
         agent.wait()
 
 
-def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(ofa):
-    room = ofa.folder / "small"
+def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(by_macs):
+    room = by_macs.folder / "small"
     room.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", room], capture_output=True).returncode:
         pytest.skip("a small file system cannot be mounted here")
     try:
-        done = ofa.profile("--out", "small/t.lut")
+        done = by_macs.profile("--out", "small/t.lut")
         assert done.fails(1, "no space", "small/t.lut", "run the command again")
-        shutil.copytree(room, ofa.folder / "roomy")
+        shutil.copytree(room, by_macs.folder / "roomy")
     finally:
         subprocess.run(["umount", room], check=True)
-    kept = ofa.rows("roomy/t.lut", "SELECT trial_id FROM measurements")
+    kept = by_macs.rows("roomy/t.lut", "SELECT trial_id FROM measurements")
     assert kept
-    assert ofa.profile("--out", "roomy/t.lut").code == 0
-    assert set(kept) < set(ofa.rows("roomy/t.lut", "SELECT trial_id FROM measurements"))
-    assert ofa.rows("roomy/t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
+    assert by_macs.profile("--out", "roomy/t.lut").code == 0
+    assert set(kept) < set(by_macs.rows("roomy/t.lut", "SELECT trial_id FROM measurements"))
+    assert by_macs.rows("roomy/t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
 
 
 def test_pytorch_is_a_runtime_like_any_other(ofa):

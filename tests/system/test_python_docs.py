@@ -1,4 +1,4 @@
-"""The examples of docs/python.md, run as they stand, and checked by mypy as a user's own file would be."""
+"""Run the examples of docs/python.md as they are, and check them with mypy like a file of a user."""
 
 import contextlib
 import io
@@ -15,11 +15,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
 
 
 @pytest.mark.real
-@pytest.mark.serial
-def test_the_examples_run_in_their_order(tmp_path, monkeypatch):
+def test_the_examples_run_in_their_order(tmp_path, monkeypatch, packages):
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OFA_AGENT_HOME", str(tmp_path / "agent"))
+    # With a runtime that sleeps the examples take seconds, and other tests do not disturb them.
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.syspath_prepend(packages)
+    (tmp_path / "targets.toml").write_text('[local]\nruntimes = ["by-macs"]\n')
     names, printed = {}, io.StringIO()
     with contextlib.redirect_stdout(printed):
         for example in EXAMPLES:

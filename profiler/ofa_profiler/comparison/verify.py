@@ -71,17 +71,18 @@ def verify(
         with progress() as shown:
             measured = _measured(comparer, space, network, connection, shown)
         comparer.calibrate()
-        if max(measured.passes_ms) <= limit_ms:
+        slower_ms = max(measured.passes_ms)
+        if slower_ms <= limit_ms:
             return Verified(problem.within(limit_ms), found, measured, tuple(misses))
         misses.append((predicted_ms, measured))
         say(
-            f"measured {measured.measured_ms:.4g} ms, {measured.measured_ms / limit_ms - 1:+.1%} from the limit, where "
-            f"{predicted_ms:.4g} ms were predicted: the table is recalibrated, and the search continues"
+            f"measured {slower_ms:.4g} ms in the slower pass, {slower_ms / limit_ms - 1:.1%} over the limit (predicted "
+            f"{predicted_ms:.4g} ms); the table is recalibrated and the search continues"
         )
     raise NotFastEnough(
         f"{ATTEMPTS} networks in a row were measured to be over {limit_ms:g} ms, the last one at "
-        f"{misses[-1][1].measured_ms:.4g} ms; they calibrate {table.path}: run the command again, or keep the device "
-        "idle"
+        f"{max(misses[-1][1].passes_ms):.4g} ms; they calibrate {table.path}: run the command again, or keep the "
+        "device idle"
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ofa_tables.errors import FileError, UsageError
-from ofa_tables.formats import Format, PublishedEntry
+from ofa_tables.formats import Format, PublishedEntry, format_names
 from ofa_tables.model.latency_model import Space, fullest_space
 from ofa_tables.store.files import write_files
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
@@ -34,7 +34,7 @@ def import_files(files: Sequence[Path], format: Format, space: Space, target: st
 
 def _read(files: Sequence[Path], format: Format, space: Space) -> list[PublishedEntry]:
     if format.read is None:
-        raise UsageError(f"{format.name} can only be exported; import takes ofa-yaml or csv")
+        raise UsageError(f"{format.name} can only be exported; import takes {', '.join(format_names('read'))}")
     found: dict[tuple[str, int | None], tuple[Path, PublishedEntry]] = {}
     for file in files:
         for entry in format.read(file, space):
@@ -52,7 +52,7 @@ def export_table(
     If the format needs a space and ``space`` is None, the fullest of ``spaces`` is used.
     """
     if format.write is None:
-        raise UsageError(f"{format.name} can only be imported; export takes ofa-yaml, csv or parquet")
+        raise UsageError(f"{format.name} can only be imported; export takes {', '.join(format_names('write'))}")
     if space is None and format.whole_space:
         space = fullest_space(table, spaces)
     contents = format.write(table, out, space)

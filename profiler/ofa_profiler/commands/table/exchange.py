@@ -7,7 +7,7 @@ import click
 from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_nas.spaces import all_spaces, find_space
 from ofa_profiler.commands.display import TABLE
-from ofa_tables.formats import find_format
+from ofa_tables.formats import find_format, format_names
 from ofa_tables.formats.exchange import export_table, import_files
 from ofa_tables.inspection.summary import summarise
 from ofa_tables.table import LatencyTable
@@ -23,7 +23,9 @@ from ofa_tables.words import counted
     ),
 )
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--format", "format_name", required=True, metavar="ofa-yaml|csv", help="Format of the files.")
+@click.option(
+    "--format", "format_name", required=True, metavar="|".join(format_names("read")), help="Format of the files."
+)
 @click.option("--space", "space_name", required=True, help="Search space of the files.")
 @click.option("--target", required=True, help="Device on which the files were measured.")
 @click.option("--out", required=True, type=TABLE, help="Table to create; must not exist.")
@@ -60,7 +62,7 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
     epilog=example("ofa-table export local.lut --format ofa-yaml --out tables/"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--format", "format_name", required=True, metavar="ofa-yaml|csv|parquet", help="File format.")
+@click.option("--format", "format_name", required=True, metavar="|".join(format_names("write")), help="File format.")
 @click.option("--out", required=True, type=TABLE, help="Output file; for ofa-yaml, a directory.")
 @click.option(
     "--space", "space_name", help="Search space to export. [default: the most complete for ofa-yaml, else all entries]"
