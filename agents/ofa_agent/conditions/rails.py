@@ -13,7 +13,9 @@ from ofa_agent.device.shell import Shell
 
 # Input of the whole module, in order of preference. VIN is the input of a Thor with its carrier board.
 TOTALS = ("VDD_IN", "POM_5V_IN", "VIN")
-# Inputs of modules that have no total: AGX Xavier and AGX Orin. They are in parallel, so their powers add up.
+# Inputs of modules that have no total: AGX Xavier and AGX Orin. They are in parallel, so their powers add up:
+# Jetson AGX Xavier Series Product Design Guide, section 5.6.2;
+# https://forums.developer.nvidia.com/t/jetson-agx-orin-ina3221-power-monitor-layout/223111.
 INPUTS = (
     ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),
     ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),
