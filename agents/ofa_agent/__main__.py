@@ -153,6 +153,7 @@ def _print_line(text: str) -> None:
 
 
 def _info(options: Any) -> int:
+    from ofa_agent.conditions.thermal import hottest_c
     from ofa_agent.device import description as device
     from ofa_agent.device.shell import LocalShell
     from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
@@ -173,7 +174,7 @@ def _info(options: Any) -> int:
         for c in facts["clusters"]
     )
     condition = facts["condition"]
-    hottest = max(condition["temperatures_c"].values(), default=None)
+    hottest = hottest_c(condition["temperatures_c"])
     rows = [
         ("chip", "%s (%s), %s" % (facts["chip"], facts["machine"], clusters)),
         ("memory", "%.1f GiB" % (facts["memory_bytes"] / 2.0**30)),
@@ -189,6 +190,8 @@ def _info(options: Any) -> int:
         rows.append(("Jetson", ", ".join("%s %s" % pair for pair in facts["software"].items())))
     if condition["gpu_clock_mhz"]:
         rows.append(("GPU clock", "%d MHz" % condition["gpu_clock_mhz"]))
+    if condition["power_of"]:
+        rows.append(("power", "%.2f W, %s" % (condition["power_w"], condition["power_of"])))
     if condition["hot"] or condition["throttled"]:
         rows.append(("heat", "throttled" if condition["throttled"] else "hot, close to throttling"))
     rows += [

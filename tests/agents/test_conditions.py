@@ -47,7 +47,8 @@ def test_a_tx2(device):
 def test_a_hot_orin_is_hot_and_throttled_regardless_of_its_fan(device):
     condition = read(device("jetson-agx-orin"))
     assert (condition["headroom_c"], condition["hot"], condition["throttled"]) == (1.5, True, True)
-    assert condition["power_w"] == pytest.approx(7.168, abs=1e-3)
+    assert condition["power_w"] == pytest.approx(14.736, abs=1e-3)
+    assert condition["power_of"] == "VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0"
 
 
 def test_a_phone(device):
@@ -115,32 +116,6 @@ def test_a_setting_in_a_file_is_restored(device, setter_of, name, setting, value
     assert shell.read(path) == before
 
 
-@pytest.mark.parametrize(
-    ("name", "setting", "value", "ran", "undone"),
-    [
-        ("jetson-tx2", "power-mode", "MAXN", "nvpmodel -m 0", "nvpmodel -m 3"),
-        ("jetson-tx2", "jetson-clocks", "on", "jetson_clocks", "jetson_clocks --restore"),
-        ("h100-host", "gpu-clock", "1410", "nvidia-smi --id=0 -lgc 1410,1410", "nvidia-smi --id=0 -rgc"),
-        ("pixel-6", "screen", "off", "input keyevent 223", "input keyevent 224"),
-        (
-            "pixel-6",
-            "fixed-performance",
-            "on",
-            "cmd power set-fixed-performance-mode-enabled true",
-            "cmd power set-fixed-performance-mode-enabled false",
-        ),
-    ],
-)
-def test_a_setting_by_command_is_restored_by_command(device, setter_of, name, setting, value, ran, undone):
-    shell = device(name)
-    setter = setter_of(shell)
-    assert setter.set({setting: value}) == {}
-    assert ran in {" ".join(command) for command in shell.ran}
-    shell.ran.clear()
-    setter.put_back()
-    assert any(" ".join(command).startswith(undone) for command in shell.ran)
-
-
 def test_the_next_agent_restores_the_settings_of_a_killed_agent(device, setter_of, tmp_path):
     shell = device("jetson-tx2")
     setter_of(shell).set({"governor": "performance", "power-mode": "0"})  # no put_back: the agent was killed
@@ -164,7 +139,7 @@ def test_an_agent_killed_before_it_sets_a_value_loses_nothing(device, setter_of,
 
 def test_a_setting_without_permission_is_reported_and_others_are_set(device, setter_of):
     shell = device("jetson-tx2", refuse=("/sys/devices/system/cpu/cpufreq",))
-    refused = setter_of(shell).set({"governor": "performance", "power-mode": "0", "warp": "9"})
+    refused = setter_of(shell).set({"governor": "performance", "power-mode": "3", "warp": "9"})
     assert set(refused) == {"governor", "warp"}
     assert "Permission denied; run the agent as root" in refused["governor"]
 

@@ -318,6 +318,21 @@ def test_energy_is_needed_only_at_the_searched_resolutions(make_table, make_mlp)
         replace(question, resolutions_px=None).to_problem([latency])
 
 
+def test_energies_of_different_power_rails_are_not_added(make_table, make_mlp):
+    space = find_space(FIXED)
+    path = make_table(FIXED, (160,), condition=json.dumps({"power_w": 2.0, "power_of": "VDD_IN"}))
+    question = Question(space, make_mlp(), (50.0,), {"energy": 100.0}, resolutions_px=(160,))
+    with LatencyTable.open(path) as table:
+        question.to_problem([LatencyModel(table, space)])
+        key = space.keys(160)[0]
+        mixed = json.dumps({"power_w": 2.0, "power_of": "VDD_GPU_SOC"})
+        trials = [Measurement(f"mixed-{n}", key, condition=mixed, **statistics([100_000])) for n in range(2)]
+        table.add(trials)
+        latency = LatencyModel(table, space)
+    with pytest.raises(EntriesMissing, match=r"different power rails \(VDD_GPU_SOC; VDD_IN\)"):
+        question.to_problem([latency])
+
+
 def test_with_several_tables_the_memory_metric_names_its_table(to_problem):
     names = [metric.name for metric in to_problem(0.5, 0.5, caps={"memory": 50.0, "macs": 500.0}).metrics]
     assert names[2:] == ["peak memory of activations on compofa-fixed-w1.0-0-160-192.lut", "MACs"]

@@ -124,6 +124,26 @@ def test_show_prints_identity_and_contents(run_json, measured):
     assert list(shown["spaces"][0]) == fields
 
 
+def test_show_names_the_rails_of_the_energies_and_the_settings_without_effect(run, run_json, tmp_path):
+    path = tmp_path / "t.lut"
+    reason = "nvpmodel -m 0 reported success, but the power mode is MODE_15W (2)"
+    with LatencyTable.create(path, IDENTITY, {}) as table:
+        for name, rails in (("a", "VDD_IN"), ("b", "VDD_IN"), ("c", "GPU + CPU")):
+            condition = json.dumps({"power_w": 2.0, "power_of": rails})
+            table.add([Measurement(name, name, count=9, median_ms=3.0, mean_ms=3.0, std_ms=0.0, condition=condition)])
+        table.store.put("conditions", {"set": {"power-mode": "0"}, "not_set": {"power-mode": reason}})
+    shown = run_json("show", path, "--keys")
+    assert shown["energy_of"] == ["GPU + CPU", "VDD_IN"]
+    assert {entry["key"]: entry["energy_of"] for entry in shown["keys"]} == {
+        "a": "VDD_IN",
+        "b": "VDD_IN",
+        "c": "GPU + CPU",
+    }
+    _, out, _ = run("show", path)
+    assert "GPU + CPU; VDD_IN; do not compare" in out
+    assert f"power-mode=0 (not set: {reason})" in re.sub(r"\s+", " ", out)
+
+
 def test_the_range_in_show_agrees_with_predict(run_json, measured):
     path = measured()
     reach = next(space for space in run_json("show", path)["spaces"] if space["space"] == SPACE.name)

@@ -56,7 +56,7 @@ class Setter:
         self._knobs = {setting: knob for knob in knobs() for setting in knob.settings}
 
     def set(self, wanted: Dict[str, str]) -> Dict[str, str]:
-        """Set the conditions; return the ones that could not be set, with the reasons."""
+        """Set the conditions and read them back; return the ones that are not in effect, with the reasons."""
         refused = {setting: "this agent has no such setting" for setting in wanted if setting not in self._knobs}
         for setting, knob in self._knobs.items():
             if setting not in wanted:
@@ -71,7 +71,19 @@ class Setter:
             except CannotSet as reason:
                 refused[setting] = str(reason)
                 self._log("not set", setting=setting, value=wanted[setting], reason=str(reason))
+        refused.update(self._without_effect({name: wanted[name] for name in wanted if name not in refused}))
         return refused
+
+    def _without_effect(self, wanted: Dict[str, str]) -> Dict[str, str]:
+        """Read the settings back and return those without effect. At the end, because one may undo another."""
+        found = {}
+        for setting, value in wanted.items():
+            try:
+                self._knobs[setting].check(self._shell, setting, value)
+            except CannotSet as reason:
+                found[setting] = str(reason)
+                self._log("without effect", setting=setting, value=value, reason=str(reason))
+        return found
 
     def put_back(self) -> None:
         """Restore the conditions in reverse order. One that cannot be restored is tried again later."""

@@ -21,7 +21,7 @@ class Affinity(Knob):
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         online = _online(shell)
-        wanted = clusters(shell)[0][0] if value == "big" else cpus(value)
+        wanted = _wanted(shell, value)
         if not wanted:
             raise CannotSet("affinity=%s is not a list of cores; use big, or a list such as 0,2-3" % value)
         absent = sorted(set(wanted) - set(online))
@@ -29,8 +29,17 @@ class Affinity(Knob):
             raise CannotSet("core %s does not exist; this device has the cores %s" % (absent[0], _written(online)))
         self.put_back(shell, setting, _written(wanted))
 
+    def check(self, shell: Shell, setting: str, value: str) -> None:
+        used = shell.pinned()
+        if set(cpus(used)) != set(_wanted(shell, value)):
+            raise CannotSet("taskset reported success, but the process still uses the cores %s" % (used or "unknown"))
+
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         require(shell.pin(state), "taskset")
+
+
+def _wanted(shell: Shell, value: str) -> List[int]:
+    return clusters(shell)[0][0] if value == "big" else cpus(value)
 
 
 def clusters(shell: Shell) -> List[Tuple[List[int], int]]:

@@ -8,8 +8,8 @@ values are then unknown.
 import re
 from typing import Any, Dict, Optional
 
-from ofa_agent.conditions.knob import CannotSet, Knob, number, require
-from ofa_agent.conditions.thermal import HOT_HEADROOM_C
+from ofa_agent.conditions.knob import CannotSet, Knob, in_time, number, require
+from ofa_agent.conditions.thermal import note_headroom, note_temperature
 from ofa_agent.device.shell import Shell
 
 MARK = "/system/build.prop"  # exists on every Android, but may be unreadable
@@ -35,11 +35,9 @@ class Heat(Knob):
         level = number(_field(battery, "level"), 0, 100)
         condition.battery = (level or 0.0) / 100
         tenths_c = number(_field(battery, "temperature"), -600, 2000)
-        if tenths_c:
-            condition.temperatures_c["battery"] = tenths_c / 10
-            headroom_c = BATTERY_LIMIT_C - tenths_c / 10
-            condition.headroom_c = min(condition.headroom_c or headroom_c, headroom_c)
-            condition.hot = condition.hot or headroom_c < HOT_HEADROOM_C
+        if tenths_c is not None:
+            note_temperature(condition, "battery", tenths_c / 10)
+            note_headroom(condition, BATTERY_LIMIT_C - tenths_c / 10)
 
 
 class Screen(Knob):
@@ -59,6 +57,13 @@ class Screen(Knob):
         if value not in ("on", "off"):
             raise CannotSet("screen=%s is not valid; use on or off" % value)
         require(shell.run("input", "keyevent", WAKE if value == "on" else SLEEP), "input keyevent")
+
+    def check(self, shell: Shell, setting: str, value: str) -> None:
+        def difference() -> str:
+            used = self.state(shell, setting) or "unknown"
+            return "" if used == value else "input keyevent reported success, but the screen is %s" % used
+
+        in_time(shell, difference)
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         self.set(shell, setting, state)
@@ -82,7 +87,9 @@ class FixedPerformance(Knob):
         sdk = shell.run("getprop", "ro.build.version.sdk").output
         if sdk.isdigit() and int(sdk) < FIXED_SINCE_SDK:
             raise CannotSet("fixed-performance requires Android 11 (SDK %d); the SDK is %s" % (FIXED_SINCE_SDK, sdk))
-        require(shell.run(*FIXED, "true" if value == "on" else "false"), " ".join(FIXED[:2]))
+        said = require(shell.run(*FIXED, "true" if value == "on" else "false"), " ".join(FIXED[:2]))
+        if "failed" in said.lower():  # an older adb does not return the exit code
+            raise CannotSet("%s: %s" % (" ".join(FIXED[:2]), said.splitlines()[0]))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         self.set(shell, setting, state)
@@ -103,7 +110,7 @@ def _of_thermal_service(reported: str, condition: Any) -> None:
     for value, name in TEMPERATURE.findall(current):
         temperature_c = number(value, -60, 200)
         if temperature_c is not None:
-            condition.temperatures_c[name] = temperature_c
+            note_temperature(condition, name, temperature_c)
     status = re.search(r"Thermal Status:\s*(\d+)", reported)
     if status:
         condition.throttled = condition.throttled or int(status.group(1)) >= LIGHT

@@ -2,6 +2,8 @@
 
 from typing import Any, Callable, List
 
+from ofa_agent.conditions.thermal import hottest_c
+
 POLL_S = 2.0
 # A device is cool at this distance in °C below the temperature at which the kernel throttles it.
 COOL_HEADROOM_C = 8.0
@@ -41,4 +43,4 @@ def wait_until_cool(
 
 def _coolness_c(condition: Any) -> List[float]:
     """Return the headroom and the negated highest temperature: a device may report heat without a headroom."""
-    return [condition.headroom_c, -max(condition.temperatures_c.values(), default=0.0)]
+    return [condition.headroom_c, -(hottest_c(condition.temperatures_c) or 0.0)]

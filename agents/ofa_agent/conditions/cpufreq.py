@@ -2,13 +2,16 @@
 
 import json
 import re
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
-from ofa_agent.conditions.knob import CannotSet, Knob, mhz, write
+from ofa_agent.conditions.knob import CannotSet, Knob, mhz, number, write
 from ofa_agent.device.shell import Shell
 
 POLICIES = "/sys/devices/system/cpu/cpufreq/policy*"
 CPUS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
+
+# A driver rounds a clock to its own steps. A larger relative difference means that the clock was not accepted.
+ROUNDING = 0.02
 
 
 class CpuFreq(Knob):
@@ -44,6 +47,15 @@ class CpuFreq(Knob):
             else:
                 _fix_clock(shell, folder, value)
 
+    def check(self, shell: Shell, setting: str, value: str) -> None:
+        for folder in policies(shell):
+            if setting == "governor":
+                used = shell.read(folder + "/scaling_governor")
+                if used != value:
+                    raise CannotSet("%s accepted %s, but uses %s" % (folder, value, used or "an unknown governor"))
+            else:
+                _check_clock(shell, folder, value)
+
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         values: Dict[str, str] = json.loads(state)
         # The minimum must never exceed the maximum: lower the minimum first, then restore both.
@@ -59,16 +71,38 @@ def policies(shell: Shell) -> List[str]:
     return shell.list(POLICIES) or shell.list(CPUS)
 
 
+def limits_khz(shell: Shell, folder: str, of: str) -> Tuple[float, float]:
+    """Return the lowest and the highest clock in kHz that files such as ``scaling_min_freq`` report; 0: unknown."""
+    low, high = (number(shell.read("%s/%s_%s_freq" % (folder, of, end)), 0, 1e9) or 0.0 for end in ("min", "max"))
+    return low, high
+
+
 def _fix_clock(shell: Shell, folder: str, value: str) -> None:
-    if not value.isdigit():
-        raise CannotSet("clock=%s is not valid; use a number of MHz" % value)
-    lowest, highest = (mhz(shell.read("%s/cpuinfo_%s_freq" % (folder, end))) for end in ("min", "max"))
-    if not highest:
-        raise CannotSet("%s does not report the available clocks" % folder)
-    khz = str(min(max(int(value), lowest), highest) * 1000)
-    write(shell, folder + "/scaling_min_freq", str(lowest * 1000))
+    khz = "%d" % _possible_khz(shell, folder, value)
+    write(shell, folder + "/scaling_min_freq", "%d" % limits_khz(shell, folder, "cpuinfo")[0])
     write(shell, folder + "/scaling_max_freq", khz)
     write(shell, folder + "/scaling_min_freq", khz)
+
+
+def _possible_khz(shell: Shell, folder: str, value: str) -> float:
+    """Return the clock of a cluster that is closest to the value in MHz."""
+    if not value.isdigit():
+        raise CannotSet("clock=%s is not valid; use a number of MHz" % value)
+    lowest, highest = limits_khz(shell, folder, "cpuinfo")
+    if not highest:
+        raise CannotSet("%s does not report the available clocks" % folder)
+    khz = min(max(int(value) * 1000.0, lowest), highest)
+    listed = (shell.read(folder + "/scaling_available_frequencies") or "").split()
+    steps = [step for step in (number(each, 1, 1e9) for each in listed) if step is not None]
+    return min(steps, key=lambda step: abs(step - khz)) if steps else khz
+
+
+def _check_clock(shell: Shell, folder: str, value: str) -> None:
+    lowest, highest = limits_khz(shell, folder, "cpuinfo")
+    wanted = min(max(int(value) * 1000.0, lowest), highest)
+    low, high = limits_khz(shell, folder, "scaling")
+    if max(abs(low - wanted), abs(high - wanted)) > ROUNDING * wanted:
+        raise CannotSet("%s uses %d to %d MHz" % (folder, low // 1000, high // 1000))
 
 
 def _of_cpuinfo(shell: Shell) -> int:

@@ -2,9 +2,14 @@
 
 import math
 import re
-from typing import Any, List, Optional
+import time
+from typing import Any, Callable, List, Optional
 
 from ofa_agent.device.shell import Ran, Shell
+
+# How long a device may take to show a new state, in seconds.
+SETTLE_S = 2.0
+POLL_S = 0.1
 
 
 class CannotSet(Exception):
@@ -32,6 +37,9 @@ class Knob:
         """Set the value. Raises CannotSet."""
         raise NotImplementedError
 
+    def check(self, shell: Shell, setting: str, value: str) -> None:
+        """Read the value back after all settings were set. Raises CannotSet if the device does not use the value."""
+
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         """Restore the state. Raises CannotSet."""
         raise NotImplementedError
@@ -44,6 +52,19 @@ def number(text: Optional[str], low: float, high: float) -> Optional[float]:
     except ValueError:
         return None
     return value if low <= value <= high else None
+
+
+def in_time(shell: Shell, difference: Callable[[], str]) -> None:
+    """Wait until ``difference`` returns an empty text. Raises CannotSet with the text if that takes too long."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        shell.refresh()
+        found = difference()
+        if not found:
+            return
+        if time.monotonic() >= deadline:
+            raise CannotSet(found)
+        time.sleep(POLL_S)
 
 
 def mhz(khz: Optional[str]) -> int:

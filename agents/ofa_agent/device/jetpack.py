@@ -1,9 +1,9 @@
-"""NVIDIA software on a Jetson: versions of Debian packages, and the state of ``jetson_clocks``."""
+"""NVIDIA software on a Jetson: versions of Debian packages, and whether the clocks are locked (``jetson_clocks``)."""
 
 import re
 from typing import Dict
 
-from ofa_agent.conditions.jetson import is_jetson
+from ofa_agent.conditions.jetson import is_jetson, unlocked
 from ofa_agent.device.shell import Shell
 
 # Package patterns for dpkg-query.
@@ -14,7 +14,8 @@ PACKAGES = {
     "cuDNN": "libcudnn[0-9]",
     "TensorRT": "libnvinfer[0-9]*",
 }
-POLICIES = "/sys/devices/system/cpu/cpufreq/policy*/scaling_%s_freq"
+# Written when the board is flashed; present even if the packages were not installed with dpkg.
+RELEASE = "/etc/nv_tegra_release"
 
 
 def software(shell: Shell) -> Dict[str, str]:
@@ -27,7 +28,10 @@ def software(shell: Shell) -> Dict[str, str]:
         release = re.match(r"\d+(\.\d+)*", reported)
         if release:
             found[name] = release.group(0)
-    lowest, highest = ([shell.read(path) for path in shell.list(POLICIES % end)] for end in ("min", "max"))
-    if lowest:
-        found["jetson_clocks"] = "on" if lowest == highest else "off"  # it raises the lower limit to the upper limit
+    flashed = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", shell.read(RELEASE) or "")
+    if flashed:
+        found.setdefault("L4T", "%s.%s" % flashed.groups())
+    free = unlocked(shell)
+    if free is not None:
+        found["jetson_clocks"] = "off" if free else "on"
     return found

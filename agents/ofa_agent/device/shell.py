@@ -49,6 +49,9 @@ class Shell:
     def run(self, *command: str, timeout_s: float = 10.0) -> Ran:
         raise NotImplementedError
 
+    def refresh(self) -> None:
+        """Forget answers that this Shell keeps, if it keeps any."""
+
     def pinned(self) -> Optional[str]:
         """Return the cores that a new process may use, such as ``0,2-3``; None if unknown."""
         found = re.search(r"^Cpus_allowed_list:\s*(\S+)$", self.read("/proc/self/status") or "", re.MULTILINE)
@@ -91,6 +94,7 @@ class LocalShell(Shell):
                 timeout=timeout_s,
                 env=dict(os.environ, LC_ALL="C"),
                 universal_newlines=True,
+                errors="replace",
             )
         except FileNotFoundError:
             return Ran(127, "", "%s does not exist" % command[0])

@@ -213,7 +213,7 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
         prepare = _chill(trial.job.others_bytes, loaded) if trial.job.others_bytes else None
         with PowerMeter(LocalShell()) as meter:
             burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
-        measurement.power_w = meter.mean_w
+        measurement.power_w, measurement.power_of = meter.mean_w, meter.of
         measurement.reference_after_ns = reference.time_ns()
         measurement.reference_mean_ns = reference.mean_ns()
     finally:

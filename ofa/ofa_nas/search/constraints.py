@@ -115,6 +115,12 @@ def energy_metric(model: LatencyModel, resolutions_px: Sequence[int], name: str 
             f"{table.path} has no energy for {lacking} of {asked.size} entries; only boards that report their "
             "power provide it; omit --max-energy-mj"
         )
+    rails = {entry.energy_of or "unknown" for row in entries for entry in row if entry and entry.energy_mj}
+    if len(rails) > 1:
+        raise EntriesMissing(
+            f"{table.path} has energies of different power rails ({'; '.join(sorted(rails))}), which cannot be added; "
+            "measure all entries again, or omit --max-energy-mj"
+        )
     return Metric(name, "mJ", "--max-energy-mj", space.pricer(figures_mj), figures_mj)
 
 

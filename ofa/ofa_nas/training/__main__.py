@@ -144,7 +144,7 @@ def _print(trained: Any) -> None:
     energy = "no energy meter can be read here"
     if cost.energy_kwh is not None:
         grams = cost.to_json()["grams_per_kwh"]
-        energy = f"{cost.energy_kwh:.3f} kWh, {cost.co2_grams:.0f} g of CO2 at {grams:g} g/kWh"
+        energy = f"{cost.energy_kwh:.3f} kWh ({cost.energy_of}), {cost.co2_grams:.0f} g of CO2 at {grams:g} g/kWh"
     answer.print(f"cost: {cost.device_hours:.3f} device hours; {energy}")
     if cost.one_by_one_hours is not None:
         answer.print(

@@ -191,7 +191,8 @@ class Trainer:
         if self.log is not None:
             self.log.evaluations(plan.epochs - 1, END, held_out)
         devices, networks, one_network_s = self.processes.world, len(plan.followed), progress.first_stage_s
-        cost = cost_of(clock.seconds(), clock.joules(), devices, networks, one_network_s)
+        energy_of = clock.energy_of()
+        cost = cost_of(clock.seconds(), clock.joules(), devices, networks, one_network_s, energy_of)
         broken = len(self.broken.of_all(self.processes))
         return Trained(path, plan.epochs, progress.loss, progress.images_per_second, held_out, test, broken, cost)
 
@@ -268,7 +269,9 @@ class _Clock:
 
     def __init__(self, before: Progress, processes: Processes) -> None:
         self._started = time.monotonic()
-        self._seconds, self._joules = before.seconds, before.joules or 0.0
+        self._seconds, self._joules = before.seconds, before.joules
+        if not before.seconds:
+            self._joules = self._joules or 0.0
         self._processes = processes
         # The CPU packages belong to the host, so one process per host reads them.
         self._meter = EnergyMeter(processes.device, RAPL if processes.is_first_of_host else None)
@@ -277,6 +280,18 @@ class _Clock:
         return self._seconds + time.monotonic() - self._started
 
     def joules(self) -> float | None:
-        """The energy in J; every process must call this."""
-        found = [joules for joules in self._processes.gathered(self._meter()) if joules is not None]
-        return self._joules + sum(found) if found else None
+        """The energy in J; None if any meter or an earlier session lacks it. Every process must call this."""
+        own = self._meter()
+        if own is None and self._meters():
+            own = math.nan
+        found = [joules for joules in self._processes.gathered(own) if joules is not None]
+        if not found or self._joules is None or any(map(math.isnan, found)):
+            return None
+        return self._joules + sum(found)
+
+    def energy_of(self) -> str:
+        """The meters of all processes; every process must call this."""
+        return "; ".join(dict.fromkeys(filter(None, self._processes.gathered(self._meters()))))
+
+    def _meters(self) -> str:
+        return getattr(self._meter, "of", "")

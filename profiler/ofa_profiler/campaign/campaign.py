@@ -204,7 +204,7 @@ class Campaign:
     def _report_not_set(self, not_set: dict[str, str]) -> None:
         for setting, reason in not_set.items():
             if self._outcome.not_set.get(setting) != reason:
-                self._progress.say(f"{setting} could not be set: {reason}; measuring without it")
+                self._progress.say(f"{setting} could not be set: {reason}; measuring anyway")
         self._outcome.not_set |= not_set  # devices may differ
 
     def _report_no_reference(self, error: str) -> None:

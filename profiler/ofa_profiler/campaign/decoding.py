@@ -7,7 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tables.store.measurement import DEVICE, HOT, POWER_W, REFERENCE_MEAN_MS, THROTTLED, Measurement, statistics
+from ofa_agent.conditions.thermal import hottest_c
+from ofa_tables.store.measurement import (
+    DEVICE,
+    HOT,
+    POWER_OF,
+    POWER_W,
+    REFERENCE_MEAN_MS,
+    THROTTLED,
+    Measurement,
+    statistics,
+)
 
 
 def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
@@ -83,6 +93,7 @@ def _condition(message: Any, device: str) -> str:
         "involuntary_switches": after.involuntary_switches - before.involuntary_switches,
         "cooled_s": round(message.cooled_s, 1),
         POWER_W: round(message.power_w, 4),
+        POWER_OF: message.power_of,
         REFERENCE_MEAN_MS: round(message.reference_mean_ns / 1e6, 4),
         HOT: before.hot or after.hot,
         THROTTLED: throttled,
@@ -94,4 +105,4 @@ def _condition(message: Any, device: str) -> str:
 
 
 def _hottest(condition: Any) -> float:
-    return max(condition.temperatures_c.values(), default=0.0)
+    return hottest_c(condition.temperatures_c) or 0.0

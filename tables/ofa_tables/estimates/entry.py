@@ -33,7 +33,8 @@ class Entry:
     None if the trials do not determine it. ``failure`` is the error of the last failed trial if none succeeded.
     ``resolution_px`` is set only if a published file gave the latency for one resolution. ``parts_ms`` is what each
     measured key contributes to an interpolated latency. ``energy_mj`` is the energy of one inference, the median over
-    the trials, if the board reports its power.
+    the trials, if the board reports its power. ``energy_of`` names the power rails that it was measured on (empty if
+    unknown), ``energy_trials`` is the number of trials that it is of.
     """
 
     key: str
@@ -51,6 +52,8 @@ class Entry:
     parts_ms: tuple[tuple[str, float], ...] = ()
     energy_mj: float | None = None
     energy_standard_error: float | None = None
+    energy_of: str = ""
+    energy_trials: int = 0
 
     @property
     def half_width(self) -> float | None:
@@ -64,7 +67,7 @@ class Entry:
         """Half the 95 % interval of ``energy_mj``, relative to it; None with fewer than two trials."""
         if self.energy_standard_error is None:
             return None
-        return students_t(max(1, self.trials - 1)) * self.energy_standard_error
+        return students_t(max(1, self.energy_trials - 1)) * self.energy_standard_error
 
     def flagged(self, flag: str) -> "Entry":
         return replace(self, flags=(*self.flags, flag))
@@ -89,14 +92,26 @@ def derive_entry(key: str, trials: Sequence[Measurement]) -> Entry:
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
     entry = Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
-    energies = np.array([energy for trial in good if (energy := trial.energy_mj)])
-    if not len(energies):
+    return _with_energy(entry, good)
+
+
+def _with_energy(entry: Entry, trials: Sequence[Measurement]) -> Entry:
+    """Add the energy. If the trials measured different power rails, only those of the most frequent rails count."""
+    by_rails: dict[str, list[float]] = {}
+    for trial in trials:
+        if energy := trial.energy_mj:
+            by_rails.setdefault(trial.energy_of, []).append(energy)
+    if not by_rails:
         return entry
+    rails = max(by_rails, key=lambda rails: (bool(rails), len(by_rails[rails])))
+    energies = np.array(by_rails[rails])
     error = MEDIAN_TO_MEAN * np.std(np.log(energies), ddof=1) / np.sqrt(len(energies)) if len(energies) > 1 else None
     return replace(
         entry,
         energy_mj=float(np.median(energies)),
         energy_standard_error=None if error is None else float(error),
+        energy_of=rails,
+        energy_trials=len(energies),
     )
 
 

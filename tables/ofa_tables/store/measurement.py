@@ -15,6 +15,7 @@ HOT = "hot"
 THROTTLED = "throttled"
 DEVICE = "device"  # the device of a device pool that ran the trial
 POWER_W = "power_w"
+POWER_OF = "power_of"  # the power rails that power_w is the sum of
 REFERENCE_MEAN_MS = "reference_mean_ms"
 
 NETWORK = "network:"  # prefix of the keys of whole networks
@@ -35,8 +36,8 @@ class Measurement:
     file gave the latency for one resolution. ``warm`` and ``narrow`` are False if warm-up or burst ended by timeout.
     ``condition`` is the condition of the device before and after the trial, as JSON: clocks in MHz, the highest
     temperature in °C, load, seconds stolen by other virtual machines, involuntary context switches, seconds waited to
-    cool down, the power of the board in W during the burst, and the mean latency of the reference job. The mean shows
-    interruptions that the median does not show.
+    cool down, the power in W during the burst and the rails that it was measured on, and the mean latency of the
+    reference job. The mean shows interruptions that the median does not show.
     """
 
     trial_id: str
@@ -76,19 +77,22 @@ class Measurement:
     @property
     def reference_mean_ms(self) -> float | None:
         """The mean latency of the reference job, in ms, which includes interruptions by other processes."""
-        return self._reported(REFERENCE_MEAN_MS)
+        value: float | None = self._reported(REFERENCE_MEAN_MS)
+        return value
 
     @property
     def energy_mj(self) -> float | None:
-        """The energy of one inference in mJ: board power during the burst × median latency. None if unknown."""
+        """The energy of one inference in mJ: power during the burst × median latency. None if unknown."""
         power_w = self._reported(POWER_W)
         return None if power_w is None or self.median_ms is None else power_w * self.median_ms
 
-    def _reported(self, what: str) -> float | None:
-        if what not in self.condition:
-            return None
-        value: float | None = json.loads(self.condition).get(what)
-        return value
+    @property
+    def energy_of(self) -> str:
+        """The power rails that the energy was measured on, such as ``VDD_IN``; empty if unknown."""
+        return self._reported(POWER_OF) or ""
+
+    def _reported(self, what: str) -> Any:
+        return json.loads(self.condition).get(what) if what in self.condition else None
 
     @property
     def taken_with(self) -> str:

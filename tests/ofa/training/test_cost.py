@@ -60,6 +60,97 @@ def test_energy_is_that_of_all_processes(monkeypatch):
 
 
 @pytest.fixture
+def zones(tmp_path):
+    """Write meters of powercap: path to name and µJ; None: the counter cannot be read."""
+
+    def zones(**of_path):
+        for path, (name, microjoules) in of_path.items():
+            folder = tmp_path / path.replace("_", ":").replace("rapl:mmio", "rapl-mmio").replace("intel:", "intel-")
+            folder.mkdir(exist_ok=True)
+            (folder / "name").write_text(f"{name}\n")
+            (folder / "max_energy_range_uj").write_text("262143328850\n")
+            counter = folder / "energy_uj"
+            counter.unlink(missing_ok=True)
+            if microjoules is not None:
+                counter.write_text(f"{microjoules}\n")
+        return tmp_path
+
+    return zones
+
+
+# The meters of one machine, path to name; the meters that count, each of 1 J. Names as in the kernel's powercap.rst,
+# arch/x86/events/rapl.c and drivers/powercap/intel_rapl_common.c.
+MACHINES = {
+    "a laptop with a platform meter": (
+        {"intel_rapl_0": "package-0", "intel_rapl_0_0": "core", "intel_rapl_0_1": "uncore", "intel_rapl_1": "psys"},
+        "package-0",
+    ),
+    "the platform meter comes first": ({"intel_rapl_0": "psys", "intel_rapl_1": "package-0"}, "package-0"),
+    "the packages are inside the platform meter": (
+        {"intel_rapl_0": "psys", "intel_rapl_0_0": "package-0", "intel_rapl_0_1": "package-1"},
+        "package-0 + package-1",
+    ),
+    "a server with memory meters": (
+        {
+            "intel_rapl_0": "package-0",
+            "intel_rapl_0_0": "dram",
+            "intel_rapl_1": "package-1",
+            "intel_rapl_1_0": "dram",
+        },
+        "package-0 + package-1",
+    ),
+    "two dies": (
+        {"intel_rapl_0": "package-0-die-0", "intel_rapl_1": "package-0-die-1"},
+        "package-0-die-0 + package-0-die-1",
+    ),
+    "a package by two drivers": ({"intel_rapl_0": "package-0", "intel_rapl_mmio_0": "package-0"}, "package-0"),
+    "only a platform meter": ({"intel_rapl_0": "psys"}, "psys"),
+}
+
+
+@pytest.mark.parametrize(("names", "counted"), MACHINES.values(), ids=MACHINES)
+def test_a_meter_that_contains_others_counts_once(zones, names, counted):
+    counting = meter(zones(**{path: (name, 0) for path, name in names.items()}))
+    zones(**{path: (name, 1_000_000) for path, name in names.items()})
+    assert counting.of == counted
+    assert counting() == pytest.approx(len(counted.split(" + ")))
+
+
+@pytest.mark.parametrize("names", [{"intel_rapl_0": "core"}, {"intel_rapl_0": "dram", "intel_rapl_1": "dram"}])
+def test_meters_of_parts_are_no_energy(zones, names):
+    counting = meter(zones(**{path: (name, 0) for path, name in names.items()}))
+    assert (counting(), counting.of) == (None, "")
+
+
+def test_energy_is_unknown_if_one_of_the_packages_cannot_be_read(zones):
+    counting = meter(zones(intel_rapl_0=("package-0", 0), intel_rapl_1=("package-1", None)))
+    zones(intel_rapl_0=("package-0", 5_000_000))
+    assert counting() is None
+
+
+class Failing:
+    of = "package-0"
+
+    def __call__(self):
+        return None
+
+
+def test_energy_is_unknown_if_the_meter_of_one_process_fails(monkeypatch):
+    monkeypatch.setattr(trainer, "EnergyMeter", lambda device, rapl: Failing())
+    one = Processes(0, 2, torch.device("cpu"), 0)
+    one.gathered = lambda own: [own, 7.0]
+    assert trainer._Clock(Progress(), one).joules() is None
+
+
+def test_energy_is_unknown_after_a_session_without_a_meter(monkeypatch):
+    monkeypatch.setattr(trainer, "EnergyMeter", lambda device, rapl: lambda: 5.0)
+    one = Processes(0, 1, torch.device("cpu"), 0)
+    assert trainer._Clock(Progress(), one).joules() == 5.0
+    assert trainer._Clock(Progress(seconds=60.0, joules=2.0), one).joules() == 7.0
+    assert trainer._Clock(Progress(seconds=60.0), one).joules() is None
+
+
+@pytest.fixture
 def nvml(monkeypatch):
     """A made-up NVML with one GPU, which torch numbers otherwise, and its joules: None where it tells none."""
     joules = {"GPU-26d1": 100.0}

@@ -54,6 +54,7 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
         "runtime_version": identity.runtime_version,
         "settings": asdict(identity.settings),
         "blocks": identity.blocks,
+        "energy_of": sorted({entry.energy_of for entry in opened.entries if entry.energy_mj}),
         "created_at": opened.store.get("created_at"),
         "entries": summary.entries,
         "failed": summary.failed,
@@ -90,6 +91,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "half_width": entry.half_width,
         "energy_mj": entry.energy_mj,
         "energy_half_width": entry.energy_half_width,
+        "energy_of": entry.energy_of,
         "spread": entry.spread,
         "trials": entry.trials,
         "samples": entry.samples,
@@ -143,6 +145,9 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "entries", f"{summary.entries}, from {counted(summary.trials, 'trial')}"
     if summary.failed:
         yield "failed", str(summary.failed)
+    rails = {entry.energy_of or "unknown rails" for entry in opened.entries if entry.energy_mj}
+    if rails:
+        yield "energy of", "; ".join(sorted(rails)) + ("; do not compare" if len(rails) > 1 else "")
     if summary.flagged:
         of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items())
         yield "flagged", f"{summary.flagged} ({of_each})"

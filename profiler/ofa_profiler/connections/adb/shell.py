@@ -167,6 +167,9 @@ class Snapshot(PhoneShell):
         self._forget()
         return self._shell.pin(cpus)
 
+    def refresh(self) -> None:
+        self._forget()
+
     def _answer(self, request: Request) -> Ran:
         with self._mutex:  # an agent may describe its device while it measures
             now_s = self._clock_s()
