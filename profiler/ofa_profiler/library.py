@@ -25,7 +25,7 @@ from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
-from ofa_profiler.targets.table_target import find_again, require_same
+from ofa_profiler.targets.table_target import find_again, require_conditions, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.errors import TableUnreadable, UsageError
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
@@ -175,6 +175,8 @@ def profile(
         identity = _identity(device, description, runtime, run_settings, blocks, say)
         path = Path(out) if out is not None else _default_path(device, identity)
         with _open_for_writing(path, identity, description, fresh, say) as table:
+            require_conditions(table, device)
+            _record_conditions(table, device, Outcome())  # now, in case this run is interrupted
             say(
                 f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
                 f"{run_settings}"
@@ -286,10 +288,21 @@ def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:
     """Refit the calibrations to the new latencies, and keep the conditions of the run."""
     for name in calibrations(table):
         Comparer(table, find_space(name)).calibrate()
-    made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
-    table.store.put("conditions", {**made_with, "not_set": outcome.not_set})
+    _record_conditions(table, device, outcome)
     if outcome.factors or outcome.set_aside:
         table.store.put("devices", list_devices(outcome))
+
+
+def _record_conditions(table: LatencyTable, device: Target, outcome: Outcome) -> None:
+    """Keep the conditions of all runs, with what was said about them."""
+    kept = table.conditions
+    made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
+    took_effect = {
+        "not_set": {**kept.get("not_set", {}), **outcome.not_set},
+        "notes": list(dict.fromkeys([*kept.get("notes", ()), *outcome.notes])),
+        "warnings": list(dict.fromkeys([*kept.get("warnings", ()), *outcome.warnings])),
+    }
+    table.keep_conditions({**made_with, **took_effect})
 
 
 def _networks_to_test(

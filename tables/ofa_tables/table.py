@@ -1,6 +1,7 @@
 """LatencyTable: all measurements of one target, runtime and settings, and the entries derived from them."""
 
 import contextlib
+import shlex
 import time
 import uuid
 from collections import defaultdict
@@ -78,7 +79,10 @@ class Identity:
 
 
 class LatencyTable:
-    """An open table: its identity, measurements, and the entries derived from them."""
+    """An open table: its identity, measurements, and the entries derived from them.
+
+    ``conditions`` are those of its runs: ``set``, ``connection``, ``not_set``, ``notes``, ``warnings``.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -86,6 +90,7 @@ class LatencyTable:
         if value is None:
             raise TableUnreadable(f"{store.path} does not contain its identity; restore a copy, or measure again")
         self.identity = Identity(**{**value, "settings": Settings(**value["settings"])})
+        self.conditions: dict[str, Any] = store.get("conditions") or {}
 
     @classmethod
     @contextlib.contextmanager
@@ -157,6 +162,17 @@ class LatencyTable:
                 "choose another file with --out, or start over with --fresh"
             )
 
+    @property
+    def conditions_set(self) -> str:
+        """The conditions that ofa-profile set, as flags (``--set affinity=big``); empty if there are none."""
+        kept = sorted(self.conditions.get("set", {}).items())
+        return " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in kept)
+
+    def keep_conditions(self, conditions: dict[str, Any]) -> None:
+        """Keep the conditions of the device that ofa-profile set, and what was said about them."""
+        self.store.put("conditions", conditions)
+        self.conditions = conditions
+
     def profile_command(self, space: str, *resolutions_px: int) -> str:
         """Return the ofa-profile command that continues this table."""
         identity, settings = self.identity, self.identity.settings
@@ -167,6 +183,7 @@ class LatencyTable:
         words += ["--batch", str(settings.batch)] if settings.batch != 1 else []
         words += ["--precision", settings.precision] if settings.precision != "fp32" else []
         words += ["--blocks", ALONE] if identity.blocks == ALONE else []
+        words += [self.conditions_set] if self.conditions_set else []
         return " ".join([*words, "--out", str(self.path)])
 
     # Display in consoles and notebooks.

@@ -83,7 +83,9 @@ class FakeSetter:
     def __init__(self):
         self.now, self.put_backs = {}, 0
 
-    def set(self, wanted):
+    notes = ()
+
+    def set(self, wanted, threads=0):
         self.now = {name: value for name, value in wanted.items() if name != "refused"}
         return {"refused": "permission denied"} if "refused" in wanted else {}
 

@@ -138,7 +138,9 @@ class MadeUp(Connection):
     def agent(self):
         return self
 
-    def lease(self, lease_id, purpose, conditions):
+    notes = warnings = ()
+
+    def lease(self, lease_id, purpose, conditions, threads):
         return self
 
     def __exit__(self, *exception):

@@ -1,6 +1,7 @@
 """``ofa-profile`` on this machine, as a user runs it."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -219,3 +220,21 @@ def test_pytorch_is_a_runtime_like_any_other(ofa):
     assert done.code == 0, done.err
     assert (done.json["measured"], done.json["failed"]) == (36, 0)
     assert {blocks for (blocks,) in ofa.rows("torch.lut", "SELECT count(DISTINCT key) > 36 FROM measurements")} == {1}
+
+
+def test_threads_that_would_share_a_core_are_refused(by_macs):
+    done = by_macs.profile("--out", "t.lut", "--threads", "2", "--set", "affinity=0")
+    assert done.fails(1, "2 threads would share one core: the process may use only core 0", "use --threads 1")
+    restricted = by_macs(
+        "ofa-profile",
+        *("--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", "128", "--runtime", "by-macs"),
+        *("--threads", "2", "--out", "u.lut"),
+        preexec_fn=lambda: os.sched_setaffinity(0, {0}),  # as with taskset, or in a container with a cpuset
+    )
+    assert restricted.fails(1, "2 threads would share one core", "use --threads 1")
+
+
+def test_other_conditions_are_not_mixed_into_a_table(profiled_by_macs, by_macs):
+    shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
+    done = by_macs.profile("--out", "t.lut", "--set", "affinity=0")
+    assert done.fails(1, "t.lut was measured with no --set, this command uses --set affinity=0")

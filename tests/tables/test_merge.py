@@ -103,3 +103,29 @@ def test_a_calibration_is_dropped_if_its_network_becomes_a_test(make_table, merg
     with LatencyTable.open(one) as table:
         write_calibration(table, SPACE, Calibration(1.1, 8))
     assert merge(one, two).dropped == (SPACE.name,)
+
+
+@pytest.fixture
+def with_conditions(make_table):
+    def make(name, seed, **conditions):
+        path = make_table(name, seed=seed)
+        with LatencyTable.open(path) as table:
+            table.keep_conditions(conditions)
+        return path
+
+    return make
+
+
+def test_tables_with_different_conditions_are_not_merged(make_table, with_conditions, merge):
+    one, two = with_conditions("a.lut", 0, set={"affinity": "big"}), make_table("b.lut", seed=1)
+    with pytest.raises(TableMismatch, match=r"--set affinity=big in a.lut, no --set in b.lut"):
+        merge(one, two)
+
+
+def test_a_merged_table_keeps_the_conditions_and_warnings(with_conditions, merge, tmp_path):
+    one = with_conditions("a.lut", 0, set={"affinity": "0-1"}, warnings=["2 threads share"])
+    two = with_conditions("b.lut", 1, set={"affinity": "0-1"}, warnings=["a quota"])
+    merge(one, two)
+    with LatencyTable.read(tmp_path / "both.lut") as both:
+        assert both.conditions["set"] == {"affinity": "0-1"}
+        assert both.conditions["warnings"] == ["2 threads share", "a quota"]

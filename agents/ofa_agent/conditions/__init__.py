@@ -53,25 +53,32 @@ class Setter:
         self._shell = shell
         self._path = path
         self._log = log
+        self.notes: List[str] = []
         self._knobs = {setting: knob for knob in knobs() for setting in knob.settings}
 
-    def set(self, wanted: Dict[str, str]) -> Dict[str, str]:
-        """Set the conditions and read them back; return the ones that are not in effect, with the reasons."""
+    def set(self, wanted: Dict[str, str], threads: int = 0) -> Dict[str, str]:
+        """Set the conditions for jobs with this number of threads (0: unknown), and read them back.
+
+        Return the ones that are not in effect, with the reasons. ``notes`` then says what the values mean here.
+        """
         refused = {setting: "this agent has no such setting" for setting in wanted if setting not in self._knobs}
+        self.notes, values = [], {}
         for setting, knob in self._knobs.items():
             if setting not in wanted:
                 continue
+            values[setting], note = knob.resolve(self._shell, setting, wanted[setting], threads)
+            self.notes += ["%s=%s %s" % (setting, wanted[setting], note)] if note else []
             try:
                 state = knob.state(self._shell, setting)
                 if state is None:
                     raise CannotSet("this device does not have this setting")
                 self._remember(self._found() + [(setting, state)])  # before it is set: the agent may be killed
-                knob.set(self._shell, setting, wanted[setting])
-                self._log("set", setting=setting, value=wanted[setting], was=state)
+                knob.set(self._shell, setting, values[setting])
+                self._log("set", setting=setting, value=values[setting], was=state)
             except CannotSet as reason:
                 refused[setting] = str(reason)
                 self._log("not set", setting=setting, value=wanted[setting], reason=str(reason))
-        refused.update(self._without_effect({name: wanted[name] for name in wanted if name not in refused}))
+        refused.update(self._without_effect({name: value for name, value in values.items() if name not in refused}))
         return refused
 
     def _without_effect(self, wanted: Dict[str, str]) -> Dict[str, str]:

@@ -1,11 +1,10 @@
-"""The cores of the worker: ``affinity=big`` for the cores with the highest clock, or ``affinity=0,3-5``."""
+"""The cores of the worker: ``affinity=big`` for the fastest cores, or a list such as ``affinity=0,3-5``."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
-from ofa_agent.conditions.knob import CannotSet, Knob, cpus, mhz, require
+from ofa_agent.conditions.knob import CannotSet, Knob, require
+from ofa_agent.device.cores import allowed, clusters, cpus, hardware_threads, offline, online, quota, written
 from ofa_agent.device.shell import Shell
-
-CPU = "/sys/devices/system/cpu"
 
 
 class Affinity(Knob):
@@ -19,42 +18,74 @@ class Affinity(Knob):
     def state(self, shell: Shell, setting: str) -> Optional[str]:
         return shell.pinned()
 
+    def resolve(self, shell: Shell, setting: str, value: str, threads: int) -> Tuple[str, str]:
+        """``big`` is the fastest cluster, and the next ones until there is a core for every thread."""
+        if value != "big":
+            return value, ""
+        cores: List[int] = []
+        parts: List[str] = []
+        for cluster, mhz in clusters(shell):
+            cores += cluster
+            parts.append("%d × %s" % (len(cluster), "%d MHz" % mhz if mhz else "unknown clock"))
+            if len(cores) >= threads:
+                break
+        absent = offline(shell)
+        note = "; the cores %s are offline" % written(absent) if absent else ""
+        return written(cores), "uses the cores %s (%s)%s" % (written(cores), ", ".join(parts), note)
+
     def set(self, shell: Shell, setting: str, value: str) -> None:
-        online = _online(shell)
-        wanted = _wanted(shell, value)
+        wanted = cpus(value)
         if not wanted:
             raise CannotSet("affinity=%s is not a list of cores; use big, or a list such as 0,2-3" % value)
-        absent = sorted(set(wanted) - set(online))
+        absent = sorted(set(wanted) - set(online(shell)))
         if absent:
-            raise CannotSet("core %s does not exist; this device has the cores %s" % (absent[0], _written(online)))
-        self.put_back(shell, setting, _written(wanted))
+            why = "is offline" if absent[0] in offline(shell) else "does not exist"
+            raise CannotSet("core %s %s; this device has the cores %s" % (absent[0], why, written(online(shell))))
+        self.put_back(shell, setting, written(wanted))
 
     def check(self, shell: Shell, setting: str, value: str) -> None:
         used = shell.pinned()
-        if set(cpus(used)) != set(_wanted(shell, value)):
+        if set(cpus(used)) != set(cpus(value)):
             raise CannotSet("taskset reported success, but the process still uses the cores %s" % (used or "unknown"))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         require(shell.pin(state), "taskset")
 
 
-def _wanted(shell: Shell, value: str) -> List[int]:
-    return clusters(shell)[0][0] if value == "big" else cpus(value)
+def too_few_cores(shell: Shell, threads: int) -> str:
+    """Return why this number of threads cannot run side by side here; empty if each can have a core, or if unknown."""
+    cores = allowed(shell)
+    if not cores or threads <= len(cores):
+        return ""
+    absent = offline(shell)
+    return "%d threads would share %s: the process may use only %s%s; use --threads %d, or allow more cores" % (
+        threads,
+        "%d cores" % len(cores) if len(cores) > 1 else "one core",
+        "core " + written(cores) if len(cores) == 1 else "the cores " + written(cores),
+        " (offline: %s)" % written(absent) if absent else "",
+        len(cores),
+    )
 
 
-def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
-    """Return the cores grouped by maximum clock, fastest first: (cpus, MHz); 0 MHz if the clock is unknown."""
-    by_clock: Dict[int, List[int]] = {}
-    for cpu in _online(shell):
-        top = mhz(shell.read("%s/cpu%d/cpufreq/cpuinfo_max_freq" % (CPU, cpu)))
-        by_clock.setdefault(top, []).append(cpu)
-    return [(cores, top) for top, cores in sorted(by_clock.items(), reverse=True)]
-
-
-def _online(shell: Shell) -> List[int]:
-    """Return the online cores; only core 0 if the list cannot be read."""
-    return cpus(shell.read(CPU + "/online")) or [0]
-
-
-def _written(cores: List[int]) -> str:
-    return ",".join(map(str, cores))
+def shared_cores(shell: Shell, threads: int) -> List[str]:
+    """Return warnings if every thread has a core, but not all of its time."""
+    warnings = []
+    limit = quota(shell)
+    if 0 < limit < threads:
+        warnings.append(
+            "%s can use only the CPU time of %.3g cores, because a control group (cgroup) limits it; latencies include "
+            "the pauses" % ("%d threads" % threads if threads > 1 else "1 thread", limit)
+        )
+    cores = allowed(shell)
+    groups = hardware_threads(shell, cores)
+    physical = len(cores) - sum(len(group) - 1 for group in groups)
+    if physical < threads <= len(cores):
+        warnings.append(
+            "%d threads share %s (hardware threads of one core: %s)"
+            % (
+                threads,
+                "%d physical cores" % physical if physical > 1 else "one physical core",
+                ", ".join("+".join(map(str, group)) for group in groups),
+            )
+        )
+    return warnings

@@ -1,9 +1,8 @@
 """The base class of knobs, and functions that parse the values that a device reports."""
 
 import math
-import re
 import time
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Optional, Tuple
 
 from ofa_agent.device.shell import Ran, Shell
 
@@ -32,6 +31,10 @@ class Knob:
     def state(self, shell: Shell, setting: str) -> Optional[str]:
         """Return the state to restore later; None if the device does not have this setting."""
         raise NotImplementedError
+
+    def resolve(self, shell: Shell, setting: str, value: str, threads: int) -> Tuple[str, str]:
+        """Return the value to set for jobs with this number of threads, and a note on what it means here, or ""."""
+        return value, ""
 
     def set(self, shell: Shell, setting: str, value: str) -> None:
         """Set the value. Raises CannotSet."""
@@ -70,17 +73,6 @@ def in_time(shell: Shell, difference: Callable[[], str]) -> None:
 def mhz(khz: Optional[str]) -> int:
     """Convert a frequency in kHz to MHz; 0 if it is unknown or not valid."""
     return int((number(khz, 0.0, 1e9 - 1) or 0.0) // 1000)
-
-
-def cpus(text: Optional[str]) -> List[int]:
-    """Parse a list of cores, such as ``0,2-5``; empty if it is not valid."""
-    found: List[int] = []
-    for part in (text or "").split(","):
-        ends = re.match(r"^(\d{1,4})(?:-(\d{1,4}))?$", part.strip())
-        if not ends:
-            return []
-        found.extend(range(int(ends.group(1)), int(ends.group(2) or ends.group(1)) + 1))
-    return found
 
 
 def write(shell: Shell, path: str, text: str) -> None:

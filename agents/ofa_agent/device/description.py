@@ -9,8 +9,8 @@ from typing import Any, Dict, Iterable
 
 import ofa_agent
 from ofa_agent import conditions
-from ofa_agent.conditions import affinity, android
-from ofa_agent.device import jetpack
+from ofa_agent.conditions import android
+from ofa_agent.device import cores, jetpack
 from ofa_agent.device.shell import Shell
 from ofa_agent.protocol import messages as wire
 
@@ -33,7 +33,7 @@ def describe(shell: Shell, worker_ready: Any) -> Any:
         memory_bytes=_memory_bytes(shell),
         condition=conditions.read(shell),
     )
-    for cpus, max_mhz in affinity.clusters(shell):
+    for cpus, max_mhz in cores.clusters(shell):
         description.clusters.add(cpus=cpus, max_mhz=max_mhz)
     description.runtimes.update(worker_ready.runtimes)
     description.missing_runtimes.update(worker_ready.missing_runtimes)

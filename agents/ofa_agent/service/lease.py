@@ -33,6 +33,7 @@ class Lease:
         self.holder = holder
         self.since = time.time()
         self.not_set: Dict[str, str] = {}
+        self.notes: List[str] = []
         self._executor = executor
         self._models = models
         self._log = log
@@ -165,7 +166,7 @@ class Desk:
         self._lease: Optional[Lease] = None
         self._idle_since = time.monotonic()
 
-    def take(self, lease_id: str, holder: str, wanted: Dict[str, str]) -> Tuple[Lease, bool]:
+    def take(self, lease_id: str, holder: str, wanted: Dict[str, str], threads: int = 0) -> Tuple[Lease, bool]:
         """Return the lease, and whether it was resumed. Raises Held.
 
         A new lease sets the wanted conditions; they are restored when it ends.
@@ -179,7 +180,8 @@ class Desk:
                 raise Held("held by %s since %s" % (lease.holder, clock(lease.since)))
             self._setter.put_back()
             self._lease = Lease(lease_id, holder, self._executor, self._models, self._log)
-            self._lease.not_set = self._setter.set(wanted)
+            self._lease.not_set = self._setter.set(wanted, threads)
+            self._lease.notes = list(self._setter.notes)
             self._report(holder=holder, held_since=self._lease.since, lost=False)
             self._log("lease taken", holder=holder)
             return self._lease, False

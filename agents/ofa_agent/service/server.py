@@ -15,12 +15,12 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts ot
 
 import grpc
 
-from ofa_agent.conditions import Setter
+from ofa_agent.conditions import Setter, affinity
 from ofa_agent.device import description as device
 from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.protocol import messages as wire
-from ofa_agent.service.lease import Desk, Held, outgoing
+from ofa_agent.service.lease import Desk, Held, Lease, outgoing
 from ofa_agent.service.lock import DeviceLock, home
 from ofa_agent.service.models import ModelCache
 
@@ -141,7 +141,7 @@ class _Service:
         if not hello.lease_id:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello with a lease_id")
         try:
-            lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set))
+            lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set), hello.threads)
         except Held as held:
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
         stream = lease.connect()
@@ -168,13 +168,21 @@ class _Service:
 
         threading.Thread(target=read, name="reader", daemon=True).start()
         try:
-            yield wire.AgentMessage(
-                welcome=wire.Welcome(protocol=wire.PROTOCOL, resumed=resumed, not_set=lease.not_set)
-            )
+            yield wire.AgentMessage(welcome=self._welcome(lease, resumed, hello.threads))
             for message in outgoing(stream):
                 yield message
         finally:
             self._desk.disconnect(lease, stream)
+
+    def _welcome(self, lease: Lease, resumed: bool, threads: int) -> Any:
+        return wire.Welcome(
+            protocol=wire.PROTOCOL,
+            resumed=resumed,
+            not_set=lease.not_set,
+            notes=lease.notes,
+            warnings=affinity.shared_cores(self._shell, threads),
+            refused=affinity.too_few_cores(self._shell, threads),
+        )
 
     def check(self, request: Any, context: Any) -> Any:
         if request.service not in SERVICES:

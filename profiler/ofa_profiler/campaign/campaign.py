@@ -23,6 +23,7 @@ from ofa_profiler.campaign.disturbance import Drift
 from ofa_profiler.campaign.effort import Probe
 from ofa_profiler.campaign.jobs import Job, Trial, reference_job
 from ofa_profiler.connections import Connection
+from ofa_profiler.connections.client import Lease
 from ofa_tables.errors import OfaError
 from ofa_tables.store.measurement import RETRIED, Measurement
 from ofa_tables.table import Identity, LatencyTable
@@ -47,7 +48,8 @@ class Progress(Protocol):
 class Outcome:
     """The result of a campaign: trials per key, failed jobs, and where the time went.
 
-    ``not_set`` maps each condition that could not be set to the reason. ``waited_seconds`` is how long the worker
+    ``not_set`` maps each condition that could not be set to the reason. ``notes`` say what conditions mean on the
+    device, ``warnings`` why its latencies may be wrong. ``waited_seconds`` is how long the worker
     waited for the link. If several devices shared the campaign, ``shares`` counts the trials of each, ``factors`` is
     the latency of each relative to the median device, and ``set_aside`` maps each excluded device to the reason.
     """
@@ -58,6 +60,8 @@ class Outcome:
     cooled_seconds: float = 0.0
     waited_seconds: float = 0.0
     not_set: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     shares: Counter[str] = field(default_factory=Counter)
     factors: dict[str, float] = field(default_factory=dict)
     set_aside: dict[str, str] = field(default_factory=dict)
@@ -70,6 +74,8 @@ class Outcome:
         self.cooled_seconds += later.cooled_seconds
         self.waited_seconds += later.waited_seconds
         self.not_set |= later.not_set
+        self.notes += [text for text in later.notes if text not in self.notes]
+        self.warnings += [text for text in later.warnings if text not in self.warnings]
         self.shares += later.shares
         self.factors |= later.factors
         self.set_aside |= later.set_aside
@@ -127,7 +133,10 @@ class Campaign:
             return self._outcome
         self._progress.begin(len(self._waiting))
         self._started = time.perf_counter()
-        pool = DevicePool(connection, self._lease_id, self._purpose, self._models, self._next_trial, self._progress.say)
+        threads = self._table.identity.settings.threads
+        pool = DevicePool(
+            connection, self._lease_id, self._purpose, self._models, self._next_trial, self._progress.say, threads
+        )
         self._workers = pool.workers
         self._outcome.set_aside = {worker.name: worker.out for worker in pool.workers if worker.out}
         if len(pool.working) > 1:
@@ -145,7 +154,7 @@ class Campaign:
         if event.lost is not None:
             self._lose(worker, event.lost, pool)
         elif event.came is None:
-            self._report_not_set(worker.lease.not_set if worker.lease else {})
+            self._report_lease(worker.lease)
         else:
             self._receive(worker, event.came)
         self._judge(pool)
@@ -201,11 +210,22 @@ class Campaign:
             elif not trial.compared:
                 self._waiting.append(trial)
 
-    def _report_not_set(self, not_set: dict[str, str]) -> None:
-        for setting, reason in not_set.items():
+    def _report_lease(self, lease: Lease | None) -> None:
+        """Report the conditions of a device that was leased; the devices of a pool may differ."""
+        if lease is None:
+            return
+        for setting, reason in lease.not_set.items():
             if self._outcome.not_set.get(setting) != reason:
                 self._progress.say(f"{setting} could not be set: {reason}; measuring anyway")
-        self._outcome.not_set |= not_set  # devices may differ
+        self._outcome.not_set |= lease.not_set
+        for text in lease.notes:
+            if text not in self._outcome.notes:
+                self._progress.say(text)
+                self._outcome.notes.append(text)
+        for text in lease.warnings:
+            if text not in self._outcome.warnings:
+                self._progress.say(f"warning: {text}")
+                self._outcome.warnings.append(text)
 
     def _report_no_reference(self, error: str) -> None:
         if error and not self._no_reference:

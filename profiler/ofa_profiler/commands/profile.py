@@ -148,6 +148,8 @@ def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:
         )
     for setting, reason in outcome.not_set.items():
         answer.print(f"[yellow]not set[/]: {setting}: {escape(reason)}")
+    for text in outcome.warnings:
+        answer.print(f"[yellow]warning[/]: {escape(text)}")
     for name, facts in summary.get("devices", {}).items():
         alike = "" if facts["factor"] is None else f", {facts['factor']:.3f} × the median latency of the devices"
         aside = f"; not used: {facts['set_aside']}" if facts["set_aside"] else ""

@@ -57,12 +57,18 @@ class Agent:
             )
         return wire.to_dict(description)
 
-    def lease(self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None) -> "Lease":
-        """Lease the device and set its ``conditions`` for that time. Raises DeviceHeld if another host holds it."""
+    def lease(
+        self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None, threads: int = 0
+    ) -> "Lease":
+        """Lease the device and set its ``conditions`` for that time.
+
+        ``threads`` is the number of threads of the jobs; 0 if unknown. Raises DeviceHeld if another host holds the
+        device, DeviceError if so many threads cannot run side by side there.
+        """
         call = self._channel.stream_stream(
             wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
         )
-        return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {})
+        return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {}, threads)
 
 
 def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
@@ -83,7 +89,8 @@ def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Bu
 class Lease:
     """A lease of the device, and the stream of trials and Measurements; a context manager.
 
-    ``not_set`` maps each condition that could not be set to the reason.
+    ``not_set`` maps each condition that could not be set to the reason. ``notes`` say what a condition means on this
+    device, ``warnings`` why latencies may be wrong there.
     """
 
     def __init__(
@@ -95,17 +102,24 @@ class Lease:
         lease_id: str,
         purpose: str,
         conditions: Mapping[str, str],
+        threads: int = 0,
     ) -> None:
         self._target = target
         self._window = window
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
         holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}, {purpose})"
-        self._send(hello=wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions))
+        hello = wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions, threads=threads)
+        self._send(hello=hello)
         self._responses = call(iter(self._outgoing.get, None), metadata=metadata)
         welcome = self._next()
         if welcome is None or welcome.WhichOneof("message") != "welcome":
             raise ProtocolMismatch(f"the agent on {target} did not greet; is it an agent of ofa-profile?")
         self.not_set = dict(welcome.welcome.not_set)
+        self.notes = list(welcome.welcome.notes)
+        self.warnings = list(welcome.welcome.warnings)
+        if welcome.welcome.refused:
+            self._outgoing.put(None)
+            raise DeviceError(f"{target}: {welcome.welcome.refused}")
 
     def __enter__(self) -> "Lease":
         return self

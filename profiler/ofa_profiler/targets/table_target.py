@@ -18,7 +18,7 @@ def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, st
         raise TableMismatch(
             f"{table.path} was imported and has no device to measure on; measure a table with ofa-profile"
         )
-    made_with = table.store.get("conditions") or {}
+    made_with = table.conditions
     same = target in (None, table.identity.target)
     settings = {**(made_with.get("connection", {}) if same else {}), **made_with.get("set", {})}
     settings.update(changed)
@@ -26,8 +26,20 @@ def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, st
 
 
 def require_same(table: LatencyTable, target: Target, description: dict[str, Any]) -> None:
-    """Raise TableMismatch if the connected device is not the one on which the table was measured."""
+    """Raise TableMismatch if the connected device, or its conditions, are not those of the table."""
     table.require_identity(identity_now(target, table.identity, description))
+    require_conditions(table, target)
+
+
+def require_conditions(table: LatencyTable, target: Target) -> None:
+    """Raise TableMismatch if the conditions to set are not those with which the table was measured."""
+    if not table.conditions or dict(table.conditions.get("set", {})) == dict(target.conditions):
+        return
+    here = " ".join(f"--set {name}={value}" for name, value in sorted(target.conditions.items()))
+    raise TableMismatch(
+        f"{table.path} was measured with {table.conditions_set or 'no --set'}, this command uses {here or 'no --set'}; "
+        "use the same --set, or another table"
+    )
 
 
 def identity_now(target: Target, made: Identity, description: dict[str, Any]) -> Identity:

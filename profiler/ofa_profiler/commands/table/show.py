@@ -130,7 +130,7 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "settings", str(identity.settings)
     if identity.runtime != IMPORTED:
         yield "blocks", "timed in networks" if identity.blocks == IN_NETWORKS else "timed alone"
-    conditions = opened.store.get("conditions") or {}
+    conditions = opened.conditions
     if conditions.get("set"):
         refused = conditions.get("not_set", {})
         yield (
@@ -140,6 +140,10 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
                 for name, value in conditions["set"].items()
             ),
         )
+    for text in conditions.get("notes", ()):
+        yield "note", text
+    for text in conditions.get("warnings", ()):
+        yield "warning", text
     if summary.lasted:
         yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
     yield "entries", f"{summary.entries}, from {counted(summary.trials, 'trial')}"

@@ -1,0 +1,129 @@
+"""Threads need cores: what ``affinity=big`` means on each device, and when threads would share a core."""
+
+import pytest
+
+from ofa_agent.conditions import affinity
+from ofa_agent.device import cores
+from ofa_agent.device.shell import Shell
+
+CPU = "sys/devices/system/cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "threads", "used", "said"),
+    [
+        ("snapdragon-855", 1, "7", "1 × 2841 MHz"),
+        ("snapdragon-855", 2, "4-7", "1 × 2841 MHz, 3 × 2419 MHz"),
+        ("snapdragon-855", 4, "4-7", "1 × 2841 MHz, 3 × 2419 MHz"),
+        ("snapdragon-855", 5, "0-7", "4 × 1785 MHz"),
+        ("ryzen-preferred-cores", 1, "0-7", "8 × 5608 MHz"),
+        ("ryzen-preferred-cores", 8, "0-7", "8 × 5608 MHz"),
+        ("offline-big", 4, "0-3", "the cores 4-7 are offline"),
+    ],
+)
+def test_big_takes_the_fastest_clusters_until_there_are_enough_cores(device, setter_of, name, threads, used, said):
+    shell = device(name)
+    setter = setter_of(shell)
+    assert setter.set({"affinity": "big"}, threads) == {}
+    assert shell.pinned() == used
+    (note,) = setter.notes
+    assert note.startswith(f"affinity=big uses the cores {used} (")
+    assert said in note
+
+
+def test_an_offline_core_is_refused_as_offline(device, setter_of):
+    not_set = setter_of(device("offline-big")).set({"affinity": "4-7"}, 4)
+    assert not_set == {"affinity": "core 4 is offline; this device has the cores 0-3"}
+
+
+def test_cores_with_a_common_clock_domain_are_one_cluster_and_others_are_not(build):
+    files = {f"{CPU}/online": "0-4"}
+    clocks = {0: (2200000, "0 1"), 1: (2200000, "0 1"), 2: (3150000, "2 3"), 3: (3150000, "2 3"), 4: (3300000, "4")}
+    for core, (khz, domain) in clocks.items():
+        files[f"{CPU}/cpu{core}/cpufreq/cpuinfo_max_freq"] = str(khz)
+        files[f"{CPU}/cpu{core}/cpufreq/related_cpus"] = domain
+    assert cores.clusters(build(files)) == [([4], 3300), ([2, 3], 3150), ([0, 1], 2200)]
+
+
+@pytest.mark.parametrize(
+    ("may_use", "threads", "said"),
+    [
+        ("0", 2, "2 threads would share one core: the process may use only core 0 (offline: 4-7); use --threads 1"),
+        (
+            "0-1",
+            4,
+            "4 threads would share 2 cores: the process may use only the cores 0-1 (offline: 4-7); use --threads 2",
+        ),
+        ("0-7", 8, "8 threads would share 4 cores: the process may use only the cores 0-3 (offline: 4-7)"),
+        ("0-3", 4, ""),
+        ("", 2, ""),
+    ],
+)
+def test_threads_that_would_share_a_core_are_refused(build, may_use, threads, said):
+    files = {f"{CPU}/online": "0-3", f"{CPU}/present": "0-7", "proc/self/status": f"Cpus_allowed_list:\t{may_use}\n"}
+    assert affinity.too_few_cores(build(files), threads).startswith(said)
+    assert bool(affinity.too_few_cores(build(files), threads)) == bool(said)
+
+
+GROUP = "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("files", "limit"),
+    [
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cpu.max": "150000 100000"}, 1.5),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cpu.max": "max 100000"}, 0),
+        (
+            {"proc/self/cgroup": "0::/a/b", f"{GROUP}/a/cpu.max": "50000 100000", f"{GROUP}/a/b/cpu.max": "max 100000"},
+            0.5,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu,cpuacct:/docker/1\n0::/",
+                f"{GROUP}/cpu,cpuacct/cpu.cfs_quota_us": "200000",
+                f"{GROUP}/cpu,cpuacct/cpu.cfs_period_us": "100000",
+            },
+            2,
+        ),
+        (
+            {
+                "proc/self/cgroup": "1:cpu:/",
+                f"{GROUP}/cpu/cpu.cfs_quota_us": "-1",
+                f"{GROUP}/cpu/cpu.cfs_period_us": "100000",
+            },
+            0,
+        ),
+    ],
+)
+def test_the_quota_of_a_control_group_is_the_lowest_of_its_parents(build, files, limit):
+    assert cores.quota(build(files)) == limit
+
+
+def test_a_quota_below_the_number_of_threads_is_a_warning(build):
+    files = {
+        f"{CPU}/online": "0-3",
+        "proc/self/status": "Cpus_allowed_list:\t0-3\n",
+        "proc/self/cgroup": "0::/",
+        f"{GROUP}/cpu.max": "150000 100000",
+    }
+    (warning,) = affinity.shared_cores(build(files), 2)
+    assert warning.startswith("2 threads can use only the CPU time of 1.5 cores")
+    assert affinity.shared_cores(build(files), 1) == []
+
+
+def test_hardware_threads_of_one_core_are_a_warning(build):
+    files = {f"{CPU}/online": "0-3", "proc/self/status": "Cpus_allowed_list:\t0,2\n"}
+    files |= {f"{CPU}/cpu{core}/topology/thread_siblings_list": f"{core % 2},{core % 2 + 2}" for core in range(4)}
+    (warning,) = affinity.shared_cores(build(files), 2)
+    assert warning == "2 threads share one physical core (hardware threads of one core: 0+2)"
+    files["proc/self/status"] = "Cpus_allowed_list:\t0-1\n"
+    assert affinity.shared_cores(build(files), 2) == []
+
+
+def test_nothing_is_said_where_the_cores_are_unknown():
+    class Unknown(Shell):
+        def read(self, path):
+            return None
+
+    assert affinity.too_few_cores(Unknown(), 64) == ""
+    assert affinity.shared_cores(Unknown(), 64) == []
