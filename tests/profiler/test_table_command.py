@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from ofa_nas.spaces import Architecture, find_space, parse_architecture
 from ofa_profiler.commands import table as command
@@ -441,3 +442,26 @@ def test_diff_compares_two_tables(run, run_json, measured):
     code, out, _ = run("diff", one, two)
     assert code == 0
     assert "97 entries in both" in out
+
+
+def test_check_prints_each_kind_once_with_the_worst_three(run, tmp_path):
+    file = tmp_path / "160_lookup_table.yaml"
+    keys = find_space("ofa-mbv3-w1.0").keys(160)
+    rows = {
+        key: {"count": 100, "mean": 0.1 + at / 100, "std": 0.1 + at / 100 + at / 1000} for at, key in enumerate(keys)
+    }
+    file.write_text(yaml.safe_dump(rows))
+    table = tmp_path / "t.lut"
+    words = ("--format", "ofa-yaml", "--space", "ofa-mbv3-w1.0", "--target", "public", "--out", table)
+    assert run("import", file, *words)[0] == 0
+    code, out, _ = run("check", table)
+    assert code == 1
+    lines = [line for line in out.splitlines() if line.strip()]
+    at = next(
+        index for index, line in enumerate(lines) if line.startswith("error: noisy: 96 entries; ask its publisher")
+    )
+    worst = max(range(1, 96), key=lambda at: (at / 1000) / (0.1 + at / 100))
+    assert lines[at + 1].startswith(f"    {keys[worst]} at 160 px: its samples deviate by")
+    assert lines[at + 4] == "    … and 93 more; --all lists them"
+    listed = run("check", table, "--all")[1]
+    assert listed.count("its samples deviate by") == 96

@@ -153,3 +153,20 @@ def test_parquet_cannot_be_imported(tmp_path):
 def test_an_unknown_format_suggests_similar_names():
     with pytest.raises(UnknownName, match="did you mean ofa-yaml"):
         find_format("ofa-yml")
+
+
+def test_a_variance_is_read_as_its_square_root(table_of):
+    with table_of("key,mean,var", [f"{line},0.0004" for line in lines()]) as table:
+        assert table.entry(KEYS[3], 160).std_ms == pytest.approx(0.02)
+
+
+def test_a_path_and_a_key_may_contain_a_percent_sign(tmp_path):
+    path = tmp_path / "100%s.csv"
+    path.write_text("key,mean\n" + "\n".join([*lines(), "%d,-1"]))
+    with pytest.raises(FileError, match=r"100%s\.csv, line 98: mean of %d is -1"):
+        FORMAT.read(path, SPACE)
+
+
+def test_rows_of_another_space_say_which_space_they_look_like(table_of):
+    with pytest.raises(FileError, match=r"it looks like a table of ofa-mbv3-w1\.2; use --space ofa-mbv3-w1\.2"):
+        table_of("key,mean", lines(find_space("ofa-mbv3-w1.2").keys(160)))

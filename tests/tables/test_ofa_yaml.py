@@ -1,12 +1,14 @@
 """OFA YAML: import of published files, export with the same predictions, refusal of bad files."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 import yaml
 
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces import all_spaces, find_space, mobilenet_v3, proxyless
+from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
 from ofa_tables.errors import EntriesMissing, FileError
 from ofa_tables.formats import find_format
 from ofa_tables.formats.exchange import export_table, import_files
@@ -130,7 +132,7 @@ def test_missing_keys_are_counted_and_the_first_is_named(refused):
 
 def test_the_file_of_another_space_is_recognised(refused):
     content = {key: row(1.0) for key in find_space("ofa-mbv3-w1.2").keys(160)}
-    assert "is it for another space?" in refused(content)
+    assert "it looks like a table of ofa-mbv3-w1.2; use --space ofa-mbv3-w1.2" in refused(content)
 
 
 def test_an_unknown_key_is_reported_with_its_line_and_the_nearest_key(refused):
@@ -338,3 +340,59 @@ def test_a_failed_export_names_the_path(make_table, tmp_path):
     (tmp_path / "file").touch()
     with LatencyTable.read(make_table()) as table, pytest.raises(FileError, match=r"cannot write .*file/out"):
         export_table(table, FORMAT, tmp_path / "file" / "out", all_spaces())
+
+
+def test_a_variance_is_read_as_its_square_root(file, table_of):
+    given = {key: {"count": 9, "mean": value["mean"], "var": 0.0004} for key, value in rows().items()}
+    with table_of(file(given)) as table:
+        assert table.entry(KEYS[3], 160).std_ms == pytest.approx(0.02)
+    given[KEYS[3]]["var"] = -1
+    with pytest.raises(FileError, match=r"var of .* is -1; a variance must not be negative"):
+        FORMAT.read(file(given), SPACE)
+
+
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_json_with_the_same_content_is_read(file, table_of, indent):
+    given = rows()
+    given[KEYS[0]]["mean"] = 1e-05
+    with table_of(file(json.dumps(given, indent=indent), "160_lookup_table.json")) as table:
+        assert [table.entry(key, 160).latency_ms for key in KEYS] == [given[key]["mean"] for key in KEYS]
+
+
+@pytest.mark.parametrize(
+    ("space", "width", "said"),
+    [
+        ("ofa-proxyless-w1.3", 1.0, "it looks like a table of ofa-proxyless of width 1, which is not a space"),
+        ("ofa-proxyless-w1.3", 1.4, "it looks like a table of ofa-proxyless of width 1.4"),
+        ("ofa-mbv3-w1.0", 0.75, "it looks like a table of ofa-mbv3 of width 0.75"),
+    ],
+)
+def test_a_table_of_another_width_says_which_width_it_looks_like(file, space, width, said):
+    layout = {"ofa-proxyless-w1.3": proxyless.layout, "ofa-mbv3-w1.0": mobilenet_v3.layout}[space]
+    given = {key: row(1.0) for key in InvertedResidualSpace("", layout(width)).keys(160)}
+    with pytest.raises(FileError, match=said):
+        FORMAT.read(file(given), find_space(space))
+
+
+def test_a_table_of_another_space_says_which_space_it_looks_like(file):
+    given = {key: row(1.0) for key in find_space("ofa-mbv3-w1.2").keys(160)}
+    with pytest.raises(FileError, match=r"it looks like a table of ofa-mbv3-w1\.2; use --space ofa-mbv3-w1\.2"):
+        FORMAT.read(file(given), SPACE)
+
+
+@pytest.mark.parametrize(
+    "name", ["100%/160_lookup_table.yaml", "%s %d/160_lookup_table.yaml", "{0}[red]/160_lookup_table.yaml"]
+)
+def test_a_path_may_contain_any_character(file, table_of, tmp_path, name):
+    (tmp_path / name).parent.mkdir()
+    with table_of(file(rows(), name)) as table:
+        assert len(table.entries) == len(KEYS)
+    given = rows()
+    given[KEYS[0]]["mean"] = -1
+    with pytest.raises(FileError, match=r"mean of .* is -1"):
+        FORMAT.read(file(given, name), SPACE)
+
+
+def test_a_key_may_contain_a_percent_sign(file):
+    with pytest.raises(FileError, match="100%s is 'x', which is not a number"):
+        FORMAT.read(file({**rows(), "100%s": row("x")}), SPACE)

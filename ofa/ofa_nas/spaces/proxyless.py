@@ -7,7 +7,7 @@ from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout, Sta
 from ofa_nas.spaces.parts import make_divisible
 
 
-def _layout(width_mult: float) -> Layout:
+def layout(width_mult: float) -> Layout:
     def wide(channels: int) -> int:
         return make_divisible(channels * width_mult)
 
@@ -31,4 +31,4 @@ def _layout(width_mult: float) -> Layout:
     )
 
 
-OFA_W13 = InvertedResidualSpace("ofa-proxyless-w1.3", _layout(1.3))
+OFA_W13 = InvertedResidualSpace("ofa-proxyless-w1.3", layout(1.3))

@@ -6,7 +6,7 @@ each position of a network. The base class derives the rest: Populations, entry 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -121,6 +121,12 @@ class Space:
             starts[group.name] = row
             row += group.count
         return starts
+
+    def resembling(self, keys: Collection[str], resolution_px: int) -> str:
+        """Describe the space, of this or another family, that has most of these keys; empty if there is none."""
+        from ofa_nas.spaces.resembling import resembling  # imports every space
+
+        return resembling(keys, resolution_px)
 
     def require_resolutions(self, resolutions_px: Iterable[int]) -> None:
         for resolution in resolutions_px:

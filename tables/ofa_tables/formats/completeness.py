@@ -41,16 +41,22 @@ def require_whole(path: Path, entries: Sequence[PublishedEntry], space: Space, r
         complaints.append(f"lacks {len(missing)} of {len(wanted)} keys (the first: {missing[0]})")
     if unknown:
         complaints.append(f"has {counted(len(unknown), 'unknown key')} ({describe_unknown(unknown[0], wanted)})")
-    hint = "is it for another space?" if 2 * len(missing) >= len(wanted) else "complete or correct the file"
+    hint = "complete or correct the file"
+    if 2 * len(missing) >= len(wanted):
+        alike = space.resembling(given, resolution_px)
+        hint = f"it looks like a table of {alike}" if alike else "is it for another space?"
     raise FileError(f"{path} for {space.name} at {resolution_px} px {' and '.join(complaints)}; {hint}")
 
 
 def require_known(path: Path, entries: Sequence[PublishedEntry], known: Collection[str], space: Space) -> None:
     unknown = [entry for entry in entries if entry.key not in known]
     if unknown:
+        given = {entry.key for entry in entries}
+        alike = next(filter(None, (space.resembling(given, px) for px in reversed(space.resolutions_px))), "")
         raise FileError(
             f"{path} has {len(unknown)} keys that {space.name} does not have "
-            f"({describe_unknown(unknown[0], known)}); is it for another space?"
+            f"({describe_unknown(unknown[0], known)}); "
+            + (f"it looks like a table of {alike}" if alike else "is it for another space?")
         )
 
 

@@ -1,9 +1,9 @@
 """CSV: one row per entry.
 
 Columns written: key, resolution, latency_ms, mean_ms, std_ms, spread, trials, samples, flags, failure. Columns read:
-``key`` and one of ``latency_ms``, ``mean_ms``, ``mean``; optionally ``resolution``, ``std_ms`` (``std``), ``samples``
-(``count``) and ``failure``. A row without a resolution applies to every resolution at which its key occurs. An imported
-row counts as one trial, because the file does not contain single trials.
+``key`` and one of ``latency_ms``, ``mean_ms``, ``mean``; optionally ``resolution``, ``std_ms`` (``std``, or ``var`` in
+ms²), ``samples`` (``count``) and ``failure``. A row without a resolution applies to every resolution at which its key
+occurs. An imported row counts as one trial, because the file does not contain single trials.
 """
 
 import io
@@ -16,8 +16,8 @@ from ofa_tables.formats.format import (
     Format,
     PublishedEntry,
     parse_count,
+    parse_deviation,
     parse_latency_ms,
-    parse_std_ms,
     read_text,
     short,
 )
@@ -67,14 +67,15 @@ def _require_one_whole(path: Path, entries: Sequence[PublishedEntry], space: Spa
 
 
 def _entry(path: Path, line: int, row: Row) -> PublishedEntry:
-    place = f"{path}, line {line}: %s of {short(row['key'])}"
+    def place(column: str) -> str:
+        return f"{path}, line {line}: {column} of {short(row['key'])}"
+
     if not row["key"]:
         raise FileError(f"{path}, line {line}: a row without a key; add the key or remove the row")
-    resolution = parse_count(row["resolution"], place % "resolution") if row.get("resolution") else None
+    resolution = parse_count(row["resolution"], place("resolution")) if row.get("resolution") else None
     samples = _first(row, "samples", "count")
-    count = parse_count(samples[1], place % samples[0]) if samples else 0
-    std = _first(row, "std_ms", "std")
-    std_ms = parse_std_ms(std[1], place % std[0]) if std else None
+    count = parse_count(samples[1], place(samples[0])) if samples else 0
+    std_ms = parse_deviation(row, place)
     latency = _first(row, "latency_ms", "mean_ms", "mean")
     if latency is None:
         if not row.get("failure"):
@@ -82,9 +83,9 @@ def _entry(path: Path, line: int, row: Row) -> PublishedEntry:
                 f"{path}, line {line}: {short(row['key'])} has neither a latency nor a failure; add one of them"
             )
         return PublishedEntry(row["key"], resolution, None, None, None, 0, line, row["failure"])
-    latency_ms = parse_latency_ms(latency[1], place % latency[0])
+    latency_ms = parse_latency_ms(latency[1], place(latency[0]))
     mean = _first(row, "mean_ms", "mean") or latency
-    mean_ms = parse_latency_ms(mean[1], place % mean[0])
+    mean_ms = parse_latency_ms(mean[1], place(mean[0]))
     return PublishedEntry(row["key"], resolution, latency_ms, mean_ms, std_ms, count, line)
 
 

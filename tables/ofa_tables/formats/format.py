@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,23 @@ def parse_std_ms(text: str, place: str) -> float:
     if not 0 <= value <= MAX_LATENCY_MS:
         raise FileError(f"{place} is {text}; a standard deviation must not be negative")
     return value
+
+
+def parse_deviation(fields: Mapping[str, str], place: Callable[[str], str]) -> float | None:
+    """Return the standard deviation in ms from ``std_ms``, ``std``, or a variance in ms²; None if there is none.
+
+    ``place`` describes a field for messages. Raises FileError.
+    """
+    for name in ("std_ms", "std"):
+        if fields.get(name):
+            return parse_std_ms(fields[name], place(name))
+    for name in ("var_ms2", "var"):
+        if fields.get(name):
+            variance = parse_number(fields[name], place(name))
+            if not 0 <= variance <= MAX_LATENCY_MS**2:
+                raise FileError(f"{place(name)} is {fields[name]}; a variance must not be negative")
+            return math.sqrt(variance)
+    return None
 
 
 def parse_count(text: str, place: str) -> int:

@@ -1,6 +1,7 @@
 """OFA YAML, the published format of once-for-all's latency tables (Cai et al., ICLR 2020).
 
-One file per device and resolution, ``160_lookup_table.yaml``: key → ``{count, mean, std}`` in ms. The published
+One file per device and resolution, ``160_lookup_table.yaml``: key → ``{count, mean, std}`` in ms. Some publish ``var``
+(ms²) instead of ``std``, or the same content as ``.json``. The published
 prediction is the sum of the means. ``mean`` is therefore the latency of the entry (in a measured table: the median of
 the medians of its trials), so that an exported table predicts the same latencies. ``std`` and ``count`` are those of
 the samples.
@@ -19,8 +20,8 @@ from ofa_tables.formats.format import (
     Format,
     PublishedEntry,
     parse_count,
+    parse_deviation,
     parse_latency_ms,
-    parse_std_ms,
     read_text,
     short,
 )
@@ -30,7 +31,7 @@ from ofa_tables.table import LatencyTable
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-_FILE_NAME = re.compile(r"(\d{1,5})_lookup_table\.ya?ml", re.ASCII)
+_FILE_NAME = re.compile(r"(\d{1,5})_lookup_table\.(?:ya?ml|json)", re.ASCII)
 _FIRST_KEY = re.compile(r"Conv-input:(\d{1,5})x\1x3-.*", re.ASCII)
 
 _NUMBER_TAGS = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:int")
@@ -43,7 +44,10 @@ _MAX_FIELDS = 32
 
 def read(path: Path, space: Space) -> list[PublishedEntry]:
     """Read the entries of one resolution, given by the file name or by the Conv-input key."""
-    rows = list(_rows(path, read_text(path)))
+    text = read_text(path)
+    if path.suffix.lower() == ".json":
+        text = text.replace("\t", " ")  # JSON is YAML, except for tabs between values
+    rows = list(_rows(path, text))
     resolution = _resolution_px(path, [key for key, _, _ in rows])
     require_resolution(path, space, resolution)
     entries = [_entry(path, resolution, key, line, fields) for key, line, fields in rows]
@@ -78,12 +82,14 @@ def _resolution_px(path: Path, keys: list[str]) -> int:
 
 
 def _entry(path: Path, resolution_px: int, key: str, line: int, fields: dict[str, str]) -> PublishedEntry:
-    place = f"{path}, line {line}: %s of {short(key)}"
+    def place(field: str) -> str:
+        return f"{path}, line {line}: {field} of {short(key)}"
+
     if "mean" not in fields:
         raise FileError(f"{path}, line {line}: {short(key)} has no mean; {_SHAPE}")
-    mean = parse_latency_ms(fields["mean"], place % "mean")
-    std = parse_std_ms(fields["std"], place % "std") if "std" in fields else None
-    count = parse_count(fields["count"], place % "count") if "count" in fields else 0
+    mean = parse_latency_ms(fields["mean"], place("mean"))
+    std = parse_deviation(fields, place)
+    count = parse_count(fields["count"], place("count")) if "count" in fields else 0
     return PublishedEntry(key, resolution_px, mean, mean, std, count, line)
 
 

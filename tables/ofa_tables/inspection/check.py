@@ -36,7 +36,9 @@ Kind = tuple[str, int | None]  # place in the network, resolution of a published
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. ``key`` is empty if it concerns the whole table."""
+    """One problem. ``key`` is empty if it concerns the whole table. The finding with the largest ``size`` is the worst of
+    its kind.
+    """
 
     check: str
     severity: str
@@ -44,6 +46,7 @@ class Finding:
     text: str
     advice: str
     resolution_px: int | None = None
+    size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,8 @@ def not_monotone(inspected: Inspected) -> Iterator[Finding]:
                         f"{entry.latency_ms:.4g} ms with {name} {sizes[axis]}, "
                         f"but {slowest.latency_ms:.4g} ms with {of_smaller[axis]}"
                     )
-                    yield _of(entry, "not monotone", ERROR, text, inspected.again)
+                    size = slowest.latency_ms / entry.latency_ms
+                    yield _of(entry, "not monotone", ERROR, text, inspected.again, size)
                     break
 
 
@@ -158,7 +162,7 @@ def out_of_line(inspected: Inspected) -> Iterator[Finding]:
             off = float(np.exp(logs[index] - rows[index] @ line))
             if max(off, 1 / off) > OUT_OF_LINE:
                 text = f"takes {entry.latency_ms:.4g} ms, {off:.2g} × the fit to similar blocks"
-                yield _of(entry, "out of line", ERROR, text, inspected.again)
+                yield _of(entry, "out of line", ERROR, text, inspected.again, max(off, 1 / off))
 
 
 def noisy(inspected: Inspected) -> Iterator[Finding]:
@@ -170,7 +174,7 @@ def noisy(inspected: Inspected) -> Iterator[Finding]:
             deviation, what = entry.std_ms / entry.latency_ms, "its samples deviate"
         if deviation > NOISY:
             text = f"{what} by {deviation:.0%} of its latency, over {NOISY:.0%}"
-            yield _of(entry, "noisy", ERROR, text, inspected.again)
+            yield _of(entry, "noisy", ERROR, text, inspected.again, deviation)
 
 
 def few_samples(inspected: Inspected) -> Iterator[Finding]:
@@ -180,7 +184,7 @@ def few_samples(inspected: Inspected) -> Iterator[Finding]:
         if entry.trials < FEWEST_TRIALS:
             trials = counted(entry.trials, "undisturbed trial")
             text = f"{trials}, {FEWEST_TRIALS} are needed to estimate a spread"
-            yield _of(entry, "few samples", WARNING, text, inspected.again)
+            yield _of(entry, "few samples", WARNING, text, inspected.again, -entry.trials)
 
 
 def old(inspected: Inspected) -> Iterator[Finding]:
@@ -192,7 +196,7 @@ def old(inspected: Inspected) -> Iterator[Finding]:
         days = (inspected.now - last.get(entry.key, inspected.now)) / SECONDS_A_DAY
         if days > inspected.max_age_days:
             text = f"was measured {days:.0f} days ago; the software of the device may have changed"
-            yield _of(entry, "old", ERROR, text, inspected.again)
+            yield _of(entry, "old", ERROR, text, inspected.again, days)
 
 
 def missing(inspected: Inspected) -> Iterator[Finding]:
@@ -250,8 +254,8 @@ CHECKS: tuple[Callable[[Inspected], Iterator[Finding]], ...] = (
 )
 
 
-def _of(entry: Entry, check: str, severity: str, text: str, advice: str) -> Finding:
-    return Finding(check, severity, entry.key, text, advice, entry.resolution_px)
+def _of(entry: Entry, check: str, severity: str, text: str, advice: str, size: float = 0.0) -> Finding:
+    return Finding(check, severity, entry.key, text, advice, entry.resolution_px, float(size))
 
 
 def _statistics(entry: Entry) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """LatencyModel: predicts the latency of networks from a table and its calibration."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,8 @@ class Space(Protocol):
     def positions(self) -> Sequence[Any]: ...
 
     def keys(self, resolution_px: int) -> list[str]: ...
+
+    def resembling(self, keys: Collection[str], resolution_px: int) -> str: ...
 
     def entry_indices(self, population: Any) -> np.ndarray: ...
 

@@ -15,6 +15,8 @@ from ofa_tables.model.latency_model import fullest_space
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
+MOST_LISTED = 3  # of each kind
+
 
 @click.command(
     short_help="Find errors in a table.",
@@ -38,13 +40,16 @@ from ofa_tables.words import counted
     metavar="DAYS",
     help="Maximum age of an entry, in days.",
 )
+@click.option("--all", "list_all", is_flag=True, help="List every finding, not only the worst three of each kind.")
 @json_option
-def check(path: Path, space_name: str | None, others: tuple[Path, ...], max_age: float, as_json: bool) -> None:
+def check(
+    path: Path, space_name: str | None, others: tuple[Path, ...], max_age: float, list_all: bool, as_json: bool
+) -> None:
     """Find latencies in table T that cannot be correct.
 
     Reports latencies that are negative, zero, duplicated, copied, not monotone in kernel size or expand ratio, unlike
-    similar blocks, too noisy, too old, missing, or of unknown origin. Prints one line per finding, with advice. Exits
-    with 1 if there are errors; warnings do not change the exit status.
+    similar blocks, too noisy, too old, missing, or of unknown origin. Prints each kind once: the number of findings,
+    advice, and the worst three. Exits with 1 if there are errors; warnings do not change the exit status.
     """
     opened = [LatencyTable.read(other) for other in others]
     try:
@@ -67,20 +72,32 @@ def check(path: Path, space_name: str | None, others: tuple[Path, ...], max_age:
             }
         )
     else:
-        print_findings(path, entries, findings)
+        print_findings(path, entries, findings, len(findings) if list_all else MOST_LISTED)
     if errors:
         raise SystemExit(1)
 
 
-def print_findings(path: Path, entries: int, findings: list[Finding]) -> None:
+def print_findings(path: Path, entries: int, findings: list[Finding], most: int) -> None:
+    """Print each kind of finding with its count and advice, then its worst ``most``."""
+    kinds: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in findings:
-        of = finding.key or str(path)
-        at = f" at {finding.resolution_px} px" if finding.resolution_px and finding.check != "missing" else ""
+        kinds.setdefault((finding.severity, finding.check, finding.advice), []).append(finding)
+    for (severity, name, advice), found in kinds.items():
+        if len(found) == 1:
+            answer.print(f"{severity}: {name}: {_at(path, found[0])}; {advice}", markup=False, soft_wrap=True)
+            continue
         answer.print(
-            f"{finding.severity}: {finding.check}: {of}{at}: {finding.text}; {finding.advice}",
-            markup=False,
-            soft_wrap=True,
+            f"{severity}: {name}: {counted(len(found), 'entry', 'entries')}; {advice}", markup=False, soft_wrap=True
         )
+        for finding in sorted(found, key=lambda finding: -finding.size)[:most]:
+            answer.print(f"    {_at(path, finding)}", markup=False, soft_wrap=True)
+        if len(found) > most:
+            answer.print(f"    … and {len(found) - most:,} more; --all lists them", markup=False, soft_wrap=True)
     of_each = Counter(finding.check for finding in findings)
-    what = ", ".join(f"{count} {name}" for name, count in of_each.most_common())
+    what = ", ".join(f"{count:,} {name}" for name, count in of_each.most_common())
     console.print(f"{path}: {counted(entries, 'entry', 'entries')}; {what or 'no errors'}", markup=False)
+
+
+def _at(path: Path, finding: Finding) -> str:
+    at = f" at {finding.resolution_px} px" if finding.resolution_px and finding.check != "missing" else ""
+    return f"{finding.key or path}{at}: {finding.text}"
