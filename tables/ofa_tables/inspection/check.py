@@ -36,9 +36,7 @@ Kind = tuple[str, int | None]  # place in the network, resolution of a published
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem. ``key`` is empty if it concerns the whole table. The finding with the largest ``size`` is the worst of
-    its kind.
-    """
+    """One problem. ``key`` is empty if it concerns the whole table. A larger ``size`` is worse."""
 
     check: str
     severity: str
