@@ -252,7 +252,7 @@ class Transport:
             about = "".join(
                 f"ro.product.{name}={properties['ro.product.' + name]};" for name in ("name", "model", "device")
             )
-            self.say(b"CNXN", VERSION, MOST_DATA, f"device::{about}features={FEATURES}".encode())
+            self.say(b"CNXN", VERSION, MOST_DATA, f"device::{about}features={self.options.features}".encode())
 
     def open(self, theirs, service):
         time.sleep(self.faults.slow_s)
@@ -302,11 +302,14 @@ class World:
         }
         lines = Path("/data/phone/properties").read_text().splitlines()
         self.properties = dict(line.split("=", 1) for line in lines)
+        self.features = options.features.split(",")
 
     def service(self, name):
         """What serves a stream; None where there is no such service."""
         kind, _, rest = name.partition(":")
         kind, *flags = kind.split(",")
+        if "v2" in flags and "shell_v2" not in self.features:
+            return None  # as before Android 7
         if kind in ("shell", "exec"):
             return lambda stream: self.shell(stream, rest, "v2" in flags)
         if kind == "sync":
@@ -614,6 +617,7 @@ def main():
     parser.add_argument("--size", default="512m")
     parser.add_argument("--path", default="/usr/bin")
     parser.add_argument("--state", choices=("device", "unauthorized", "offline"), default="device")
+    parser.add_argument("--features", default=FEATURES)
     parser.add_argument("--bind", nargs="*", default=[], help="further folders that lie on file systems of their own")
     parser.add_argument("--inside", action="store_true")
     options = parser.parse_args()

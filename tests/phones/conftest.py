@@ -128,7 +128,7 @@ class AdbServer:
 class Phone:
     """A phone that is plugged in. ``serial`` is the one that adb knows it by; ``state`` its files, to be changed."""
 
-    def __init__(self, server, folder, serialno, size="512m", state="device", path="", **properties):
+    def __init__(self, server, folder, serialno, size="512m", state="device", path="", features=None, **properties):
         folder.mkdir(parents=True)
         self.folder, self.state = folder, folder / "state"
         self._server = server
@@ -137,6 +137,7 @@ class Phone:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, str(HERE / "adbd.py"), "--folder", str(folder), "--size", size, "--state", state),
+                *(() if features is None else ("--features", features)),
                 *("--path", path or str(COMMANDS), "--bind", *(bind for bind in binds if _needs_a_mount(bind))),
             ],
             stdin=subprocess.PIPE,

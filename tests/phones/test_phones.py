@@ -522,3 +522,11 @@ def test_something_that_is_not_an_adb_server(command):
         ran = command("ofa-targets", "check", "pixel-1", "--set", f"adb-server=127.0.0.1:{other.getsockname()[1]}")
     assert ran.returncode == 1
     assert "is not an adb server" in ran.stderr
+
+
+def test_a_phone_before_android_7_is_refused_with_the_reason(command, phone, tool):
+    old = phone("FA6O", features="cmd")
+    done = command("ofa-targets", "check", f"adb:{old.serial}", "--set", f"benchmark_model={tool}")
+    assert done.returncode == 1
+    assert "its adb daemon does not have shell_v2; ofa-profile requires Android 7 or later" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -14,7 +14,8 @@ from ofa_profiler.connections.adb import AdbConnection, chosen, left_out
 from ofa_profiler.connections.adb import host_agent as beside
 from ofa_profiler.connections.adb.binary import find
 from ofa_profiler.connections.adb.host_agent import PhoneTrialExecutor
-from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone, _host_and_port
+from ofa_profiler.connections.adb.listing import Listed, parse_devices, parse_states
+from ofa_profiler.connections.adb.server import AdbServer, Phone, _host_and_port
 from ofa_profiler.connections.adb.shell import COMMANDS_AGE_S, FILES_AGE_S, FREE, OF_LATE_S, AdbShell, Snapshot
 from ofa_profiler.targets.target import find_target
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
@@ -46,9 +47,10 @@ def test_a_serial_names_one_of_them():
         ("pixel-1", [Listed("FA6A", "unauthorized")], "tap Allow"),
         ("adb:FA6A", [Listed("FA6A", "unauthorized")], "FA6A.*tap Allow"),
         ("adb:FA6A", [Listed("FA6A", "offline")], "is offline: .*plug it in again"),
-        ("adb:FA6A", [Listed("FA6A", "no")], "udev rules"),
+        ("adb:FA6A", [Listed("FA6A", "no permissions")], "udev rules"),
         ("adb:FA6A", [Listed("FA6A", "recovery")], "adb reboot"),
-        ("adb:FA6A", [Listed("FA6A", "rescue")], "its state is rescue"),
+        ("adb:FA6A", [Listed("FA6A", "rescue")], "it is in rescue mode"),
+        ("adb:FA6A", [Listed("FA6A", "hibernating")], "its state is hibernating"),
         ("adb:ZZZZ", [PIXEL], "no phone has the serial ZZZZ; adb sees FA6A"),
     ],
 )
@@ -361,3 +363,38 @@ def test_every_core_is_put_back_as_every_core_whichever_were_on_when_it_was_aske
 def test_a_phone_is_not_where_this_process_runs():
     assert not AdbShell(MadeUpPhone()).here
     assert not Snapshot(AdbShell(MadeUpPhone())).here
+
+
+WIRELESS = "adb-2A111FDH200CGV-9QFSDG (2)._adb-tls-connect._tcp"
+
+
+@pytest.mark.parametrize(
+    ("line", "serial", "state"),
+    [
+        (f"{WIRELESS}\tdevice", WIRELESS, "device"),
+        (f"{WIRELESS} device product:oriole model:Pixel_6 device:oriole transport_id:3", WIRELESS, "device"),
+        (f"{WIRELESS}\toffline", WIRELESS, "offline"),
+        ("FA6A                   unauthorized usb:1-2 transport_id:4", "FA6A", "unauthorized"),
+        ("FA6A\thibernating deeply", "FA6A", "hibernating deeply"),
+        ("my device (2)          device hibernating model:Pixel", "my device (2)", "device"),
+        ("FA6A                   hibernating transport_id:4", "FA6A", "hibernating"),
+        (
+            "????????????\tno permissions (user in plugdev group; see [http://d.android.com/device.html])",
+            "????????????",
+            "no permissions",
+        ),
+        ("FA6A  no permissions (missing udev rules?); see [http://x] usb:1-2", "FA6A", "no permissions"),
+        ("127.0.0.1:5555\trescue", "127.0.0.1:5555", "rescue"),
+        ("FA6A\tdetached", "FA6A", "detached"),
+    ],
+)
+def test_a_serial_may_contain_blanks_and_a_state_may_be_new(line, serial, state):
+    assert parse_states(line + "\n") == {serial: state}
+
+
+def test_models_are_found_for_serials_with_blanks():
+    short = f"{WIRELESS}\tdevice\nFA6A\toffline\n"
+    long = (
+        f"{WIRELESS} device product:oriole model:Pixel_6 device:oriole transport_id:3\nFA6A   offline transport_id:1\n"
+    )
+    assert parse_devices(short, long) == [Listed(WIRELESS, "device", "Pixel_6"), Listed("FA6A", "offline")]

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from ofa_profiler.connections.adb.binary import SETTING as BINARY
+from ofa_profiler.connections.adb.listing import Listed
 from ofa_profiler.connections.adb.phone import PhoneConnection
-from ofa_profiler.connections.adb.server import AdbServer, Listed, Phone
+from ofa_profiler.connections.adb.server import AdbServer, Phone
 from ofa_profiler.connections.client import Agent
 from ofa_profiler.connections.connection import Connection
 from ofa_profiler.targets.target import Target

@@ -14,12 +14,12 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import adbutils
 from adbutils.errors import AdbConnectionError, AdbError, AdbTimeout
 
 from ofa_agent.device.shell import Ran
+from ofa_profiler.connections.adb.listing import Listed, parse_devices, parse_states
 from ofa_profiler.connections.deploy import COMMAND_S
 from ofa_profiler.connections.tunnel import CHUNK, Tunnel
 from ofa_tables.errors import DeviceError, Unreachable, UsageError
@@ -36,36 +36,7 @@ PACKET = struct.Struct("<BI")
 
 NO_ROOM = ("No space left on device", "Disk quota exceeded", "Quota exceeded")  # as a phone reports it
 
-ADVICE = {
-    "unauthorized": "it does not trust this computer yet: unlock it, and tap Allow under 'Allow USB debugging?'",
-    "authorizing": "it is being asked whether it trusts this computer: unlock it, and tap Allow",
-    "offline": "it is offline: unlock it, unplug it and plug it in again, or try adb reconnect offline",
-    "no": "this user may not open it: install its udev rules (Debian: android-sdk-platform-tools-common), replug it",
-    "recovery": "it is in recovery: start Android with adb reboot",
-    "sideload": "it waits for a sideload: start Android with adb reboot",
-    "bootloader": "it is in its boot loader: start Android with fastboot reboot",
-    "connecting": "it is just connecting: try again in a moment",
-}
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A phone in the list of the server; it can be used only in the state ``device``."""
-
-    serial: str
-    state: str
-    model: str = ""
-
-    @property
-    def usable(self) -> bool:
-        return self.state == "device"
-
-    @property
-    def advice(self) -> str:
-        return ADVICE.get(self.state, f"its state is {self.state}")
-
-    def __str__(self) -> str:
-        return f"{self.serial} ({self.model or self.state})"
+SHELL_V2 = "shell_v2"  # with separate streams and the exit status, since Android 7
 
 
 class AdbServer:
@@ -82,8 +53,8 @@ class AdbServer:
         """Every device that the server knows, in any state. Raises DeviceError."""
         self._require()
         try:
-            return [Listed(info.serial, info.state, info.tags.get("model", "")) for info in self._client.list(True)]
-        except (AdbError, OSError) as error:
+            return parse_devices(self._ask("host:devices"), self._ask("host:devices-l"))
+        except (AdbError, OSError, ValueError) as error:
             raise Unreachable(f"the adb server at {self} failed: {error}") from None
 
     def watch(self) -> Iterator[dict[str, str]]:
@@ -94,11 +65,16 @@ class AdbServer:
                 connection.check_okay()
                 connection.conn.settimeout(None)
                 while True:
-                    lines = connection.read_string_block().splitlines()
-                    words = (line.split() for line in lines)
-                    yield {pair[0]: pair[1] for pair in words if len(pair) > 1}
+                    yield parse_states(connection.read_string_block())
         except (AdbError, OSError, ValueError) as error:
             raise Unreachable(f"the adb server at {self} is gone: {error}") from None
+
+    def features(self, serial: str) -> list[str] | None:
+        """The features that the daemon of a phone reports; None if unknown."""
+        try:
+            return self._ask(f"host-serial:{serial}:features").strip().split(",")
+        except (AdbError, OSError, ValueError):
+            return None
 
     def open(self, serial: str, service: str, timeout_s: float) -> socket.socket:
         """A stream to a service of a phone. Raises AdbError, OSError."""
@@ -110,6 +86,13 @@ class AdbServer:
             connection.close()
             raise
         return connection.conn
+
+    def _ask(self, service: str) -> str:
+        """The answer of the server to one request. Raises AdbError, OSError, ValueError."""
+        with self._client.make_connection() as connection:
+            connection.send_command(service)
+            connection.check_okay()
+            return connection.read_string_block()
 
     def _require(self) -> None:
         """Start a server if none runs and one can be started. Raises DeviceError."""
@@ -242,6 +225,11 @@ class Phone:
             return Unreachable(f"{self.label} is unplugged; plug it in again")
         if not listed.usable:
             return Unreachable(f"{self.label}: {listed.advice}")
+        features = self.server.features(self.serial)
+        if features is not None and SHELL_V2 not in features:
+            return Unreachable(
+                f"{self.label}: its adb daemon does not have {SHELL_V2}; ofa-profile requires Android 7 or later"
+            )
         return Unreachable(f"{self.label} does not answer adb ({error or 'closed'})")
 
     def _open(self, service: str) -> socket.socket:
