@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa_nas.supernet.checkpoints import load, save
+from ofa_nas.supernet.checkpoints import save
+from ofa_nas.supernet.pickles import load
 from ofa_tables.errors import FileError, UsageError
 
 FORMAT = 3
