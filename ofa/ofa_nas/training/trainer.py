@@ -75,7 +75,8 @@ class Trainer:
             self._say(self._where())
         elif resume:
             self._say(f"{self.options.out} holds no checkpoint yet; this run begins there")
-        self._say(self.plan.left_out())
+        for note in (*self.data.notes, self.plan.left_out()):
+            self._say(note)
         self._clock = _Clock(self.progress, self.processes)
         for at in range(self.progress.stage, len(self.plan.stages)):
             self._train_stage(at)

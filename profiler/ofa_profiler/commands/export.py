@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from ofa_nas.cli import answer, example, json_option, print_json, run
+from ofa_nas.cli import answer, example, json_option, print_json, run, say
 from ofa_nas.selection import is_json, read_network
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError, UsageError
@@ -93,6 +93,8 @@ def command(
         raise UsageError(f"{checkpoint} contains only one network, and it is a different one: {only}")
     data = None if source is None else open_data(source)
     if data is not None:
+        for note in data.notes:
+            say(note)
         data.require_classes(supernet.classes, supernet.class_names)
     found = export(supernet, network, format, out, data, statistics_images, images, batch, precision)
     if as_json:
