@@ -45,8 +45,12 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
 @click.option("--resume", is_flag=True, help="Resume the run in --out, or start it if there is none.")
-@click.option("--architecture", metavar="FILE|JSON", help="What the recipe independent trains.")
-@click.option("--evaluate", metavar="FILE|JSON", help="Sub-networks to follow; default: five, small to large.")
+@click.option(
+    "--architecture",
+    metavar="FILE[:NAME]|JSON|WORD",
+    help="What the recipe independent trains; WORD is smallest, largest or random:SEED.",
+)
+@click.option("--evaluate", metavar="FILE|JSON|WORD", help="Sub-networks to follow; default: five, small to large.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option("--compile", is_flag=True, help="The teacher, by torch.compile: one network of all sizes of images.")

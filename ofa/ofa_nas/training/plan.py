@@ -126,7 +126,7 @@ def _followed(
     if options.recipe == INDEPENDENT:
         return [_independent(options, space)]
     if options.evaluate is not None:
-        return _members(options.evaluate, space)
+        return read_networks(options.evaluate, space, resolutions_px)[0]
     candidates = space.sample_spread(512, np.random.default_rng(0), resolutions_px)
     sizes = space.macs(candidates) if latency is None else latency.predict(candidates)
     if latency is not None and (sizes <= limit_ms).any():
@@ -138,12 +138,4 @@ def _followed(
 def _independent(options: Options, space: Space) -> Architecture:
     if options.architecture is None:
         raise UsageError("the recipe independent trains one network: name it with --architecture")
-    architecture = read_network(options.architecture, "the recipe independent")
-    space.encode([architecture])  # raises if it is wrong
-    return architecture
-
-
-def _members(source: str, space: Space) -> list[Architecture]:
-    architectures, _ = read_networks(source)
-    space.encode(architectures)  # raises if they are wrong
-    return architectures
+    return read_network(options.architecture, "the recipe independent", space, options.resolutions)
