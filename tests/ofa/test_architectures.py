@@ -85,6 +85,9 @@ PYTHON = [
     f"(0.78, {LISTS}, 24.5)",
     f"  [\n{LISTS},\n]  # the best\n",
     str({**LISTS, "measured": True}).replace("True", "true"),
+    re.sub(r"(\d+)", r"np.int64(\1)", str(LISTS)),
+    str(LISTS).replace("[", "array([").replace("]", "], dtype=int64)"),
+    re.sub(r"(\d+)", r"\1.0", str(LISTS)),
 ]
 
 
@@ -105,6 +108,8 @@ def test_text_that_python_printed(text, tmp_path):
         "{'r': " + "9" * 10_000 + "}",
         "{'r': 1, }" + " " * MOST_CHARACTERS,
         "{'a': {1, 2}}",
+        "{'ks': np.load('a')}",
+        "{'ks': np.int64(open('a'))}",
         "(",
     ],
 )

@@ -29,8 +29,7 @@ def parse_architecture(value: Any, example: str = EXAMPLE) -> Architecture:
     resolution = next((value[name] for name in RESOLUTION if name in value), None)
     if isinstance(resolution, list | tuple) and len(resolution) == 1:
         resolution = resolution[0]
-    if isinstance(resolution, float) and resolution.is_integer():
-        resolution = int(resolution)
+    resolution = _whole(resolution)
     if not isinstance(resolution, int) or isinstance(resolution, bool):
         raise UsageError(f"an architecture needs a resolution, as in {example}, not {short(resolution)}")
     genes = {}
@@ -39,8 +38,12 @@ def parse_architecture(value: Any, example: str = EXAMPLE) -> Architecture:
             continue
         if not all(is_number(entry) for entry in entries):
             raise UsageError(f"'{name}' of the architecture has a value that is not a number: {short(list(entries))}")
-        genes[str(name)] = tuple(entries)
+        genes[str(name)] = tuple(_whole(entry) for entry in entries)
     return Architecture(genes, resolution)
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def is_number(value: Any) -> bool:

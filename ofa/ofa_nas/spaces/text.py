@@ -6,6 +6,7 @@ from typing import Any
 
 MOST_CHARACTERS = 1 << 18  # of Python text; ast needs about 100 times as much memory
 MOST_NESTED = 100
+_PRINTED = frozenset({"array", "bool_", "float32", "float64", "int8", "int16", "int32", "int64", "uint8"})
 _NAMES = {"true": True, "false": False, "null": None}
 
 
@@ -25,10 +26,15 @@ def parse(text: str) -> Any:
 
 
 class _Constants(ast.NodeTransformer):
-    """JSON's names for constants, in text that is otherwise Python."""
+    """JSON's names for constants, and numbers and arrays as numpy prints them (``np.int64(7)``). Nothing is called."""
 
     def visit_Name(self, node: ast.Name) -> ast.AST:
         return ast.copy_location(ast.Constant(_NAMES[node.id]), node) if node.id in _NAMES else node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        name = getattr(node.func, "attr", None) or getattr(node.func, "id", None)
+        return node.args[0] if name in _PRINTED and len(node.args) == 1 else node
 
 
 def _nesting(text: str) -> int:

@@ -1,6 +1,7 @@
 """Start a run from a checkpoint: one of ours, or a published one, also with another number of classes."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ def _of_one_network(
         return {f"network.{name}": tensor for name, tensor in alone.items()}, supernet.classes
     architecture = parse_architecture(found[ALONE])
     if space.network(architecture).key != space.network(model.architecture).key:
-        raise UsageError(f"{path} holds another network than --architecture: {architecture.to_json()}")
+        raise UsageError(f"{path} holds another network than --architecture: {json.dumps(architecture.to_json())}")
     return dict(given), len(names) if names is not None else space.classes
 
 
