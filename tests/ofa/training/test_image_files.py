@@ -219,9 +219,7 @@ def test_copies_are_not_both_learned_and_held_out(make_folder, copied):
     assert sum(map(len, parts)) == 120
     assert len(set().union(*parts)) == 120
     (note,) = data.notes
-    assert re.search(
-        r"120 images of --data are copies of others \(e\.g\. cat/.* of cat/.*\); copies stay together", note
-    )
+    assert re.search(r"--data has 120 copies of images \(e\.g\. cat/.* of cat/.*\); copies stay together", note)
 
 
 def test_copies_within_train_are_not_held_out_from_each_other(make_folder):
@@ -239,7 +237,7 @@ def test_test_images_that_are_learned_are_mentioned(make_folder):
     shutil.copy(folder / "train/dog/003.png", folder / "val/dog/extra.png")
     (note,) = open_data(str(folder)).notes
     assert note.startswith(
-        "1 test image of --data are also training images (e.g. val/dog/extra.png is train/dog/003.png)"
+        "--data has 1 test image among its training images, too (e.g. val/dog/extra.png is train/dog/003.png)"
     )
 
 
@@ -247,7 +245,7 @@ def test_an_image_in_two_classes_is_mentioned(make_folder):
     folder = make_folder()
     shutil.copy(folder / "train/dog/003.png", folder / "train/cat/dog.png")
     notes = open_data(str(folder)).notes
-    assert any("1 image of --data are in several classes" in note for note in notes)
+    assert any("--data has 1 image in several classes" in note for note in notes)
 
 
 def test_a_class_of_copies_of_one_image_is_learned_all_the_same(make_folder):

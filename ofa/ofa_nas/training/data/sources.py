@@ -163,8 +163,11 @@ def _arrays(
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
     learned = ArrayImages(pixels, labels, mean, std, flips)
     train, held_out = _cut(labels, HELD_OUT)
+    learned, held_back = learned.subset(train), learned.subset(held_out)
     tested = ArrayImages(test, test_labels, mean, std, flips)
-    return _data(name, classes, learned.subset(train), learned.subset(held_out), tested)
+    shared = held_back.shared_with(learned) + tested.shared_with(learned)
+    notes = [f"--data has {counted(shared, 'held-out or test image')} among its training images, too"] if shared else []
+    return replace(_data(name, classes, learned, held_back, tested), notes=tuple(notes))
 
 
 def _fashion_folder() -> Path:
@@ -276,13 +279,13 @@ def _on_copies(same: Mapping[str, str], images: FolderImages) -> list[str]:
     twice = [(copy, first) for copy, first in same.items() if label_of[copy] != label_of[first]]
     copy, first = next(iter(same.items()))
     notes = [
-        f"{counted(len(same), 'image')} of --data are copies of others (e.g. {copy} of {first}); copies stay together, "
+        f"--data has {counted(len(same), 'copy', 'copies')} of images (e.g. {copy} of {first}); copies stay together, "
         "all for training or all held out, where a class has enough different images"
     ]
     if twice:
         copy, first = twice[0]
         notes.append(
-            f"{counted(len(twice), 'image')} of --data are in several classes (e.g. {copy} is {first}); remove the "
+            f"--data has {counted(len(twice), 'image')} in several classes (e.g. {copy} is {first}); remove the "
             "wrong ones"
         )
     return notes
@@ -293,8 +296,8 @@ def _on_leaks(leaked: Mapping[str, str]) -> list[str]:
         return []
     copy, first = next(iter(leaked.items()))
     return [
-        f"{counted(len(leaked), 'test image')} of --data are also training images (e.g. {copy} is {first}); the test "
-        "accuracy is too high: remove them from one of the two"
+        f"--data has {counted(len(leaked), 'test image')} among its training images, too (e.g. {copy} is {first}); the "
+        "test accuracy is too high: remove them from one of the two"
     ]
 
 
