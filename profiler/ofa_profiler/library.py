@@ -17,7 +17,7 @@ from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.search import Budget, Found, Question, find_method
 from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
-from ofa_nas.spaces import Architecture, Space, all_spaces, find_space, parse_architecture
+from ofa_nas.spaces import Architecture, Space, all_spaces, architecture_in, find_space
 from ofa_profiler.campaign.campaign import Outcome, Progress
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
@@ -101,12 +101,16 @@ def open_table(path: str | Path) -> LatencyTable:
 
 
 def predict(
-    table: LatencyTable, networks: Sequence[Architecture | Mapping[str, Any]], space: str | Space | None = None
+    table: LatencyTable, networks: Sequence[Architecture | Mapping[str, Any] | str], space: str | Space | None = None
 ) -> Any:
-    """Predict latencies, (networks,) in ms, with the table's calibration if it has one. Raises EntriesMissing."""
+    """Predict latencies, (networks,) in ms, with the table's calibration if it has one. Raises EntriesMissing.
+
+    A network is an Architecture, a mapping such as ``{"ks": 7, "e": 6, "d": 4, "r": 224}``, or a word such as
+    ``"largest"``.
+    """
     space = _space(table, space)
     model = LatencyModel.calibrated(table, space)
-    parsed = [each if isinstance(each, Architecture) else parse_architecture(each) for each in networks]
+    parsed = _members(networks, space, model)
     model.require({network.resolution_px for network in parsed})
     return model.predict(space.encode(parsed))
 
@@ -195,7 +199,7 @@ def profile(
 
 def compare(
     path: str | Path,
-    networks: int | str | Sequence[Architecture] = 30,
+    networks: int | str | Sequence[Architecture | Mapping[str, Any]] = 30,
     *,
     calibrate: int | None = None,
     target: str | None = None,
@@ -213,10 +217,10 @@ def compare(
     """
     started = time.perf_counter()
     references = REFERENCES if networks == FAMILY else ()
-    tested, names = _networks_to_test(networks)
     with LatencyTable.open(Path(path)) as table:
         space = _space(table, space)
         model = LatencyModel(table, space)
+        tested, names = _networks_to_test(networks, space, model)
         if calibrate is None:
             calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
         if isinstance(tested, int) or calibrate:
@@ -306,17 +310,26 @@ def _record_conditions(table: LatencyTable, device: Target, outcome: Outcome) ->
 
 
 def _networks_to_test(
-    networks: int | str | Sequence[Architecture],
+    networks: int | str | Sequence[Architecture | Mapping[str, Any]], space: Space, model: LatencyModel
 ) -> tuple[int | list[Architecture], list[tuple[str, Architecture]]]:
     """The number of networks to draw, or the networks, and the names that their file gives them."""
     if networks == FAMILY:
         return [], []
     if isinstance(networks, str) and not networks.isdecimal():
-        return read_networks(networks)[0], read_names(networks)
-    tested = int(networks) if isinstance(networks, int | str) else list(networks)
+        return read_networks(networks, space, model.resolutions_px)[0], read_names(networks, space)
+    tested = int(networks) if isinstance(networks, int | str) else _members(networks, space, model)
     if not tested:
         raise UsageError("--networks 0 tests nothing; give a number or a file of architectures")
     return tested, []
+
+
+def _members(
+    networks: Sequence[Architecture | Mapping[str, Any] | str], space: Space, model: LatencyModel
+) -> list[Architecture]:
+    return [
+        each if isinstance(each, Architecture) else architecture_in(each, space, model.resolutions_px)
+        for each in networks
+    ]
 
 
 def _retired(drawn: Drawn) -> str:

@@ -271,6 +271,16 @@ def test_newer_torch_files_are_read_too(torch, published, tmp_path):
     assert len(read_members(path)[0]) == 4
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.module."])
+def test_a_torch_file_of_a_training_program(torch, published, tmp_path, prefix):
+    network, _ = published
+    state = {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
+    path = tmp_path / "trained.pth"
+    torch.save({"model": {"state_dict": state}, "best_tau": np.float64(0.9)}, path)
+    found, expected = (read_members(each)[0] for each in (path, published[1]))
+    assert all((one.weight == other.weight).all() for one, other in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
 def test_a_truncated_torch_file(published, share):
     _, path = published

@@ -115,9 +115,13 @@ def _read_torch(path: Path) -> dict[str, FloatArray]:
             f"{path} is a torch file, but torch is not installed; on a machine with torch, run "
             f"ofa-accuracy import {path} --out {path.with_suffix('.npz').name} and use the .npz"
         ) from None
+    from ofa_nas.supernet.pickles import ALLOWED
+    from ofa_nas.supernet.state_dicts import state_of
+
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): tensor.detach().numpy() for name, tensor in state.items()}
+        with torch.serialization.safe_globals(ALLOWED):
+            state = state_of(torch.load(path, map_location="cpu", weights_only=True)) or {}
+        return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
     except Exception as error:  # torch raises many types for a damaged file
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise FileError(f"{path} is not a readable state dict ({reason}); download it again") from None

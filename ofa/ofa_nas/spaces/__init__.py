@@ -1,7 +1,8 @@
 """Spaces by name. Other packages add spaces through the entry point group ``ofa_nas.spaces``."""
 
 from ofa_nas.spaces import compofa, mobilenet_v3, proxyless, resnet50d, tiny
-from ofa_nas.spaces.architecture import Architecture, parse_architecture, read_architectures
+from ofa_nas.spaces.architecture import Architecture, parse_architecture
+from ofa_nas.spaces.reading import architecture_in, read_architectures
 from ofa_nas.spaces.space import ABSENT, Population, Pricer, Space
 from ofa_tables import plugins
 
@@ -12,6 +13,7 @@ __all__ = [
     "Pricer",
     "Space",
     "all_spaces",
+    "architecture_in",
     "find_space",
     "parse_architecture",
     "read_architectures",

@@ -6,6 +6,7 @@ A ``Layout`` describes the networks as data. Each family has a separate file.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -105,6 +106,7 @@ class InvertedResidualSpace(Space):
         if kernel_by_stage is None:
             groups.insert(0, GeneGroup("ks", layout.kernel_sizes, len(self.places)))
         self.groups = tuple(groups)
+        self.derived = tuple(name for name in ("ks", "e") if name not in {group.name for group in groups})
         self._blocks = lru_cache(maxsize=None)(self._build_blocks)
         self._labels = self._entry_labels()
 
@@ -233,6 +235,22 @@ class InvertedResidualSpace(Space):
             *(self.layout.depths.index(depths[stage]) for stage in self._deep),
             self.resolutions_px.index(architecture.resolution_px),
         ]
+
+    def repeated(self, name: str, value: float) -> list[float]:
+        """As published, a depth does not add blocks to a stage that has a fixed number of them."""
+        if name != "d":
+            return super().repeated(name, value)
+        return [value if at in self._deep else stage.blocks for at, stage in enumerate(self.layout.stages)]
+
+    def complete(self, genes: Mapping[str, Any]) -> dict[str, Any]:
+        found = super().complete(genes)
+        if self.kernel_by_stage is not None:
+            found.setdefault("ks", [self.kernel_by_stage[stage] for stage, _ in self.places])
+        depths = found.get("d")
+        if self.expand_by_depth is not None and isinstance(depths, list) and len(depths) == len(self.layout.stages):
+            least = min(self.expand_by_depth.values())  # of depths that the space does not have; refused later
+            found.setdefault("e", [self.expand_by_depth.get(depths[stage], least) for stage, _ in self.places])
+        return found
 
     def architecture_of(self, indices: IntArray) -> Architecture:
         deep = iter(self._rows(indices, "d", len(self._deep)))

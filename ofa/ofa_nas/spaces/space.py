@@ -6,67 +6,22 @@ each position of a network. The base class derives the rest: Populations, entry 
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ofa_agent.operators import Block, concatenate
-from ofa_nas.spaces.architecture import Architecture
+from ofa_nas.spaces.architecture import Architecture, is_number
 from ofa_nas.spaces.elimination import least_sums
 from ofa_nas.spaces.gathers import Gather, fuse, joint_code
+from ofa_nas.spaces.genes import ABSENT, FloatArray, GeneGroup, IntArray, Population, Position
 from ofa_nas.spaces.reader import Reader
 from ofa_tables.errors import UsageError
 
-IntArray = np.ndarray[Any, np.dtype[Any]]
-FloatArray = np.ndarray[Any, np.dtype[Any]]
-
-ABSENT = -1
-
-
-@dataclass(frozen=True)
-class GeneGroup:
-    """Genes of one kind: ``count`` genes, each with one of ``choices``."""
-
-    name: str
-    choices: tuple[int, ...] | tuple[float, ...]
-    count: int
-
-
-@dataclass(frozen=True)
-class Position:
-    """One place of a network, which has one entry or none.
-
-    ``stage`` is an index into the ``stages`` of the Space. ``genes`` are rows of a Population. Their joint code (mixed
-    radix, the last one fastest) indexes ``entries``, ``kernels``, and ``expands``. These are the indices of the entry,
-    of its kernel size, and of its expand ratio in the Space, or ABSENT.
-    """
-
-    stage: int
-    genes: tuple[int, ...]
-    radices: tuple[int, ...]
-    entries: IntArray
-    kernels: IntArray
-    expands: IntArray
-
-
-@dataclass(frozen=True)
-class Population:
-    """Many Architectures of one Space: ``genes[g, n]`` is the choice index of gene g in Architecture n (uint8)."""
-
-    genes: IntArray
-
-    def __len__(self) -> int:
-        return int(self.genes.shape[1])
-
-    def __getitem__(self, which: Any) -> "Population":
-        return Population(self.genes[:, which])
-
-    @staticmethod
-    def concatenate(parts: Sequence["Population"]) -> "Population":
-        return Population(np.concatenate([part.genes for part in parts], axis=1))
+__all__ = ["ABSENT", "FloatArray", "GeneGroup", "IntArray", "Population", "Position", "Pricer", "Space", "network_key"]
 
 
 class Space:
@@ -81,6 +36,8 @@ class Space:
     expand_by_depth: Mapping[int, int] | None = None
     # Groups that the kernels and expands of the Positions do not cover.
     others_encoded: tuple[str, ...] = ()
+    # Gene lists that follow from the others; an Architecture may omit them when it is read.
+    derived: tuple[str, ...] = ()
     classes: int
     batch_norm_epsilon: float
 
@@ -141,8 +98,39 @@ class Space:
         values = architecture.genes.get(name)
         if values is None or len(values) != count:
             found = "none" if values is None else str(len(values))
-            raise UsageError(f"an architecture of {self.name} needs {count} entries in '{name}', this one has {found}")
+            raise UsageError(
+                f"an architecture of {self.name} needs {count} entries in '{name}', this one has {found}; one number "
+                f"stands for equal entries, as in {self.example}"
+            )
         return values
+
+    def complete(self, genes: Mapping[str, Any]) -> dict[str, Any]:
+        """Repeat single numbers to full gene lists, and add the lists that the space derives from others."""
+        lengths = self.gene_lengths
+        return {
+            name: self.repeated(name, value) if name in lengths and is_number(value) else value
+            for name, value in genes.items()
+        }
+
+    def repeated(self, name: str, value: float) -> list[float]:
+        return [value] * self.gene_lengths[name]
+
+    @cached_property
+    def gene_lengths(self) -> Mapping[str, int]:
+        """The length of each gene list of an Architecture."""
+        smallest = self.architecture_of(np.zeros(len(self.radices), dtype=np.uint8))
+        return {name: len(values) for name, values in smallest.genes.items()}
+
+    @cached_property
+    def example(self) -> str:
+        """The largest Architecture in its shortest form, as JSON for messages."""
+        largest = self.architecture_of(self.radices - 1)
+        short = {
+            name: max(values) if self.repeated(name, max(values)) == list(values) else list(values)
+            for name, values in largest.genes.items()
+            if name not in self.derived
+        }
+        return json.dumps({**short, "r": largest.resolution_px})
 
     def require_choices(self, values: Sequence[Any], choices: Sequence[Any], name: str, used: Iterable[int]) -> None:
         """Raise UsageError if a value at an index in ``used`` is not one of ``choices``."""

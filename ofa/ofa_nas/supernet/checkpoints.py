@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from ofa_nas.normalisation import Normalisation
-from ofa_nas.spaces import Space, find_space, parse_architecture
+from ofa_nas.spaces import Space, all_spaces, find_space, parse_architecture
 from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.build import build_supernet
 from ofa_nas.supernet.network import Supernet
+from ofa_nas.supernet.pickles import load
+from ofa_nas.supernet.state_dicts import Fit, classes_of, fit, state_of
 from ofa_tables.errors import FileError, UsageError
 from ofa_tables.store.files import replacing
+from ofa_tables.words import counted
 
-MAX_BYTES = 2 << 30
-OLDER, NEWER = ".mobile_inverted_conv.", ".conv."
 ALONE = "architecture"  # of a network that was trained separately
-_CLASSIFIERS = ("classifier.linear.weight", "classifier.linear.linear.weight")
 
 
 def save_supernet(path: Path, supernet: Supernet, **reported: Any) -> None:
@@ -42,24 +42,33 @@ def load_supernet(path: Path, space: Space | None = None) -> Supernet:
 def load_network(path: Path, space: Space | None = None) -> Supernet:
     """Read a supernet, or one network that was trained separately. Raises as ``load_supernet`` does."""
     found = load(path)
-    state = _state_of(found, path)
-    named = found.get("space")
-    if space is None:
-        if not isinstance(named, str):
-            raise UsageError(f"{path} does not say which space it is of; name it with --space")
-        space = find_space(named)
-    names = found.get("classes")
-    names = tuple(map(str, names)) if isinstance(names, list) else None
+    state = tensors_of(found, path)
+    space = space or _space_of(found, state, path)
+    names = class_names_of(found)
     if "state_dict" in found and ALONE in found:
         architecture = parse_architecture(found[ALONE])
         space.encode([architecture])  # raises if it is wrong
         network: Supernet = OneNetwork(space, architecture, None if names is None else len(names))
     else:
-        network = build_supernet(space, _classes_of(state))
+        network = build_supernet(space, classes_of(state))
     load_state(network, state, path)
     network.class_names = names if names is not None and len(names) == network.classes else None
     network.normalisation = _normalisation(found.get("normalisation"))
     return network
+
+
+def class_names_of(found: Mapping[str, Any]) -> tuple[str, ...] | None:
+    names = found.get("classes")
+    return tuple(map(str, names)) if isinstance(names, list) else None
+
+
+def _space_of(found: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Space:
+    named = found.get("space")
+    if isinstance(named, str):
+        return find_space(named)
+    fitting = _spaces_of(state)
+    which = f"its tensors fit {_either(fitting)}" if fitting else "its tensors fit no space of ofa-profile"
+    raise UsageError(f"{path} does not say which space it is of; name it with --space ({which})")
 
 
 def _normalisation(reported: Any) -> Normalisation | None:
@@ -71,57 +80,73 @@ def _normalisation(reported: Any) -> Normalisation | None:
     return Normalisation(mean, std) if len(mean) == len(std) == 3 else None
 
 
-def _state_of(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    state = found.get("state_dict", found)
-    if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+def tensors_of(found: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint. Raises FileError if it has none."""
+    state = state_of(found)
+    if state is None:
         raise FileError(
             f"{path} holds no state dict of tensors; a supernet's checkpoint does (ofa-train calls it supernet.pth)"
         )
-    return {str(name).replace(OLDER, NEWER): tensor for name, tensor in state.items()}
-
-
-def _classes_of(state: Mapping[str, Tensor]) -> int | None:
-    """None if there is no classifier."""
-    weights = [state[name] for name in _CLASSIFIERS if name in state]
-    return weights[0].shape[0] if weights and weights[0].ndim == 2 else None
+    return state
 
 
 def load_state(supernet: Supernet, given: Mapping[str, Tensor], path: Path) -> None:
-    """Raises FileError if names or shapes are not those of the supernet."""
+    """Raises FileError if names or shapes are not those of the supernet, or a value is not finite."""
     own = supernet.state_dict()
-    lacking = sorted(own.keys() - given.keys())
-    foreign = sorted(given.keys() - own.keys())
-    other = [name for name in own.keys() & given.keys() if own[name].shape != given[name].shape]
-    if lacking or foreign or other:
-        example = next(iter((*other, *lacking, *foreign)))
+    fitted = fit(own, given)
+    if not fitted.is_whole:
+        raise FileError(misfit(supernet, fitted, given, path))
+    require_finite(fitted, path)
+    supernet.load_state_dict(own | fitted.tensors)
+
+
+def require_finite(fitted: Fit, path: Path) -> None:
+    if fitted.not_finite is not None:
         raise FileError(
-            f"{path} is not a checkpoint of {supernet.space.name}: {len(lacking)} of its {len(own)} tensors "
-            "are missing, "
-            f"{len(foreign)} are not its own, {len(other)} have another shape (e.g. {example}); name its --space"
+            f"{path}: {fitted.not_finite} has values that are not finite (NaN or infinity); give a checkpoint from "
+            "before the training diverged"
         )
-    supernet.load_state_dict(given)
+
+
+def misfit(supernet: Supernet, fitted: Fit, given: Mapping[str, Tensor], path: Path) -> str:
+    """The message for weights that are not those of the supernet: what differs, and which space to name."""
+    own = len(supernet.state_dict())
+    parts = [
+        f"{len(names)} {what if len(names) > 1 else what_of_one} (e.g. {names[0]})"
+        for names, what, what_of_one in (
+            (fitted.missing, f"of its {own} tensors are missing", f"of its {own} tensors is missing"),
+            (fitted.unknown, "are not its own", "is not its own"),
+            (fitted.misshapen, "have another shape or type", "has another shape or type"),
+        )
+        if names
+    ]
+    fitting = _spaces_of(given)
+    if fitting:
+        advice = f"it fits {_either(fitting)}: name that with --space"
+    else:
+        advice = f"its {counted(len(given), 'tensor')} fit no space of ofa-profile: give a supernet of one of them"
+    return f"{path} is not a checkpoint of {supernet.space.name}: {', '.join(parts)}; {advice}"
+
+
+def _spaces_of(given: Mapping[str, Tensor]) -> list[str]:
+    """The spaces of which these tensors are a supernet."""
+    found = []
+    for space in all_spaces():
+        try:
+            with torch.device("meta"):
+                own = build_supernet(space, classes_of(given)).state_dict()
+        except UsageError:  # a space of another package, without a supernet
+            continue
+        if fit(own, given).is_whole:
+            found.append(space.name)
+    return found
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def save(path: Path, value: Mapping[str, Any]) -> None:
     """Write atomically. Raises FileError."""
     with replacing(path) as file:
         torch.save(dict(value), file)
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Tensors and plain values only. Raises FileError."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for a checkpoint")
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # torch raises anything for a damaged stream
-        if isinstance(error, FileError):
-            raise
-        if "Unsupported" in str(error) or "weights_only" in str(error).lower():
-            raise FileError(f"{path} holds something else than tensors and plain values; it is not opened") from None
-        raise FileError(f"{path} is not a checkpoint, or is damaged; copy or download it again") from None
-    if not isinstance(found, dict):
-        raise FileError(f"{path} holds a {type(found).__name__}; a checkpoint is a dict with a state_dict")
-    return found

@@ -23,6 +23,7 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     epilog=example(
         "ofa-train --space tiny --data fashion-mnist --recipe progressive --epochs-scale 0.02 --out run",
         "ofa-train --space tiny --data digits --recipe progressive --table laptop.lut --max-latency-ms 0.3 --out run",
+        "ofa-train --space ofa-mbv3-w1.0 --data flowers --recipe none --init ofa_mbv3_d234_e346_k357_w1.0",
         "torchrun --nproc-per-node 8 -m ofa_nas.training --space ofa-mbv3-w1.0 --data imagenet --workers 8",
     ),
 )
@@ -35,6 +36,14 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
     help="A folder with train/ and val/, a folder for each class in them.",
 )
 @click.option("--recipe", default="progressive", show_default=True, help="Or compound, largest, none, independent.")
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path),
+    metavar="CHECKPOINT",
+    help="Weights to start from: a checkpoint of ofa-train, or a published one. If its classes are others, the "
+    "classifier is new.",
+)
+@click.option("--first-stage", type=click.IntRange(min=1), help="Stage of the recipe to begin with; needs --init.")
 @click.option("--table", type=click.Path(path_type=Path), help="Sub-networks are drawn evenly over its latencies.")
 @click.option("--max-latency-ms", type=POSITIVE, help="Choices that no network within it has are left out.")
 @click.option("--epochs-scale", type=POSITIVE, default=1.0, show_default=True, help="Of the papers' epochs.")
@@ -45,8 +54,12 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
 @click.option("--resume", is_flag=True, help="Resume the run in --out, or start it if there is none.")
-@click.option("--architecture", metavar="FILE|JSON", help="What the recipe independent trains.")
-@click.option("--evaluate", metavar="FILE|JSON", help="Sub-networks to follow; default: five, small to large.")
+@click.option(
+    "--architecture",
+    metavar="FILE[:NAME]|JSON|WORD",
+    help="What the recipe independent trains; WORD is smallest, largest or random:SEED.",
+)
+@click.option("--evaluate", metavar="FILE|JSON|WORD", help="Sub-networks to follow; default: five, small to large.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
 @click.option("--compile", is_flag=True, help="The teacher, by torch.compile: one network of all sizes of images.")
@@ -122,6 +135,7 @@ def _summary(options: Any, trained: Any) -> dict[str, Any]:
         "space": options.space,
         "data": options.data,
         "recipe": options.recipe,
+        "init": None if options.init is None else str(options.init),
         "seed": options.seed,
         "epochs": trained.epochs,
         "loss": trained.loss,

@@ -13,12 +13,15 @@ class Options:
     """``batch_size`` is the total of all processes. ``architecture`` is the network of the recipe independent;
     ``evaluate`` are the sub-networks whose accuracy is followed: published forms, as JSON or a file. ``batch_norm``
     computes statistics over all processes (shared), per process (own), or shared with several processes (auto).
+    ``init`` is a checkpoint to start from, and ``first_stage`` the stage of the recipe to begin with, counted from 1.
     """
 
     space: str
     data: str
     recipe: str = "progressive"
     out: Path = Path("training")
+    init: Path | None = None
+    first_stage: int | None = None
     table: Path | None = None
     max_latency_ms: float | None = None
     epochs_scale: float = 1.0

@@ -25,7 +25,9 @@ TEACHER_WORK = 1 / 3  # of a sub-network's step: the forward pass only
 @dataclass(frozen=True)
 class Plan:
     """``followed`` are the sub-networks whose accuracy is reported, with ``predicted_ms`` if there is a table;
-    ``unused[g]`` the choices of gene g that no network within the limit has."""
+    ``unused[g]`` the choices of gene g that no network within the limit has. ``skipped`` are the stages of the recipe
+    before the first one that is trained.
+    """
 
     space: Space
     stages: tuple[Stage, ...]
@@ -34,6 +36,7 @@ class Plan:
     latency: LatencyModel | None = None
     limit_ms: float = math.inf
     unused: tuple[IntArray, ...] = field(default=())
+    skipped: tuple[Stage, ...] = ()
 
     @classmethod
     def of(cls, options: Options) -> "Plan":
@@ -41,7 +44,7 @@ class Plan:
         or no network meets the limit.
         """
         space = find_space(options.space)
-        stages = tuple(stages_of(options.recipe, space, options.epochs_scale))
+        skipped, stages = _stages(options, space)
         latency = _latency(options, space)
         limit_ms = options.max_latency_ms or math.inf
         wanted: Sequence[int] = space.resolutions_px if latency is None else latency.require()
@@ -57,7 +60,7 @@ class Plan:
         followed = _followed(options, space, tuple(wanted), latency, limit_ms)
         if latency is not None:
             latency.require(sorted({each.resolution_px for each in followed}))
-        return cls(space, stages, tuple(wanted), tuple(followed), latency, limit_ms, unused)
+        return cls(space, stages, tuple(wanted), tuple(followed), latency, limit_ms, unused, skipped)
 
     @property
     def predicted_ms(self) -> list[float | None]:
@@ -73,6 +76,10 @@ class Plan:
     @property
     def epochs(self) -> int:
         return sum(stage.epochs for stage in self.stages)
+
+    def ratios_before(self, at: int) -> tuple[float, ...]:
+        """The expand ratios that were trained before stage ``at``."""
+        return (*self.skipped, *self.stages)[len(self.skipped) + at - 1].ratios(self.space)
 
     def work(self, stages: Sequence[Stage] | None = None) -> float:
         """The work in epochs of one sub-network."""
@@ -111,6 +118,19 @@ def work_of_epoch(stage: Stage) -> float:
     return stage.sub_networks + (TEACHER_WORK if stage.distilled else 0.0)
 
 
+def _stages(options: Options, space: Space) -> tuple[tuple[Stage, ...], tuple[Stage, ...]]:
+    """(stages to skip, stages to train)."""
+    stages = tuple(stages_of(options.recipe, space, options.epochs_scale))
+    first = options.first_stage or 1
+    if first > len(stages):
+        raise UsageError(
+            f"the recipe {options.recipe} has {counted(len(stages), 'stage')}, so --first-stage is too large"
+        )
+    if first > 1 and options.init is None:
+        raise UsageError("--first-stage needs --init, the checkpoint that the earlier stages would have trained")
+    return stages[: first - 1], stages[first - 1 :]
+
+
 def _latency(options: Options, space: Space) -> LatencyModel | None:
     if options.table is None:
         if options.max_latency_ms is not None:
@@ -126,7 +146,7 @@ def _followed(
     if options.recipe == INDEPENDENT:
         return [_independent(options, space)]
     if options.evaluate is not None:
-        return _members(options.evaluate, space)
+        return read_networks(options.evaluate, space, resolutions_px)[0]
     candidates = space.sample_spread(512, np.random.default_rng(0), resolutions_px)
     sizes = space.macs(candidates) if latency is None else latency.predict(candidates)
     if latency is not None and (sizes <= limit_ms).any():
@@ -138,12 +158,4 @@ def _followed(
 def _independent(options: Options, space: Space) -> Architecture:
     if options.architecture is None:
         raise UsageError("the recipe independent trains one network: name it with --architecture")
-    architecture = read_network(options.architecture, "the recipe independent")
-    space.encode([architecture])  # raises if it is wrong
-    return architecture
-
-
-def _members(source: str, space: Space) -> list[Architecture]:
-    architectures, _ = read_networks(source)
-    space.encode(architectures)  # raises if they are wrong
-    return architectures
+    return read_network(options.architecture, "the recipe independent", space, options.resolutions)

@@ -5,18 +5,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ofa_nas.supernet.checkpoints import load, save
+from ofa_nas.supernet.checkpoints import save
+from ofa_nas.supernet.pickles import load
 from ofa_tables.errors import FileError, UsageError
 
 FORMAT = 3
-CONTENTS = frozenset({"data", "table", "architecture"})  # contents are compared, not paths
+CONTENTS = frozenset({"data", "table", "architecture", "init"})  # contents are compared, not paths
 
 
 @dataclass
 class Progress:
     """``stage``, ``epoch`` and ``batch`` come next; ``loss`` is the loss of the last complete epoch. ``seconds`` and
     ``joules`` cover all sessions, ``first_stage_s`` is the duration of the first stage; ``broken`` are paths of images
-    that could not be decoded.
+    that could not be decoded. ``sorts``: whether channels may be sorted; not if the run started from a checkpoint with
+    narrow networks.
     """
 
     stage: int = 0
@@ -30,6 +32,7 @@ class Progress:
     images_per_second: float = 0.0
     first_stage_s: float | None = None
     broken: list[str] = field(default_factory=list)
+    sorts: bool = True
 
 
 def write_state(path: Path, settings: Mapping[str, Any], progress: Progress, tensors: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ofa_nas.supernet import OneNetwork, Supernet, build_supernet, save_supernet
 from ofa_nas.training.cost import RAPL, Cost, EnergyMeter, cost_of
 from ofa_nas.training.data import Batch, Images, loader, open_data, training_batches
 from ofa_nas.training.evaluation import accuracy, statistics_batches
+from ofa_nas.training.initial_weights import Initial, digest_of, start_from
 from ofa_nas.training.learner import Learner
 from ofa_nas.training.logs import END, Evaluated, Log
 from ofa_nas.training.options import Options
@@ -55,6 +56,7 @@ class Trainer:
         self.data = open_data(options.data).with_fewer(options.train_images)
         self.broken = self.data.broken()
         self.log: Log | None = None
+        self.initial: Initial | None = None
         self.progress = Progress()
         torch.manual_seed(options.seed)
         space, classes = self.plan.space, len(self.data.classes)
@@ -68,6 +70,9 @@ class Trainer:
         begun = resume and self.processes.from_first((self.options.out / STATE).exists())
         if begun:
             self._go_on()
+        elif self.options.init is not None:
+            self.initial = start_from(self.options.init, self.learner.model, self.data.classes)
+            self.progress.sorts = not self.initial.trained_narrow
         if self.processes.is_first:
             self.options.out.mkdir(parents=True, exist_ok=True)
             self.log = Log(self.options.out, self._number(self.progress.stage))
@@ -75,7 +80,9 @@ class Trainer:
             self._say(self._where())
         elif resume:
             self._say(f"{self.options.out} holds no checkpoint yet; this run begins there")
-        self._say(self.plan.left_out())
+        notes = self.initial.notes if self.initial else ()
+        for note in (*self.data.notes, *notes, self.plan.left_out()):
+            self._say(note)
         self._clock = _Clock(self.progress, self.processes)
         for at in range(self.progress.stage, len(self.plan.stages)):
             self._train_stage(at)
@@ -95,12 +102,21 @@ class Trainer:
 
     def _enter(self, at: int, stage: Stage) -> None:
         """Prepare a stage; only here are weights moved."""
-        if at == 1 and stage.distilled:
-            self.learner.learn_from(self.plan.largest, self._seen_at_each_size())
-        if stage.sorts:
-            self.learner.model.sort_channels(self.plan.stages[at - 1].ratios(self.plan.space))
+        if stage.distilled and self.learner.teacher is None:
+            self._take_teacher(at)
+        if stage.sorts and self.progress.sorts:
+            self.learner.model.sort_channels(self.plan.ratios_before(at))
         self.learner.begin()
         self._say(f"stage {at + 1} of {len(self.plan.stages)}: {stage.name}, {counted(stage.epochs, 'epoch')}")
+
+    def _take_teacher(self, at: int) -> None:
+        """The largest network as it is now, unless its classifier is not trained yet."""
+        if at == 0 and self.initial is not None and self.initial.has_new_classifier:
+            self._say(
+                "this stage has no teacher, because the classifier is new; --first-stage 1 trains a teacher first"
+            )
+            return
+        self.learner.learn_from(self.plan.largest, self._seen_at_each_size())
 
     def _train_epoch(self, at: int, stage: Stage) -> None:
         options, progress = self.options, self.progress
@@ -190,7 +206,8 @@ class Trainer:
         held_out, test = self._evaluate(self.data.held_out), self._evaluate(self.data.test)
         if self.log is not None:
             self.log.evaluations(plan.epochs - 1, END, held_out)
-        devices, networks, one_network_s = self.processes.world, len(plan.followed), progress.first_stage_s
+        one_network_s = None if plan.skipped else progress.first_stage_s
+        devices, networks = self.processes.world, len(plan.followed)
         energy_of = clock.energy_of()
         cost = cost_of(clock.seconds(), clock.joules(), devices, networks, one_network_s, energy_of)
         broken = len(self.broken.of_all(self.processes))
@@ -201,8 +218,9 @@ class Trainer:
         model = self.learner.model
         path = self.options.out / (NETWORK if isinstance(model, OneNetwork) else SUPERNET)
         if self.processes.is_first:
-            data, normalisation = self.options.data, self.data.train.normalisation._asdict()
-            save_supernet(path, model, classes=list(self.data.classes), data=data, normalisation=normalisation)
+            reported = {"data": self.options.data, "recipe": self.options.recipe}
+            normalisation = self.data.train.normalisation._asdict()
+            save_supernet(path, model, classes=list(self.data.classes), normalisation=normalisation, **reported)
         return str(path)
 
     def _write(self) -> None:
@@ -220,6 +238,7 @@ class Trainer:
         """The settings that determine the weights: for files their content, for devices their kind."""
         alone = self.plan.followed[0].to_json() if self.options.recipe == INDEPENDENT else None
         contents = {"data": self.data.train.digest(), "table": self.plan.table_digest(), "architecture": alone}
+        contents["init"] = digest_of(self.options.init)
         return self.options.settings() | contents | {"device": self.processes.device.type}
 
     def _go_on(self) -> None:

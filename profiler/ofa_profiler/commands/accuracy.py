@@ -123,6 +123,8 @@ def collect(
             "statistics_images": min(statistics_images, len(data.train)),
         }
         if found.is_first:
+            for note in data.notes:
+                say(note)
             _warn_of_few(len(chosen), ENOUGH)
         with bar("networks evaluated", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)

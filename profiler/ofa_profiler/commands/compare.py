@@ -35,8 +35,8 @@ LABELS = {
     "--networks",
     default="30",
     show_default=True,
-    help='Number of networks to test, a JSON file of architectures, FILE:NAME for one of them, or "references" for '
-    "published networks without a prediction (MobileNetV2 to ResNet50).",
+    help="Number of networks to test, a JSON file of architectures, FILE:NAME for one of them, smallest, largest, "
+    'random:SEED, or "references" for published networks without a prediction (MobileNetV2 to ResNet50).',
 )
 @click.option("--calibrate", type=click.IntRange(min=0), help="Number of additional networks to calibrate with.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")

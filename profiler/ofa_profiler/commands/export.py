@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 from rich.markup import escape
 
-from ofa_nas.cli import answer, example, json_option, print_json, run
-from ofa_nas.selection import is_json, read_network
+from ofa_nas.cli import answer, example, json_option, print_json, run, say
+from ofa_nas.selection import read_network
 from ofa_nas.spaces import find_space
+from ofa_nas.spaces.reading import is_inline
 from ofa_tables.errors import FileError, UsageError
 
 if TYPE_CHECKING:  # it needs torch
@@ -34,7 +35,10 @@ PATH = click.Path(path_type=Path)
     "--space", "space_name", help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it."
 )
 @click.option(
-    "--architecture", required=True, metavar="FILE[:NAME]|JSON", help="Network to export, such as ofa-search's output."
+    "--architecture",
+    required=True,
+    metavar="FILE[:NAME]|JSON|WORD",
+    help="Network to export: ofa-search's output, a published net.config, or smallest, largest or random:SEED.",
 )
 @click.option("--format", required=True, metavar="onnx|tflite|torch", help='File format; "torch" is TorchScript.')
 @click.option(
@@ -86,13 +90,14 @@ def command(
     if not out.parent.is_dir():
         raise FileError(f"cannot write {out}: {out.parent} is not a directory")
     supernet = load_network(checkpoint, find_space(space_name) if space_name else None).eval()
-    network = read_network(architecture, "ofa-export")
-    supernet.space.encode([network])
+    network = read_network(architecture, "ofa-export", supernet.space)
     if isinstance(supernet, OneNetwork) and network != supernet.architecture:
         only = json.dumps(supernet.architecture.to_json())
         raise UsageError(f"{checkpoint} contains only one network, and it is a different one: {only}")
     data = None if source is None else open_data(source)
     if data is not None:
+        for note in data.notes:
+            say(note)
         data.require_classes(supernet.classes, supernet.class_names)
     found = export(supernet, network, format, out, data, statistics_images, images, batch, precision)
     if as_json:
@@ -119,8 +124,8 @@ def print_exported(found: "Exported", out: Path, architecture: str) -> None:
         )
     else:
         answer.print(f"  top-1 on held-out images: {found.accuracy:.2%}; supernet: {found.supernet_accuracy:.2%}")
-    file = "FILE" if is_json(architecture) else shlex.quote(architecture)
-    holding = f", where FILE contains {json.dumps(found.architecture.to_json())}" if is_json(architecture) else ""
+    file = "FILE" if is_inline(architecture) else shlex.quote(architecture)
+    holding = f", where FILE contains {json.dumps(found.architecture.to_json())}" if is_inline(architecture) else ""
     answer.print(
         f"  to measure it: ofa-compare --table TABLE --space {found.space} --networks {file}{holding}", markup=False
     )

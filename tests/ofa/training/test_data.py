@@ -302,6 +302,16 @@ def test_the_four_files(idx):
     assert (len(data.classes), len(data.test)) == (4, 20)
 
 
+def test_images_that_are_learned_and_held_out_are_mentioned(idx, digits):
+    assert digits.notes == open_data(str(idx)).notes == ()
+    pixels = np.zeros((40, 9, 9), np.uint8)
+    pixels[:, 0, 0] = np.arange(40) % 20
+    write_idx(idx, "train", pixels, np.arange(40, dtype=np.uint8) % 4)
+    write_idx(idx, "t10k", pixels[:20], np.arange(20, dtype=np.uint8) % 4)
+    (note,) = open_data(str(idx)).notes
+    assert note == "--data has 24 held-out or test images among its training images, too"
+
+
 def test_a_truncated_file(idx):
     path = idx / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-300])

@@ -31,6 +31,11 @@ class ArrayImages(Images):
         chosen = np.asarray(indices, dtype=np.intp)
         return ArrayImages(self._pixels[chosen], self.labels[chosen], self._mean, self._std, self._flips)
 
+    def shared_with(self, other: "ArrayImages") -> int:
+        """The number of these images that the other set has, too."""
+        known = set(map(bytes, other._pixels))
+        return sum(bytes(image) in known for image in self._pixels)
+
     def digest(self) -> str:
         found = hashlib.sha256(self._pixels.tobytes())
         found.update(self.labels.tobytes())

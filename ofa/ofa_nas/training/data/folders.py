@@ -1,5 +1,6 @@
 """Images in folders, a folder for each class (ImageNet's layout), decoded by Pillow."""
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from ofa_nas.errors import DataError
 from ofa_nas.normalisation import Normalisation
+from ofa_nas.training.data.colours import UnsupportedMode, to_rgb, uses_few_bits
 from ofa_nas.training.data.images import Array, Batch, Draw, Images
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 MAX_PIXELS = 1 << 28
 # Mean and deviation of ImageNet's training images, which all published networks use.
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -22,6 +23,7 @@ IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 BRIGHTNESS, SATURATION = 32 / 255, 0.5
 CENTRE = 0.875  # fraction of the shorter side, in evaluation
+SAMPLED = 20  # images whose range of values is looked at before training
 TRIES = 20  # neighbours tried in place of a broken image
 
 
@@ -43,6 +45,17 @@ class FolderImages(Images):
         listed = "\n".join(f"{label} {name}" for label, name in zip(self.labels, self.names, strict=True))
         return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
 
+    def with_few_bits(self) -> list[str]:
+        """Those of some images, evenly chosen, that have 16 bits and use at most 12 of them."""
+        from PIL import Image
+
+        found = []
+        for name in self.names[:: max(1, len(self) // SAMPLED)][:SAMPLED]:
+            with contextlib.suppress(Exception), Image.open(self._folder / name) as image:  # reported when decoded
+                if image.width * image.height <= MAX_PIXELS and uses_few_bits(image):
+                    found.append(name)
+        return found
+
     def __getitems__(self, draws: Sequence[Draw]) -> Batch:
         """A batch. Raises DataError if neither an image nor any of its neighbours can be decoded."""
         images = torch.empty(len(draws), 3, draws[0].px, draws[0].px, memory_format=torch.channels_last)
@@ -55,6 +68,8 @@ class FolderImages(Images):
                     images[row] = _normalised(_decoded(path, draw))
                 except MemoryError:  # does not concern the image
                     raise
+                except UnsupportedMode as error:
+                    raise DataError(f"{path}: {error}") from None
                 except Exception:  # Pillow raises anything for a damaged or huge file
                     broken.append(str(path))
                     continue
@@ -75,13 +90,13 @@ def _decoded(path: Path, draw: Draw) -> Any:
         if draw.seed is None:
             side = math.ceil(draw.px / CENTRE)
             image.draft("RGB", (side, side))
-            return _centre(image.convert("RGB"), draw.px)
+            return _centre(to_rgb(image), draw.px)
         rng = np.random.default_rng(draw.seed)
         box = _crop(image.width, image.height, rng)
         full = image.width
         image.draft("RGB", (math.ceil(draw.px * full / (box[2] - box[0])),) * 2)
         shrunk = image.width / full
-        rgb = image.convert("RGB")
+        rgb = to_rgb(image)
         left, top, right, bottom = (min(edge * shrunk, most) for edge, most in zip(box, rgb.size * 2, strict=True))
         part = rgb.resize((draw.px, draw.px), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
         return _jittered(part, rng)

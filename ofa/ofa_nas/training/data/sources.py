@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +12,11 @@ import numpy as np
 
 from ofa_nas.errors import DataError
 from ofa_nas.training.data.arrays import ArrayImages
-from ofa_nas.training.data.folders import CENTRE, SUFFIXES, FolderImages
+from ofa_nas.training.data.folders import CENTRE, FolderImages
 from ofa_nas.training.data.images import Array, Broken, Images
+from ofa_nas.training.data.listing import SUFFIXES, first_copies, images_below, is_hidden
 from ofa_tables.errors import UsageError
+from ofa_tables.words import counted
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 FASHION = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -30,7 +32,7 @@ CENTRED = f"{VALUES}: the central square, {CENTRE:g} of the shorter side, resize
 class Data:
     """``held_out`` was cut from the training images, for the accuracy curve and accuracy models; nothing is trained on
     it. ``test`` is for the end. The first images of either cover all classes. ``values`` describes the range of the
-    pixels before division by 255 and normalisation.
+    pixels before division by 255 and normalisation. ``notes`` are what to tell the user about the files.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Data:
     held_out: Images
     test: Images
     values: str = VALUES
+    notes: tuple[str, ...] = ()
 
     def with_fewer(self, train_images: int | None) -> "Data":
         """A random subset of the training images, the same in every run; None for all."""
@@ -109,18 +112,22 @@ def _cut(labels: Array, share: float) -> tuple[list[int], list[int]]:
     return [index for index in range(len(labels)) if index not in out], sorted(out)
 
 
-def _cut_by_name(images: FolderImages, part: str) -> tuple[FolderImages, FolderImages]:
-    """(the rest, about a tenth of each class). Its name decides: adding or removing others does not move it."""
+def _cut_by_name(images: FolderImages, part: str, same: Mapping[str, str]) -> tuple[FolderImages, FolderImages]:
+    """(the rest, about a tenth of each class). Its name decides: adding or removing others does not move it. Copies go
+    with the first of them, which ``same`` names, unless their class has nothing else.
+    """
     share, labels = HELD_OUT, images.labels
     while share * len(labels) > MOST_HELD_OUT:
         share /= 2  # in steps, so that a few images more or less change nothing
-    draws = np.array([_draw(f"{part}/{name}") for name in images.names])
+    draws = np.array([_draw(f"{part}/{same.get(name, name)}") for name in images.names])
     is_out = draws < share
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        in_order = members[np.argsort(draws[members])]
-        is_out[in_order[-1]] = False
-        is_out[in_order[0]] = len(members) > 1
+        if np.ptp(draws[members]) == 0:
+            draws[members] = [_draw(f"{part}/{images.names[index]}") for index in members]
+            is_out[members] = draws[members] < share
+        is_out[draws == draws[members].min()] = True
+        is_out[draws == draws[members].max()] = False
     kept, out = ([int(index) for index in np.flatnonzero(side)] for side in (~is_out, is_out))
     return images.subset(kept), images.subset(out)
 
@@ -156,8 +163,11 @@ def _arrays(
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
     learned = ArrayImages(pixels, labels, mean, std, flips)
     train, held_out = _cut(labels, HELD_OUT)
+    learned, held_back = learned.subset(train), learned.subset(held_out)
     tested = ArrayImages(test, test_labels, mean, std, flips)
-    return _data(name, classes, learned.subset(train), learned.subset(held_out), tested)
+    shared = held_back.shared_with(learned) + tested.shared_with(learned)
+    notes = [f"--data has {counted(shared, 'held-out or test image')} among its training images, too"] if shared else []
+    return replace(_data(name, classes, learned, held_back, tested), notes=tuple(notes))
 
 
 def _fashion_folder() -> Path:
@@ -226,26 +236,80 @@ def _folders(name: str, folder: Path) -> Data:
         raise UsageError("images in folders are decoded by Pillow: pip install 'ofa-profile[train]'") from None
     tests = next((folder / test for test in TESTS if (folder / test).is_dir()), None)
     if not (folder / "train").is_dir():
-        classes, everything = _read_folder(folder)
-        learned, test = _cut_by_name(everything, "test")
-        return _data(name, classes, *_cut_by_name(learned, "held out"), test, CENTRED)
+        return _from_one_folder(name, folder)
     if tests is None:
         raise DataError(f"{folder} has train/ but no val/; what is learned is tested on images that were not learned")
-    classes, learned = _read_folder(folder / "train")
-    test_classes, test = _read_folder(tests)
+    classes, learned, notes = _read_folder(folder / "train")
+    test_classes, test, test_notes = _read_folder(tests)
     if classes != test_classes:
         others = sorted(set(classes) ^ set(test_classes))
         raise DataError(f"{folder / 'train'} and {tests} differ in their classes: {', '.join(others[:5])}")
-    return _data(name, classes, *_cut_by_name(learned, "held out"), test, CENTRED)
+    same = _copies([*_named(learned, "train"), *_named(test, tests.name)], folder)
+    within = {name[6:]: first[6:] for name, first in same.items() if name.startswith("train/")}
+    train, held_out = _cut_by_name(learned, "held out", within)
+    leaked = {
+        name: first for name, first in same.items() if name.startswith(f"{tests.name}/") and first[:6] == "train/"
+    }
+    data = _data(name, classes, train, held_out, test, CENTRED)
+    return replace(data, notes=(*notes, *test_notes, *_on_copies(within, learned), *_on_leaks(leaked)))
 
 
-def _read_folder(folder: Path) -> tuple[list[str], FolderImages]:
-    """(classes, images), sorted by name."""
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+def _from_one_folder(name: str, folder: Path) -> Data:
+    classes, everything, notes = _read_folder(folder)
+    same = _copies(everything.names, folder)
+    learned, test = _cut_by_name(everything, "test", same)
+    data = _data(name, classes, *_cut_by_name(learned, "held out", same), test, CENTRED)
+    return replace(data, notes=(*notes, *_on_copies(same, everything)))
+
+
+def _named(images: FolderImages, part: str) -> list[str]:
+    return [f"{part}/{name}" for name in images.names]
+
+
+def _copies(names: Sequence[str], folder: Path) -> dict[str, str]:
+    """The first of equal images, for each of the others."""
+    found = first_copies([folder / name for name in names])
+    return {copy.relative_to(folder).as_posix(): first.relative_to(folder).as_posix() for copy, first in found.items()}
+
+
+def _on_copies(same: Mapping[str, str], images: FolderImages) -> list[str]:
+    if not same:
+        return []
+    label_of = dict(zip(images.names, images.labels, strict=True))
+    twice = [(copy, first) for copy, first in same.items() if label_of[copy] != label_of[first]]
+    copy, first = next(iter(same.items()))
+    notes = [
+        f"--data has {counted(len(same), 'copy', 'copies')} of images (e.g. {copy} of {first}); copies stay together, "
+        "all for training or all held out, where a class has enough different images"
+    ]
+    if twice:
+        copy, first = twice[0]
+        notes.append(
+            f"--data has {counted(len(twice), 'image')} in several classes (e.g. {copy} is {first}); remove the "
+            "wrong ones"
+        )
+    return notes
+
+
+def _on_leaks(leaked: Mapping[str, str]) -> list[str]:
+    if not leaked:
+        return []
+    copy, first = next(iter(leaked.items()))
+    return [
+        f"--data has {counted(len(leaked), 'test image')} among its training images, too (e.g. {copy} is {first}); the "
+        "test accuracy is too high: remove them from one of the two"
+    ]
+
+
+def _read_folder(folder: Path) -> tuple[list[str], FolderImages, list[str]]:
+    """(classes, images, notes), sorted by name."""
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     paths: list[Path] = []
     labels: list[int] = []
+    hidden = 0
     for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        found, hidden_here = images_below(folder / name)
+        hidden += hidden_here
         if not found:
             raise DataError(f"{folder / name} holds no images ({', '.join(sorted(SUFFIXES))}); remove or fill it")
         paths += found
@@ -254,4 +318,11 @@ def _read_folder(folder: Path) -> tuple[list[str], FolderImages]:
         raise DataError(f"{folder} holds no images; it takes a folder for each class with images in it")
     if len(classes) < 2:
         raise DataError(f"{folder} contains only one class, {classes[0]}; at least two are needed")
-    return classes, FolderImages(folder, [path.relative_to(folder).as_posix() for path in paths], np.array(labels))
+    images = FolderImages(folder, [path.relative_to(folder).as_posix() for path in paths], np.array(labels))
+    notes = [f"{folder}: {counted(hidden, 'hidden file')} left out (such as ._a.jpg or a.jpg~)"] if hidden else []
+    few = images.with_few_bits()
+    if few:
+        notes.append(
+            f"{folder}: 16-bit images use at most 12 bits (e.g. {few[0]}) and come out dark; multiply them by 16"
+        )
+    return classes, images, notes

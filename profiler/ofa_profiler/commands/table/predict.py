@@ -24,7 +24,12 @@ from ofa_tables.table import LatencyTable
 )
 @click.argument("path", metavar="T", type=TABLE)
 @click.option("--space", "space_name", required=True, help="Search space of the network.")
-@click.option("--architecture", required=True, metavar="FILE[:NAME]|JSON", help="Architecture, or a list of them.")
+@click.option(
+    "--architecture",
+    required=True,
+    metavar="FILE[:NAME]|JSON|WORD",
+    help="Architecture, a list of them, a published net.config, or smallest, largest or random:SEED.",
+)
 @click.option("--raw", is_flag=True, help="Ignore the calibration of the table.")
 @json_option
 def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: bool) -> None:
@@ -33,9 +38,9 @@ def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: 
     Block latencies are the entries of the table; their sum is the raw prediction.
     """
     space = find_space(space_name)
-    architectures, many = read_networks(architecture)
     with LatencyTable.read(path) as opened:
         model = LatencyModel(opened, space) if raw else LatencyModel.calibrated(opened, space)
+        architectures, many = read_networks(architecture, space, model.resolutions_px)
         predictions = _predictions(model, space, architectures)
         lack = model.lack_of_intervals(sorted({architecture.resolution_px for architecture in architectures}))
     if as_json:
