@@ -34,7 +34,7 @@ class SshConnection(Connection):
             )
         self.login = login_of(target.address)
         self.patience_s = self.seconds("reconnect-s", RECONNECT_S)
-        self._remembered = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}")
+        self._remembered = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}".replace("/", "_"))
         self._python = target.settings.get("python", "")
         self._link: Link | None = None
         self._channel: grpc.Channel | None = None

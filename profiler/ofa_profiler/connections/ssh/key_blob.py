@@ -1,0 +1,78 @@
+"""Public keys as known_hosts and sshd exchange them: a type, and a blob in base64."""
+
+import base64
+import binascii
+import hashlib
+from dataclasses import dataclass
+
+import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
+
+MIN_RSA_BITS = 1024
+CERTIFICATE = "-cert-v01@openssh.com"
+# Signature algorithms that OpenSSH accepts in place of the type.
+_OTHER_NAMES = {"rsa-sha2-256": "ssh-rsa", "rsa-sha2-512": "ssh-rsa"}
+_CHECKED = ("ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
+_UNCHECKED = ("ssh-dss", "sk-ssh-ed25519@openssh.com", "sk-ecdsa-sha2-nistp256@openssh.com", "ssh-xmss@openssh.com")
+
+
+@dataclass(frozen=True)
+class KeyBlob:
+    """A public key. ``kind`` is its type, such as ``ssh-ed25519``."""
+
+    kind: str
+    blob: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+
+
+def decode_key(kind: str, encoded: str) -> KeyBlob:
+    """Decode a key as OpenSSH does. Raises ValueError with the reason if OpenSSH refuses the key."""
+    kind = _OTHER_NAMES.get(kind, kind)
+    if kind not in (*_CHECKED, *_UNCHECKED) and not kind.endswith(CERTIFICATE):
+        raise ValueError(f"{kind[:40]!r} is not a type of key")
+    try:
+        blob = base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("its key is not base64") from None
+    inside, end = _string(blob, 0)
+    if inside.decode(errors="replace") != kind:
+        raise ValueError(f"its key is not of the type {kind}")
+    if kind in _CHECKED:
+        _check(kind, blob, end)
+    return KeyBlob(kind, blob)
+
+
+def certifies(certificate: bytes, key: bytes) -> bool:
+    """Whether the blob of a certificate is about the public key of another blob."""
+    try:
+        _, after_kind = _string(certificate, 0)
+        _, after_nonce = _string(certificate, after_kind)
+        return certificate[after_nonce:].startswith(key[_string(key, 0)[1] :])
+    except ValueError:
+        return False
+
+
+def _string(blob: bytes, start: int) -> tuple[bytes, int]:
+    """The string at an offset, and where it ends. Raises ValueError."""
+    end = start + 4 + int.from_bytes(blob[start : start + 4], "big")
+    if len(blob) < start + 4 or end > len(blob):
+        raise ValueError("its key is cut off")
+    return blob[start + 4 : end], end
+
+
+def _check(kind: str, blob: bytes, end: int) -> None:
+    parts = []
+    while end < len(blob):
+        part, end = _string(blob, end)
+        parts.append(part)
+    if len(parts) != (1 if kind == "ssh-ed25519" else 2):
+        raise ValueError("its key is damaged")
+    if kind == "ssh-rsa" and int.from_bytes(parts[1], "big").bit_length() < MIN_RSA_BITS:
+        raise ValueError(f"its RSA key is shorter than {MIN_RSA_BITS} bits")
+    try:
+        paramiko.PKey.from_type_string(kind, blob)
+    except (paramiko.SSHException, ValueError, IndexError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("its key is damaged") from None
