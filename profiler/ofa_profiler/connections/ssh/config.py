@@ -148,14 +148,19 @@ class _Reading:
         if not value:
             raise ValueError(f"{keyword}: the argument is missing")
         if keyword == "proxyjump":
-            try:
-                parse_jump(value)
-            except ValueError as error:
-                raise ValueError(f"proxyjump {value}: {error}") from None
-        proxied = keyword in ("proxyjump", "proxycommand")
-        rivals = {"proxyjump", "proxycommand"} if proxied else {keyword}
-        if self.active and not self.settings.keys() & rivals:
-            self.settings[keyword] = [value]
+            self._set_jump(value)
+        elif self.active:
+            self.settings.setdefault(keyword, [value])
+
+    def _set_jump(self, value: str) -> None:
+        try:
+            hops = parse_jump(value)
+        except ValueError as error:
+            raise ValueError(f"ProxyJump {value}: {error}") from None
+        if self.active and not self.settings.keys() & {"proxyjump", "proxycommand"}:
+            self.settings["proxyjump"] = [value]
+            if hops:
+                self.settings["proxycommand"] = ["none"]  # a later ProxyCommand does not count
 
 
 def _host(settings: Settings, original: str) -> str:
