@@ -70,7 +70,7 @@ def home(request, tmp_path, monkeypatch):
     (path / "passwd").write_text("\n".join([":".join(map(str, fields)), *users]) + "\n")
     script = path / "bin" / "ssh"
     script.write_text(
-        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind \"$0\" /etc/passwd; exec \"$@\"' "
+        '#!/bin/sh\nexec unshare --mount sh -c \'mount --bind "$0" /etc/passwd; exec "$@"\' '
         f'{path}/passwd {shutil.which("ssh")} "$@"\n'
     )
     script.chmod(0o755)
@@ -90,7 +90,7 @@ def home(request, tmp_path, monkeypatch):
 
 @dataclass
 class Server:
-    """A real sshd on a port of 127.0.0.1; ``keys`` are its host keys by type, in the form of a .pub file."""
+    """A real sshd on a port of 127.0.0.1. ``keys`` has its host keys, other keys, and the key of its authority."""
 
     port: int
     keys: dict
@@ -100,19 +100,29 @@ class Server:
     def name(self):
         return f"[127.0.0.1]:{self.port}"
 
-    def accept(self, public_key):
-        with (self.folder / "authorized_keys").open("a") as file:
-            file.write(public_key)
+
+def _make_key(path, kind="ed25519"):
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", path], check=True)
+    return path.with_suffix(".pub").read_text().strip()
 
 
-def _start(folder, types):
-    keys = {}
-    for kind in types:
-        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", folder / kind], check=True)
-        keys[kind] = (folder / f"{kind}.pub").read_text().strip()
+def _certify(folder, key, *options):
+    words = ["ssh-keygen", "-q", "-s", folder / "authority", "-I", "board", "-h", *options, folder / f"{key}.pub"]
+    subprocess.run(words, check=True)
+    return f"HostCertificate {folder}/{key}-cert.pub"
+
+
+def _start(folder, types, certified):
+    keys = {kind: _make_key(folder / kind, kind) for kind in KEY_TYPES}
+    keys |= {f"other_{kind}": _make_key(folder / f"other_{kind}", kind) for kind in KEY_TYPES}
+    keys["authority"] = _make_key(folder / "authority")
+    lines = [f"HostKey {folder}/{kind}" for kind in types]
+    if certified:
+        lines.append(_certify(folder, "ed25519", "-n", "127.0.0.1,tegra"))
+        lines.append(_certify(folder, "rsa", "-n", "127.0.0.1", "-V", "20200101:20200201"))
+        lines.append(_certify(folder, "ecdsa", "-n", "elsewhere"))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    lines = [f"HostKey {folder}/{kind}" for kind in types]
     lines += [f"Port {port}", "ListenAddress 127.0.0.1", f"AuthorizedKeysFile {folder}/authorized_keys"]
     lines += ["PidFile none", "UsePAM no", "PermitRootLogin yes", "StrictModes no", "MaxStartups 100"]
     (folder / "sshd_config").write_text("\n".join(lines) + "\n")
@@ -131,24 +141,33 @@ def _start(folder, types):
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory):
-    """Two servers: one has a host key of each type, the other only ed25519."""
+    """Three servers: with a host key of each type, with only ed25519, and with certificates of its keys."""
     if not Path(SSHD).exists():
         pytest.skip(f"{SSHD} is not installed")
     if os.getuid() != 0:
         pytest.skip("this sshd logs root in")
     Path("/run/sshd").mkdir(exist_ok=True)
-    started = [_start(tmp_path_factory.mktemp("sshd"), types) for types in (KEY_TYPES, ("ed25519",))]
-    yield {"all": started[0][1], "ed25519": started[1][1]}
+    kinds = {"all": (KEY_TYPES, False), "ed25519": (("ed25519",), False), "certified": (KEY_TYPES, True)}
+    started = [_start(tmp_path_factory.mktemp("sshd"), *kind) for kind in kinds.values()]
+    yield {name: server for name, (_, server) in zip(kinds, started, strict=True)}
     for process, _ in started:
         process.kill()
         process.wait()
 
 
-@pytest.fixture
-def key(home, servers):
-    """A key of the home that both servers accept."""
-    path = home.path / ".ssh" / "lab_key"
-    subprocess.run(["/usr/bin/ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+@pytest.fixture(scope="session")
+def lab_key(servers, tmp_path_factory):
+    """A key that the servers accept."""
+    path = tmp_path_factory.mktemp("keys") / "lab_key"
+    public = _make_key(path)
     for server in servers.values():
-        server.accept(path.with_suffix(".pub").read_text())
+        with (server.folder / "authorized_keys").open("a") as file:
+            file.write(public + "\n")
     return path
+
+
+@pytest.fixture
+def key(home, lab_key):
+    """The key in a home."""
+    shutil.copy(lab_key, home.path / ".ssh" / "lab_key")
+    return home.path / ".ssh" / "lab_key"

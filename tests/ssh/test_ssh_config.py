@@ -64,9 +64,17 @@ CONFIGS = {
         {"config": 'Include "my lab" "HOME/.ssh/other lab"\n', "my lab": TX2, "other lab": "Host b\n  User x\n"},
         *("tx2", "b"),
     ),
-    "include with an equals sign": ({"config": "Include=lab\ninclude = ~/.ssh/more\n", "lab": TX2, "more": "Port 7\n"}, "tx2"),
+    "include with an equals sign": (
+        {"config": "Include=lab\ninclude = ~/.ssh/more\n", "lab": TX2, "more": "Port 7\n"},
+        "tx2",
+    ),
     "include by pattern": (
-        {"config": "Include conf.d/*.conf\n", "conf.d/2.conf": "Port 2\n", "conf.d/1.conf": "Port 1\n", "conf.d/0": "Port 9\n"},
+        {
+            "config": "Include conf.d/*.conf\n",
+            "conf.d/2.conf": "Port 2\n",
+            "conf.d/1.conf": "Port 1\n",
+            "conf.d/0": "Port 9\n",
+        },
         "tx2",
     ),
     "includes in includes": ({"config": "Include a\n", "a": "Host tx2\n  Include b\n  Port 1\n", "b": TX2}, "tx2", "x"),
@@ -79,7 +87,11 @@ CONFIGS = {
         "Host outer\n  ProxyJump first\nHost first\n  User f\n",
         "tx2",
     ),
-    "jump by address": ("Host tx2\n  ProxyJump ssh://anna@gate:2222\nHost b\n  ProxyJump ssh://10.0.0.1,ssh://c/\n", "tx2", "b"),
+    "jump by address": (
+        "Host tx2\n  ProxyJump ssh://anna@gate:2222\nHost b\n  ProxyJump ssh://10.0.0.1,ssh://c/\n",
+        "tx2",
+        "b",
+    ),
     "jump by service": ("Host tx2\n  ProxyJump gate:ssh\nHost b\n  ProxyJump gate:\n", "tx2", "b"),
     "no jump": ("Host tx2\n  ProxyJump none\nHost *\n  ProxyJump gate\nHost gate\n  ProxyJump none\n", "tx2"),
     "gates excluded": ("Host * !gate\n  ProxyJump gate\n", "tx2", "gate"),
@@ -96,7 +108,11 @@ CONFIGS = {
     "port out of range": ("Port 65536\n", "tx2"),
     "match all": ("Host b\n  User b\nMatch all\n  User everyone\n", "tx2", "b"),
     "match host": ("Match host tx2,*.lab\n  User nvidia\nMatch host=b\n  User b\n", "tx2", "x.lab", "b", "other"),
-    "match the host name": (TX2 + "Match host 10.*\n  Port 2200\nMatch originalhost tx2\n  HostKeyAlias t\n", "tx2", "10.1.1.1"),
+    "match the host name": (
+        TX2 + "Match host 10.*\n  Port 2200\nMatch originalhost tx2\n  HostKeyAlias t\n",
+        "tx2",
+        "10.1.1.1",
+    ),
     "match with quotes": ('Match host "tx2,b" user "nvidia"\n  Port 7\n', "nvidia@tx2", "tx2", "nvidia@b"),
     "match negated": ("Match !host tx2\n  User other\nMatch host *,!b\n  Port 3\n", "tx2", "b", "c"),
     "match user": (TX2 + "Match user nvidia\n  Port 2200\nMatch localuser root\n  HostKeyAlias l\n", "tx2", "me@tx2"),
@@ -105,7 +121,11 @@ CONFIGS = {
     "host in the second pass": ("Match final\n  Compression no\nHost 10.*\n  Port 7\n" + TX2, "tx2"),
     "match canonical": ("Match canonical\n  User c\n" + TX2, "tx2"),
     "match not final": ("Match !final\n  Port 9\n" + TX2, "tx2"),
-    "match exec": ('Match host tx2 exec "test -d HOME/.ssh"\n  User nvidia\nMatch exec false\n  Port 9\n', "tx2", "other"),
+    "match exec": (
+        'Match host tx2 exec "test -d HOME/.ssh"\n  User nvidia\nMatch exec false\n  Port 9\n',
+        "tx2",
+        "other",
+    ),
     "match localnetwork": ("Match localnetwork 10.99.0.0/16\n  Port 9\n" + TX2, "tx2"),
     "match tagged": ("Match tagged lab\n  Port 9\n" + TX2, "tx2"),
     "match what does not exist": ("Match weather rain\n  Port 9\n" + TX2, "tx2"),
@@ -161,7 +181,16 @@ def _files(line):
 
 def _expanded(home, path, said):
     host, user, port = said["hostname"][0], said["user"][0], said["port"][0]
-    values = {"r": user, "h": host, "p": port, "n": said["host"][0], "u": "root", "i": "0", "%": "%", "d": str(home.path)}
+    values = {
+        "r": user,
+        "h": host,
+        "p": port,
+        "n": said["host"][0],
+        "u": "root",
+        "i": "0",
+        "%": "%",
+        "d": str(home.path),
+    }
     values |= {"L": socket.gethostname().partition(".")[0], "l": socket.gethostname()}
     path = re.sub("^~(?=/)", str(home.path), path).replace("${COLOR}", "blue")
     path = re.sub("^~daemon(?=/)", pwd.getpwnam("daemon").pw_dir, path)
@@ -243,7 +272,9 @@ def test_an_address_that_ssh_could_take_for_an_option_or_a_command_is_refused(ho
         login_of(address)
 
 
-@pytest.mark.parametrize("address", ["ssh://", "ssh://@tx2", "ssh://tx2:port", "tx2:no-such-service", "tx2:0", "tx2:65536"])
+@pytest.mark.parametrize(
+    "address", ["ssh://", "ssh://@tx2", "ssh://tx2:port", "tx2:no-such-service", "tx2:0", "tx2:65536"]
+)
 def test_an_address_without_a_host_or_with_a_wrong_port_is_refused(home, address):
     with pytest.raises(UsageError, match="is not an address"):
         login_of(address)

@@ -91,9 +91,10 @@ class SshConnection(Connection):
         except Unreachable:
             raise
         except DeviceError as refused:
-            if self._password is not None or "refused the login" not in str(refused) or not sys.stdin.isatty():
+            asks = any(words in str(refused) for words in ("refused the login", "has a passphrase"))
+            if self._password is not None or not asks or not sys.stdin.isatty():
                 raise
-        self._password = getpass.getpass(f"password of {self.login}: ")
+        self._password = getpass.getpass(f"password or passphrase for {self.login}: ")
         return Link(self.login, self.target.name, self._password)
 
     def _again(self, known: Remembered) -> Agent | None:

@@ -14,13 +14,15 @@ from ofa_profiler.connections.ssh.authentication import Authentication
 from ofa_profiler.connections.ssh.failures import explain, explain_host_key
 from ofa_profiler.connections.ssh.host_key import (
     Answer,
+    Names,
+    Presented,
     Status,
     check_host_key,
     check_revocation_file,
     preferred_algorithms,
 )
 from ofa_profiler.connections.ssh.key_blob import KeyBlob
-from ofa_profiler.connections.ssh.known_hosts import find_keys, hashed_name
+from ofa_profiler.connections.ssh.known_hosts import hashed_name
 from ofa_profiler.connections.ssh.login import Login
 from ofa_tables.errors import DeviceError
 
@@ -50,14 +52,18 @@ def connect(
         raise explain(error, login, name, bool(password)) from None
 
 
-def answer_about(key: KeyBlob, login: Login) -> Answer:
+def answer_about(presented: Presented, login: Login) -> Answer:
     """Decide whether a host key is known. Raises FileError if a file of RevokedHostKeys cannot be used."""
     for path in login.revoked_host_keys:
-        revoked = check_revocation_file(key, path)
+        revoked = check_revocation_file(presented, path)
         if revoked:
             return revoked
-    without_port = login.known_as if login.host_key_alias else login.host
-    return check_host_key(key, login.known_hosts, login.known_as, without_port)
+    return check_host_key(presented, login.known_hosts, _names(login))
+
+
+def _names(login: Login) -> Names:
+    alias = login.host_key_alias
+    return Names(login.known_as, alias or login.host, alias or login.host)
 
 
 def _way(login: Login, via: paramiko.SSHClient | None) -> Any:
@@ -69,8 +75,7 @@ def _way(login: Login, via: paramiko.SSHClient | None) -> Any:
 
 
 def _transport_factory(login: Login, name: str) -> Any:
-    known = find_keys(login.known_hosts, login.known_as)
-    algorithms = preferred_algorithms(known, login.host_key_algorithms)
+    algorithms = preferred_algorithms(login.host_key_algorithms, login.known_hosts, _names(login))
     if not algorithms:
         raise DeviceError(
             f"{name}: HostKeyAlgorithms for {login.alias or login.host} names none that ofa-profile supports; add "
@@ -96,14 +101,15 @@ class _Verify(paramiko.MissingHostKeyPolicy):
         transport = client.get_transport()
         if self._login.trust_localhost and transport is not None and self._is_local(transport):
             return
-        presented = KeyBlob(key.get_name(), key.asbytes())
+        certificate = key.public_blob.key_blob if key.public_blob else None
+        presented = Presented(KeyBlob(key.get_name(), key.asbytes()), certificate)
         answer = answer_about(presented, self._login)
         if answer.status is Status.KNOWN:
             return
         if answer.status is Status.UNKNOWN and self._login.unknown_host_key in ("accept-new", "no"):
-            _remember(presented, self._login)
+            _remember(presented.key, self._login)
             return
-        raise explain_host_key(answer, presented, self._login, self._name)
+        raise explain_host_key(answer, presented.key, self._login, self._name)
 
     def _is_local(self, transport: paramiko.Transport) -> bool:
         """NoHostAuthenticationForLocalhost concerns direct connections to a loopback address."""

@@ -23,6 +23,12 @@ def explain(error: Exception, login: Login, name: str, with_password: bool) -> D
         )
     if isinstance(error, paramiko.AuthenticationException):
         return _refused(login, name, with_password)
+    if login.proxy_command:
+        reason = "it ended" if isinstance(error, paramiko.ProxyCommandFailure | EOFError) else error
+        return Unreachable(
+            f"{name}: the ProxyCommand for {login.alias or login.host} leads to no SSH server ({reason}); check that it "
+            f"works: {login.proxy_command}"
+        )
     if isinstance(error, paramiko.ChannelException) and login.via:
         return Unreachable(
             f"{name}: {login.via.host} cannot connect to {at} ({error.text}); is the board on, and is it that port?"

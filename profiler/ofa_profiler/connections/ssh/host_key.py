@@ -1,17 +1,19 @@
 """Whether the key that a server presents is known, as OpenSSH decides it."""
 
+import contextlib
 import enum
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ofa_profiler.connections.ssh.key_blob import KeyBlob, decode_key
+from ofa_profiler.connections.ssh.certificate import parse_certificate
+from ofa_profiler.connections.ssh.key_blob import CERTIFICATE, KeyBlob, decode_key
 from ofa_profiler.connections.ssh.known_hosts import AUTHORITY, REVOKED, Entry, KnownKeys, find_keys
 from ofa_profiler.connections.ssh.patterns import matches, matches_list
 from ofa_tables.errors import FileError
 
-# The algorithms that paramiko verifies, in the order of OpenSSH.
-ALGORITHMS = (
+# The algorithms that paramiko verifies, in the order of OpenSSH: certificates first.
+_PLAIN = (
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
@@ -19,6 +21,7 @@ ALGORITHMS = (
     "rsa-sha2-512",
     "rsa-sha2-256",
 )
+ALGORITHMS = (*(f"{name}{CERTIFICATE}" for name in _PLAIN), *_PLAIN)
 REVOCATION_LIST = b"SSHKRL\n\0"
 
 
@@ -40,34 +43,76 @@ class Answer:
     notes: tuple[str, ...] = ()
 
 
-def check_host_key(key: KeyBlob, files: Sequence[str], name: str, name_without_port: str) -> Answer:
-    """Look a key up under ``name``, and if that name has no key, under the name without the port.
+@dataclass(frozen=True)
+class Presented:
+    """What a server presents: its key, and the blob of a certificate of this key, if it has one."""
 
-    Pass the same name twice if the port does not matter.
-    """
-    keys = find_keys(files, name)
-    answer = _compare(key, keys)
-    if answer.status is not Status.UNKNOWN or name_without_port == name:
-        return answer
-    other = _compare(key, find_keys(files, name_without_port))
-    return answer if other.status in (Status.UNKNOWN, Status.CHANGED) else other
+    key: KeyBlob
+    certificate: bytes | None = None
 
 
-def check_revocation_file(key: KeyBlob, path: str) -> Answer | None:
-    """Return the answer if the file of RevokedHostKeys lists the key. Raises FileError."""
+@dataclass(frozen=True)
+class Names:
+    """How known_hosts calls a host: ``name`` with the port, then ``without_port``; certificates are for ``host``."""
+
+    name: str
+    without_port: str
+    host: str
+
+
+def check_host_key(presented: Presented, files: Sequence[str], names: Names) -> Answer:
+    """Look a key up: its certificate first, then the key itself; each under the name without the port last."""
+    notes: tuple[str, ...] = ()
+    if presented.certificate is not None:
+        answer = _check_certificate(presented, files, names)
+        if answer.status in (Status.KNOWN, Status.REVOKED):
+            return answer
+        notes = answer.notes
+    answer = _compare(presented.key, find_keys(files, names.name))
+    if answer.status is Status.UNKNOWN and names.without_port != names.name:
+        other = _compare(presented.key, find_keys(files, names.without_port))
+        if other.status in (Status.KNOWN, Status.REVOKED):
+            return other
+    return replace(answer, notes=(*notes, *answer.notes))
+
+
+def _check_certificate(presented: Presented, files: Sequence[str], names: Names) -> Answer:
+    assert presented.certificate is not None
+    try:
+        certificate = parse_certificate(presented.certificate)
+    except ValueError as error:
+        return Answer(Status.UNKNOWN, notes=(str(error),))
+    for name in dict.fromkeys((names.name, names.without_port)):
+        keys = find_keys(files, name)
+        revoked = _same(presented.key, keys.marked(REVOKED)) or _same(certificate.authority, keys.marked(REVOKED))
+        if revoked:
+            return Answer(Status.REVOKED, revoked.place)
+        trusted = _same(certificate.authority, keys.marked(AUTHORITY))
+        if trusted:
+            problem = certificate.problem(names.host)
+            return Answer(Status.UNKNOWN, notes=(problem,)) if problem else Answer(Status.KNOWN, trusted.place)
+    return Answer(Status.UNKNOWN)
+
+
+def check_revocation_file(presented: Presented, path: str) -> Answer | None:
+    """Return the answer if the file of RevokedHostKeys lists the key, or its authority. Raises FileError."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise FileError(f"cannot read RevokedHostKeys {path}: {error.strerror}; fix ~/.ssh/config") from None
     if content.startswith(REVOCATION_LIST):
         raise FileError(f"{path} is a revocation list that only ssh can read; list public keys in it instead")
+    keys = [presented.key]
+    if presented.certificate is not None:
+        with contextlib.suppress(ValueError):
+            keys.append(parse_certificate(presented.certificate).authority)
     for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
         try:
             kind, encoded = line.split()[:2]
             revoked = decode_key(kind, encoded)
         except ValueError:
             continue  # blank, a comment, or not a key
-        if revoked == key:
+        if revoked in keys:
             return Answer(Status.REVOKED, f"{path} line {number}")
     return None
 
@@ -83,36 +128,37 @@ def supported_algorithms(wanted: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*listed, *ALGORITHMS))) if sign == "^" else tuple(listed)
 
 
-def preferred_algorithms(keys: KnownKeys, allowed: Sequence[str]) -> list[str]:
-    """Order signature algorithms: those of known keys first, unless a known key has the type of the first."""
-    kinds = {entry.key.kind for entry in keys.marked("")}
-    known = [algorithm for algorithm in allowed if _kind(algorithm) in kinds]
-    if not allowed or allowed[0] in known:
-        return list(allowed)
-    return known + [algorithm for algorithm in allowed if algorithm not in known]
+def preferred_algorithms(allowed: Sequence[str], files: Sequence[str], names: Names) -> list[str]:
+    """Order signature algorithms as ssh does: if no known key has the type of the first, those of known keys first.
+
+    Certificates are only requested from hosts for which known_hosts has an authority.
+    """
+    known = find_keys(files, names.name)
+    kinds = {entry.key.kind for entry in known.marked("")}
+    authority = bool(known.marked(AUTHORITY) or find_keys(files, names.without_port).marked(AUTHORITY))
+    usable = [name for name in allowed if authority or not name.endswith(CERTIFICATE)]
+    if not allowed or _kind(allowed[0]) in kinds:
+        return usable
+    first = [name for name in usable if name.endswith(CERTIFICATE) or _kind(name) in kinds]
+    return first + [name for name in usable if name not in first]
 
 
 def _kind(algorithm: str) -> str:
-    return "ssh-rsa" if algorithm.startswith("rsa-") else algorithm
+    plain = algorithm.removesuffix(CERTIFICATE)
+    return "ssh-rsa" if plain.startswith("rsa-") else plain
 
 
 def _compare(key: KeyBlob, keys: KnownKeys) -> Answer:
     plain = keys.marked("")
-    notes = (*keys.skipped, *_authorities(keys.marked(AUTHORITY)))
     revoked = _same(key, keys.marked(REVOKED))
     if revoked:
         return Answer(Status.REVOKED, revoked.place)
     known = _same(key, plain)
     if known:
         return Answer(Status.KNOWN, known.place)
-    if plain:
-        return Answer(Status.CHANGED, plain[-1].place, notes)
-    return Answer(Status.UNKNOWN, notes=notes)
+    notes = tuple(keys.skipped)
+    return Answer(Status.CHANGED, plain[-1].place, notes) if plain else Answer(Status.UNKNOWN, notes=notes)
 
 
 def _same(key: KeyBlob, entries: Iterable[Entry]) -> Entry | None:
     return next((entry for entry in entries if entry.key == key), None)
-
-
-def _authorities(entries: Iterable[Entry]) -> list[str]:
-    return [f"{entry.place} trusts certificates, which ofa-profile cannot check" for entry in entries]

@@ -28,6 +28,36 @@ class KeyBlob:
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
 
+class Reader:
+    """Read the fields of a blob in order. Raises ValueError where the blob is cut off."""
+
+    def __init__(self, blob: bytes) -> None:
+        self._blob = blob
+        self.position = 0
+
+    def number(self, size: int) -> int:
+        """Read an unsigned number of ``size`` bytes."""
+        return int.from_bytes(self._take(size), "big")
+
+    def string(self) -> bytes:
+        """Read bytes that follow their length."""
+        return self._take(self.number(4))
+
+    def strings(self) -> list[bytes]:
+        """Read strings up to the end."""
+        found = []
+        while self.position < len(self._blob):
+            found.append(self.string())
+        return found
+
+    def _take(self, size: int) -> bytes:
+        end = self.position + size
+        if end > len(self._blob):
+            raise ValueError("its key is cut off")
+        taken, self.position = self._blob[self.position : end], end
+        return taken
+
+
 def decode_key(kind: str, encoded: str) -> KeyBlob:
     """Decode a key as OpenSSH does. Raises ValueError with the reason if OpenSSH refuses the key."""
     kind = _OTHER_NAMES.get(kind, kind)
@@ -37,37 +67,27 @@ def decode_key(kind: str, encoded: str) -> KeyBlob:
         blob = base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("its key is not base64") from None
-    inside, end = _string(blob, 0)
+    inside, *parts = Reader(blob).strings() if kind in _CHECKED else [Reader(blob).string()]
     if inside.decode(errors="replace") != kind:
         raise ValueError(f"its key is not of the type {kind}")
     if kind in _CHECKED:
-        _check(kind, blob, end)
+        _check(kind, blob, parts)
     return KeyBlob(kind, blob)
 
 
 def certifies(certificate: bytes, key: bytes) -> bool:
     """Whether the blob of a certificate is about the public key of another blob."""
     try:
-        _, after_kind = _string(certificate, 0)
-        _, after_nonce = _string(certificate, after_kind)
-        return certificate[after_nonce:].startswith(key[_string(key, 0)[1] :])
+        outer, inner = Reader(certificate), Reader(key)
+        outer.string()
+        outer.string()  # nonce
+        inner.string()
     except ValueError:
         return False
+    return certificate[outer.position :].startswith(key[inner.position :])
 
 
-def _string(blob: bytes, start: int) -> tuple[bytes, int]:
-    """The string at an offset, and where it ends. Raises ValueError."""
-    end = start + 4 + int.from_bytes(blob[start : start + 4], "big")
-    if len(blob) < start + 4 or end > len(blob):
-        raise ValueError("its key is cut off")
-    return blob[start + 4 : end], end
-
-
-def _check(kind: str, blob: bytes, end: int) -> None:
-    parts = []
-    while end < len(blob):
-        part, end = _string(blob, end)
-        parts.append(part)
+def _check(kind: str, blob: bytes, parts: list[bytes]) -> None:
     if len(parts) != (1 if kind == "ssh-ed25519" else 2):
         raise ValueError("its key is damaged")
     if kind == "ssh-rsa" and int.from_bytes(parts[1], "big").bit_length() < MIN_RSA_BITS:

@@ -44,7 +44,7 @@ class Login:
     public_keys: bool = True
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.host}" + (f":{self.port}" if self.port != PORT else "")
+        return str(Destination(self.host, self.user, self.port if self.port != PORT else None))
 
     @property
     def known_as(self) -> str:

@@ -19,6 +19,8 @@ from ofa_tables.errors import FileError
 TIMEOUT_S = 30.0  # Match exec and CanonicalizeHostname may take some seconds
 # These are printed on one line, without quotes.
 LISTS = ("userknownhostsfile", "globalknownhostsfile", "revokedhostkeys")
+# ssh before OpenSSH 8.5 prints these as they are written.
+EXPANDED = ("userknownhostsfile", "revokedhostkeys", "identityagent")
 _WITHOUT_G = re.compile(r"(unknown|illegal|invalid|unrecognized) option.*\bG\b|^usage: dbclient", re.IGNORECASE)
 _NOISE = ("Pseudo-terminal will not be allocated",)
 
@@ -90,15 +92,20 @@ def _settings(out: str) -> Settings:
         settings.setdefault(key.lower(), []).append(value)
     for key in LISTS:
         settings[key] = [path for line in settings.get(key, []) for path in _paths(line.split(" "))]
+    for key in EXPANDED:
+        settings[key] = [os.path.expanduser(path) for path in settings.get(key, [])]
     return settings
 
 
 def _paths(words: list[str]) -> list[str]:
     """Join the words of a path with blanks: the longest run of words that names a file is one path."""
+
+    def is_file(length: int) -> bool:
+        return os.path.exists(os.path.expanduser(" ".join(words[:length])))
+
     paths = []
     while words:
-        lengths = range(len(words), 1, -1)
-        length = next((length for length in lengths if os.path.exists(" ".join(words[:length]))), 1)
+        length = next(filter(is_file, range(len(words), 1, -1)), 1)
         paths.append(" ".join(words[:length]))
         words = words[length:]
     return [path for path in paths if path]
