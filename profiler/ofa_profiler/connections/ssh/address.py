@@ -29,20 +29,27 @@ class Destination:
 def parse_destination(text: str) -> Destination:
     """Split an address. A host with two or more colons and no brackets is an IPv6 address. Raises ValueError."""
     if text.startswith(SCHEME):
-        return _from_uri(text.removeprefix(SCHEME))
+        return _checked(_from_uri(text.removeprefix(SCHEME)))
     user, at, rest = text.rpartition("@")
-    if at and not user:
-        raise ValueError("the user is empty")
-    if rest.count(":") > 1 and not rest.startswith("["):
-        return _checked(rest, user, None)
-    return _checked(*_host_and_port(rest, user))
+    if rest.count(":") > 1 and not rest.startswith("[") and (user or not at):
+        return _checked(Destination(rest, user))
+    return _checked(_parse_hop(text))
 
 
 def parse_jump(text: str) -> tuple[Destination, ...]:
     """Split the hops of a ProxyJump, the first hop first; no hops for ``none``. Raises ValueError."""
+    hops = split_jump(text)
+    for hop in hops:
+        _checked(hop)
+    return hops
+
+
+def split_jump(text: str) -> tuple[Destination, ...]:
+    """Split the hops, without checking their names. Raises ValueError where ssh refuses the whole file."""
+    text = text.partition("#")[0].rstrip()
     if text.lower() == "none":
         return ()
-    return tuple(_parse_hop(hop) for hop in text.partition("#")[0].rstrip().split(","))
+    return tuple(_parse_hop(hop) for hop in text.split(","))
 
 
 def parse_port(text: str) -> int:
@@ -65,7 +72,7 @@ def _parse_hop(text: str) -> Destination:
     user, at, rest = text.rpartition("@")
     if at and not user:
         raise ValueError("the user is empty")
-    return _checked(*_host_and_port(rest, user))
+    return _destination(rest, user)
 
 
 def _from_uri(text: str) -> Destination:
@@ -75,19 +82,21 @@ def _from_uri(text: str) -> Destination:
     if at and (not user or _BAD_ESCAPE.search(user)):
         raise ValueError("the user is empty or has an invalid % escape")
     authority = rest.partition("/")[0]
-    return _checked(*_host_and_port(authority, unquote_plus(user)))
+    return _destination(authority, unquote_plus(user))
 
 
-def _host_and_port(text: str, user: str) -> tuple[str, str, int | None]:
-    found = re.fullmatch(r"(\[[^\]]*\]|[^:/\[][^:/]*)(?::(.*))?", text, re.DOTALL)
-    if found is None:
+def _destination(text: str, user: str) -> Destination:
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:/\[][^:/]*)(?:[:/](.*))?", text, re.DOTALL)
+    host = found[1].strip("[]") if found else ""
+    if found is None or not host:
         raise ValueError("it has no host")
-    return found[1].strip("[]"), user, parse_port(found[2]) if found[2] else None
+    return Destination(host, user, parse_port(found[2]) if found[2] else None)
 
 
-def _checked(host: str, user: str, port: int | None) -> Destination:
-    if not host or host.startswith("-") or _BAD_IN_HOST.search(host):
+def _checked(destination: Destination) -> Destination:
+    host, user = destination.host, destination.user
+    if host.startswith("-") or _BAD_IN_HOST.search(host):
         raise ValueError(f"{host!r} is not a host name")
     if user.startswith("-") or _BAD_IN_USER.search(user):
         raise ValueError(f"{user!r} is not a user name")
-    return Destination(host, user, port)
+    return destination

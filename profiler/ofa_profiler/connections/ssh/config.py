@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ofa_profiler.connections.ssh import settings as names
-from ofa_profiler.connections.ssh.address import Destination, parse_jump, parse_port
+from ofa_profiler.connections.ssh.address import Destination, parse_port, split_jump
 from ofa_profiler.connections.ssh.expansion import expand, expand_path, local_user, tokens_of
 from ofa_profiler.connections.ssh.keywords import ALIASES, COMMANDS, IGNORED, KNOWN, problem
 from ofa_profiler.connections.ssh.match import Facts, evaluate
@@ -154,7 +154,7 @@ class _Reading:
 
     def _set_jump(self, value: str) -> None:
         try:
-            hops = parse_jump(value)
+            hops = split_jump(value)  # names are checked if the jump is used
         except ValueError as error:
             raise ValueError(f"ProxyJump {value}: {error}") from None
         if self.active and not self.settings.keys() & {"proxyjump", "proxycommand"}:

@@ -26,8 +26,8 @@ def explain(error: Exception, login: Login, name: str, with_password: bool) -> D
     if login.proxy_command:
         reason = "it ended" if isinstance(error, paramiko.ProxyCommandFailure | EOFError) else error
         return Unreachable(
-            f"{name}: the ProxyCommand for {login.alias or login.host} leads to no SSH server ({reason}); check that it "
-            f"works: {login.proxy_command}"
+            f"{name}: the ProxyCommand for {login.alias or login.host} leads to no SSH server ({reason}); check that "
+            f"it works: {login.proxy_command}"
         )
     if isinstance(error, paramiko.ChannelException) and login.via:
         return Unreachable(

@@ -58,6 +58,7 @@ IGNORED = _names("""
 
 KNOWN = {"host", "include", "match", *FLAGS, *COMMANDS, *LISTS, *WORDS, *IGNORED}
 NUMBERS = _names("canonicalizemaxdots connectionattempts numberofpasswordprompts requiredrsasize serveralivecountmax")
+HOST_FILES = ("userknownhostsfile", "globalknownhostsfile")
 ALIASES = {"identityfile2": "identityfile"}
 
 
@@ -71,6 +72,8 @@ def problem(keyword: str, words: list[str]) -> str | None:
             return f"{words[0]!r} is not one of {', '.join(allowed)}"
     if keyword in NUMBERS and not words[0].lstrip("+-").isdecimal():
         return f"{words[0]!r} is not a number"
+    if keyword in HOST_FILES and len(words) > 1 and "none" in map(str.lower, words):
+        return "none must be the only argument"
     if len(words) > 1 and keyword not in LISTS:
         return f"{words[1]!r} is one argument too many"
     return None

@@ -70,17 +70,17 @@ def login_of(address: str) -> Login:
     return _complete(destination, ())
 
 
-def read_configuration(destination: Destination) -> Settings:
+def read_configuration(destination: Destination, jumped: bool = False) -> Settings:
     """Ask the installed ssh for the settings of a host; without ssh, read the files. Raises FileError."""
     ssh = find_ssh()
-    settings = ask_ssh(ssh, destination) if ssh else None
+    settings = ask_ssh(ssh, destination, jumped) if ssh else None
     return read_settings(destination) if settings is None else settings
 
 
 def _complete(destination: Destination, behind: tuple[Destination, ...]) -> Login:
     """``behind`` are the destinations that are reached through this one."""
     if destination in behind or len(behind) > DEEPEST_JUMP:
-        raise FileError(f"~/.ssh/config: ProxyJump for {destination.host} refers to itself; fix or remove it")
+        raise _circle(destination.host)
     settings = read_configuration(destination)
     login = _login(destination, settings)
     via = _gate(login, first(settings, "proxyjump", "none"), (*behind, destination))
@@ -93,13 +93,24 @@ def _gate(login: Login, jump: str, behind: tuple[Destination, ...]) -> Login | N
         hops = parse_jump(jump)
     except ValueError as error:
         raise FileError(f"~/.ssh/config: ProxyJump {jump} for {login.alias}: {error}; fix or remove it") from None
+    if hops and _leads_to(hops[-1], login):
+        raise _circle(login.alias)
     via: Login | None = None
     for hop in hops:
         if via is None:
             via = _complete(hop, behind)
         else:
-            via = replace(_login(hop, read_configuration(hop)), via=via, proxy_command="")
+            via = replace(_login(hop, read_configuration(hop, jumped=True)), via=via, proxy_command="")
     return via
+
+
+def _leads_to(hop: Destination, login: Login) -> bool:
+    """Whether ssh calls this a loop: it compares the hop as it is written."""
+    return (hop.host, hop.port or PORT, hop.user or login.user) == (login.host, login.port, login.user)
+
+
+def _circle(host: str) -> FileError:
+    return FileError(f"~/.ssh/config: ProxyJump for {host} refers to itself; fix or remove it")
 
 
 def _login(destination: Destination, settings: Settings) -> Login:

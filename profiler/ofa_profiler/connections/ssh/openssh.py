@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ofa_profiler.connections.ssh.address import Destination
 from ofa_profiler.connections.ssh.relocation import relocated_config
-from ofa_profiler.connections.ssh.settings import Settings
+from ofa_profiler.connections.ssh.settings import USER_KNOWN_HOSTS, Settings
 from ofa_tables.errors import FileError
 
 TIMEOUT_S = 30.0  # Match exec and CanonicalizeHostname may take some seconds
@@ -34,15 +34,22 @@ def find_ssh() -> str | None:
     return shutil.which("ssh")
 
 
-def ask_ssh(ssh: str, destination: Destination) -> Settings | None:
-    """Return what ``ssh -G`` prints, or None if this ssh has no ``-G``. Raises FileError."""
+def ask_ssh(ssh: str, destination: Destination, jumped: bool = False) -> Settings | None:
+    """Return what ``ssh -G`` prints, or None if this ssh has no ``-G``. Raises FileError.
+
+    ``jumped``: the way to the host is known, so its own ProxyJump does not count.
+    """
     with _own_config() as (options, moved):
         words = [ssh, "-G", *options]
+        words += ["-o", "ProxyJump=none"] if jumped else []
         words += ["-l", destination.user] if destination.user else []
         words += ["-p", str(destination.port)] if destination.port else []
         code, out, said = _run([*words, "--", destination.host], destination)
     if code == 0 and "hostname " in out:
-        return _settings(out)
+        settings = _settings(out)
+        if settings["userknownhostsfile"] == [_at(_home_of_ssh(), path) for path in USER_KNOWN_HOSTS]:
+            settings["userknownhostsfile"] = [_at(Path.home(), path) for path in USER_KNOWN_HOSTS]
+        return settings
     if _WITHOUT_G.search(said) or "Dropbear" in said:
         return None
     for copy, original in moved.items():
@@ -52,14 +59,21 @@ def ask_ssh(ssh: str, destination: Destination) -> Settings | None:
 
 @contextmanager
 def _own_config() -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Options for a home directory that differs from the one in the password database, where ssh would look."""
-    home = Path.home()
-    if os.path.realpath(home) == os.path.realpath(pwd.getpwuid(os.getuid()).pw_dir):
+    """Options for a home directory that differs from the one where ssh would look."""
+    if os.path.realpath(Path.home()) == os.path.realpath(_home_of_ssh()):
         yield [], {}
         return
     with tempfile.TemporaryDirectory(prefix="ofa-ssh-") as folder:
-        config, moved = relocated_config(home, Path(folder))
+        config, moved = relocated_config(Path.home(), Path(folder))
         yield ["-F", str(config)], moved
+
+
+def _home_of_ssh() -> Path:
+    return Path(pwd.getpwuid(os.getuid()).pw_dir)
+
+
+def _at(home: Path, path: str) -> str:
+    return str(home / path.removeprefix("~/"))
 
 
 def _run(words: list[str], destination: Destination) -> tuple[int, str, str]:

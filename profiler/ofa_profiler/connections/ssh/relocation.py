@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from ofa_profiler.connections.ssh.settings import SYSTEM_CONFIG, USER_KNOWN_HOSTS
+from ofa_profiler.connections.ssh.settings import SYSTEM_CONFIG
 from ofa_profiler.connections.ssh.words import quote, split_keyword, split_words
 
 PATHS = ("identityfile", "certificatefile", "userknownhostsfile", "identityagent", "revokedhostkeys")
@@ -22,8 +22,6 @@ def relocated_config(home: Path, folder: Path) -> tuple[Path, dict[str, str]]:
     for original, base in ((home / ".ssh" / "config", home / ".ssh"), (Path(SYSTEM_CONFIG), Path("/etc/ssh"))):
         if original.is_file():
             lines.append(f"Include {quote(str(_copy(original, base, home, folder, copies)))}")
-    known = " ".join(quote(str(home / path.removeprefix("~/"))) for path in USER_KNOWN_HOSTS)
-    lines.append(f"UserKnownHostsFile {known}")  # the first value counts: this is the default
     main = folder / "config"
     main.write_bytes(os.fsencode("\n".join(lines) + "\n"))
     return main, {str(copy): str(original) for original, copy in reversed(copies.items())}

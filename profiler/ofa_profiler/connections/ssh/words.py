@@ -8,7 +8,7 @@ def split_keyword(line: str) -> tuple[str, str]:
 
     Raises ValueError for quotes that do not end.
     """
-    line = line.rstrip(SPACE + "\f")
+    line = line[:1] + line[1:].rstrip(SPACE + "\f")
     keyword, rest = next_token(line)
     if keyword == "":
         keyword, rest = next_token(rest)
@@ -50,7 +50,7 @@ def split_words(text: str) -> list[str]:
 
 def quote(word: str) -> str:
     """Quote a word so that OpenSSH reads it back unchanged."""
-    if word and not set(word) & set(" \t\"'\\#"):
+    if word and not set(word) & set(" \t\"'\\#="):
         return word
     return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
