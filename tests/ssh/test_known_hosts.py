@@ -11,6 +11,8 @@ from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import login_of
 from ofa_tables.errors import DeviceError
 
+pytestmark = pytest.mark.parametrize("home", ["ssh", "without ssh"], indirect=True)
+
 DAMAGED = "ssh-ed25519 AAAAC3NzaC1lZDI1!!!!IMSy/sMMTCyl77Wrrqq"
 CUT_OFF = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMSy/sMMTCyl77WrrqqBb5oACf7L"
 LATIN = b"b\xfcro ssh-rsa AAAA # \xe9\xe8\n"
@@ -99,7 +101,6 @@ threading.Thread(target=send, daemon=True).start()
 while data := far.recv(65536):
     os.write(1, data)
 """
-READERS = pytest.mark.parametrize("home", ["ssh", "without ssh"], indirect=True)
 ANSWERS = {
     "REVOKED HOST KEY DETECTED": "revoked",
     "REMOTE HOST IDENTIFICATION HAS CHANGED": "changed",
@@ -153,7 +154,6 @@ CASES = [(name, "all") for name in KNOWN_HOSTS]
 CASES += [(name, "ed25519") for name, text in KNOWN_HOSTS.items() if re.search("rsa|ecdsa", text)]
 
 
-@READERS
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_known_hosts_file_is_read_as_ssh_reads_it(home, servers, key, name, kind):
     server = servers[kind]
@@ -163,7 +163,6 @@ def test_a_known_hosts_file_is_read_as_ssh_reads_it(home, servers, key, name, ki
     assert our == theirs, message
 
 
-@READERS
 @pytest.mark.parametrize("encoding", BYTES)
 @pytest.mark.parametrize("name", ["the key", "another key", "revoked"])
 def test_a_known_hosts_file_in_another_encoding(home, servers, key, name, encoding):
@@ -174,7 +173,6 @@ def test_a_known_hosts_file_in_another_encoding(home, servers, key, name, encodi
     assert our == theirs, message
 
 
-@READERS
 @pytest.mark.parametrize(
     ("option", "text"),
     [
@@ -241,7 +239,6 @@ CERTIFICATES = {
 }
 
 
-@READERS
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_a_certificate_of_a_host_key(home, servers, key, name):
     option, text = CERTIFICATES[name]

@@ -145,6 +145,17 @@ CONFIGS = {
     "host name from the environment": ("Host tx2\n  HostName %h%%x\n", "tx2"),
     "canonical names": ("CanonicalizeHostname yes\nCanonicalDomains invalid\n" + TX2, "tx2"),
     "known_hosts command": ("KnownHostsCommand /bin/true\n" + TX2, "tx2"),
+    "a jump over the host itself": ("Host b\n  ProxyJump me@gate:22,b\n", "b:2222"),
+    "a jump that does not count": ("ProxyJump gate\nHost tx2\n  ProxyJump x;y\nHost gate\n  ProxyJump none\n", "tx2"),
+    "known_hosts in the second pass": (
+        "Match final\n  UserKnownHostsFile none\nHost b\n  UserKnownHostsFile ~/x\n",
+        "tx2",
+        "b",
+    ),
+    "none beside others": ("Host other\n  UserKnownHostsFile none ~/x\n", "tx2"),
+    "two equals signs": ("User==me\nUserKnownHostsFile==~/x\n", "tx2"),
+    "form feed": ("\f\nUser me\n", "tx2"),
+    "form feed at the end": ("User me \f\n", "tx2"),
     "ignored keywords": ("Protocol 2\nCipher blowfish\nRSAAuthentication yes\n" + TX2, "tx2"),
     "strict checking": ("StrictHostKeyChecking accept-new\nIdentitiesOnly yes\n" + TX2, "tx2"),
 }

@@ -11,6 +11,8 @@ from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import login_of
 from ofa_tables.errors import DeviceError
 
+pytestmark = pytest.mark.parametrize("home", ["ssh", "without ssh"], indirect=True)
+
 ACCEPTED = "accepted"
 REFUSED = "refused the login"
 

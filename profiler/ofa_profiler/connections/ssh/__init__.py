@@ -1,4 +1,9 @@
-"""Connection ``ssh``: a board with an SSH login; the agent is copied, started, and reached through a tunnel."""
+"""Connection ``ssh``: a board with an SSH login; the agent is copied, started, and reached through a tunnel.
+
+``login`` turns an address into a Login. It asks ``openssh`` (``ssh -G``), or ``config`` where no ssh is installed.
+``connecting`` opens the connection with paramiko: ``host_key`` looks the key of the server up in ``known_hosts``,
+``authentication`` logs in, ``failures`` words the errors. ``link`` runs scripts and tunnels gRPC.
+"""
 
 import getpass
 import sys

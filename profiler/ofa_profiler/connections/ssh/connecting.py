@@ -75,7 +75,7 @@ def _way(login: Login, via: paramiko.SSHClient | None) -> Any:
 
 
 def _transport_factory(login: Login, name: str) -> Any:
-    algorithms = preferred_algorithms(login.host_key_algorithms, login.known_hosts, _names(login))
+    algorithms = preferred_algorithms(login.host_key_algorithms, login.known_hosts, login.known_as)
     if not algorithms:
         raise DeviceError(
             f"{name}: HostKeyAlgorithms for {login.alias or login.host} names none that ofa-profile supports; add "

@@ -61,37 +61,44 @@ class Names:
 
 
 def check_host_key(presented: Presented, files: Sequence[str], names: Names) -> Answer:
-    """Look a key up: its certificate first, then the key itself; each under the name without the port last."""
-    notes: tuple[str, ...] = ()
-    if presented.certificate is not None:
-        answer = _check_certificate(presented, files, names)
-        if answer.status in (Status.KNOWN, Status.REVOKED):
-            return answer
-        notes = answer.notes
-    answer = _compare(presented.key, find_keys(files, names.name))
-    if answer.status is Status.UNKNOWN and names.without_port != names.name:
-        other = _compare(presented.key, find_keys(files, names.without_port))
+    """Look up the certificate, then the key; where a name has neither, the name without the port may have it."""
+    keys = find_keys(files, names.name)
+    bare = find_keys(files, names.without_port) if names.without_port != names.name else KnownKeys()
+    certified = _check_certificate(presented, keys, names.host)
+    if certified.status in (Status.KNOWN, Status.REVOKED):
+        return certified
+    if presented.certificate is not None and not certified.notes:
+        other = _check_certificate(presented, bare, names.host)
+        other = _compare(presented.key, bare) if other.status is Status.UNKNOWN else other
+        if other.status is Status.KNOWN:
+            return other
+    answer = _compare(presented.key, keys)
+    if answer.status is Status.UNKNOWN:
+        other = _compare(presented.key, bare)
         if other.status in (Status.KNOWN, Status.REVOKED):
             return other
-    return replace(answer, notes=(*notes, *answer.notes))
+        other = _check_certificate(presented, bare, names.host)
+        if other.status is Status.REVOKED:
+            return other
+    return replace(answer, notes=(*certified.notes, *answer.notes))
 
 
-def _check_certificate(presented: Presented, files: Sequence[str], names: Names) -> Answer:
-    assert presented.certificate is not None
+def _check_certificate(presented: Presented, keys: KnownKeys, host: str) -> Answer:
+    """UNKNOWN with a note if an authority is trusted but its certificate does not count."""
+    if presented.certificate is None:
+        return Answer(Status.UNKNOWN)
     try:
         certificate = parse_certificate(presented.certificate)
     except ValueError as error:
         return Answer(Status.UNKNOWN, notes=(str(error),))
-    for name in dict.fromkeys((names.name, names.without_port)):
-        keys = find_keys(files, name)
-        revoked = _same(presented.key, keys.marked(REVOKED)) or _same(certificate.authority, keys.marked(REVOKED))
-        if revoked:
-            return Answer(Status.REVOKED, revoked.place)
-        trusted = _same(certificate.authority, keys.marked(AUTHORITY))
-        if trusted:
-            problem = certificate.problem(names.host)
-            return Answer(Status.UNKNOWN, notes=(problem,)) if problem else Answer(Status.KNOWN, trusted.place)
-    return Answer(Status.UNKNOWN)
+    revoked = _same(presented.key, keys.marked(REVOKED)) or _same(certificate.authority, keys.marked(REVOKED))
+    if revoked:
+        return Answer(Status.REVOKED, revoked.place)
+    trusted = _same(certificate.authority, keys.marked(AUTHORITY))
+    problem = certificate.problem(host) if trusted else None
+    if trusted is None or problem:
+        return Answer(Status.UNKNOWN, notes=(problem,) if problem else ())
+    return Answer(Status.KNOWN, trusted.place)
 
 
 def check_revocation_file(presented: Presented, path: str) -> Answer | None:
@@ -128,19 +135,15 @@ def supported_algorithms(wanted: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*listed, *ALGORITHMS))) if sign == "^" else tuple(listed)
 
 
-def preferred_algorithms(allowed: Sequence[str], files: Sequence[str], names: Names) -> list[str]:
-    """Order signature algorithms as ssh does: if no known key has the type of the first, those of known keys first.
-
-    Certificates are only requested from hosts for which known_hosts has an authority.
-    """
-    known = find_keys(files, names.name)
+def preferred_algorithms(allowed: Sequence[str], files: Sequence[str], name: str) -> list[str]:
+    """Order signature algorithms as ssh does: if no known key has the type of the first, those of known keys first."""
+    known = find_keys(files, name)
     kinds = {entry.key.kind for entry in known.marked("")}
-    authority = bool(known.marked(AUTHORITY) or find_keys(files, names.without_port).marked(AUTHORITY))
-    usable = [name for name in allowed if authority or not name.endswith(CERTIFICATE)]
     if not allowed or _kind(allowed[0]) in kinds:
-        return usable
-    first = [name for name in usable if name.endswith(CERTIFICATE) or _kind(name) in kinds]
-    return first + [name for name in usable if name not in first]
+        return list(allowed)
+    authority = bool(known.marked(AUTHORITY))
+    first = [each for each in allowed if (authority and each.endswith(CERTIFICATE)) or _kind(each) in kinds]
+    return first + [each for each in allowed if each not in first]
 
 
 def _kind(algorithm: str) -> str:
