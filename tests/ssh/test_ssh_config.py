@@ -126,6 +126,7 @@ CONFIGS = {
         "tx2",
         "other",
     ),
+    "match exec after a criterion that is false": ("Match host b exec true\n  Port 9\n" + TX2, "tx2"),
     "match localnetwork": ("Match localnetwork 10.99.0.0/16\n  Port 9\n" + TX2, "tx2"),
     "match tagged": ("Match tagged lab\n  Port 9\n" + TX2, "tx2"),
     "match what does not exist": ("Match weather rain\n  Port 9\n" + TX2, "tx2"),

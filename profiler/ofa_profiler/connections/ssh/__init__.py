@@ -2,7 +2,7 @@
 
 ``login`` turns an address into a Login. It asks ``openssh`` (``ssh -G``), or ``config`` where no ssh is installed.
 ``connecting`` opens the connection with paramiko: ``host_key`` looks the key of the server up in ``known_hosts``,
-``authentication`` logs in, ``failures`` words the errors. ``link`` runs scripts and tunnels gRPC.
+``authentication`` logs in, ``failures`` writes the error messages. ``link`` runs scripts and tunnels gRPC.
 """
 
 import getpass

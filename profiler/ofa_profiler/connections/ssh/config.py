@@ -76,7 +76,8 @@ class _Reading:
             try:
                 self._line(line, only_syntax, depth)
             except ValueError as error:
-                raise FileError(f"{path} line {number}: {error}; fix or remove this line") from None
+                advice = "" if "; " in str(error) else "; fix or remove this line"
+                raise FileError(f"{path} line {number}: {error}{advice}") from None
 
     def _line(self, line: str, only_syntax: bool, depth: int) -> None:
         keyword, rest = split_keyword(line)

@@ -67,7 +67,7 @@ def evaluate(line: str, facts: Facts, only_syntax: bool = False) -> Verdict:
 
 def _decide(applies: bool, asks_final: bool, undecided: str) -> Verdict:
     if applies and undecided:
-        raise ValueError(f"only ssh can evaluate Match {undecided}; install the OpenSSH client")
+        raise ValueError(f"only ssh can evaluate Match {undecided}; install the OpenSSH client, or remove this line")
     return Verdict(applies, asks_final)
 
 
@@ -80,4 +80,6 @@ def _matches(name: str, value: str, facts: Facts) -> bool:
         return matches_list(facts.user, value)
     if name == "localuser":
         return matches_list(facts.local_user, value)
-    raise ValueError(f"Match {name} is not a known criterion; if it is a new one, install the OpenSSH client")
+    raise ValueError(
+        f"Match {name} is not a known criterion; if it is a new one, install the OpenSSH client, or remove this line"
+    )

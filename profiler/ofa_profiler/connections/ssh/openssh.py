@@ -132,4 +132,4 @@ def _complaint(said: str, destination: Destination, code: int) -> str:
     if loop:
         return f"~/.ssh/config: ProxyJump for {destination.host} refers to itself; fix or remove it"
     reason = "; ".join(line.rstrip(".") for line in lines[:2]) or f"ssh -G ended with status {code}"
-    return f"ssh cannot read its configuration for {destination.host}: {reason}; fix the configuration of ssh"
+    return f"ssh cannot read its configuration for {destination.host}: {reason}; fix that line"
