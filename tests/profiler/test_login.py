@@ -16,7 +16,12 @@ from ofa_tables.errors import DeviceError, FileError, UsageError
 def config(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ssh").mkdir()
-    return lambda text, name="config": (tmp_path / ".ssh" / name).write_text(text)
+
+    def write(text, name="config"):
+        (tmp_path / ".ssh" / name).write_text(text)
+        (tmp_path / ".ssh" / name).chmod(0o600)  # OpenSSH refuses files that others can write
+
+    return write
 
 
 def test_an_address_alone(config):

@@ -59,6 +59,7 @@ def test_a_target_inherits_from_another(write):
 
 def test_an_address_can_be_given_as_target(write):
     assert targets.find_target("pi@10.0.0.7:2222").connection == "ssh"
+    assert targets.find_target("ssh://10.0.0.7:2222").connection == "ssh"
     assert targets.find_target("tcp:127.0.0.1:7000").address == "127.0.0.1:7000"
 
 

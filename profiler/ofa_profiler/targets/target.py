@@ -72,15 +72,15 @@ def all_targets() -> dict[str, Target]:
 def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: str | None = None) -> Target:
     """Return a target by its name or address.
 
-    Addresses are ``user@host[:port]`` for a board with SSH, ``adb:SERIAL`` for a phone, and ``tcp:HOST:PORT`` for a
-    running agent. ``runtime`` decides whether the agent for a phone runs on the phone or on the host. Raises
-    UnknownName, FileError.
+    Addresses are ``user@host[:port]`` and ``ssh://[user@]host[:port]`` for a board with SSH, ``adb:SERIAL`` for a
+    phone, and ``tcp:HOST:PORT`` for a running agent. ``runtime`` decides whether the agent for a phone runs on the
+    phone or on the host. Raises UnknownName, FileError.
     """
     if name.startswith("tcp:"):
         target = Target(name, "tcp", "a running agent", name.removeprefix("tcp:"))
     elif name.startswith("adb:"):
         target = Target(name, "adb", "a phone", name.removeprefix("adb:"), runtimes=PHONE_RUNTIMES)
-    elif "@" in name:
+    elif "@" in name or name.startswith("ssh://"):
         target = Target(name, "ssh", "a board with SSH", name, runtimes=("onnxruntime", "torch"))
     else:
         targets = all_targets()

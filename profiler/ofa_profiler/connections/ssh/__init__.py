@@ -1,4 +1,9 @@
-"""Connection ``ssh``: a board with an SSH login; the agent is copied, started, and reached through a tunnel."""
+"""Connection ``ssh``: a board with an SSH login; the agent is copied, started, and reached through a tunnel.
+
+``login`` turns an address into a Login. It asks ``openssh`` (``ssh -G``), or ``config`` where no ssh is installed.
+``connecting`` opens the connection with paramiko: ``host_key`` looks the key of the server up in ``known_hosts``,
+``authentication`` logs in, ``failures`` writes the error messages. ``link`` runs scripts and tunnels gRPC.
+"""
 
 import getpass
 import sys
@@ -34,7 +39,7 @@ class SshConnection(Connection):
             )
         self.login = login_of(target.address)
         self.patience_s = self.seconds("reconnect-s", RECONNECT_S)
-        self._remembered = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}")
+        self._remembered = Remembered(f"{self.login.user}@{self.login.host}-{self.login.port}".replace("/", "_"))
         self._python = target.settings.get("python", "")
         self._link: Link | None = None
         self._channel: grpc.Channel | None = None
@@ -91,9 +96,10 @@ class SshConnection(Connection):
         except Unreachable:
             raise
         except DeviceError as refused:
-            if self._password is not None or "refused the login" not in str(refused) or not sys.stdin.isatty():
+            asks = any(words in str(refused) for words in ("refused the login", "has a passphrase"))
+            if self._password is not None or not asks or not sys.stdin.isatty():
                 raise
-        self._password = getpass.getpass(f"password of {self.login}: ")
+        self._password = getpass.getpass(f"password or passphrase for {self.login}: ")
         return Link(self.login, self.target.name, self._password)
 
     def _again(self, known: Remembered) -> Agent | None:
