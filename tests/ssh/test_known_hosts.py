@@ -11,7 +11,9 @@ from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import login_of
 from ofa_tables.errors import DeviceError
 
-pytestmark = pytest.mark.parametrize("home", ["ssh", "without ssh"], indirect=True)
+# Without ssh only the configuration is read in another way, which test_ssh_config.py compares.
+WITHOUT_SSH = pytest.param("without ssh", marks=pytest.mark.slow)
+pytestmark = pytest.mark.parametrize("home", ["ssh", WITHOUT_SSH], indirect=True)
 
 DAMAGED = "ssh-ed25519 AAAAC3NzaC1lZDI1!!!!IMSy/sMMTCyl77Wrrqq"
 CUT_OFF = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMSy/sMMTCyl77WrrqqBb5oACf7L"

@@ -7,6 +7,7 @@ import subprocess
 
 import pytest
 
+from ofa_profiler.connections.ssh import connecting
 from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import login_of
 from ofa_tables.errors import DeviceError
@@ -154,7 +155,8 @@ def test_a_board_that_the_gate_cannot_reach(home, board, servers):
     assert "jetson: 127.0.0.1 cannot connect to 127.0.0.1 port 9" in message
 
 
-def test_a_proxy_command_that_fails(home, board):
+def test_a_proxy_command_that_fails(home, board, monkeypatch):
+    monkeypatch.setattr(connecting, "CONNECT_S", 2.0)
     board("ProxyCommand echo no way to %h >&2")
     message = log_in()
     assert "jetson: the ProxyCommand for board leads to no SSH server" in message

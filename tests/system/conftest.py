@@ -1,8 +1,10 @@
 """Run the commands as a user does: in separate processes, with a separate agent folder for each test."""
 
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -111,17 +113,29 @@ def by_macs(tmp_path, packages):
 @pytest.fixture(scope="session")
 def profiled(tmp_path_factory, packages):
     """A folder with a table ``t.lut`` that was really measured, for tests that only read it; ``done``: the output."""
-    return _profiled(Commands(tmp_path_factory.mktemp("profiled"), "onnxruntime", packages))
+    return _profiled(tmp_path_factory, "onnxruntime", packages)
 
 
 @pytest.fixture(scope="session")
 def profiled_by_macs(tmp_path_factory, packages):
     """Like ``profiled``, with the runtime that sleeps."""
-    return _profiled(Commands(tmp_path_factory.mktemp("profiled"), "by-macs", packages))
+    return _profiled(tmp_path_factory, "by-macs", packages)
 
 
-def _profiled(commands):
-    commands.done = commands.profile()
-    assert commands.done.code == 0, commands.done.err
-    (commands.folder / commands.done.json["table"]).rename(commands.folder / "t.lut")
+def _profiled(tmp_path_factory, runtime, packages):
+    """Profile once for all test processes of this run: the first one measures, the others wait and copy its table."""
+    commands = Commands(tmp_path_factory.mktemp("profiled"), runtime, packages)
+    # With xdist, every process has its base folder in the folder of the run.
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / f"profiled-{runtime}"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            done = commands.profile()
+            assert done.code == 0, done.err
+            shared.mkdir()
+            (shared / "done.json").write_text(json.dumps([done.code, done.out, done.err]))
+            shutil.copy(commands.folder / done.json["table"], shared / "t.lut")
+    commands.done = Done(*json.loads((shared / "done.json").read_text()))
+    shutil.copy(shared / "t.lut", commands.folder)
     return commands
