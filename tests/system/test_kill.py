@@ -50,13 +50,13 @@ def test_nothing_is_lost_and_nothing_counts_twice(by_macs):
         while (pid := victim(process.pid, which)) is None and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        time.sleep(chance.uniform(0.0, 2.0))
+        time.sleep(chance.uniform(0.0, 1.5))
         if process.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
                 killed[which] += 1
         if which != "host":
-            time.sleep(chance.uniform(0.0, 2.0))  # it recovers by itself; cut it short there, too
+            time.sleep(chance.uniform(0.0, 1.5))  # it recovers by itself; cut it short there, too
             process.kill()
         process.communicate(timeout=60)
     done = by_macs(*COMMAND)

@@ -19,8 +19,8 @@ def test_every_entry_is_timed_in_every_round(profiled):
     every_entry_is_timed_in_every_round(profiled, profiled.done)
 
 
-def test_every_entry_is_timed_in_every_round_alone(ofa):
-    every_entry_is_timed_in_every_round(ofa, ofa.profile("--out", "t.lut", "--blocks", "alone"))
+def test_every_entry_is_timed_in_every_round_alone(by_macs):
+    every_entry_is_timed_in_every_round(by_macs, by_macs.profile("--out", "t.lut", "--blocks", "alone"))
 
 
 def every_entry_is_timed_in_every_round(ofa, done):
@@ -181,13 +181,13 @@ def test_conditions_are_set_for_the_run_or_it_is_said_why_not(by_macs):
     assert all("load" in json.loads(condition) for (condition,) in trials)
 
 
-def test_an_agent_that_serves_is_measured_with_over_tcp(ofa):
-    agent = ofa.start("ofa-agent", "serve")
+def test_an_agent_that_serves_is_measured_with_over_tcp(by_macs):
+    agent = by_macs.start("ofa-agent", "serve")
     try:
         address = agent.stdout.readline().split()[-1]
-        done = ofa(
+        done = by_macs(
             *("ofa-profile", "--target", f"tcp:{address}", "--space", "compofa-fixed-w1.0", "--resolutions", "128"),
-            *("--effort", "quick", "--out", "t.lut", "--json"),
+            *("--runtime", "by-macs", "--effort", "quick", "--out", "t.lut", "--json"),
         )
         assert done.code == 0, done.err
         assert done.json["measured"] == 36
