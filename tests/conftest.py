@@ -23,11 +23,6 @@ CONVERTER_PACKAGES = ("litert-torch", "grpcio", "protobuf")
 CONVERTER_LACKS = "typing_extensions"
 
 
-def pytest_collection_modifyitems(items):
-    """Run the tests that wait the longest first, so that parallel processes end together."""
-    items.sort(key=lambda item: item.path.parts[-2:-1] not in (("system",), ("boards",)))
-
-
 @pytest.fixture(scope="session")
 def install_sleeping():
     """Write a distribution with the runtimes of ``runtimes/sleeping.py`` into a folder, for a PYTHONPATH."""

@@ -12,7 +12,8 @@ from ofa_profiler.connections.ssh.link import Link
 from ofa_profiler.connections.ssh.login import login_of
 from ofa_tables.errors import DeviceError
 
-pytestmark = pytest.mark.parametrize("home", ["ssh", "without ssh"], indirect=True)
+WITHOUT_SSH = pytest.param("without ssh", marks=pytest.mark.slow)
+pytestmark = pytest.mark.parametrize("home", ["ssh", WITHOUT_SSH], indirect=True)
 
 ACCEPTED = "accepted"
 REFUSED = "refused the login"
