@@ -247,3 +247,21 @@ def test_a_calibration_whose_only_calibration_network_was_tested_is_forgotten(mo
         model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), role)
         assert (Comparer(model.table, SPACE).calibrate() is not None) is fitted
         assert (read_calibration(model.table, SPACE) is not None) is fitted
+
+
+def test_a_network_measured_while_disturbed_does_not_calibrate_if_there_are_others(model):
+    """One of two networks took six times as long as predicted, and every trial was disturbed."""
+    usual, disturbed = draw(model, SPACE, 0, 2, seed=0).calibration_networks
+    for architecture, factor, after_ns in ((usual, 1, 1_000_000), (disturbed, 6, 2_000_000)):
+        network = SPACE.network(architecture)
+        model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), CALIBRATION)
+        ns = factor * sum(block.macs for block in SPACE.network_blocks(architecture))
+        speed = {"reference_before_ns": 1_000_000, "reference_after_ns": after_ns}
+        model.table.add(
+            [Measurement(f"{network.key}{r}", network.key, round=r, **statistics([ns]), **speed) for r in range(ROUNDS)]
+        )
+    assert [network.disturbed for network in Comparer(model.table, SPACE).measured(CALIBRATION)] == [False, True]
+    calibration = Comparer(model.table, SPACE).calibrate()
+    assert calibration.networks == 1
+    predicted = LatencyModel.calibrated(model.table, SPACE).predict(SPACE.encode([usual]))[0]
+    assert predicted == pytest.approx(model.raw(SPACE.encode([usual]))[0], rel=0.02)

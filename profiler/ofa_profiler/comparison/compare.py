@@ -148,8 +148,12 @@ class Comparer:
         return max(MOST_ROUNDS, used + PASSES - used % PASSES)
 
     def calibrate(self) -> Calibration | None:
-        """Fit the calibration to every calibration network of the table, and keep it there."""
-        calibration_networks = list(self.measured(CALIBRATION))
+        """Fit the calibration to every calibration network of the table, and keep it there.
+
+        Networks that were only measured while the device was disturbed count only if there are no others.
+        """
+        measured = list(self.measured(CALIBRATION))
+        calibration_networks = [network for network in measured if not network.disturbed] or measured
         fitted = None
         if calibration_networks:
             population = self._space.encode(

@@ -49,6 +49,11 @@ class ComparedNetwork:
     shifted_ms: float | None = None
 
     @property
+    def disturbed(self) -> bool:
+        """Whether the device was disturbed during every trial."""
+        return "disturbed" in self.flags
+
+    @property
     def summed_ms(self) -> float:
         """The sum that the line of the calibration is applied to."""
         return self.raw_ms if self.shifted_ms is None else self.shifted_ms
