@@ -27,6 +27,7 @@ from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.targets.table_target import find_again, require_conditions, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
+from ofa_tables.conditions import join_conditions
 from ofa_tables.errors import TableUnreadable, UsageError
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
 from ofa_tables.store.measurement import Measurement
@@ -298,15 +299,9 @@ def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:
 
 
 def _record_conditions(table: LatencyTable, device: Target, outcome: Outcome) -> None:
-    """Keep the conditions of all runs, with what was said about them."""
-    kept = table.conditions
     made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
-    took_effect = {
-        "not_set": {**kept.get("not_set", {}), **outcome.not_set},
-        "notes": list(dict.fromkeys([*kept.get("notes", ()), *outcome.notes])),
-        "warnings": list(dict.fromkeys([*kept.get("warnings", ()), *outcome.warnings])),
-    }
-    table.keep_conditions({**made_with, **took_effect})
+    took_effect = {"not_set": outcome.not_set, "notes": outcome.notes, "warnings": outcome.warnings}
+    table.keep_conditions(join_conditions(table.conditions, {**made_with, **took_effect}))
 
 
 def _networks_to_test(

@@ -1,7 +1,6 @@
 """LatencyTable: all measurements of one target, runtime and settings, and the entries derived from them."""
 
 import contextlib
-import shlex
 import time
 import uuid
 from collections import defaultdict
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ofa_tables.conditions import as_flags
 from ofa_tables.errors import TableMismatch, TableUnreadable
 from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, interrupted, off_speed, usual_reference_ms
 from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
@@ -79,10 +79,7 @@ class Identity:
 
 
 class LatencyTable:
-    """An open table: its identity, measurements, and the entries derived from them.
-
-    ``conditions`` are those of its runs: ``set``, ``connection``, ``not_set``, ``notes``, ``warnings``.
-    """
+    """An open table: its identity, conditions, measurements, and the entries derived from them."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -162,14 +159,7 @@ class LatencyTable:
                 "choose another file with --out, or start over with --fresh"
             )
 
-    @property
-    def conditions_set(self) -> str:
-        """The conditions that ofa-profile set, as flags (``--set affinity=big``); empty if there are none."""
-        kept = sorted(self.conditions.get("set", {}).items())
-        return " ".join(f"--set {shlex.quote(f'{name}={value}')}" for name, value in kept)
-
     def keep_conditions(self, conditions: dict[str, Any]) -> None:
-        """Keep the conditions of the device that ofa-profile set, and what was said about them."""
         self.store.put("conditions", conditions)
         self.conditions = conditions
 
@@ -183,7 +173,7 @@ class LatencyTable:
         words += ["--batch", str(settings.batch)] if settings.batch != 1 else []
         words += ["--precision", settings.precision] if settings.precision != "fp32" else []
         words += ["--blocks", ALONE] if identity.blocks == ALONE else []
-        words += [self.conditions_set] if self.conditions_set else []
+        words += [as_flags(self.conditions)] if as_flags(self.conditions) else []
         return " ".join([*words, "--out", str(self.path)])
 
     # Display in consoles and notebooks.

@@ -385,3 +385,9 @@ def test_the_stand_in_rejects_files_that_are_not_models(tmp_path, model, content
         path.write_bytes(content)
     with pytest.raises(Malformed, match=text):
         measured(brief(str(path)))
+
+
+@pytest.mark.parametrize("delegate", ["none", "hexagon"])
+def test_a_delegate_that_would_compute_in_another_precision_is_refused(delegate):
+    with pytest.raises(Unsupported, match="computes in fp16 only with the delegates xnnpack, gpu and nnapi"):
+        command("tool", Options("m", delegate=delegate, fp16=True))

@@ -8,10 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 
 import grpc
 import pytest
 
+from ofa_agent.device import cores
+from ofa_agent.device.shell import LocalShell
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.connections import connect
@@ -289,6 +292,7 @@ def test_info_prints_a_json_object(run_agent):
 
 INFO_OF_A_WARM_DEVICE = """
 import sys
+import uuid
 from ofa_agent import __main__
 from ofa_agent.device import description as device
 describe = device.describe
@@ -316,3 +320,14 @@ def test_without_a_command_it_prints_help(run_agent):
     done = run_agent()
     assert done.returncode == 2
     assert "serve" in done.stderr
+
+
+def test_a_host_is_warned_of_a_precision_that_the_processor_lacks(start_agent, monkeypatch):
+    if cores.has_fp16(LocalShell()) is not False:
+        pytest.skip("this processor computes in fp16, or does not say")
+    settings = wire.Settings(runtime="tflite", precision="fp16", threads=1, batch=1)
+    connection = connect(find_target(f"tcp:{start_agent().address}"))
+    with connection, connection.agent.lease(uuid.uuid4().hex, "a test", settings=settings) as lease:
+        assert lease.warnings == [
+            "this processor does not compute in fp16: TFLite stores the weights in fp16 and computes in fp32"
+        ]

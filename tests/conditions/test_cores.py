@@ -120,6 +120,29 @@ def test_hardware_threads_of_one_core_are_a_warning(build):
     assert affinity.shared_cores(build(files), 2) == []
 
 
+def test_isolated_cores_are_a_warning_if_the_threads_need_them(build):
+    files = {f"{CPU}/online": "0-3", f"{CPU}/isolated": "2-3", "proc/self/status": "Cpus_allowed_list:\t2-3\n"}
+    (warning,) = affinity.shared_cores(build(files), 2)
+    assert warning.startswith("the kernel does not distribute 2 threads over the isolated cores 2-3")
+    assert affinity.shared_cores(build(files), 1) == []
+    files["proc/self/status"] = "Cpus_allowed_list:\t0-3\n"
+    assert affinity.shared_cores(build(files), 2) == []
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "known"),
+    [
+        ("Features\t: fp asimd fphp asimdhp\n", True),
+        ("Features\t: fp asimd\n", False),
+        ("flags\t\t: fma avx2 f16c avx512_fp16\n", True),
+        ("flags\t\t: fma avx2 f16c\n", False),
+        ("processor\t: 0\n", None),
+    ],
+)
+def test_a_processor_that_computes_in_fp16_is_recognised(build, cpuinfo, known):
+    assert cores.has_fp16(build({"proc/cpuinfo": cpuinfo})) is known
+
+
 def test_nothing_is_said_where_the_cores_are_unknown():
     class Unknown(Shell):
         def read(self, path):

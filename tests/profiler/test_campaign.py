@@ -140,7 +140,7 @@ class MadeUp(Connection):
 
     notes = warnings = ()
 
-    def lease(self, lease_id, purpose, conditions, threads):
+    def lease(self, lease_id, purpose, conditions, settings):
         return self
 
     def __exit__(self, *exception):

@@ -3,7 +3,17 @@
 from typing import Any, List, Optional, Tuple
 
 from ofa_agent.conditions.knob import CannotSet, Knob, require
-from ofa_agent.device.cores import allowed, clusters, cpus, hardware_threads, offline, online, quota, written
+from ofa_agent.device.cores import (
+    allowed,
+    clusters,
+    cpus,
+    hardware_threads,
+    isolated,
+    offline,
+    online,
+    quota,
+    written,
+)
 from ofa_agent.device.shell import Shell
 
 
@@ -77,6 +87,12 @@ def shared_cores(shell: Shell, threads: int) -> List[str]:
             "the pauses" % ("%d threads" % threads if threads > 1 else "1 thread", limit)
         )
     cores = allowed(shell)
+    alone = sorted(set(isolated(shell)).intersection(cores))
+    if threads > 1 and alone and len(cores) - len(alone) < threads:
+        warnings.append(
+            "the kernel does not distribute %d threads over the isolated cores %s (isolcpus); they may share one core"
+            % (threads, written(alone))
+        )
     groups = hardware_threads(shell, cores)
     physical = len(cores) - sum(len(group) - 1 for group in groups)
     if physical < threads <= len(cores):

@@ -47,6 +47,17 @@ def offline(shell: Shell) -> List[int]:
     return sorted(set(cpus(shell.read(CPU + "/present"))) - set(online(shell)))
 
 
+def has_fp16(shell: Shell) -> Optional[bool]:
+    """Return whether the processor computes in fp16; None if unknown."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", shell.read("/proc/cpuinfo") or "", re.MULTILINE)
+    return bool({"asimdhp", "avx512_fp16"}.intersection(found.group(1).split())) if found else None
+
+
+def isolated(shell: Shell) -> List[int]:
+    """Return the cores over which the kernel does not distribute threads (boot option ``isolcpus``)."""
+    return cpus(shell.read(CPU + "/isolated"))
+
+
 def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
     """Return the online cores as clusters, fastest first: (cores, MHz); 0 MHz if the clock is unknown.
 

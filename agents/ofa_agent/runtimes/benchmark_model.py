@@ -165,7 +165,7 @@ class _Statistics(NamedTuple):
 
 
 def command(binary: str, options: Options) -> List[str]:
-    """Return the command line. Raises Unsupported for an unknown delegate."""
+    """Return the command line. Raises Unsupported for an unknown delegate, or one without the precision."""
     if options.delegate not in DELEGATES:
         raise Unsupported("benchmark_model has no delegate %r; it has %s" % (options.delegate, ", ".join(DELEGATES)))
     flags = {
@@ -182,6 +182,8 @@ def command(binary: str, options: Options) -> List[str]:
 
 
 def _delegate_flags(options: Options) -> Dict[str, str]:
+    if options.fp16 and options.delegate in ("none", "hexagon"):
+        raise Unsupported("benchmark_model computes in fp16 only with the delegates xnnpack, gpu and nnapi")
     fp16 = "true" if options.fp16 else "false"
     if options.delegate in ("xnnpack", "none"):  # always explicit: the default depends on the version
         forced = {"xnnpack_force_fp16": "true"} if options.fp16 and options.delegate == "xnnpack" else {}

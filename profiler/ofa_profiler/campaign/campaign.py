@@ -74,8 +74,8 @@ class Outcome:
         self.cooled_seconds += later.cooled_seconds
         self.waited_seconds += later.waited_seconds
         self.not_set |= later.not_set
-        self.notes += [text for text in later.notes if text not in self.notes]
-        self.warnings += [text for text in later.warnings if text not in self.warnings]
+        self.notes = list(dict.fromkeys(self.notes + later.notes))
+        self.warnings = list(dict.fromkeys(self.warnings + later.warnings))
         self.shares += later.shares
         self.factors |= later.factors
         self.set_aside |= later.set_aside
@@ -133,10 +133,8 @@ class Campaign:
             return self._outcome
         self._progress.begin(len(self._waiting))
         self._started = time.perf_counter()
-        threads = self._table.identity.settings.threads
-        pool = DevicePool(
-            connection, self._lease_id, self._purpose, self._models, self._next_trial, self._progress.say, threads
-        )
+        say, settings = self._progress.say, self._settings
+        pool = DevicePool(connection, self._lease_id, self._purpose, self._models, self._next_trial, say, settings)
         self._workers = pool.workers
         self._outcome.set_aside = {worker.name: worker.out for worker in pool.workers if worker.out}
         if len(pool.working) > 1:
@@ -218,14 +216,12 @@ class Campaign:
             if self._outcome.not_set.get(setting) != reason:
                 self._progress.say(f"{setting} could not be set: {reason}; measuring anyway")
         self._outcome.not_set |= lease.not_set
-        for text in lease.notes:
-            if text not in self._outcome.notes:
-                self._progress.say(text)
-                self._outcome.notes.append(text)
-        for text in lease.warnings:
-            if text not in self._outcome.warnings:
-                self._progress.say(f"warning: {text}")
-                self._outcome.warnings.append(text)
+        known = self._outcome
+        for prefix, texts, said in (("", lease.notes, known.notes), ("warning: ", lease.warnings, known.warnings)):
+            for text in texts:
+                if text not in said:
+                    self._progress.say(prefix + text)
+                    said.append(text)
 
     def _report_no_reference(self, error: str) -> None:
         if error and not self._no_reference:

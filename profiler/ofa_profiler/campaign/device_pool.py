@@ -44,8 +44,8 @@ class Event:
 class DevicePool:
     """Sends each trial to the next free device. A context manager; leaving it with an error cuts the leases.
 
-    ``next_trial`` returns the next trial of a worker, or None if there is none at the moment. ``threads`` is the number
-    of threads of all jobs.
+    ``next_trial`` returns the next trial of a worker, or None if there is none at the moment. ``settings`` is the
+    message with the settings of all jobs.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class DevicePool:
         models: Mapping[str, Model],
         next_trial: Callable[[DeviceWorker], Any],
         say: Callable[[str], None],
-        threads: int = 0,
+        settings: Any = None,
     ) -> None:
         self.workers = [DeviceWorker(member.name, member, out=member.set_aside) for member in connection.members]
         self._lease_id = lease_id
@@ -64,7 +64,7 @@ class DevicePool:
         self._models = models
         self._next_trial = next_trial
         self._say = say
-        self._job_threads = threads
+        self._settings = settings
         self._inbox: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._done = False
@@ -135,9 +135,7 @@ class DevicePool:
         conditions = worker.connection.target.conditions
         with ExitStack() as stack:
             agent = worker.connection.agent
-            worker.lease = stack.enter_context(
-                agent.lease(self._lease_id, self._purpose, conditions, self._job_threads)
-            )
+            worker.lease = stack.enter_context(agent.lease(self._lease_id, self._purpose, conditions, self._settings))
             self._report(Event(worker))
             for message in worker.lease.measure(lambda: self._next(worker), self._models):
                 worker.losses = 0

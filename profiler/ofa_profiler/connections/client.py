@@ -58,17 +58,17 @@ class Agent:
         return wire.to_dict(description)
 
     def lease(
-        self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None, threads: int = 0
+        self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None, settings: Any = None
     ) -> "Lease":
         """Lease the device and set its ``conditions`` for that time.
 
-        ``threads`` is the number of threads of the jobs; 0 if unknown. Raises DeviceHeld if another host holds the
-        device, DeviceError if so many threads cannot run side by side there.
+        ``settings`` is the message with the settings of the jobs; None if unknown. Raises DeviceHeld if another host
+        holds the device, DeviceError if so many threads cannot run side by side there.
         """
         call = self._channel.stream_stream(
             wire.method(wire.SERVICE, "Measure"), wire.HostMessage.SerializeToString, wire.AgentMessage.FromString
         )
-        return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {}, threads)
+        return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {}, settings)
 
 
 def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
@@ -102,13 +102,13 @@ class Lease:
         lease_id: str,
         purpose: str,
         conditions: Mapping[str, str],
-        threads: int = 0,
+        settings: Any = None,
     ) -> None:
         self._target = target
         self._window = window
         self._outgoing: queue.SimpleQueue[Any] = queue.SimpleQueue()
         holder = f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()}, {purpose})"
-        hello = wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions, threads=threads)
+        hello = wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions, settings=settings)
         self._send(hello=hello)
         self._responses = call(iter(self._outgoing.get, None), metadata=metadata)
         welcome = self._next()

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
+from ofa_tables.conditions import as_flags
 from ofa_tables.errors import TableMismatch
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
 
@@ -35,10 +36,9 @@ def require_conditions(table: LatencyTable, target: Target) -> None:
     """Raise TableMismatch if the conditions to set are not those with which the table was measured."""
     if not table.conditions or dict(table.conditions.get("set", {})) == dict(target.conditions):
         return
-    here = " ".join(f"--set {name}={value}" for name, value in sorted(target.conditions.items()))
     raise TableMismatch(
-        f"{table.path} was measured with {table.conditions_set or 'no --set'}, this command uses {here or 'no --set'}; "
-        "use the same --set, or another table"
+        f"{table.path} was measured with {as_flags(table.conditions) or 'no --set'}, this command uses "
+        f"{as_flags({'set': target.conditions}) or 'no --set'}; use the same --set, or another table"
     )
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from ofa_tables.conditions import as_flags, join_conditions
 from ofa_tables.errors import TableMismatch, UsageError
 from ofa_tables.model.latency_model import CALIBRATIONS
 from ofa_tables.table import LatencyTable
@@ -32,9 +32,8 @@ def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
             merged.add(list(table.store.measurements(samples=True)))
             for network in table.store.networks():
                 merged.store.add_network(*network)
-        conditions = _merged_conditions(one, two)
-        if conditions:
-            merged.keep_conditions(conditions)
+        if one.conditions or two.conditions:
+            merged.keep_conditions(join_conditions(one.conditions, two.conditions))
         kept, dropped = _calibrations((one, two), merged)
         for space, value in kept.items():
             merged.store.put(f"{CALIBRATIONS}{space}", value)
@@ -47,7 +46,7 @@ def _require_comparable(one: LatencyTable, two: LatencyTable) -> None:
     if one.path.samefile(two.path):
         raise UsageError(f"{one.path} and {two.path} are the same file; name two tables")
     differences = one.identity.differences(two.identity, f"in {one.path.name}", f"in {two.path.name}")
-    set_in_one, set_in_two = (table.conditions_set for table in (one, two))
+    set_in_one, set_in_two = as_flags(one.conditions), as_flags(two.conditions)
     if set_in_one != set_in_two:
         differences.append(
             f"{set_in_one or 'no --set'} in {one.path.name}, {set_in_two or 'no --set'} in {two.path.name}"
@@ -57,16 +56,6 @@ def _require_comparable(one: LatencyTable, two: LatencyTable) -> None:
             f"{one.path} and {two.path} were made under different conditions ({'; '.join(differences)}); "
             "merge only tables of one device, runtime version and settings"
         )
-
-
-def _merged_conditions(one: LatencyTable, two: LatencyTable) -> dict[str, Any]:
-    """Return what both tables say about the conditions that were set."""
-    found = [table.conditions for table in (one, two)]
-    merged: dict[str, Any] = {**found[1], **found[0]}
-    for name in ("notes", "warnings"):
-        merged[name] = list(dict.fromkeys(text for each in found for text in each.get(name, ())))
-    merged["not_set"] = {**found[0].get("not_set", {}), **found[1].get("not_set", {})}
-    return merged if any(found) else {}
 
 
 def _calibrations(
