@@ -319,7 +319,7 @@ def test_the_stand_in_follows_the_limits_of_the_tool(model):
 
 
 @pytest.mark.real
-def test_the_stand_in_takes_longer_for_a_larger_model(model, tmp_path):
+def test_the_stand_in_is_slower_with_a_larger_model(model, tmp_path):
     (tmp_path / "large.tflite").write_bytes(one_convolution(112, 64, 256))
     assert measured(brief(str(tmp_path / "large.tflite"))).min_ns > 5 * measured(brief(model)).min_ns
 
@@ -353,7 +353,7 @@ def test_a_hanging_stand_in_must_be_killed(model):
 
 
 @pytest.mark.real
-def test_a_sleeping_stand_in_takes_time_in_proportion_to_the_model_size(model):
+def test_a_sleeping_stand_in_sleeps_in_proportion_to_the_model_size(model):
     report = measured(brief(model, min_s=0, min_runs=3), "sleep=4000")
     assert report.min_ns >= 4000 * os.path.getsize(model) - US
 

@@ -254,14 +254,14 @@ def test_a_host_that_finishes_frees_the_device_and_ends_its_lease(desk, executor
     assert returned.heard() == []
 
 
-def test_the_lock_names_who_holds_the_device(desk, reported):
+def test_the_lock_names_the_holder_of_the_device(desk, reported):
     host = FakeHost(desk)
     desk.give_back(host.lease, host.stream)
     FakeHost(desk, "bob's", "bob@desk")
     assert reported == ["ada@laptop", None, "bob@desk"]
 
 
-def test_the_device_is_idle_while_nobody_holds_it(desk):
+def test_the_device_is_idle_without_a_lease(desk):
     desk._idle_since = time.monotonic() - 100
     assert desk.idle_s() >= 100
     host = FakeHost(desk)

@@ -43,7 +43,7 @@ def test_an_unacknowledged_measurement_is_sent_again_over_a_new_connection(agent
     third.done()
 
 
-def test_measurements_taken_without_a_connection_are_not_lost(agent, lease_id, trial_of, eventual):
+def test_measurements_made_without_a_connection_are_not_lost(agent, lease_id, trial_of, eventual):
     first = agent.host(lease_id)
     first.welcome()
     trials = [trial_of() for _ in range(3)]

@@ -182,7 +182,7 @@ def test_a_python_that_is_too_old(make_board, host):
     assert "the agent needs Python 3.6 or later, this is 3.5.2" in done.stderr
 
 
-def test_what_is_missing_is_said_for_that_python(make_board, host, pythons):
+def test_missing_packages_are_listed_with_the_install_command(make_board, host, pythons):
     if "3.6" not in pythons:
         pytest.skip("no Python 3.6 was found")
     board = make_board(python=pythons["3.6"], name="python3.6")
@@ -197,7 +197,7 @@ def test_what_is_missing_is_said_for_that_python(make_board, host, pythons):
     assert "ofa-targets provision jetson-tx2" in said
 
 
-def test_what_is_missing_is_brought_from_here(make_board, host, pythons):
+def test_provision_installs_missing_packages_from_the_host(make_board, host, pythons):
     """On the oldest Python, without its pip; then the board has all that it takes to be measured."""
     if "3.6" not in pythons:
         pytest.skip("no Python 3.6 was found")
@@ -323,7 +323,7 @@ def test_the_same_jetson_from_its_block_to_a_found_network(make_board, host, pyt
 
 
 @pytest.mark.slow  # waits until the agent ends, 45 s after its host
-def test_another_host_learns_who_has_the_board_and_gets_it_when_that_one_is_gone(board, bound, make_host, eventual):
+def test_a_second_host_sees_the_holder_and_gets_the_board_when_it_is_free(board, bound, make_host, eventual):
     bob = make_host("bob")
     bob.knows(board)
     bob.binds("jetson-tx2", f"{board.user}@{board.address}")

@@ -143,7 +143,7 @@ def test_a_processor_that_computes_in_fp16_is_recognised(build, cpuinfo, known):
     assert cores.has_fp16(build({"proc/cpuinfo": cpuinfo})) is known
 
 
-def test_nothing_is_said_where_the_cores_are_unknown():
+def test_unknown_cores_give_no_message():
     class Unknown(Shell):
         def read(self, path):
             return None

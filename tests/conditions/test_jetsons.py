@@ -50,7 +50,7 @@ CHIPS = ("tegra210", "tegra186", "tegra194", "tegra234", "tegra264")
 
 @pytest.mark.parametrize("separator", ["\0", "\n", " "])
 @pytest.mark.parametrize("chip", CHIPS)
-def test_the_chip_identifies_a_jetson_whatever_the_board_is_called(build, chip, separator):
+def test_the_chip_identifies_a_jetson_with_any_board_name(build, chip, separator):
     compatible = separator.join(["vendor,carrier-7", "nvidia,p3767-0000", f"nvidia,{chip}", "nvidia,tegra23x"])
     shell = build({"proc/device-tree/model": "A carrier\0", "proc/device-tree/compatible": compatible})
     assert of_jetson.is_jetson(shell)

@@ -501,7 +501,7 @@ def test_import_without_torch_is_reported(call, tmp_path, monkeypatch):
     assert not (tmp_path / "p.npz").exists()
 
 
-def test_import_writes_what_search_reads(call, ofa_search, tmp_path):
+def test_a_search_reads_an_imported_model(call, ofa_search, tmp_path):
     torch = pytest.importorskip("torch", reason="torch is an extra: pip install ofa-profile[torch]")
     state = {"0.weight": torch.randn(1, 128), "0.bias": torch.zeros(1)}
     torch.save(state, tmp_path / "p.pth", _use_new_zipfile_serialization=False)

@@ -75,7 +75,7 @@ def test_cores_and_governors_are_the_phones(device):
     device.shell(f"echo schedutil > {of}/cpufreq/policy2/scaling_governor")
 
 
-def test_services_report_what_the_phone_was_set_to(phone):
+def test_services_report_the_settings_of_the_phone(phone):
     there = phone()
     there.set_battery(5, 45.0)
     there.set("skin", 41.5)
@@ -107,7 +107,7 @@ def test_this_machine_does_not_see_the_phones_files(pixel):
 # Its shell.
 
 
-def test_exit_codes_and_both_outputs_come_apart(pixel):
+def test_exit_codes_and_both_outputs_are_separate(pixel):
     ran = pixel.device.shell2("echo out; echo err >&2; exit 7", v2=True)
     assert (ran.returncode, ran.stdout.strip(), ran.stderr.strip()) == (7, "out", "err")
     assert pixel.device.shell2("kill -9 $$", v2=True).returncode == 128 + 9
@@ -142,7 +142,7 @@ def test_a_shell_that_ended_costs_nothing_any_more(pixel):
     assert eventually(lambda: threads(pixel) <= before)
 
 
-def test_what_nobody_listens_to_ends(pixel, adb_server):
+def test_a_command_ends_when_its_reader_is_gone(pixel, adb_server):
     command = [adbutils.adb_path(), "-s", pixel.serial, "shell", "yes ofa-mark"]
     client = subprocess.Popen(command, env=adb_server.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     client.stdout.read(100_000)
@@ -152,7 +152,7 @@ def test_what_nobody_listens_to_ends(pixel, adb_server):
     assert eventually(lambda: not any("yes" in name for name in names(pixel)))
 
 
-def test_what_writes_nothing_outlives_its_shell(pixel):
+def test_a_command_that_writes_nothing_outlives_its_shell(pixel):
     """As on a phone: adbd tells the shell alone that its client is gone."""
     stream = pixel.device.open_transport(timeout=PATIENCE_S)
     stream.send_command("shell,v2,raw:sleep 7654; true")
@@ -189,7 +189,7 @@ def test_20_mb_go_there_and_back_by_adbutils(device, tmp_path):
     device.shell(f"rm {ROOM}/file")
 
 
-def test_what_is_not_there_has_no_size_and_cannot_be_pulled(device, pixel, adb_server, tmp_path):
+def test_a_missing_file_has_no_size_and_cannot_be_pulled(device, pixel, adb_server, tmp_path):
     assert device.sync.stat(f"{ROOM}/nothing").mode == 0
     with pytest.raises(adbutils.AdbError, match="open failed: No such file or directory"):
         device.sync.read_bytes(f"{ROOM}/nothing")
@@ -197,7 +197,7 @@ def test_what_is_not_there_has_no_size_and_cannot_be_pulled(device, pixel, adb_s
     assert "'/data/local/tmp/nothing': No such file or directory" in pulled.stderr
 
 
-def test_a_full_disk_takes_no_file_and_keeps_no_part_of_it(phone, adb_server, tmp_path):
+def test_a_push_to_a_full_disk_leaves_no_partial_file(phone, adb_server, tmp_path):
     there = phone(size="4m")
     (tmp_path / "big").write_bytes(os.urandom(BIG))
     pushed = adb_server.run("-s", there.serial, "push", tmp_path / "big", f"{ROOM}/big")
@@ -211,7 +211,7 @@ def test_a_full_disk_takes_no_file_and_keeps_no_part_of_it(phone, adb_server, tm
     assert there.device.sync.push(b"a" * 9000, f"{ROOM}/small") == 9000
 
 
-def test_what_cannot_be_written_is_reported_in_adbds_words(pixel, adb_server, tmp_path):
+def test_a_failed_write_is_reported_in_the_words_of_adbd(pixel, adb_server, tmp_path):
     (tmp_path / "file").touch()
     pushed = adb_server.run("-s", pixel.serial, "push", tmp_path / "file", "/proc/ofa-mark")
     assert "remote couldn't create file: No such file or directory" in pushed.stderr
@@ -321,7 +321,7 @@ def test_it_may_be_slow(phone):
         stream.check_okay()
 
 
-def test_what_runs_on_a_phone_ends_with_it(phone):
+def test_processes_on_a_phone_end_with_it(phone):
     there = phone()
     there.shell("setsid sleep 4321 > /dev/null 2>&1 &")
     assert "sleep 4321" in names(there)

@@ -129,7 +129,7 @@ def test_an_agent_on_the_phone_runs_by_its_own_python(command, phone, python36):
     assert "/data/local/tmp/ofa-profile-0" in ran.stdout
 
 
-def test_what_was_put_there_is_removed(command, phone, tool):
+def test_clean_removes_all_files_from_a_phone(command, phone, tool):
     there = phone()
     command("ofa-targets", "check", "pixel-1", "--set", f"benchmark_model={tool}")
     assert there.shell(f"ls {FOLDER}").returncode == 0
@@ -254,7 +254,7 @@ def test_a_phone_that_is_off_is_set_aside(share, phone, deviate):
     assert outcome.shares[name] == 0
 
 
-def test_what_an_unplugged_phone_had_is_done_by_the_other(share, phone, deviate):
+def test_trials_of_an_unplugged_phone_are_run_by_the_other(share, phone, deviate):
     phones = [phone("FA6A"), phone("FA6B")]
     for each in phones:
         deviate(each, "sleep=5")
@@ -323,7 +323,7 @@ def test_a_phone_has_one_agent_whoever_starts_it(connection, phone):
     assert there.shell("ls /data/local/tmp").output.split() == ["ofa-profile", "ofa-profile.lock"]
 
 
-def test_a_phone_whose_host_is_gone_is_free_again(connection, phone, adb_server):
+def test_a_phone_is_free_when_its_host_is_gone(connection, phone, adb_server):
     there = phone()
     gone = Phone(AdbServer(f"127.0.0.1:{adb_server.port}"), there.serial, "pixel-1")
     ran, stream = gone.start(HOLD, "somebody")
@@ -422,7 +422,7 @@ def test_a_phone_with_an_empty_battery_is_refused(command, phone, tool):
     ("state", "says"),
     [("unauthorized", "unlock it, and tap Allow"), ("offline", "it is offline: unlock it, unplug it and plug it in")],
 )
-def test_a_phone_that_cannot_be_used_says_what_to_do(command, phone, state, says):
+def test_a_phone_that_cannot_be_used_is_reported_with_advice(command, phone, state, says):
     there = phone(state=state)
     ran = command("ofa-targets", "check", f"adb:{there.serial}")
     assert ran.returncode == 1

@@ -25,7 +25,7 @@ OTHER_PIXEL = Listed("FA6B", "device", "Pixel_XL")
 NOTE = Listed("R28M", "device", "SM_N9500")
 
 
-def test_a_phone_is_found_by_its_model_whatever_else_is_connected():
+def test_a_phone_is_found_by_its_model_among_others():
     assert chosen(find_target("pixel-1"), [NOTE, PIXEL]) == ["FA6A"]
     assert chosen(find_target("samsung-note8"), [NOTE, PIXEL]) == ["R28M"]
 
@@ -152,7 +152,7 @@ def binary(tmp_path, machine):
     return path
 
 
-def test_a_binary_of_the_phones_abi_is_taken(tmp_path):
+def test_a_binary_with_the_abi_of_the_phone_is_used(tmp_path):
     path = binary(tmp_path, "arm64-v8a")
     assert find({"benchmark_model": str(path)}, "arm64-v8a", "pixel-1") == path
 
@@ -171,7 +171,7 @@ def test_where_there_is_none_it_says_where_to_get_it(monkeypatch, tmp_path):
         find({"benchmark_model": str(tmp_path / "none")}, "x86", "an emulator")
 
 
-def test_what_litert_cli_has_downloaded_is_found(monkeypatch, tmp_path):
+def test_a_binary_that_litert_cli_downloaded_is_found(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".cache/litert-cli/binaries/arm64-v8a"
     folder.mkdir(parents=True)
@@ -215,7 +215,7 @@ def ask_all(snapshot):
     return snapshot.run("dumpsys", "battery").output
 
 
-def test_what_was_asked_once_is_fetched_in_one_call_the_next_time(snapshot, shell, clock):
+def test_values_read_once_are_fetched_in_one_call_the_next_time(snapshot, shell, clock):
     ask_all(snapshot)
     assert len(shell.calls) == 4
     clock[0] += FILES_AGE_S + 0.01
@@ -243,7 +243,7 @@ def test_questions_that_come_seldom_do_not_spoil_the_others(snapshot, shell, clo
     assert len(shell.calls) == 1
 
 
-def test_what_nobody_asks_any_more_is_fetched_no_more(snapshot, shell, clock):
+def test_values_that_are_no_longer_read_are_no_longer_fetched(snapshot, shell, clock):
     ask_all(snapshot)
     for _ in range(3):
         clock[0] += OF_LATE_S
@@ -343,7 +343,7 @@ def test_models_are_removed_only_if_the_phone_reports_a_lack_of_space(executor, 
     assert list(made._models) == [f"{beside.MODELS}/model700.tflite"]
 
 
-def test_whatever_goes_wrong_is_a_measurement(executor, trial, monkeypatch, tmp_path):
+def test_every_failure_is_a_measurement(executor, trial, monkeypatch, tmp_path):
     made = executor(room=1000)
     monkeypatch.setattr(made._shell.phone, "push", lambda *_: 1 / 0)
     measurement = made.take(trial(100))

@@ -72,7 +72,7 @@ def watched(trials, slowdowns, timed_ns=1_000_000_000):
     return drift
 
 
-def test_trials_of_a_disturbed_stretch_are_taken_again_and_it_is_named(campaign, jobs, progress):
+def test_trials_of_a_disturbed_stretch_are_repeated_and_reported(campaign, jobs, progress):
     trials = [Trial(f"v{number}", jobs[number % 3], 0) for number in range(20)]
     again = campaign._again(watched(trials, [1.0] * 15 + [2.5] * 5))
     assert [trial.job for trial in again] == [trial.job for trial in trials[15:]]
@@ -86,13 +86,13 @@ def test_log_lines_of_grpc_do_not_reach_the_terminal():
     assert "GRPC_VERBOSITY" in os.environ
 
 
-def test_what_was_taken_again_and_disturbed_again_is_left(campaign, jobs, progress):
+def test_a_trial_that_is_disturbed_twice_is_not_repeated_again(campaign, jobs, progress):
     trials = [Trial(f"v{number}", jobs[0], 0, attempt=RETAKES) for number in range(20)]
     assert campaign._again(watched(trials, [1.0] * 15 + [2.5] * 5)) == []
     assert "flagged" in progress.said[0]
 
 
-def test_a_disturbed_trial_is_taken_again_once_and_a_failed_one_where_that_can_help(campaign, jobs):
+def test_disturbed_trials_are_repeated_once_and_failed_ones_if_that_can_help(campaign, jobs):
     def retried(attempt=0, **fields):
         waiting = []
         campaign._retry(Trial("v", jobs[0], 0, attempt), Measurement("v", "k", **fields), waiting)
@@ -227,14 +227,14 @@ def test_a_device_that_was_set_aside_stays_so_in_the_next_campaign_of_a_command(
     assert list(outcome.set_aside) == ["slow"]
 
 
-def test_what_devices_that_were_lost_over_it_should_both_have_taken_is_taken(run, complete):
+def test_compared_trials_of_lost_devices_are_run_by_the_others(run, complete):
     lost = {2: AgentLost("the link is cut")}
     outcome = run(3, MadeUp("one", trouble=lost), MadeUp("two", trouble=lost))
     assert complete(3)
     assert outcome.set_aside == {}
 
 
-def test_what_only_a_device_that_is_set_aside_took_is_taken_by_the_other(run, taken_by, complete):
+def test_trials_of_an_excluded_device_are_run_by_the_other(run, taken_by, complete):
     outcome = run(3, MadeUp("usual", trouble={2: AgentLost("the link is cut")}), MadeUp("slow", speed=1.5))
     assert list(outcome.set_aside) == ["slow"]
     assert complete(3)
@@ -245,7 +245,7 @@ def test_another_attempt_is_for_any_device(jobs):
     assert not Trial("v", jobs[0], 0, compared=True).again().compared
 
 
-def test_a_device_that_fails_in_a_way_that_nobody_foresaw_does_not_stop_the_others(run, complete, progress):
+def test_an_unexpected_failure_of_one_device_does_not_stop_the_others(run, complete, progress):
     outcome = run(3, MadeUp("one", trouble={2: ValueError("no such thing\nas that")}), MadeUp("two"))
     said = "one: the work with it failed (ValueError: no such thing); everything so far is kept"
     assert outcome.set_aside == {"one": said}

@@ -55,7 +55,7 @@ def test_the_ends_and_the_middle_first_then_some_but_not_most(table):
     assert len(measured) <= MOST_SHARE * len({key for px in ALL for key in SPACE.keys(px)})
 
 
-def test_next_is_what_serves_most_resolutions(table):
+def test_the_next_size_is_the_one_that_serves_most_resolutions(table):
     """From 132 to 160 px the last stage's maps are 5 × 5, which none of the first three has."""
     assert chosen(table, area)[3] in range(132, 164, 4)
 
@@ -64,7 +64,7 @@ def test_of_three_all_are_measured(table):
     assert sorted(chosen(table, area, wanted=(128, 144, 160))) == [128, 144, 160]
 
 
-def test_what_was_measured_before_is_not_again(table):
+def test_measured_sizes_are_not_measured_again(table):
     order = chosen(table, area)
     assert next_resolution(table, SPACE, ALL) is None
     assert measured_resolutions(table, SPACE, ALL) == sorted(order)

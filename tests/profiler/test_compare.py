@@ -54,7 +54,7 @@ def test_the_same_seed_draws_the_same_and_none_twice(model):
     assert len(keys(first.tested) | keys(first.calibration_networks)) == 30
 
 
-def test_roles_hold_whatever_the_seed(model):
+def test_roles_do_not_depend_on_the_seed(model):
     first = draw(model, SPACE, 40, 40, seed=1)
     for role, architectures in ((TEST, first.tested), (CALIBRATION, first.calibration_networks)):
         for architecture in architectures:
@@ -65,7 +65,7 @@ def test_roles_hold_whatever_the_seed(model):
     assert not keys(second.calibration_networks) & keys(first.tested)
 
 
-def test_more_networks_than_there_are_is_said(model):
+def test_too_many_networks_are_refused(model):
     with pytest.raises(UsageError, match="too few networks at 160 px"):
         draw(model, SPACE, 240, 10, seed=0)
 
@@ -133,7 +133,7 @@ def test_ctrl_c_during_the_search_ends_the_verification(model, question):
         verified(model, question, find, [])
 
 
-def test_what_is_left_out_is_said_before_the_search(model, question):
+def test_incomplete_resolutions_are_reported_before_the_search(model, question):
     def find(problem):
         raise UsageError("the search begins")
 
@@ -197,7 +197,7 @@ def test_a_network_with_too_few_trials_in_a_pass_is_not_compared():
     assert passes_ms([*trials, Measurement("last", "n", round=1, **statistics([10]))]) is not None
 
 
-def test_a_network_whose_trials_were_mostly_disturbed_is_compared_all_the_same(model):
+def test_a_network_with_mostly_disturbed_trials_is_compared(model):
     (architecture,) = draw(model, SPACE, 0, 1, seed=0).calibration_networks
     network = SPACE.network(architecture)
     model.table.store.add_network(network.key, SPACE.name, architecture.to_json(), CALIBRATION)
@@ -239,7 +239,7 @@ def test_calibration_networks_that_are_to_be_tested_are_counted(model):
     assert draw(model, SPACE, [new], 0, seed=0).retired == draw(model, SPACE, 2, 1, seed=0).retired == 0
 
 
-def test_a_calibration_whose_only_calibration_network_was_tested_is_forgotten(model):
+def test_a_calibration_without_calibration_networks_is_removed(model):
     (architecture,) = draw(model, SPACE, 0, 1, seed=0).calibration_networks
     network = SPACE.network(architecture)
     model.table.add([Measurement(f"v{r}", network.key, round=r, **statistics([9])) for r in range(ROUNDS)])

@@ -81,7 +81,7 @@ def test_a_share_within_ten_percent_counts_the_limit_itself():
     assert errors([110.0], np.array([[100.0], [100.0]])).within_10 == 1
 
 
-def test_noise_takes_each_pass_in_turn_for_the_prediction(measured):
+def test_noise_uses_each_pass_in_turn_as_the_prediction(measured):
     _, (one, two) = measured
     found = noise(np.stack([one, two]))
     assert found.mape == pytest.approx((np.mean(np.abs(one - two) / two) + np.mean(np.abs(two - one) / one)) / 2)
@@ -200,7 +200,7 @@ def test_without_calibration_and_calibration_networks_their_figures_are_null():
         [network(float("nan"), (1.0, float("inf"))), network(1.0, (1.0, 1.0))],
     ],
 )
-def test_what_cannot_be_had_is_null_in_strict_json(networks):
+def test_unknown_values_are_null_in_strict_json(networks):
     summary = comparison(networks, networks, Calibration(1.1, 1)).summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 

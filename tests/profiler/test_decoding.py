@@ -46,6 +46,6 @@ def test_a_trial_carries_the_devices_condition_before_and_after():
     assert (kept.was(HOT), kept.was(THROTTLED)) == (True, True)
 
 
-def test_what_a_device_does_not_report_is_not_kept():
+def test_unknown_values_of_a_device_are_not_kept():
     kept = measurement_of(message(), 0)
     assert (kept.condition, kept.was(HOT), kept.was(THROTTLED)) == ("{}", False, False)

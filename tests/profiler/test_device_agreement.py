@@ -14,7 +14,7 @@ def reported(**latencies):
     return agreement
 
 
-def test_devices_that_take_the_same_are_alike():
+def test_devices_with_equal_latencies_agree():
     agreement = reported(a={"x": [1.0, 1.1], "y": [5.0]}, b={"x": [1.05], "y": [5.1]})
     assert agreement.factors() == pytest.approx({"a": 0.995, "b": 1.005}, abs=0.01)
     assert agreement.off() == {}
@@ -25,7 +25,7 @@ def test_of_two_the_slower_one_is_off():
     assert off == pytest.approx({"b": 1.3})
 
 
-def test_of_three_whichever_lies_apart_is_off_be_it_faster():
+def test_of_three_devices_the_one_that_differs_is_off_even_if_faster():
     off = reported(a={"x": [1.0]}, b={"x": [1.02]}, c={"x": [0.8]}).off()
     assert list(off) == ["c"]
     assert abs(off["c"] - 1) > APART

@@ -56,7 +56,7 @@ def test_where_others_keep_the_processor_the_mean_reports_and_the_median_does_no
     )
 
 
-def test_what_was_reported_is_not_reported_again():
+def test_a_disturbance_is_reported_once():
     drift = watched(*[1.0] * 20, 3.0)
     assert drift.disturbed() is not None
     drift.watch(reading(30, 1.0), 30)

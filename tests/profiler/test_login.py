@@ -113,14 +113,14 @@ def test_a_way_to_use_a_runtime_needs_the_runtime():
         board.choose(["torch-script"])
 
 
-def test_what_a_phone_lacks_is_not_installed_from_here():
+def test_packages_are_not_installed_on_a_phone():
     with pytest.raises(DeviceError, match=r"lacks tflite; .* --user ai-edge-litert$"):
         Deployment(Told(python("3.12")), "pixel-1", advice=ADVICE).choose(["tflite"])
     with pytest.raises(DeviceError, match="such as pkg install python in Termux"):
         Deployment(Told(), "pixel-1", advice=ADVICE).choose(["tflite"])
 
 
-def test_a_device_without_a_python_is_cleaned_all_the_same():
+def test_a_device_without_python_can_be_cleaned():
     link = Told()
     phone = Deployment(link, "pixel-1", advice=ADVICE)
     assert not phone.end()

@@ -263,7 +263,7 @@ def test_a_network_gives_the_numbers_of_its_pytorch_layers():
     assert_same_numbers(output_of(model, values), TorchBlock(torch, network)(values))
 
 
-def test_what_another_lowering_gives_is_brought_into_the_form_that_is_hashed(monkeypatch):
+def test_chunks_of_other_lowerings_are_merged_before_hashing(monkeypatch):
     pieces = [b"", b"he", b"ad", SeededValues(1, 4, 0.5), b"", b"tail"]
     monkeypatch.setattr("ofa_profiler.lowering._BUILT_IN", {"another": lambda block, batch, precision: pieces})
     model = lower("another", OF_OTHER_SPACES[0], 1)

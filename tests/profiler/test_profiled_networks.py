@@ -32,7 +32,7 @@ def test_every_entry_stands_in_a_profiled_network_of_every_round(table, space):
     assert {job.block.key for job in rounds[0]} != {job.block.key for job in rounds[1]}
 
 
-def test_profiled_networks_are_small_and_large_alike(table):
+def test_profiled_networks_are_small_and_large(table):
     (jobs,) = profiled_network_rounds(table, find_space("ofa-mbv3-w1.0"), [160], 1)
     macs = np.array([job.block.macs for job in jobs])
     assert macs.max() > 2 * macs.min()
@@ -44,14 +44,14 @@ def test_the_parts_of_a_profiled_network_are_its_operators(table):
         assert sum(len(part.operators) for part in job.parts) == len(job.block.operators)
 
 
-def test_a_round_whose_entries_have_all_been_covered_needs_none(table):
+def test_a_round_with_all_entries_covered_needs_no_network(table):
     table.add([Measurement(key, key, round=0, **statistics([5])) for key in SPACE.keys(128)])
     first, second = profiled_network_rounds(table, SPACE, [128], 2)
     assert first == []
     assert standing(second) == set(SPACE.keys(128))
 
 
-def test_what_is_left_of_a_round_is_covered_by_as_few_as_it_takes(table):
+def test_the_rest_of_a_round_is_covered_by_few_networks(table):
     keys = SPACE.keys(128)
     table.add([Measurement(key, key, round=0, **statistics([5])) for key in keys[:-5] if key != keys[10]])
     (jobs,) = profiled_network_rounds(table, SPACE, [128], 1)

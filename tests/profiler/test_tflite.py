@@ -385,7 +385,7 @@ def test_int8_keeps_the_scale_of_a_maximum_and_the_fixed_one_of_a_sigmoid():
     assert (found["MAX_POOL_2D"], found["LOGISTIC"]) == (1, 4)
 
 
-def test_a_padded_maximum_of_what_may_be_negative_is_refused():
+def test_a_padded_maximum_of_possibly_negative_values_is_refused():
     block = Block("refused", (4, 8, 8), (Conv(4, 4, 3), MaxPool(3, 2)))
     with pytest.raises(UsageError, match="TFLite pads with zeros alone"):
         lower("tflite", block, 1, "fp32")
@@ -402,7 +402,7 @@ def test_a_precision_that_there_is_not_is_refused():
         lower("tflite", OF_OTHER_SPACES[0], 1, "bf16")
 
 
-def test_a_host_without_the_schema_says_what_to_install(monkeypatch):
+def test_a_host_without_the_schema_names_the_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.schema_py_generated", None)
     with pytest.raises(UsageError, match=r"pip install 'ofa-profile\[tflite\]'"):
         lower("tflite", OF_OTHER_SPACES[0], 1)

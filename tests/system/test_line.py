@@ -62,7 +62,7 @@ def test_from_table_to_a_network_that_was_measured(ofa, table):
     assert raw["latency_ms"] == pytest.approx(predicted["latency_ms"])
 
 
-def test_a_comparison_that_is_asked_for_again_measures_nothing_twice(by_macs, sleeping_table):
+def test_a_repeated_comparison_measures_nothing_twice(by_macs, sleeping_table):
     words = ("ofa-compare", "--table", sleeping_table, "--networks", "2", "--calibrate", "2", "--seed", "1", "--json")
     first, second = by_macs(*words), by_macs(*words)
     assert first.code == second.code == 0, first.err + second.err

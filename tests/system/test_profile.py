@@ -129,7 +129,7 @@ def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reaso
     assert "unsupported" in done.err
 
 
-def test_a_second_run_on_the_same_device_learns_who_has_it(by_macs):
+def test_a_second_run_on_a_device_names_the_holder(by_macs):
     agent = by_macs.start("ofa-agent", "serve")
     try:
         address = agent.stdout.readline().split()[-1]
@@ -167,7 +167,7 @@ def test_some_resolutions_are_measured_and_the_others_interpolated(by_macs):
     assert any(block["interpolated"] for block in predicted.json["blocks"]), predicted.err
 
 
-def test_conditions_are_set_for_the_run_or_it_is_said_why_not(by_macs):
+def test_conditions_are_set_for_the_run_or_reported_as_not_set(by_macs):
     done = by_macs.profile("--out", "t.lut", "--set", "affinity=0", "--set", "power-mode=0")
     assert done.code == 0, done.err
     assert "power-mode could not be set: this device does not have this setting" in done.err
@@ -196,7 +196,7 @@ def test_an_agent_that_serves_is_measured_with_over_tcp(by_macs):
         agent.wait()
 
 
-def test_no_room_on_the_disk_is_said_and_what_was_kept_stays(by_macs):
+def test_a_full_disk_is_reported_and_stored_trials_stay(by_macs):
     room = by_macs.folder / "small"
     room.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", room], capture_output=True).returncode:

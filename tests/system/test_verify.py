@@ -55,7 +55,7 @@ def test_a_table_with_too_low_latencies_is_recalibrated(by_macs, profiled_by_mac
     assert len(roles) == 1 + len(done.json["misses"])
 
 
-def test_what_cannot_be_verified_is_said(profiled):
+def test_unreachable_and_ambiguous_limits_are_refused(profiled):
     assert search(profiled, 0.001).fails(1, "the smallest latency is")
     assert search(profiled, 3, "--target", "nosuch").fails(2, "nosuch")
     assert search(profiled, 3, "--max-latency-ms", "4").fails(2, "--verify takes one table and one --max-latency-ms")

@@ -164,7 +164,7 @@ def test_other_types_are_refused_by_name_and_nothing_runs(make_supernet, tmp_pat
     assert not pathlib.Path("hacked").exists()
 
 
-def test_what_is_allowed_in_checkpoints_is_not_allowed_elsewhere(tmp_path, make_supernet, assert_same):
+def test_types_allowed_in_checkpoints_are_not_allowed_elsewhere(tmp_path, make_supernet, assert_same):
     assert_same({"state_dict": state_dict(make_supernet), "args": argparse.Namespace(lr=0.1)})
     torch.save({"args": argparse.Namespace(lr=0.1)}, tmp_path / "other.pth")
     with pytest.raises(Exception, match="weights_only"):

@@ -14,7 +14,7 @@ SPACES = [space.name for space in all_spaces()]
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_what_is_extracted_computes_exactly_the_same(make_supernet, make_architectures, make_images, space):
+def test_an_extracted_network_computes_exactly_the_same(make_supernet, make_architectures, make_images, space):
     supernet = make_supernet(space)
     px = supernet.space.resolutions_px[0]
     for architecture in make_architectures(space, 5):
@@ -25,7 +25,7 @@ def test_what_is_extracted_computes_exactly_the_same(make_supernet, make_archite
 
 
 @pytest.mark.parametrize("space", SPACES)
-def test_what_is_extracted_consists_of_the_blocks_that_the_table_has(make_supernet, make_architectures, space):
+def test_an_extracted_network_consists_of_the_blocks_of_the_table(make_supernet, make_architectures, space):
     supernet = make_supernet(space)
     for architecture in make_architectures(space, 5):
         blocks = supernet.space.network_blocks(architecture)
@@ -225,7 +225,7 @@ def test_a_checkpoint_with_the_older_names(make_supernet, make_architectures, ma
 
 
 @pytest.mark.parametrize("weight", [3, torch.tensor(3.0), torch.zeros(5)])
-def test_a_checkpoint_whose_classifier_is_none(tmp_path, weight):
+def test_a_checkpoint_with_none_as_classifier(tmp_path, weight):
     save(tmp_path / "c.pth", {"state_dict": {"classifier.linear.weight": weight}})
     with pytest.raises(FileError, match=r"c\.pth (holds no state dict of tensors|is not a checkpoint of tiny)"):
         load_supernet(tmp_path / "c.pth", find_space("tiny"))

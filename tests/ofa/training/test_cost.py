@@ -195,7 +195,7 @@ def test_no_meter(tmp_path):
     assert meter(tmp_path)() is None
 
 
-def test_what_a_run_cost():
+def test_the_cost_of_a_run():
     cost = cost_of(seconds=7200, joules=3.6e6, devices=2, networks=10, one_network_s=3600)
     assert (cost.device_hours, cost.energy_kwh, cost.co2_grams) == (4, 1, 480)
     assert cost.one_by_one_hours == 20

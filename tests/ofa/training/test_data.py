@@ -47,7 +47,7 @@ def draws(images, **changes):
     return training_batches(images, **{"seed": 0, "epoch": 0, "batch_size": 16, "resolutions_px": SIZES} | changes)
 
 
-def test_what_is_held_out_is_not_learned(digits):
+def test_held_out_images_are_not_trained_on(digits):
     parts = (digits.train, digits.held_out, digits.test)
     assert sum(map(len, parts)) == 1797
     everything = [set(map(bytes, part._pixels)) for part in parts]
@@ -98,7 +98,7 @@ def test_a_batch_that_processes_cannot_share(digits):
         draws(digits.train, world=3)
 
 
-def test_one_batch_of_what_there_is_where_it_is_less_than_a_batch(digits):
+def test_fewer_images_than_a_batch_form_one_batch(digits):
     (batch,) = draws(digits.train.subset(range(10)))
     assert len(batch) == 10
 
@@ -114,7 +114,7 @@ def test_an_image_is_the_same_whoever_loads_it(digits, workers):
         assert found.images.dtype == torch.float32
 
 
-def test_what_augments_an_image_is_its_own_seed(digits):
+def test_the_augmentation_of_an_image_has_its_own_seed(digits):
     alike = digits.train.__getitems__([Draw(0, 28, 5), Draw(1, 28, 6)])
     alone = digits.train.__getitems__([Draw(1, 28, 6)])
     assert torch.equal(alike.images[1], alone.images[0])
@@ -122,7 +122,7 @@ def test_what_augments_an_image_is_its_own_seed(digits):
     assert 20 <= len({bytes(image.numpy()) for image in many}) <= 25  # five shifts each way, no flips
 
 
-def test_evaluation_takes_all_images_as_they_are(digits):
+def test_evaluation_uses_all_images_without_augmentation(digits):
     ranks = [evaluation_batches(digits.test, px=24, batch_size=100, rank=rank, world=2) for rank in range(2)]
     images = sorted(draw.image for batches in ranks for batch in batches for draw in batch)
     assert images == list(range(len(digits.test)))
@@ -177,7 +177,7 @@ def test_class_folders_alone_are_split(make_tree):
         assert set(part.labels) == {0, 1}
 
 
-def test_what_is_held_out_stays_so_where_images_come_or_go(make_tree):
+def test_held_out_images_stay_so_if_images_are_added_or_removed(make_tree):
     folder = make_tree(parts=("train",), count=100) / "train"
     before = open_data(str(folder))
     for number in range(0, 100, 9):

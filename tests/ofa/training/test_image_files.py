@@ -248,7 +248,7 @@ def test_an_image_in_two_classes_is_mentioned(make_folder):
     assert any("--data has 1 image in several classes" in note for note in notes)
 
 
-def test_a_class_of_copies_of_one_image_is_learned_all_the_same(make_folder):
+def test_a_class_that_has_only_copies_of_one_image_is_trained(make_folder):
     folder = make_folder()
     one = (folder / "train" / "cat" / "000.png").read_bytes()
     for path in (folder / "train" / "cat").iterdir():
@@ -258,7 +258,7 @@ def test_a_class_of_copies_of_one_image_is_learned_all_the_same(make_folder):
     assert len(data.train) > 15
 
 
-def test_images_without_copies_are_split_as_before_and_nothing_is_said(make_folder):
+def test_images_without_copies_are_split_without_a_note(make_folder):
     data = open_data(str(make_folder()))
     assert data.notes == ()
     assert sorted(data.held_out.names) == ["cat/001.png", "dog/003.png"]  # as in earlier versions

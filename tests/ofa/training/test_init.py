@@ -151,7 +151,7 @@ def test_published_weights_are_better_after_one_epoch_than_random_ones(make_trai
 # Which weights a run begins with.
 
 
-def test_all_weights_are_taken_if_the_classes_are_the_same(make_trainer, make_checkpoint, begun):
+def test_all_weights_are_loaded_if_the_classes_are_the_same(make_trainer, make_checkpoint, begun):
     for reported in ({}, {"classes": DIGITS}):
         path = make_checkpoint(name=f"{len(reported)}.pth", **reported)
         assert equal(begun(make_trainer(out=f"run{len(reported)}", init=path)), load_network(path, TINY).state_dict())
@@ -229,7 +229,7 @@ def test_a_space_of_compofa_starts_from_a_teacher_of_ofa(make_trainer, make_chec
     assert largest.genes["d"] == (3, 3, 3)
 
 
-def test_a_new_classifier_is_no_teacher_before_it_is_trained(make_trainer, make_checkpoint, capsys):
+def test_a_new_classifier_does_not_teach_before_it_is_trained(make_trainer, make_checkpoint, capsys):
     trainer = make_trainer("progressive", init=make_checkpoint(1000), first_stage=5)
     teachers, enter = [], trainer._enter
     trainer._enter = lambda at, stage: enter(at, stage) or teachers.append(trainer.learner.teacher is not None)

@@ -75,7 +75,7 @@ def test_a_loss_that_is_not_finite_updates_nothing(make_learner):
     assert torch.equal(weights(learner), before)
 
 
-def test_what_no_sub_network_used_does_not_move(make_learner):
+def test_weights_that_no_sub_network_used_do_not_change(make_learner):
     learner = make_learner()
     learner.begin()
     smallest = Architecture({"ks": (3,) * 9, "e": (2,) * 9, "d": (1,) * 3}, 28)
@@ -145,7 +145,7 @@ def test_the_average_of_weights(make_learner):
     assert torch.allclose(weights(learner), expected, atol=1e-6)
 
 
-def test_a_long_average_is_soon_of_what_was_learned(make_learner):
+def test_a_long_average_soon_follows_the_weights(make_learner):
     learner = make_learner(ema=0.9999)
     learner.begin()
     start = weights(learner)

@@ -315,7 +315,7 @@ def test_refused_settings_are_printed_as_flags(tmp_path, value, reported):
         read_state(tmp_path / "state.pth", {"a_flag": "another"})
 
 
-def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
+def test_a_checkpoint_without_a_part_is_reported_as_damaged(tmp_path):
     options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 0}
     make_trainer(tmp_path, "largest", **options).run(resume=False)
     state = torch.load(tmp_path / "state.pth", weights_only=True)
@@ -325,7 +325,7 @@ def test_a_checkpoint_that_lacks_a_part_is_said_to_be_damaged(tmp_path):
         make_trainer(tmp_path, "largest", **options).run(resume=True)
 
 
-def test_a_run_that_ended_ends_again_with_what_it_reported(tmp_path, make_table, capsys):
+def test_a_finished_run_ends_again_with_the_same_report(tmp_path, make_table, capsys):
     """With other networks to follow, for they change no weight."""
     options = {"epochs_scale": 0.001, "batch_size": 32, "train_images": 64, "evaluations": 1}
     options |= {"table": make_table("tiny", TINY.resolutions_px), "evaluate_images": 50, "statistics_images": 50}
@@ -433,7 +433,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_good_checkpoi
     assert all(torch.isfinite(tensor).all() for tensor in trainer.learner.model.parameters())
 
 
-def test_before_the_first_checkpoint_none_is_said_to_be_kept(tmp_path):
+def test_before_the_first_checkpoint_the_message_names_none(tmp_path):
     trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64)
     trainer.learner.step = lambda *others: float("inf")
     with pytest.raises(OfaError, match="there is no checkpoint yet: start over with another --out and a smaller"):
@@ -460,7 +460,7 @@ def test_weights_that_the_last_update_of_an_epoch_broke_do_not_replace_the_good_
     assert all(torch.isfinite(tensor).all() for tensor in kept["model"].values())
 
 
-def test_what_was_trained_is_there_before_it_is_evaluated(tmp_path):
+def test_the_checkpoint_is_written_before_the_evaluation(tmp_path):
     trainer = make_trainer(tmp_path, "largest", epochs_scale=0.001, batch_size=32, train_images=64, evaluations=0)
 
     def interrupted(*images):
@@ -473,7 +473,7 @@ def test_what_was_trained_is_there_before_it_is_evaluated(tmp_path):
         trainer.run(resume=False)
 
 
-def test_what_a_step_trains_does_not_follow_from_the_size_of_its_images(tmp_path):
+def test_the_sub_network_of_a_step_does_not_depend_on_its_image_size(tmp_path):
     """Of three kernels and four sizes each goes with each."""
     trainer = make_trainer(tmp_path, "none", batch_size=16, evaluations=0)
     drawn = []
@@ -505,7 +505,7 @@ def test_the_recipe_independent_wants_its_network(train):
     assert "the recipe independent trains one network: name it with --architecture" in done.stderr
 
 
-def test_what_is_evaluated_is_logged_with_its_predicted_latency(train, tmp_path, make_table):
+def test_evaluated_networks_are_logged_with_their_predicted_latency(train, tmp_path, make_table):
     table = make_table("tiny", (20, 24, 28, 32))
     train(*SMALL, "--epochs-scale", "0.001", "--recipe", "none", "--evaluations", "2", "--table", table)
     with (tmp_path / "run" / "evaluations.csv").open() as file:
