@@ -38,6 +38,7 @@ __all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", 
 PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
 MOST_MEASURED = 5  # resolutions; if more are wanted, some are interpolated
 FIRST_CALIBRATION = 10  # networks
+ENOUGH_CALIBRATION = 5  # with fewer networks, as after --verify, the line is unreliable
 
 Say = Callable[[str], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
@@ -213,8 +214,8 @@ def compare(
     """Measure whole networks in two passes and compare them with the prediction of the table at ``path``.
 
     ``networks`` are a number to draw, architectures, a file of them, or "references". ``calibrate`` further networks
-    calibrate the table; None: 10 if it has no calibration. Measurements and calibration are kept in the table. Networks
-    that failed are in ``Comparison.failures``. Raises OfaError.
+    calibrate the table; None: 10 if fewer than 5 calibrate it now. Measurements and calibration are kept in the table.
+    Networks that failed are in ``Comparison.failures``. Raises OfaError.
     """
     started = time.perf_counter()
     references = REFERENCES if networks == FAMILY else ()
@@ -223,7 +224,9 @@ def compare(
         model = LatencyModel(table, space)
         tested, names = _networks_to_test(networks, space, model)
         if calibrate is None:
-            calibrate = 0 if references or read_calibration(table, space) else FIRST_CALIBRATION
+            fitted = read_calibration(table, space)
+            enough = fitted is not None and fitted.networks >= ENOUGH_CALIBRATION
+            calibrate = 0 if references or enough else FIRST_CALIBRATION
         if isinstance(tested, int) or calibrate:
             model.require()
         if not isinstance(tested, int):

@@ -28,11 +28,11 @@ class UsageError(OfaError):
 
 
 class UnknownName(UsageError):
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], otherwise: str = "") -> None:
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"available: {', '.join(names)}"
-        super().__init__(f"no {kind} named {name!r}; {hint}")
+        super().__init__(f"no {kind} named {name!r}; {hint}" + (f"; {otherwise}" if otherwise else ""))
 
 
 class TableError(OfaError):

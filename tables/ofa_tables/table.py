@@ -71,10 +71,11 @@ class Identity:
         mine, theirs = asdict(self), asdict(other)
         mine.update(mine.pop("settings"))
         theirs.update(theirs.pop("settings"))
+        unknown = {*asdict(self.settings), "blocks"} if IMPORTED in (self.runtime, other.runtime) else set()
         return [
             f"{name.replace('_', ' ')} {mine[name]} {mine_is}, {theirs[name]} {other_is}"
             for name in mine
-            if mine[name] != theirs[name]
+            if mine[name] != theirs[name] and name not in unknown
         ]
 
 

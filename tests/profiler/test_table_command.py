@@ -309,7 +309,7 @@ def _network(value):
         ({"ks": [4] * 20}, "'ks'[0] is 4"),
         ({"d": [5] * 5}, "'d'[0] is 5"),
         ({"d": [10**30] * 5}, "'d'[0] is 1000"),
-        ({"e": "3"}, "needs 20 entries in 'e', this one has none"),
+        ({"e": "3"}, "'e' is the text '3'; use numbers without quotes"),
         ({"r": 150}, "has no resolution 150; the nearest are 148 and 152"),
         ({"r": None}, "needs a resolution"),
         ({"ks": ["3"] * 20}, "not a number"),
@@ -465,3 +465,16 @@ def test_check_prints_each_kind_once_with_the_worst_three(run, tmp_path):
     assert lines[at + 4] == "    … and 93 more; --all lists them"
     listed = run("check", table, "--all")[1]
     assert listed.count("its samples deviate by") == 96
+
+
+def test_an_imported_table_has_unknown_settings(run, measured, tmp_path):
+    file = tmp_path / "160_lookup_table.yaml"
+    file.write_text(yaml.safe_dump({key: {"mean": 1.0} for key in find_space("ofa-mbv3-w1.0").keys(160)}))
+    table = tmp_path / "public.lut"
+    words = ("--format", "ofa-yaml", "--space", "ofa-mbv3-w1.0", "--target", "public", "--out", table)
+    _, _, err = run("import", file, *words)
+    assert "96 entries without a standard deviation" in err
+    assert "unknown: published files do not contain them" in run("show", table)[1]
+    assert "blocks" not in " ".join(
+        json.loads(run("diff", table, measured(), "--json")[1].splitlines()[-1])["differences"]
+    )

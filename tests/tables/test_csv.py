@@ -170,3 +170,10 @@ def test_a_path_and_a_key_may_contain_a_percent_sign(tmp_path):
 def test_rows_of_another_space_say_which_space_they_look_like(table_of):
     with pytest.raises(FileError, match=r"it looks like a table of ofa-mbv3-w1\.2; use --space ofa-mbv3-w1\.2"):
         table_of("key,mean", lines(find_space("ofa-mbv3-w1.2").keys(160)))
+
+
+def test_json_is_recognised(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('{"a": {"mean": 1}}')
+    with pytest.raises(FileError, match="is JSON, not CSV; use --format ofa-yaml"):
+        FORMAT.read(path, SPACE)

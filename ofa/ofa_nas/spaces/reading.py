@@ -7,6 +7,7 @@
 * lists of these, and the files that this program writes
 """
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -127,8 +128,11 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
+        near = difflib.get_close_matches(str(path), ("smallest", "largest", "random:0"), n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
         raise FileError(
-            f"cannot read {path}: {error.strerror}; give a JSON file, the JSON itself, smallest, largest or random:SEED"
+            f"cannot read {path}: {error.strerror}; {hint}"
+            "give a JSON file, the JSON itself, smallest, largest or random:SEED"
         ) from None
     except UnicodeDecodeError:
         raise FileError(f"{path} is not a text file; give a JSON file or the JSON itself") from None

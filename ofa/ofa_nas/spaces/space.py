@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ofa_agent.operators import Block, concatenate
-from ofa_nas.spaces.architecture import Architecture, is_number
+from ofa_nas.spaces.architecture import Architecture, is_number, short
 from ofa_nas.spaces.elimination import least_sums
 from ofa_nas.spaces.gathers import Gather, fuse, joint_code
 from ofa_nas.spaces.genes import ABSENT, FloatArray, GeneGroup, IntArray, Population, Position
@@ -107,6 +107,9 @@ class Space:
     def complete(self, genes: Mapping[str, Any]) -> dict[str, Any]:
         """Repeat single numbers to full gene lists, and add the lists that the space derives from others."""
         lengths = self.gene_lengths
+        for name, value in genes.items():
+            if name in lengths and isinstance(value, str):
+                raise UsageError(f"'{name}' is the text {short(value)!r}; use numbers without quotes: {self.example}")
         return {
             name: self.repeated(name, value) if name in lengths and is_number(value) else value
             for name, value in genes.items()
@@ -125,12 +128,12 @@ class Space:
     def example(self) -> str:
         """The largest Architecture in its shortest form, as JSON for messages."""
         largest = self.architecture_of(self.radices - 1)
-        short = {
+        shortest = {
             name: max(values) if self.repeated(name, max(values)) == list(values) else list(values)
             for name, values in largest.genes.items()
             if name not in self.derived
         }
-        return json.dumps({**short, "r": largest.resolution_px})
+        return json.dumps({**shortest, "r": largest.resolution_px})
 
     def require_choices(self, values: Sequence[Any], choices: Sequence[Any], name: str, used: Iterable[int]) -> None:
         """Raise UsageError if a value at an index in ``used`` is not one of ``choices``."""

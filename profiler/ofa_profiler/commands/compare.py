@@ -57,7 +57,7 @@ def compare(
     """Measure whole networks on the device and compare them with the table's predictions.
 
     Each network is measured in two independent passes. The measurements and the calibration are stored in the table.
-    Without --calibrate, a table that has no calibration is calibrated with 10 networks. Published networks are never
+    Without --calibrate, a table that fewer than 5 networks calibrate gets 10 more. Published networks are never
     used for calibration.
     """
     comparison = library.compare(

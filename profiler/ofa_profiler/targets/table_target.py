@@ -34,11 +34,13 @@ def require_same(table: LatencyTable, target: Target, description: dict[str, Any
 
 def require_conditions(table: LatencyTable, target: Target) -> None:
     """Raise TableMismatch if the conditions to set are not those with which the table was measured."""
-    if not table.conditions or dict(table.conditions.get("set", {})) == dict(target.conditions):
+    same = dict(table.conditions.get("set", {})) == dict(target.conditions)
+    if same or not table.conditions or not table.measurements:
         return
     raise TableMismatch(
         f"{table.path} was measured with {as_flags(table.conditions) or 'no --set'}, this command uses "
-        f"{as_flags({'set': target.conditions}) or 'no --set'}; use the same --set, or another table"
+        f"{as_flags({'set': target.conditions}) or 'no --set'}; use the same --set, or another table (ofa-profile: "
+        "--out FILE, or --fresh to start over)"
     )
 
 

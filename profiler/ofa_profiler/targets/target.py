@@ -85,7 +85,13 @@ def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: s
     else:
         targets = all_targets()
         if name not in targets:
-            raise UnknownName("target", name, [*targets, "user@host", "adb:SERIAL", "tcp:HOST:PORT"])
+            raise UnknownName(
+                "target",
+                name,
+                targets,
+                "for a host of the SSH configuration use ssh://HOST or user@HOST, else a name of "
+                "ofa-targets list, adb:SERIAL, or tcp:HOST:PORT",
+            )
         target = targets[name]
     given = {**target.settings, **(settings or {})}
     knobs = conditions.settings()

@@ -99,6 +99,8 @@ def _rows(path: Path) -> list[tuple[int, Row]]:
     import pandas as pd  # takes half a second to import
 
     text = read_text(path)
+    if text.lstrip()[:1] == "{":
+        raise FileError(f"{path} is JSON, not CSV; use --format ofa-yaml, which also reads JSON")
     if text.partition("\n")[0].count(",") > _MAX_COLUMNS:
         raise FileError(f"{path} has more than {_MAX_COLUMNS} columns, the limit of a latency table; check the path")
     try:

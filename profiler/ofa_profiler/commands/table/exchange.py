@@ -40,6 +40,7 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
     import_files(files, find_format(format_name), space, target, out)
     with LatencyTable.read(out) as opened:
         summary = summarise(opened, [space])
+        without = sum(measurement.ok and measurement.std_ms is None for measurement in opened.measurements)
     resolutions = [reach.resolution_px for reach in summary.reaches]
     if as_json:
         print_json(
@@ -55,6 +56,9 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
         return
     places = ", ".join(map(str, resolutions))
     answer.print(f"{out}: {counted(summary.entries, 'entry', 'entries')}, {space.name} at {places} px", markup=False)
+    if without:
+        lacking = counted(without, "entry", "entries")
+        console.print(f"{lacking} without a standard deviation (std, std_ms or var); noise is unknown", markup=False)
 
 
 @click.command(

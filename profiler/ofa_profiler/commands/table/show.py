@@ -127,7 +127,8 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "runtime", f"{identity.runtime}, {identity.runtime_version}"
     if identity.runtime == IMPORTED:
         yield "from", ", ".join(Path(file).name for file in opened.store.get("imported_from") or [])
-    yield "settings", str(identity.settings)
+    imported = identity.runtime == IMPORTED
+    yield "settings", "unknown: published files do not contain them" if imported else str(identity.settings)
     if identity.runtime != IMPORTED:
         yield "blocks", "timed in networks" if identity.blocks == IN_NETWORKS else "timed alone"
     conditions = opened.conditions

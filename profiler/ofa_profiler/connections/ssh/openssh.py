@@ -132,4 +132,5 @@ def _complaint(said: str, destination: Destination, code: int) -> str:
     if loop:
         return f"~/.ssh/config: ProxyJump for {destination.host} refers to itself; fix or remove it"
     reason = "; ".join(line.rstrip(".") for line in lines[:2]) or f"ssh -G ended with status {code}"
-    return f"ssh cannot read its configuration for {destination.host}: {reason}; fix that line"
+    what = "run chmod 600 on that file" if "permissions" in reason else "fix that line"
+    return f"ssh cannot read its configuration for {destination.host}: {reason}; {what}"
