@@ -10,7 +10,7 @@ from ofa_nas.spaces import find_space
 from ofa_tables.errors import TableMismatch
 from ofa_tables.estimates.entry import derive_entry
 from ofa_tables.store.measurement import Measurement
-from ofa_tables.table import LatencyTable, Settings
+from ofa_tables.table import IMPORTED, Identity, LatencyTable, Settings
 
 SPACE = find_space("ofa-mbv3-w1.0")
 
@@ -184,3 +184,9 @@ def test_trials_of_one_profiled_network_count_as_one(make_table, trial):
             return table.entry("k").half_width
 
     assert half_width("aabbcc") > half_width("abcdef")
+
+
+def test_settings_that_an_imported_table_does_not_have_are_no_difference():
+    imported = Identity("pixel", "imported", IMPORTED, "")
+    measured = Identity("pixel", "imported", "onnxruntime", "1", Settings("fp32", 4, 2), "in-networks")
+    assert all(line.startswith("runtime") for line in imported.differences(measured))
