@@ -1,7 +1,7 @@
 # Everything works on a fresh clone with Python >= 3.11 and make, and leaves the user's system alone.
 #
 #   make demo      profile this machine, search under a limit, measure what was found
-#   make test      the tests; EXTRAS=dev,parquet,tflite,train adds those that need more
+#   make test      the tests; EXTRAS=dev,openvino,parquet,tflite,train adds those that need more
 #   make lint      formatting, style, types, import rules, and the agent's Python 3.6 syntax
 #   make matrix    the agent's tests with agents on every Python that is found
 #   make test-slow what takes long: large packages, long training, another processor emulated

@@ -106,6 +106,12 @@ def test_a_runtime_is_installed_by_the_name_that_pip_knows_for_that_python(versi
         board.choose(["tflite"])
 
 
+@pytest.mark.parametrize(("version", "package"), [("3.12", "openvino"), ("3.9", "openvino==2025.3.0")])
+def test_openvino_is_installed_in_a_version_for_that_python(version, package):
+    (found,) = Deployment(Told(python(version)), "pi").pythons()
+    assert found.requirements(["openvino"]) == found.requirements(["openvino-npu"]) == [package]
+
+
 def test_a_way_to_use_a_runtime_needs_the_runtime():
     board = Deployment(Told(python("3.12", "tflite")), "pi")
     assert board.choose(["tflite-gpu"]).runtimes == ("tflite",)

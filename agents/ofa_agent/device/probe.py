@@ -11,6 +11,7 @@ NEEDED = {"grpcio": "grpc", "protobuf": "google.protobuf", "numpy": "numpy"}
 OF_RUNTIMES = {
     "onnxruntime": ("onnxruntime",),
     "torch": ("torch",),
+    "openvino": ("openvino",),
     "tflite": ("ai_edge_litert", "tflite_runtime"),  # either
 }
 

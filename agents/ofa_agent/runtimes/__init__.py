@@ -28,6 +28,9 @@ BUILT_IN = {
     "torch-cuda-script": "torch:cuda_script",
     "torch-cuda-compile": "torch:cuda_compiled",
     "torch-cuda-graph": "torch:cuda_graph",
+    "openvino": "openvino:cpu",
+    "openvino-gpu": "openvino:gpu",
+    "openvino-npu": "openvino:npu",
     "tflite": "tflite:cpu",
     "tflite-gpu": "tflite:gpu",
 }

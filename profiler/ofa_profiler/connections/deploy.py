@@ -53,8 +53,14 @@ REMOVE = 'IFS= read -r folder; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
 PINS: Mapping[str, Mapping[str, str]] = {
     "3.6": {"grpcio": "1.48.2", "protobuf": "3.19.6", "numpy": "1.19.5", "onnxruntime": "1.10.0", "torch": "1.10.2"},
     "3.7": {"grpcio": "1.62.3", "protobuf": "4.24.4", "numpy": "1.21.6", "onnxruntime": "1.14.1", "torch": "1.13.1"},
-    "3.8": {"grpcio": "1.70.0", "protobuf": "5.29.5", "numpy": "1.24.4", "onnxruntime": "1.19.2", "torch": "2.4.1"},
-    "3.9": {"grpcio": "1.80.0", "protobuf": "6.33.0", "numpy": "2.0.2", "onnxruntime": "1.19.2", "torch": "2.8.0"},
+    "3.8": {
+        **{"grpcio": "1.70.0", "protobuf": "5.29.5", "numpy": "1.24.4"},
+        **{"onnxruntime": "1.19.2", "openvino": "2024.4.0", "torch": "2.4.1"},
+    },
+    "3.9": {
+        **{"grpcio": "1.80.0", "protobuf": "6.33.0", "numpy": "2.0.2"},
+        **{"onnxruntime": "1.19.2", "openvino": "2025.3.0", "torch": "2.8.0"},
+    },
     "3.10": {"numpy": "2.2.6", "onnxruntime": "1.23.2"},
 }
 # TFLite goes by two names: ai-edge-litert, which has wheels for Python 3.9 and later, and the older tflite-runtime.
