@@ -278,7 +278,7 @@ def test_a_link_that_is_cut_twice_and_a_board_that_is_killed(board, bound, event
     assert "trying again in" in err
 
 
-@pytest.mark.serial
+@pytest.mark.slow  # needs the machine to itself, to measure the waiting time
 def test_a_slow_link_leaves_the_board_nothing_to_wait_for(board, host, relay, sleeps):
     slow = relay(board.address, delay_s=0.05)
     host.knows(board, f"[127.0.0.1]:{slow.port}")

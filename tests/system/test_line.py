@@ -7,50 +7,68 @@ import pytest
 
 
 @pytest.fixture
-def table(profiled, ofa):
-    shutil.copy(profiled.folder / "t.lut", ofa.folder / "t.lut")
-    return "t.lut"
-
-
-@pytest.fixture
 def sleeping_table(profiled_by_macs, by_macs):
     shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
     return "t.lut"
 
 
-@pytest.mark.serial
-def test_from_table_to_a_network_that_was_measured(ofa, table):
-    shown = ofa("ofa-table", "show", table, "--json").json
+def test_from_table_to_a_network_that_was_measured(by_macs, sleeping_table):
+    shown = by_macs("ofa-table", "show", sleeping_table, "--json").json
     space = next(space for space in shown["spaces"] if space["space"] == "compofa-fixed-w1.0")
     limit = (space["smallest_ms"] + space["largest_ms"]) / 2
-    found = ofa(
-        *("ofa-search", "--table", table, "--space", "compofa-fixed-w1.0", "--max-latency-ms", limit),
+    found = by_macs(
+        *("ofa-search", "--table", sleeping_table, "--space", "compofa-fixed-w1.0", "--max-latency-ms", limit),
         *("--method", "exhaustive", "--out", "found.json", "--json"),
     ).json
     assert space["smallest_ms"] <= found["predicted_latency_ms"] <= limit
 
-    predicted = ofa(
-        *("ofa-table", "predict", table, "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json")
+    predicted = by_macs(
+        *(
+            "ofa-table",
+            "predict",
+            sleeping_table,
+            "--space",
+            "compofa-fixed-w1.0",
+            "--architecture",
+            "found.json",
+            "--json",
+        )
     ).json
     assert predicted["latency_ms"] == pytest.approx(found["predicted_latency_ms"])
     assert sum(block["latency_ms"] for block in predicted["blocks"]) == pytest.approx(predicted["latency_ms"])
 
-    compared = ofa(
-        "ofa-compare", "--table", table, "--networks", "found.json", "--calibrate", "2", "--out", "report", "--json"
+    compared = by_macs(
+        "ofa-compare",
+        "--table",
+        sleeping_table,
+        "--networks",
+        "found.json",
+        "--calibrate",
+        "2",
+        "--out",
+        "report",
+        "--json",
     )
     assert compared.code == 0, compared.err
     summary = compared.json
     assert summary["networks"] == 1
-    assert (ofa.folder / "report" / "report.html").exists()
-    assert (ofa.folder / "report" / "comparison.csv").exists()
+    assert (by_macs.folder / "report" / "report.html").exists()
+    assert (by_macs.folder / "report" / "comparison.csv").exists()
 
-    calibrated = ofa(
-        "ofa-table", "predict", table, "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json"
-    ).json
-    raw = ofa(
+    calibrated = by_macs(
         "ofa-table",
         "predict",
-        table,
+        sleeping_table,
+        "--space",
+        "compofa-fixed-w1.0",
+        "--architecture",
+        "found.json",
+        "--json",
+    ).json
+    raw = by_macs(
+        "ofa-table",
+        "predict",
+        sleeping_table,
         "--space",
         "compofa-fixed-w1.0",
         "--architecture",
