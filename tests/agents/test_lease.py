@@ -125,6 +125,12 @@ def test_conditions_are_set_while_a_lease_lasts(desk, setter):
     assert setter.now == {}
 
 
+def test_a_resumed_lease_sets_conditions_that_changed(desk, setter):
+    FakeHost(desk, wanted={"affinity": "0"}).lose_link()
+    back = FakeHost(desk, wanted={"affinity": "0,1"})
+    assert (back.resumed, setter.now, setter.put_backs) == (True, {"affinity": "0,1"}, 2)
+
+
 def test_the_next_host_finds_the_original_conditions(desk, setter, monkeypatch):
     FakeHost(desk, wanted={"governor": "performance"}).lose_link()
     monkeypatch.setattr(lease_module, "GRACE_S", 0.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent.conditions import jetson
+from ofa_agent.conditions import rails
 from ofa_agent.device.shell import RecordedShell
 from ofa_agent.measuring.power import EVERY_S, PowerMeter
 from ofa_agent.protocol import messages as wire
@@ -22,7 +22,7 @@ def test_a_burst_on_a_jetson_reports_the_power_of_its_rails(device):
     shell = RecordedShell(str(DEVICES / device))
     with PowerMeter(shell) as meter:
         time.sleep(5 * EVERY_S)
-    assert meter.mean_w == pytest.approx(jetson.power_w(shell))
+    assert meter.mean_w == pytest.approx(rails.find(shell).watts(shell))
     assert meter.mean_w > 0
 
 

@@ -2,11 +2,15 @@
 
 import pytest
 
-from ofa_agent.conditions import affinity
-from ofa_agent.device import cores
+from ofa_agent.device import cores, suitability
 from ofa_agent.device.shell import Shell
+from ofa_agent.protocol import messages as wire
 
 CPU = "sys/devices/system/cpu"
+
+
+def warnings(shell, threads):
+    return suitability.warnings(shell, wire.Settings(runtime="onnxruntime", precision="fp32", threads=threads))
 
 
 @pytest.mark.parametrize(
@@ -61,8 +65,8 @@ def test_cores_with_a_common_clock_domain_are_one_cluster_and_others_are_not(bui
 )
 def test_threads_that_would_share_a_core_are_refused(build, may_use, threads, said):
     files = {f"{CPU}/online": "0-3", f"{CPU}/present": "0-7", "proc/self/status": f"Cpus_allowed_list:\t{may_use}\n"}
-    assert affinity.too_few_cores(build(files), threads).startswith(said)
-    assert bool(affinity.too_few_cores(build(files), threads)) == bool(said)
+    assert suitability.refusal(build(files), threads).startswith(said)
+    assert bool(suitability.refusal(build(files), threads)) == bool(said)
 
 
 GROUP = "sys/fs/cgroup"
@@ -106,27 +110,27 @@ def test_a_quota_below_the_number_of_threads_is_a_warning(build):
         "proc/self/cgroup": "0::/",
         f"{GROUP}/cpu.max": "150000 100000",
     }
-    (warning,) = affinity.shared_cores(build(files), 2)
+    (warning,) = warnings(build(files), 2)
     assert warning.startswith("2 threads can use only the CPU time of 1.5 cores")
-    assert affinity.shared_cores(build(files), 1) == []
+    assert warnings(build(files), 1) == []
 
 
 def test_hardware_threads_of_one_core_are_a_warning(build):
     files = {f"{CPU}/online": "0-3", "proc/self/status": "Cpus_allowed_list:\t0,2\n"}
     files |= {f"{CPU}/cpu{core}/topology/thread_siblings_list": f"{core % 2},{core % 2 + 2}" for core in range(4)}
-    (warning,) = affinity.shared_cores(build(files), 2)
+    (warning,) = warnings(build(files), 2)
     assert warning == "2 threads share one physical core (hardware threads of one core: 0+2)"
     files["proc/self/status"] = "Cpus_allowed_list:\t0-1\n"
-    assert affinity.shared_cores(build(files), 2) == []
+    assert warnings(build(files), 2) == []
 
 
 def test_isolated_cores_are_a_warning_if_the_threads_need_them(build):
     files = {f"{CPU}/online": "0-3", f"{CPU}/isolated": "2-3", "proc/self/status": "Cpus_allowed_list:\t2-3\n"}
-    (warning,) = affinity.shared_cores(build(files), 2)
+    (warning,) = warnings(build(files), 2)
     assert warning.startswith("the kernel does not distribute 2 threads over the isolated cores 2-3")
-    assert affinity.shared_cores(build(files), 1) == []
+    assert warnings(build(files), 1) == []
     files["proc/self/status"] = "Cpus_allowed_list:\t0-3\n"
-    assert affinity.shared_cores(build(files), 2) == []
+    assert warnings(build(files), 2) == []
 
 
 @pytest.mark.parametrize(
@@ -148,5 +152,19 @@ def test_unknown_cores_give_no_message():
         def read(self, path):
             return None
 
-    assert affinity.too_few_cores(Unknown(), 64) == ""
-    assert affinity.shared_cores(Unknown(), 64) == []
+    assert suitability.refusal(Unknown(), 64) == ""
+    assert warnings(Unknown(), 64) == []
+
+
+def test_cores_that_a_phone_has_switched_off_count(build):
+    files = {f"{CPU}/online": "0-1", f"{CPU}/present": "0-7", "proc/self/status": "Cpus_allowed_list:\t4-7\n"}
+    phone = build(files)
+    phone.here = False
+    assert suitability.refusal(phone, 4) == ""
+    assert suitability.refusal(phone, 5).startswith("5 threads would share 4 cores")
+
+
+def test_a_condition_that_is_not_in_effect_has_no_note(device, setter_of):
+    setter = setter_of(device("snapdragon-855", refuse=("taskset",)))
+    assert set(setter.set({"affinity": "big"}, 4)) == {"affinity"}
+    assert setter.notes == []

@@ -62,12 +62,11 @@ class Setter:
         Return the ones that are not in effect, with the reasons. ``notes`` then says what the values mean here.
         """
         refused = {setting: "this agent has no such setting" for setting in wanted if setting not in self._knobs}
-        self.notes, values = [], {}
+        values, notes = {}, {}
         for setting, knob in self._knobs.items():
             if setting not in wanted:
                 continue
-            values[setting], note = knob.resolve(self._shell, setting, wanted[setting], threads)
-            self.notes += ["%s=%s %s" % (setting, wanted[setting], note)] if note else []
+            values[setting], notes[setting] = knob.resolve(self._shell, setting, wanted[setting], threads)
             try:
                 state = knob.state(self._shell, setting)
                 if state is None:
@@ -79,6 +78,9 @@ class Setter:
                 refused[setting] = str(reason)
                 self._log("not set", setting=setting, value=wanted[setting], reason=str(reason))
         refused.update(self._without_effect({name: value for name, value in values.items() if name not in refused}))
+        self.notes = [
+            "%s=%s %s" % (name, wanted[name], note) for name, note in notes.items() if note and name not in refused
+        ]
         return refused
 
     def _without_effect(self, wanted: Dict[str, str]) -> Dict[str, str]:

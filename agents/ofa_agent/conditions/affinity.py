@@ -3,17 +3,7 @@
 from typing import Any, List, Optional, Tuple
 
 from ofa_agent.conditions.knob import CannotSet, Knob, require
-from ofa_agent.device.cores import (
-    allowed,
-    clusters,
-    cpus,
-    hardware_threads,
-    isolated,
-    offline,
-    online,
-    quota,
-    written,
-)
+from ofa_agent.device.cores import clusters, cpus, offline, online, written
 from ofa_agent.device.shell import Shell
 
 
@@ -60,48 +50,3 @@ class Affinity(Knob):
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
         require(shell.pin(state), "taskset")
-
-
-def too_few_cores(shell: Shell, threads: int) -> str:
-    """Return why this number of threads cannot run side by side here; empty if each can have a core, or if unknown."""
-    cores = allowed(shell)
-    if not cores or threads <= len(cores):
-        return ""
-    absent = offline(shell)
-    return "%d threads would share %s: the process may use only %s%s; use --threads %d, or allow more cores" % (
-        threads,
-        "%d cores" % len(cores) if len(cores) > 1 else "one core",
-        "core " + written(cores) if len(cores) == 1 else "the cores " + written(cores),
-        " (offline: %s)" % written(absent) if absent else "",
-        len(cores),
-    )
-
-
-def shared_cores(shell: Shell, threads: int) -> List[str]:
-    """Return warnings if every thread has a core, but not all of its time."""
-    warnings = []
-    limit = quota(shell)
-    if 0 < limit < threads:
-        warnings.append(
-            "%s can use only the CPU time of %.3g cores, because a control group (cgroup) limits it; latencies include "
-            "the pauses" % ("%d threads" % threads if threads > 1 else "1 thread", limit)
-        )
-    cores = allowed(shell)
-    alone = sorted(set(isolated(shell)).intersection(cores))
-    if threads > 1 and alone and len(cores) - len(alone) < threads:
-        warnings.append(
-            "the kernel does not distribute %d threads over the isolated cores %s (isolcpus); they may share one core"
-            % (threads, written(alone))
-        )
-    groups = hardware_threads(shell, cores)
-    physical = len(cores) - sum(len(group) - 1 for group in groups)
-    if physical < threads <= len(cores):
-        warnings.append(
-            "%d threads share %s (hardware threads of one core: %s)"
-            % (
-                threads,
-                "%d physical cores" % physical if physical > 1 else "one physical core",
-                ", ".join("+".join(map(str, group)) for group in groups),
-            )
-        )
-    return warnings

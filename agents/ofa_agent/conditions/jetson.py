@@ -122,12 +122,6 @@ def is_jetson(shell: Shell) -> bool:
     return bool(BOARDS.search((shell.read(BOARD) or "").lower()))
 
 
-def power_w(shell: Shell) -> float:
-    """Return the input power of the module in W; 0 if its rails are unknown or cannot be read."""
-    source = rails.find(shell)
-    return source.watts(shell) if source else 0.0
-
-
 def unlocked(shell: Shell) -> Optional[List[str]]:
     """Return the CPU and GPU clocks that may still change, with their limits; None if no limits can be read."""
     spans: List[Tuple[str, float, float]] = []

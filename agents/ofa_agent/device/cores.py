@@ -65,7 +65,7 @@ def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
     cores with nearly the same maximum clock are one cluster.
     """
     clocks = {core: _khz(shell, core) for core in online(shell)}
-    shared = any(len(cpus_of_domain(shell, core)) > 1 for core in clocks)
+    shared = any(len(_domain(shell, core)) > 1 for core in clocks)
     found: List[Tuple[List[int], int]] = []
     lowest = 0
     for core in sorted(clocks, key=lambda core: (-clocks[core], core)):
@@ -78,15 +78,18 @@ def clusters(shell: Shell) -> List[Tuple[List[int], int]]:
     return [(sorted(cores), khz // 1000) for cores, khz in found]
 
 
-def cpus_of_domain(shell: Shell, core: int) -> List[int]:
+def _domain(shell: Shell, core: int) -> List[int]:
     """Return the cores that share their clock with this core; empty if unknown."""
     text = shell.read("%s/cpu%d/cpufreq/related_cpus" % (CPU, core))
     return cpus((text or "").replace(" ", ","))
 
 
 def allowed(shell: Shell) -> List[int]:
-    """Return the online cores that a new process may use; empty if unknown."""
-    up = cpus(shell.read(CPU + "/online"))
+    """Return the online cores that a new process may use; empty if unknown.
+
+    A phone switches cores off while it is idle, so all its cores count.
+    """
+    up = cpus(shell.read(CPU + "/online" if shell.here else CPU + "/present"))
     may = cpus(shell.pinned()) or up
     return [core for core in may if core in up] if up else may
 

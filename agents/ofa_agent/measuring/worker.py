@@ -18,7 +18,7 @@ from typing import Any, Callable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from ofa_agent import conditions, runtimes
-from ofa_agent.conditions.affinity import too_few_cores
+from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell
 from ofa_agent.measuring import parts, timing
 from ofa_agent.measuring.power import PowerMeter
@@ -195,7 +195,7 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
 
 def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any) -> None:
     block = wire.job_block(trial.job)
-    reason = too_few_cores(LocalShell(), trial.job.settings.threads)
+    reason = suitability.refusal(LocalShell(), trial.job.settings.threads)
     if reason:
         raise runtimes.Unsupported(reason)
     runtime = runtimes.find(trial.job.settings.runtime)

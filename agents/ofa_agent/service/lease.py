@@ -34,6 +34,7 @@ class Lease:
         self.since = time.time()
         self.not_set: Dict[str, str] = {}
         self.notes: List[str] = []
+        self.wanted: Tuple[Dict[str, str], int] = ({}, 0)
         self._executor = executor
         self._models = models
         self._log = log
@@ -169,22 +170,29 @@ class Desk:
     def take(self, lease_id: str, holder: str, wanted: Dict[str, str], threads: int = 0) -> Tuple[Lease, bool]:
         """Return the lease, and whether it was resumed. Raises Held.
 
-        A new lease sets the wanted conditions; they are restored when it ends.
+        A new lease sets the wanted conditions; they are restored when it ends. A resumed lease sets them again only if
+        they changed.
         """
         with self._mutex:
             lease = self._lease
             if lease is not None and lease.lease_id == lease_id:
+                if lease.wanted != (wanted, threads):
+                    self._set(lease, wanted, threads)
                 self._report(lost=False)
                 return lease, True
             if lease is not None and not lease.expired():
                 raise Held("held by %s since %s" % (lease.holder, clock(lease.since)))
-            self._setter.put_back()
             self._lease = Lease(lease_id, holder, self._executor, self._models, self._log)
-            self._lease.not_set = self._setter.set(wanted, threads)
-            self._lease.notes = list(self._setter.notes)
+            self._set(self._lease, wanted, threads)
             self._report(holder=holder, held_since=self._lease.since, lost=False)
             self._log("lease taken", holder=holder)
             return self._lease, False
+
+    def _set(self, lease: Lease, wanted: Dict[str, str], threads: int) -> None:
+        self._setter.put_back()
+        lease.wanted = (wanted, threads)
+        lease.not_set = self._setter.set(wanted, threads)
+        lease.notes = list(self._setter.notes)
 
     def give_back(self, lease: Lease, stream: "queue.Queue[Any]") -> None:
         """End the lease of the host at this stream; do nothing if the host has reconnected with another stream."""

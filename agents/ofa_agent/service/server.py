@@ -9,15 +9,15 @@ import sys
 import threading
 import time
 from concurrent import futures
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, but never forks itself
 
 import grpc
 
-from ofa_agent.conditions import Setter, affinity
-from ofa_agent.device import cores
+from ofa_agent.conditions import Setter
 from ofa_agent.device import description as device
+from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.protocol import messages as wire
@@ -181,8 +181,8 @@ class _Service:
             resumed=resumed,
             not_set=lease.not_set,
             notes=lease.notes,
-            warnings=[*affinity.shared_cores(self._shell, settings.threads), *_of_precision(self._shell, settings)],
-            refused=affinity.too_few_cores(self._shell, settings.threads),
+            warnings=suitability.warnings(self._shell, settings),
+            refused=suitability.refusal(self._shell, settings.threads),
         )
 
     def check(self, request: Any, context: Any) -> Any:
@@ -204,14 +204,6 @@ class _Service:
         reported = dict(context.invocation_metadata()).get("authorization", "")
         if not hmac.compare_digest(reported.encode(), b"Bearer " + self._token.encode()):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "missing or wrong token; use the token of this agent")
-
-
-def _of_precision(shell: Shell, settings: Any) -> List[str]:
-    """Return a warning if the runtime is known to compute in another precision on this processor."""
-    on_cpu = settings.runtime == "tflite"
-    if settings.precision == "fp16" and on_cpu and cores.has_fp16(shell) is False:
-        return ["this processor does not compute in fp16: TFLite stores the weights in fp16 and computes in fp32"]
-    return []
 
 
 def _check_exposure(options: ServeOptions) -> None:

@@ -118,7 +118,7 @@ class Lease:
         self.notes = list(welcome.welcome.notes)
         self.warnings = list(welcome.welcome.warnings)
         if welcome.welcome.refused:
-            self._outgoing.put(None)
+            self.__exit__(None, None, None)
             raise DeviceError(f"{target}: {welcome.welcome.refused}")
 
     def __enter__(self) -> "Lease":

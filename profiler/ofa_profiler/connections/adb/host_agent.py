@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_agent import conditions
-from ofa_agent.conditions.affinity import too_few_cores
+from ofa_agent.device import suitability
 from ofa_agent.device.cores import cpus
 from ofa_agent.device.shell import Ran
 from ofa_agent.measuring.timing import Budget
@@ -159,7 +159,7 @@ class PhoneTrialExecutor:
         wire.job_block(job)
         if job.settings.precision not in PRECISIONS or job.settings.runtime not in DELEGATES:
             raise Unsupported(f"runtime {job.settings.runtime} measures no {job.settings.precision}")
-        reason = too_few_cores(self._snapshot, job.settings.threads)
+        reason = suitability.refusal(self._snapshot, job.settings.threads)
         if reason:
             raise Unsupported(reason)
         if not request.model_path:
