@@ -1,7 +1,7 @@
 """Find the weights in a checkpoint, and bring their names into the form of our supernets.
 
 Training programs put the state dict into other dicts, and wrappers (DataParallel, torch.compile, averages of weights)
-put words in front of the names. Profilers add tensors of their own.
+put words in front of the names. Profilers add further tensors.
 """
 
 from collections.abc import Iterable, Mapping

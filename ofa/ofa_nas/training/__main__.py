@@ -27,51 +27,79 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
         "torchrun --nproc-per-node 8 -m ofa_nas.training --space ofa-mbv3-w1.0 --data imagenet --workers 8",
     ),
 )
-@click.option("--space", required=True, help="What to train, e.g. tiny or ofa-mbv3-w1.0.")
+@click.option("--space", required=True, help="Search space to train, such as tiny or ofa-mbv3-w1.0.")
 @click.option(
     "--data",
     default="digits",
     show_default=True,
     metavar="PATH|digits|fashion-mnist",
-    help="A folder with train/ and val/, a folder for each class in them.",
+    help="Images: digits, fashion-mnist, or a directory with train/CLASS/ and val/CLASS/.",
 )
-@click.option("--recipe", default="progressive", show_default=True, help="Or compound, largest, none, independent.")
+@click.option(
+    "--recipe",
+    default="progressive",
+    show_default=True,
+    help="Stages to train: progressive, compound, largest, none or independent.",
+)
 @click.option(
     "--init",
     type=click.Path(path_type=Path),
     metavar="CHECKPOINT",
-    help="Weights to start from: a checkpoint of ofa-train, or a published one. If its classes are others, the "
-    "classifier is new.",
+    help="Checkpoint of ofa-train, or a published one, to start from. With other classes, the classifier is new.",
 )
-@click.option("--first-stage", type=click.IntRange(min=1), help="Stage of the recipe to begin with; needs --init.")
-@click.option("--table", type=click.Path(path_type=Path), help="Sub-networks are drawn evenly over its latencies.")
-@click.option("--max-latency-ms", type=POSITIVE, help="Choices that no network within it has are left out.")
-@click.option("--epochs-scale", type=POSITIVE, default=1.0, show_default=True, help="Of the papers' epochs.")
-@click.option("--rate-scale", type=POSITIVE, default=1.0, show_default=True, help="Of the papers' learning rates.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Of all processes.")
-@click.option("--resolutions", type=Resolutions(), help="Default: all that the space (and the table) has.")
-@click.option("--train-images", type=click.IntRange(min=1), help="Learn from so many, for a trial; default: all.")
+@click.option("--first-stage", type=click.IntRange(min=1), help="First stage of the recipe to train; requires --init.")
+@click.option(
+    "--table", type=click.Path(path_type=Path), help="Latency table; sub-networks are drawn evenly over its latencies."
+)
+@click.option(
+    "--max-latency-ms", type=POSITIVE, help="Latency limit; choices that no network within the limit has are left out."
+)
+@click.option("--epochs-scale", type=POSITIVE, default=1.0, show_default=True, help="Fraction of the papers' epochs.")
+@click.option(
+    "--rate-scale", type=POSITIVE, default=1.0, show_default=True, help="Multiple of the papers' learning rates."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Images per step, over all processes.",
+)
+@click.option(
+    "--resolutions", type=Resolutions(), help="Input sizes in pixels. [default: all of the space and the table]"
+)
+@click.option("--train-images", type=click.IntRange(min=1), help="Number of training images to use. [default: all]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("training"), show_default=True)
 @click.option("--resume", is_flag=True, help="Resume the run in --out, or start it if there is none.")
 @click.option(
     "--architecture",
     metavar="FILE[:NAME]|JSON|WORD",
-    help="What the recipe independent trains; WORD is smallest, largest or random:SEED.",
+    help="Network that the recipe independent trains; WORD is smallest, largest or random:SEED.",
 )
-@click.option("--evaluate", metavar="FILE|JSON|WORD", help="Sub-networks to follow; default: five, small to large.")
+@click.option(
+    "--evaluate",
+    metavar="FILE|JSON|WORD",
+    help="Sub-networks to evaluate during training. [default: five, from small to large]",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True)
-@click.option("--compile", is_flag=True, help="The teacher, by torch.compile: one network of all sizes of images.")
-@click.option("--accumulate", type=click.IntRange(min=1), default=1, help="Parts in which a batch is computed.")
-@click.option("--ema", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Average weights, e.g. 0.9999.")
+@click.option("--compile", is_flag=True, help="Compile the teacher with torch.compile, once for all image sizes.")
+@click.option(
+    "--accumulate", type=click.IntRange(min=1), default=1, help="Number of parts in which a batch is computed."
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Decay of an average of the weights, such as 0.9999.",
+)
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True)
 @click.option(
     "--batch-norm",
     type=click.Choice(["auto", "shared", "own"]),
     default="auto",
     show_default=True,
-    help="Statistics over all processes (auto: where there are several), or each process its own.",
+    help="Compute statistics over all processes (shared) or per process (own); auto: shared if there are several.",
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Of a process; default: torch's.")
 @click.option("--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that load images.")

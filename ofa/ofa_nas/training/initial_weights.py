@@ -23,7 +23,7 @@ LARGEST = "largest"  # the recipe that trains only the largest network
 @dataclass(frozen=True)
 class Initial:
     """``trained_narrow``: whether narrow networks of the checkpoint are trained, so that channels must stay in order.
-    ``notes`` are what to tell the user.
+    ``notes`` are messages for the user.
     """
 
     has_new_classifier: bool

@@ -32,7 +32,7 @@ CENTRED = f"{VALUES}: the central square, {CENTRE:g} of the shorter side, resize
 class Data:
     """``held_out`` was cut from the training images, for the accuracy curve and accuracy models; nothing is trained on
     it. ``test`` is for the end. The first images of either cover all classes. ``values`` describes the range of the
-    pixels before division by 255 and normalisation. ``notes`` are what to tell the user about the files.
+    pixels before division by 255 and normalisation. ``notes`` are messages for the user about the files.
     """
 
     name: str
