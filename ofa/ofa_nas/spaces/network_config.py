@@ -6,6 +6,7 @@ It describes any network. Here it is read as an architecture if it is a network 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ofa_nas.spaces.architecture import parse_architecture
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
 from ofa_nas.spaces.parts import make_divisible
 from ofa_nas.spaces.resnet50d import FEWEST_BLOCKS, MORE_BLOCKS, STEM_DEPTHS, ResNet50DSpace
@@ -42,8 +43,6 @@ def _has(space: Space, config: Config) -> bool:
     try:
         genes = _genes_of(config, space)
         smallest_px = min(space.resolutions_px)
-        from ofa_nas.spaces.architecture import parse_architecture
-
         space.encode([parse_architecture({**genes, "r": smallest_px})])
     except (_Differs, UsageError):
         return False
