@@ -23,6 +23,17 @@ CONVERTER_PACKAGES = ("litert-torch", "grpcio", "protobuf")
 CONVERTER_LACKS = "typing_extensions"
 
 
+@pytest.fixture
+def one_thread():
+    """Let PyTorch compute on one thread during the test."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def install_sleeping():
     """Write a distribution with the runtimes of ``runtimes/sleeping.py`` into a folder, for a PYTHONPATH."""

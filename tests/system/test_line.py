@@ -12,6 +12,11 @@ def sleeping_table(profiled_by_macs, by_macs):
     return "t.lut"
 
 
+def predict(commands, table, *more):
+    words = ("ofa-table", "predict", table, "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json")
+    return commands(*words, *more).json
+
+
 def test_from_table_to_a_network_that_was_measured(by_macs, sleeping_table):
     shown = by_macs("ofa-table", "show", sleeping_table, "--json").json
     space = next(space for space in shown["spaces"] if space["space"] == "compofa-fixed-w1.0")
@@ -22,60 +27,18 @@ def test_from_table_to_a_network_that_was_measured(by_macs, sleeping_table):
     ).json
     assert space["smallest_ms"] <= found["predicted_latency_ms"] <= limit
 
-    predicted = by_macs(
-        *(
-            "ofa-table",
-            "predict",
-            sleeping_table,
-            "--space",
-            "compofa-fixed-w1.0",
-            "--architecture",
-            "found.json",
-            "--json",
-        )
-    ).json
+    predicted = predict(by_macs, sleeping_table)
     assert predicted["latency_ms"] == pytest.approx(found["predicted_latency_ms"])
     assert sum(block["latency_ms"] for block in predicted["blocks"]) == pytest.approx(predicted["latency_ms"])
 
-    compared = by_macs(
-        "ofa-compare",
-        "--table",
-        sleeping_table,
-        "--networks",
-        "found.json",
-        "--calibrate",
-        "2",
-        "--out",
-        "report",
-        "--json",
-    )
+    words = ("--networks", "found.json", "--calibrate", "2", "--out", "report", "--json")
+    compared = by_macs("ofa-compare", "--table", sleeping_table, *words)
     assert compared.code == 0, compared.err
-    summary = compared.json
-    assert summary["networks"] == 1
+    assert compared.json["networks"] == 1
     assert (by_macs.folder / "report" / "report.html").exists()
     assert (by_macs.folder / "report" / "comparison.csv").exists()
 
-    calibrated = by_macs(
-        "ofa-table",
-        "predict",
-        sleeping_table,
-        "--space",
-        "compofa-fixed-w1.0",
-        "--architecture",
-        "found.json",
-        "--json",
-    ).json
-    raw = by_macs(
-        "ofa-table",
-        "predict",
-        sleeping_table,
-        "--space",
-        "compofa-fixed-w1.0",
-        "--architecture",
-        "found.json",
-        "--raw",
-        "--json",
-    ).json
+    calibrated, raw = predict(by_macs, sleeping_table), predict(by_macs, sleeping_table, "--raw")
     assert (calibrated["calibrated"], raw["calibrated"]) == (True, False)
     assert raw["latency_ms"] == pytest.approx(predicted["latency_ms"])
 

@@ -8,11 +8,8 @@ from ofa_nas.supernet import build_supernet  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _on_one_thread(one_thread):
+    """For every test of this folder."""
 
 
 @pytest.fixture

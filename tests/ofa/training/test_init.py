@@ -23,12 +23,7 @@ SHORT |= {"evaluate_images": 20, "statistics_images": 20}
 LETTERS = "ABCEFGHKMNPRSTUVWXYZ"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

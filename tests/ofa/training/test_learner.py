@@ -22,12 +22,7 @@ ARCHITECTURES = TINY.decode(TINY.sample(4, np.random.default_rng(0), [28]))
 LARGEST = Architecture({"ks": (7,) * 9, "e": (4,) * 9, "d": (3,) * 3}, 28)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
