@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 
 from ofa_agent import conditions
+from ofa_agent.operators import PRECISIONS
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
 
 SHIPPED = "ofa-profile"
@@ -162,7 +163,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "connection": _TEXT,
     "description": _TEXT,
     "address": _TEXT,
-    "precision": (lambda value: value in ("fp32", "fp16", "int8"), "fp32, fp16, or int8"),
+    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
     "notes": (_strings, "a list of strings"),
