@@ -81,7 +81,7 @@ class Metric:
 def latency_metric(model: LatencyModel, name: str = "latency") -> Metric:
     """Return the latency metric of a table, in ms."""
     base_ms, figures_ms = model.linear
-    return Metric(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
+    return Metric(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, exact=model.is_sum, model=model)
 
 
 def upper_metric(
