@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import tempfile
+from functools import partial
 from typing import Any, Dict, List, Tuple
 
 import numpy as np
@@ -16,6 +17,12 @@ from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, R
 
 INPUT_SEED = 1
 
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+PRECISIONS = {CUDA: ("fp32", "tf32", "fp16"), TENSORRT: ("fp32", "fp16")}
+
+TYPES = {"tensor(float16)": np.float16}  # of input and output, by the type that the model declares
+TF32_OPTION = (1, 18)  # the first version with the option use_tf32
+
 NODE_NAME = re.compile(r"operator(\d+)")
 
 
@@ -25,10 +32,10 @@ class OnnxRuntime:
     The first provider must be available. ``device`` stores input and output.
     """
 
-    def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+    def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = (CPU,)) -> None:
         self._device = device
         self._providers = providers
-        if device == "cpu":  # on GPUs the profiler reports launch times, not kernel times
+        if device == "cpu":  # on a GPU the profile has launch times, not kernel times
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
@@ -39,7 +46,13 @@ class OnnxRuntime:
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
         try:
-            return _OnnxLoaded(self._session(job, model_path), block, job.settings.batch, self._device)
+            session = self._session(job, model_path)
+            if self._device == "cpu":
+                return OnnxLoaded(session, block, job.settings.batch)
+            from ofa_agent.runtimes.onnxruntime_gpu import OnnxGpuLoaded
+
+            as_graph = partial(self._session, job, model_path, as_graph=True)
+            return OnnxGpuLoaded(session, block, job.settings.batch, self._device, as_graph)
         except Exception as error:  # the exceptions of onnxruntime have no common base except Exception
             raise _typed(error) from None
 
@@ -53,10 +66,9 @@ class OnnxRuntime:
             shutil.rmtree(folder, ignore_errors=True)
             raise _typed(error) from None
 
-    def _session(self, job: Any, model_path: str, profile_prefix: str = "") -> Any:
+    def _session(self, job: Any, model_path: str, profile_prefix: str = "", as_graph: bool = False) -> Any:
         settings = job.settings
-        by_tensorrt = self._providers[0] == "TensorrtExecutionProvider"
-        if settings.precision != "fp32" and not (by_tensorrt and settings.precision == "fp16"):
+        if settings.precision not in PRECISIONS.get(self._providers[0], ("fp32",)):
             raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
             raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
@@ -69,13 +81,30 @@ class OnnxRuntime:
         if profile_prefix:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
-        providers: List[Any] = list(self._providers)
-        if by_tensorrt:
-            providers[0] = (providers[0], {"trt_fp16_enable": settings.precision == "fp16"})
+        providers = [(name, _provider_options(name, settings.precision, as_graph)) for name in self._providers]
         session = ort.InferenceSession(model_path, options, providers=providers)
         if session.get_providers()[0] != self._providers[0]:  # it falls back to the CPU and only logs that
             raise Unsupported("%s does not start on this device; its libraries may be missing" % self._providers[0])
         return session
+
+
+def _provider_options(provider: str, precision: str, as_graph: bool) -> Dict[str, Any]:
+    """Return the options of an execution provider. By default, CUDA would compute fp32 as tf32."""
+    if provider == TENSORRT:
+        return {"trt_fp16_enable": precision == "fp16", "trt_cuda_graph_enable": as_graph}
+    if provider != CUDA:
+        return {}
+    graph = {"enable_cuda_graph": "1"} if as_graph else {}
+    if version() >= TF32_OPTION:
+        return dict(graph, use_tf32=str(int(precision == "tf32")))
+    if precision == "tf32":
+        raise Unsupported("onnxruntime %s cannot choose tf32; it needs %d.%d" % ((ort.__version__,) + TF32_OPTION))
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # read by the libraries of CUDA when they start
+    return graph
+
+
+def version() -> Tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2])
 
 
 def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Profiled:
@@ -108,23 +137,29 @@ def _owners(names: List[str], operators: int) -> List[int]:
     return owners[::-1]
 
 
-class _OnnxLoaded(Loaded):
+class OnnxLoaded(Loaded):
     def __init__(self, session: Any, block: Block, batch: int, device: str = "cpu") -> None:
         shape = (batch,) + block.input_shape
-        values = seeded(INPUT_SEED, product(shape), 1.0).reshape(shape)
+        dtype = TYPES.get(session.get_inputs()[0].type, np.float32)
+        values = seeded(INPUT_SEED, product(shape), 1.0).reshape(shape).astype(dtype)
         self._values = values
         self._input = values.copy()
-        empty = np.empty((batch,) + block.output_shape, np.float32)
+        empty = np.empty((batch,) + block.output_shape, dtype)
         self._output = ort.OrtValue.ortvalue_from_numpy(empty, device, 0)
+        self._there: Any = None if device == "cpu" else ort.OrtValue.ortvalue_from_numpy(self._input, device, 0)
         self._session = session
-        self._binding = session.io_binding()
+        self._binding = self.bound(session)
+
+    def bound(self, session: Any) -> Any:
+        """Bind a session to the input and the output."""
+        binding = session.io_binding()
         name = session.get_inputs()[0].name
-        if device == "cpu":
-            self._binding.bind_input(name, "cpu", 0, np.float32, shape, self._input.ctypes.data)
+        if self._there is None:
+            binding.bind_input(name, "cpu", 0, self._input.dtype, self._input.shape, self._input.ctypes.data)
         else:
-            self._there = ort.OrtValue.ortvalue_from_numpy(self._input, device, 0)
-            self._binding.bind_ortvalue_input(name, self._there)
-        self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._output)
+            binding.bind_ortvalue_input(name, self._there)
+        binding.bind_ortvalue_output(session.get_outputs()[0].name, self._output)
+        return binding
 
     def run(self) -> object:
         try:
@@ -140,7 +175,7 @@ class _OnnxLoaded(Loaded):
         return self._output.numpy()
 
 
-class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
+class _OnnxProfiled(OnnxLoaded, LoadedProfiled):
     def __init__(self, session: Any, block: Block, batch: int, folder: str) -> None:
         super().__init__(session, block, batch)
         self._operators = len(block.operators)
@@ -162,8 +197,8 @@ class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
 
 
 cpu = OnnxRuntime()
-cuda = OnnxRuntime("cuda", ("CUDAExecutionProvider", "CPUExecutionProvider"))
-tensorrt = OnnxRuntime("cuda", ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"))
+cuda = OnnxRuntime("cuda", (CUDA, CPU))
+tensorrt = OnnxRuntime("cuda", (TENSORRT, CUDA, CPU))
 
 
 def _typed(error: Exception) -> Exception:
