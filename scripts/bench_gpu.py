@@ -3,8 +3,8 @@
     make bench-gpu                      # at most 8 minutes; writes docs/measurements/gpu-NAME.json; again: continues
     make bench-gpu-bundle               # before, where there is internet: build/gpu-wheels for a machine without it
 
-Every part is a process of its own. The file is written after each part. A part that fails or hangs is recorded with its
-error, and the others go on; a part for which no time is left is listed under "left".
+Every part runs in a separate process. The file is written after each part. If a part fails or hangs, its error is
+recorded, and the next part runs. Parts for which no time was left are listed under "left".
 """
 
 import argparse
@@ -85,7 +85,7 @@ def gpu_name() -> str:
 
 
 def run_part(name: str, timeout_s: float) -> dict[str, Any]:
-    """Run a part in a process of its own and return its result, or its error."""
+    """Run a part in a separate process and return its result, or its error."""
     started = time.monotonic()
     command = [sys.executable, __file__, *sys.argv[1:], "--part", name]
     try:
@@ -100,7 +100,7 @@ def run_part(name: str, timeout_s: float) -> dict[str, Any]:
 
 
 def parts(options: argparse.Namespace) -> dict[str, Callable[[], Any]]:
-    """The parts by name, the most telling configurations first."""
+    """The parts by name, the most important configurations first."""
     runtimes, batches, precisions = (
         value.split(",") for value in (options.runtimes, options.batches, options.precisions)
     )

@@ -225,7 +225,8 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
         measurement.reference_after_ns = reference.time_ns()
         measurement.reference_mean_ns = reference.mean_ns()
         if on_gpu:
-            _measure_gpu(loaded, measurement)
+            is_network = not trial.job.parts and not trial.job.others_bytes
+            _measure_gpu(loaded, None if is_network else nvml(), measurement)
     finally:
         gc.enable()
         loaded.close()
@@ -239,11 +240,11 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
         _divide(reported.after(in_parts.warmup_runs), trial.job, measurement)
 
 
-def _measure_gpu(loaded: Any, measurement: Any) -> None:
-    """Add the times on GPU and host, and the power of the GPU, from runs of their own."""
+def _measure_gpu(loaded: Any, gpu: Any, measurement: Any) -> None:
+    """Add the times on GPU and host, and the power of ``gpu`` unless it is None, all from separate runs."""
     of_device = loaded.device_times()
     measurement.device_ns, measurement.launch_ns = int(of_device.device_ns), int(of_device.launch_ns)
-    power_w = gpu_power_w(loaded.run, nvml())
+    power_w = gpu_power_w(loaded.run, gpu)
     if power_w:
         measurement.power_w, measurement.power_of = power_w, POWER_OF
 
