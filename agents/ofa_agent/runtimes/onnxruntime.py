@@ -16,6 +16,13 @@ from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, R
 
 INPUT_SEED = 1
 
+# Precisions of each provider. The CUDA provider has no int8 convolutions; it would compute in fp32.
+PRECISIONS = {
+    "CPUExecutionProvider": ("fp32", "int8"),
+    "CUDAExecutionProvider": ("fp32",),
+    "TensorrtExecutionProvider": ("fp32", "fp16", "int8"),
+}
+
 NODE_NAME = re.compile(r"operator(\d+)")
 
 
@@ -55,8 +62,7 @@ class OnnxRuntime:
 
     def _session(self, job: Any, model_path: str, profile_prefix: str = "") -> Any:
         settings = job.settings
-        by_tensorrt = self._providers[0] == "TensorrtExecutionProvider"
-        if settings.precision != "fp32" and not (by_tensorrt and settings.precision == "fp16"):
+        if settings.precision not in PRECISIONS[self._providers[0]]:
             raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
             raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
@@ -70,8 +76,9 @@ class OnnxRuntime:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
         providers: List[Any] = list(self._providers)
-        if by_tensorrt:
-            providers[0] = (providers[0], {"trt_fp16_enable": settings.precision == "fp16"})
+        if providers[0] == "TensorrtExecutionProvider":
+            enabled = {"trt_%s_enable" % precision: settings.precision == precision for precision in ("fp16", "int8")}
+            providers[0] = (providers[0], enabled)
         session = ort.InferenceSession(model_path, options, providers=providers)
         if session.get_providers()[0] != self._providers[0]:  # it falls back to the CPU and only logs that
             raise Unsupported("%s does not start on this device; its libraries may be missing" % self._providers[0])
@@ -95,15 +102,17 @@ def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Pr
 
 
 def _owners(names: List[str], operators: int) -> List[int]:
-    """Return the operator that each kernel of a run belongs to."""
+    """Return the operator that each kernel of a run belongs to. Branches may run in any order."""
     owners = []
     owner = operators - 1
+    unnamed = False
     for name in reversed(names):
         named = NODE_NAME.search(name)
         if named:
-            if int(named.group(1)) > owner:
+            if unnamed and int(named.group(1)) > owner:
                 raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
             owner = int(named.group(1))
+        unnamed = not named
         owners.append(owner)
     return owners[::-1]
 
