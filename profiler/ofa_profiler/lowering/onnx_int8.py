@@ -180,7 +180,7 @@ class _Writer:
         self._constant(f"{name}.scale", scales.astype(np.float32))
         self._constant(f"{name}.zero_point", zeros)
         encoded = [f"{name}.int8", f"{name}.scale", f"{name}.zero_point"]
-        return self._to.node("DequantizeLinear", encoded, name, axis=0)
+        return self._to.node("DequantizeLinear", encoded, f"operator{name}", axis=0)
 
     def _constant(self, name: str, values: Array) -> None:
         self._to.constants.append(numpy_helper.from_array(values, name))
