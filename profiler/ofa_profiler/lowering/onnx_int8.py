@@ -42,10 +42,10 @@ def ranges_of(graph: Graph, source: wire.Source, inputs: Iterable[Array]) -> Ran
     import onnxruntime
 
     roots = {*_Plan.of(graph, removes_clips=False).scale_of.values()}
-    names = sorted(roots - {INPUT, OUTPUT})
+    names = [*sorted(roots - {INPUT}), OUTPUT]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    content = wire.model_bytes(model_chunks(graph, also_outputs=names), source)
+    content = wire.model_bytes(model_chunks(graph, also_outputs=names[:-1]), source)
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     ranges: Ranges = {}
     for values in inputs:
