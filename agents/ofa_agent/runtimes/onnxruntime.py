@@ -6,24 +6,28 @@ import re
 import shutil
 import tempfile
 from functools import partial
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import onnxruntime as ort
 
 from ofa_agent.measuring.parts import Profiled
-from ofa_agent.operators import Block, product, seeded
+from ofa_agent.operators import Block, Conv, MaxPool, Operator, SqueezeExcite, product, seeded
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
-PRECISIONS = {CUDA: ("fp32", "tf32", "fp16"), TENSORRT: ("fp32", "fp16")}
+# Precisions of each provider. The CUDA provider has no int8 convolutions; it would compute in fp32.
+PRECISIONS = {CPU: ("fp32", "int8"), CUDA: ("fp32", "tf32", "fp16"), TENSORRT: ("fp32", "fp16", "int8")}
 
 TYPES = {"tensor(float16)": np.float16}  # of input and output, by the type that the model declares
 TF32_OPTION = (1, 18)  # the first version with the option use_tf32
 
 NODE_NAME = re.compile(r"operator(\d+)")
+# Kernels of int8 models that some versions rename, and how many of them an operator has.
+RENAMED: Dict[str, Dict[type, int]] = {"QLinearConv": {Conv: 1, SqueezeExcite: 2}, "NhwcMaxPool": {MaxPool: 1}}
+OF_WEIGHTS = re.compile(r"\.(weight|bias)")
 
 
 class OnnxRuntime:
@@ -68,7 +72,7 @@ class OnnxRuntime:
 
     def _session(self, job: Any, model_path: str, profile_prefix: str = "", as_graph: bool = False) -> Any:
         settings = job.settings
-        if settings.precision not in PRECISIONS.get(self._providers[0], ("fp32",)):
+        if settings.precision not in PRECISIONS[self._providers[0]]:
             raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
             raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
@@ -91,7 +95,8 @@ class OnnxRuntime:
 def _provider_options(provider: str, precision: str, as_graph: bool) -> Dict[str, Any]:
     """Return the options of an execution provider. By default, CUDA would compute fp32 as tf32."""
     if provider == TENSORRT:
-        return {"trt_fp16_enable": precision == "fp16", "trt_cuda_graph_enable": as_graph}
+        enabled = {"trt_%s_enable" % name: precision == name for name in ("fp16", "int8")}
+        return dict(enabled, trt_cuda_graph_enable=as_graph)
     if provider != CUDA:
         return {}
     graph = {"enable_cuda_graph": "1"} if as_graph else {}
@@ -107,7 +112,7 @@ def version() -> Tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2])
 
 
-def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Profiled:
+def _read_profile(events: List[Dict[str, Any]], operators: Sequence[Operator], runs: int) -> Profiled:
     """Return the operator times of ``runs`` runs; ``events`` are in order of execution.
 
     Kernels between two operators (changes of layout) belong to the later operator, which requires them.
@@ -116,23 +121,43 @@ def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Pr
     a_run, rest = divmod(len(kernels), runs)
     if rest or not a_run:
         raise Unsupported("onnxruntime %s reported %d kernels in %d runs" % (ort.__version__, len(kernels), runs))
-    owners = np.array(_owners([event["name"] for event in kernels[:a_run]], operators))
+    names = _with_names([event["name"] for event in kernels[:a_run]], operators)
+    owners = np.array(_owners(names, len(operators)))
     took_us = np.array([event["dur"] for event in kernels], dtype=np.float64).reshape(runs, a_run)
-    operator_ns = np.zeros((runs, operators))
+    operator_ns = np.zeros((runs, len(operators)))
     np.add.at(operator_ns.T, owners, took_us.T * 1e3)
-    return Profiled(operator_ns, np.bincount(owners, minlength=operators))
+    return Profiled(operator_ns, np.bincount(owners, minlength=len(operators)))
+
+
+def _with_names(names: List[str], operators: Sequence[Operator]) -> List[str]:
+    """Name the int8 kernels that lost their names, as in onnxruntime 1.19, in the order of the operators."""
+    named = list(names)
+    for kind, numbers in RENAMED.items():
+        renamed = [at for at, name in enumerate(names) if name.startswith(kind)]
+        indices = [index for index, op in enumerate(operators) for _ in range(numbers.get(type(op), 0))]
+        if renamed and len(renamed) != len(indices):
+            found = ort.__version__, len(renamed), kind, len(indices)
+            raise Unsupported("onnxruntime %s reported %d kernels %s; the model has %d of them" % found)
+        for at, index in zip(renamed, indices):
+            named[at] = "operator%d" % index
+    return named
 
 
 def _owners(names: List[str], operators: int) -> List[int]:
-    """Return the operator that each kernel of a run belongs to."""
+    """Return the operator that each kernel of a run belongs to.
+
+    Branches may run in any order. Kernels that convert weights run first.
+    """
     owners = []
     owner = operators - 1
+    unnamed = False
     for name in reversed(names):
         named = NODE_NAME.search(name)
         if named:
-            if int(named.group(1)) > owner:
+            if unnamed and int(named.group(1)) > owner and not OF_WEIGHTS.search(name):
                 raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
             owner = int(named.group(1))
+        unnamed = not named
         owners.append(owner)
     return owners[::-1]
 
@@ -178,7 +203,7 @@ class OnnxLoaded(Loaded):
 class _OnnxProfiled(OnnxLoaded, LoadedProfiled):
     def __init__(self, session: Any, block: Block, batch: int, folder: str) -> None:
         super().__init__(session, block, batch)
-        self._operators = len(block.operators)
+        self._operators = block.operators
         self._folder = folder
         self._runs = 0
 
