@@ -101,5 +101,6 @@ def test_tensorrt_is_told_the_precision(load, monkeypatch, precision):
     monkeypatch.setattr(runtime.ort, "InferenceSession", Session)
     settings = SimpleNamespace(runtime="onnxruntime-tensorrt", precision=precision, threads=1)
     session = runtime.tensorrt._session(SimpleNamespace(settings=settings), "a path")
-    enabled = {"trt_fp16_enable": precision == "fp16", "trt_int8_enable": precision == "int8"}
-    assert session.providers[0] == ("TensorrtExecutionProvider", enabled)
+    name, options = session.providers[0]
+    assert name == "TensorrtExecutionProvider"
+    assert (options["trt_fp16_enable"], options["trt_int8_enable"]) == (precision == "fp16", precision == "int8")

@@ -89,6 +89,18 @@ def test_a_graph_is_an_option_of_the_provider():
     assert _provider_options(CPU, "fp32", as_graph=True) == {}
 
 
+def test_a_model_in_half_precision_has_the_same_output(job):
+    expected = module.cpu.load(BLOCK, *job())
+    expected.run()
+    _, path = job("onnxruntime-cuda", "fp16")
+    session = module.ort.InferenceSession(path, providers=[CPU])  # converts what it cannot compute in half precision
+    assert session.get_inputs()[0].type == session.get_outputs()[0].type == "tensor(float16)"
+    half = ThereLoaded(session, None)
+    half.run()
+    assert half.output().dtype == np.float16
+    assert np.abs(half.output() - expected.output()).max() <= 2e-2 * np.abs(expected.output()).max()
+
+
 def test_blocks_are_timed_alone_because_profiles_have_no_kernel_times():
     assert not hasattr(runtimes.find("onnxruntime-cuda"), "load_profiled")
     assert hasattr(OnnxRuntime(), "load_profiled")

@@ -27,7 +27,8 @@ def _none(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
 
 
 _BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
-    **dict.fromkeys(("onnxruntime", "onnxruntime-cuda"), onnx.lower),
+    "onnxruntime": onnx.lower,
+    "onnxruntime-cuda": onnx.lower_for_cuda,
     "onnxruntime-tensorrt": onnx.lower_for_tensorrt,
     **dict.fromkeys(("openvino", "openvino-gpu", "openvino-npu"), onnx.lower),
     **dict.fromkeys(("torch", "torch-script", "torch-compile"), _none),

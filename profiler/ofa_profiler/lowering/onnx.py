@@ -1,7 +1,11 @@
 """Lower operators to ONNX: the graph through ``onnx.helper``, the weights as seeds that the agent expands."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
 
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block
@@ -38,6 +42,25 @@ def lower_for_tensorrt(block: Block, batch: int, precision: str = "fp32") -> lis
     if precision != "int8":
         return lower(block, batch, precision)
     return model_chunks(onnx_int8.quantised_symmetrically(graph_of(block, batch), random_ranges(block, ops.drawn)))
+
+
+def lower_for_cuda(block: Block, batch: int, precision: str = "fp32") -> list[ModelChunk]:
+    """The model file for the CUDA provider, which computes in the type of the values: float16 in fp16."""
+    return model_chunks(in_half(graph_of(block, batch))) if precision == "fp16" else lower(block, batch, precision)
+
+
+def in_half(graph: Graph) -> Graph:
+    """The same graph with all values in float16, also input and output."""
+    constants = [
+        numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), constant.name)
+        for constant in graph.constants
+    ]
+    weights = [
+        replace(each, kind=TensorProto.FLOAT16, data=each.data._replace(form="float16"))
+        for each in graph.weights
+        if isinstance(each.data, SeededValues)
+    ]
+    return Graph(graph.input_shape, graph.output_shape, graph.nodes, weights, constants, TensorProto.FLOAT16)
 
 
 def random_ranges(block: Block, source: wire.Source) -> onnx_int8.Ranges:

@@ -35,13 +35,17 @@ class Weights:
 
 @dataclass
 class Graph:
-    """Nodes in order, weights, and constants that protobuf writes. Shapes include the batch."""
+    """Nodes in order, weights, and constants that protobuf writes. Shapes include the batch.
+
+    ``kind`` is the data type of input and output.
+    """
 
     input_shape: Shape
     output_shape: Shape
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[Weights] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
+    kind: int = TensorProto.FLOAT
     _scalars: set[str] = field(default_factory=set)
 
     def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
@@ -61,9 +65,9 @@ def model_chunks(
     graph: Graph, metadata: Mapping[str, str] | None = None, also_outputs: Iterable[str] = ()
 ) -> list[ModelChunk]:
     """The model file in pieces. ``also_outputs`` are values that are outputs too, before the output itself."""
-    inputs = [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, graph.input_shape)]
+    inputs = [helper.make_tensor_value_info(INPUT, graph.kind, graph.input_shape)]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in also_outputs]
-    outputs.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, graph.output_shape))
+    outputs.append(helper.make_tensor_value_info(OUTPUT, graph.kind, graph.output_shape))
     graph_head = helper.make_graph(graph.nodes, "block", inputs, outputs, graph.constants).SerializeToString()
 
     pieces: list[ModelChunk] = []
