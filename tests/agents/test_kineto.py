@@ -233,6 +233,15 @@ def test_a_compiled_block_whose_kernels_do_not_show_its_operators_is_refused():
         kineto.owners_by_order(run, BLOCK)
 
 
+def test_categories_of_old_versions_are_read():
+    recorder = Recorder()
+    expected = eager(recorder, device_us=2)
+    old = {name: category for category, name in kineto.OLD.items()} | {"user_annotation": "Operator"}
+    for event in recorder.events:
+        event["cat"] = old.get(event.get("cat"))
+    assert kineto.read_runs(recorder.events) == expected
+
+
 def test_runs_with_different_kernels_are_refused():
     recorder = Recorder()
     recorder.run(recorder.launch(CONV, 1))

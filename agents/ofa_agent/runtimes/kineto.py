@@ -6,6 +6,7 @@ and those of PyTorch's own operators (``aten::conv2d``). Times are in µs since 
 """
 
 from bisect import bisect_right
+from collections import defaultdict
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -19,7 +20,15 @@ OPERATOR = "ofa operator "  # the name of the range of an operator, before its i
 
 ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
 CALLS = ("cuda_runtime", "cuda_driver")
-RANGES = ("user_annotation", "cpu_op")
+MARKS = ("user_annotation", "cpu_op")
+# Categories of PyTorch before 1.12.
+OLD = {
+    "Kernel": "kernel",
+    "Memcpy": "gpu_memcpy",
+    "Memset": "gpu_memset",
+    "Runtime": "cuda_runtime",
+    "Operator": "cpu_op",
+}
 
 # Words in the name of the call that executes an operator. Kernels between two such calls belong to the earlier one.
 CONVOLUTION = ("conv",)
@@ -50,29 +59,37 @@ class Run(NamedTuple):
 
 def read_runs(events: Iterable[Dict[str, Any]]) -> List[Run]:
     """Return the runs of a trace. Raises Unsupported if a run has no kernels."""
-    complete = [event for event in events if event.get("ph") == "X"]
-    runs = _Ranges(event for event in complete if event["name"] == RUN and event["cat"] == "user_annotation")
-    operators = _Ranges(event for event in complete if _marks_operator(event))
-    outermost = _Ranges(event for event in complete if event["cat"] == "cpu_op")
-    calls = {event["args"]["correlation"]: event for event in complete if _launches(event)}
-    found = [Run(start_us, []) for start_us, _, _ in runs.ranges]
-    for event in complete:
-        if event.get("cat") not in ON_DEVICE:
-            continue
+    of_category: Dict[str, List[Dict[str, Any]]] = defaultdict(list)
+    for event in events:
+        if event.get("ph") == "X":
+            of_category[OLD.get(event["cat"], event["cat"])].append(event)
+    marks = [event for category in MARKS for event in of_category[category]]
+    runs = _Ranges(event for event in marks if event["name"] == RUN)
+    operators = _Ranges(event for event in marks if event["name"].startswith(OPERATOR))
+    outermost = _Ranges(event for event in of_category["cpu_op"] if not event["name"].startswith((RUN, OPERATOR)))
+    calls = {
+        event["args"]["correlation"]: event
+        for category in CALLS
+        for event in of_category[category]
+        if "correlation" in event.get("args", {})
+    }
+    found = [Run(each.start_us, []) for each in runs.ranges]
+    for event in (event for category in ON_DEVICE for event in of_category[category]):
         call = calls.get(event["args"].get("correlation"))
         number = runs.index_at(call["ts"]) if call else None
         if call is None or number is None:
             continue  # not launched in a run
-        operator = operators.index_at(call["ts"])
-        marked = None if operator is None else int(operators.ranges[operator][2][len(OPERATOR) :])
-        caller = outermost.index_at(call["ts"])
-        named = (
-            (call["ts"], event["name"])
-            if caller is None
-            else (outermost.ranges[caller][0], outermost.ranges[caller][2])
+        mark, caller = operators.at(call["ts"]), outermost.at(call["ts"])
+        found[number].kernels.append(
+            Kernel(
+                name=event["name"],
+                start_us=event["ts"],
+                end_us=event["ts"] + event["dur"],
+                launched_us=call["ts"] + call["dur"],
+                operator=int(mark.name[len(OPERATOR) :]) if mark else None,
+                call=(caller.start_us, caller.name) if caller else (call["ts"], event["name"]),
+            )
         )
-        times = event["ts"], event["ts"] + event["dur"], call["ts"] + call["dur"]
-        found[number].kernels.append(Kernel(event["name"], times[0], times[1], times[2], marked, named))
     for run in found:
         run.kernels.sort(key=lambda kernel: kernel.start_us)
     if not found or not all(run.kernels for run in found):
@@ -166,25 +183,27 @@ def _names(kernel: Kernel, words: Tuple[str, ...]) -> bool:
     return any(word in name for word in words)
 
 
-def _launches(event: Dict[str, Any]) -> bool:
-    return event.get("cat") in CALLS and "correlation" in event.get("args", {})
-
-
-def _marks_operator(event: Dict[str, Any]) -> bool:
-    return event["cat"] == "user_annotation" and event["name"].startswith(OPERATOR)
+class _Range(NamedTuple):
+    start_us: float
+    end_us: float
+    name: str
 
 
 class _Ranges:
-    """Ranges on the host that do not overlap: (start, end, name) in order. Of nested ones only the outermost count."""
+    """Ranges on the host that do not overlap, in order. Of nested ones only the outermost count."""
 
     def __init__(self, events: Iterable[Dict[str, Any]]) -> None:
-        self.ranges: List[Tuple[float, float, str]] = []
+        self.ranges: List[_Range] = []
         for event in sorted(events, key=lambda event: (event["ts"], -event["dur"])):
-            if not self.ranges or event["ts"] >= self.ranges[-1][1]:
-                self.ranges.append((event["ts"], event["ts"] + event["dur"], event["name"]))
-        self._starts = [start for start, _, _ in self.ranges]
+            if not self.ranges or event["ts"] >= self.ranges[-1].end_us:
+                self.ranges.append(_Range(event["ts"], event["ts"] + event["dur"], event["name"]))
+        self._starts = [each.start_us for each in self.ranges]
 
     def index_at(self, moment_us: float) -> Optional[int]:
         """Return the index of the range that contains this moment, or None."""
         index = bisect_right(self._starts, moment_us) - 1
-        return index if index >= 0 and moment_us < self.ranges[index][1] else None
+        return index if index >= 0 and moment_us < self.ranges[index].end_us else None
+
+    def at(self, moment_us: float) -> Optional[_Range]:
+        index = self.index_at(moment_us)
+        return None if index is None else self.ranges[index]

@@ -21,7 +21,7 @@ WARM_UP = 3  # runs before a graph is captured or a trace begins; cuDNN selects 
 EVENT_RUNS = 11
 SHORT_NS = 20000  # a shorter block is repeated between two events, whose resolution is about 500 ns
 REPEATS = 20
-# CUPTI must stay loaded while graphs are replayed (PyTorch issue 75504).
+# CUPTI must stay loaded while graphs are replayed (https://github.com/pytorch/pytorch/pull/112507).
 CUPTI_FOR_GRAPHS = {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}
 
 
