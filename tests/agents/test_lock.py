@@ -9,6 +9,7 @@ import pytest
 
 from ofa_agent.service import lock
 from ofa_agent.service.lock import DeviceBusy, DeviceLock
+from ofa_agent.service.models import ModelCache
 
 HOLDER = """
 import subprocess, sys, time
@@ -133,3 +134,61 @@ def test_a_missing_home_is_created(home, monkeypatch):
 def test_without_a_home_setting_the_lock_is_shared_by_all_users(monkeypatch):
     monkeypatch.delenv("OFA_AGENT_HOME")
     assert lock.lock_path() == "/tmp/ofa-agent.lock"
+
+
+def test_a_home_that_is_a_link_in_the_shared_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("OFA_AGENT_HOME")
+    monkeypatch.setattr(lock.tempfile, "gettempdir", lambda: str(tmp_path))
+    victim = tmp_path / "victim"
+    (victim / "models").mkdir(parents=True)
+    (victim / "models" / "thesis.pth").write_text("three years")
+    (tmp_path / f"ofa-agent-{os.getuid()}").symlink_to(victim)
+    with pytest.raises(PermissionError, match="is a link, not a directory; remove it, or set OFA_AGENT_HOME"):
+        lock.home()
+    assert (victim / "models" / "thesis.pth").exists()
+
+
+def test_a_home_that_others_can_write_is_refused(home):
+    home.chmod(0o777)
+    with pytest.raises(PermissionError, match="can be written by other users"):
+        lock.home()
+
+
+def test_models_behind_a_link_are_not_deleted(home, tmp_path):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "thesis.pth").write_text("three years")
+    (home / "models").symlink_to(victim)
+    ModelCache(str(home / "models"))
+    assert (victim / "thesis.pth").exists()
+    assert not (home / "models").is_symlink()
+
+
+def test_a_pipe_in_the_place_of_the_lock_is_refused(home):
+    os.mkfifo(home / "agent.lock")
+    for use in (DeviceLock.acquire, lock.end):
+        with pytest.raises(PermissionError, match="is a pipe, not a file; remove it"):
+            use()
+
+
+def test_a_process_that_only_the_file_names_is_not_ended(home):
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        with holder() as (process, _):
+            (home / "agent.lock").write_text(f'{{"pid": {bystander.pid}, "user": "x", "since": 0}}')
+            assert lock.end()
+            assert process.wait(5) != 0
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+
+
+def test_a_process_that_is_not_an_agent_is_not_ended(home):
+    other = subprocess.Popen(["flock", "-x", str(home / "agent.lock"), "-c", "echo; sleep 60"], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        with pytest.raises(PermissionError, match=f"process {other.pid}, which is not an agent, locks"):
+            lock.end()
+        assert other.poll() is None
+    finally:
+        other.kill()

@@ -5,6 +5,7 @@ import sys
 from typing import Callable
 
 from ofa_agent.service.lock import home
+from ofa_agent.service.private import open_regular
 
 LOG_BYTES = 8 << 20
 
@@ -20,7 +21,7 @@ def detach() -> "Callable[[str], None]":
     fresh = not os.path.exists(log) or os.path.getsize(log) > LOG_BYTES
     # Always append: if the device already has an agent, the error goes to the log of that agent.
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if fresh else 0)
-    log_descriptor = os.open(log, flags, 0o600)
+    log_descriptor = open_regular(log, flags)
     begin = os.lseek(log_descriptor, 0, os.SEEK_END)
     reading, writing = os.pipe()
     child = os.fork()

@@ -13,7 +13,9 @@ import os
 import signal
 import tempfile
 import time
-from typing import Any, Dict
+from typing import Any, Dict, Optional
+
+from ofa_agent.service.private import open_regular, require_private_folder
 
 
 class DeviceBusy(Exception):
@@ -30,10 +32,9 @@ def clock(seconds: float) -> str:
 
 def home() -> str:
     """Return the private directory of the agent, for models and log. ``OFA_AGENT_HOME`` moves it and the lock."""
-    folder = os.environ.get("OFA_AGENT_HOME") or os.path.join(tempfile.gettempdir(), "ofa-agent-%d" % os.getuid())
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    if os.stat(folder).st_uid != os.getuid():
-        raise PermissionError(errno.EACCES, "belongs to another user; set OFA_AGENT_HOME to your own directory", folder)
+    named = os.environ.get("OFA_AGENT_HOME")
+    folder = named or os.path.join(tempfile.gettempdir(), "ofa-agent-%d" % os.getuid())
+    require_private_folder(folder, may_be_link=bool(named))
     return folder
 
 
@@ -84,7 +85,7 @@ def end(patience_s: float = 10.0) -> bool:
     Raises PermissionError if the agent belongs to another user.
     """
     try:
-        descriptor = os.open(lock_path(), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = open_regular(lock_path(), os.O_RDONLY)
     except FileNotFoundError:
         return False
     ended = False
@@ -94,11 +95,53 @@ def end(patience_s: float = 10.0) -> bool:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.close(descriptor)
             return ended
-        except BlockingIOError:  # the process in the file is alive
-            pid = int(json.loads(os.pread(descriptor, 4096, 0).decode())["pid"])
-            os.kill(pid, signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM)
+        except BlockingIOError:  # the process that holds the lock is alive
+            _signal_holder(descriptor, signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM)
             ended = True
             time.sleep(0.1)
+
+
+def _signal_holder(descriptor: int, number: int) -> None:
+    """Signal the process that holds the lock. The file may name another one, because any user can write it."""
+    holder = _holder(descriptor)
+    if holder is None:  # not Linux, or another PID namespace
+        try:
+            holder = int(json.loads(os.pread(descriptor, 4096, 0).decode())["pid"])
+        except (ValueError, KeyError, TypeError):
+            raise _not_ours("its file %s is not readable" % lock_path()) from None
+    if not _is_agent(holder):
+        raise _not_ours("process %d, which is not an agent, locks %s" % (holder, lock_path()))
+    try:
+        os.kill(holder, number)
+    except ProcessLookupError:
+        pass  # it has just ended
+
+
+def _not_ours(reason: str) -> PermissionError:
+    return PermissionError(errno.EPERM, "the agent of this device cannot be ended: %s" % reason)
+
+
+def _holder(descriptor: int) -> Optional[int]:
+    """Return the process that the kernel reports as the holder of the lock; None if it does not say."""
+    found = os.fstat(descriptor)
+    place = "%02x:%02x:%d" % (os.major(found.st_dev), os.minor(found.st_dev), found.st_ino)
+    try:
+        with open("/proc/locks") as file:
+            words = [line.split() for line in file]
+    except OSError:
+        return None
+    holders = [int(line[4]) for line in words if len(line) > 5 and line[1] == "FLOCK" and line[5] == place]
+    return holders[0] if holders and holders[0] > 0 else None
+
+
+def _is_agent(process: int) -> bool:
+    """Whether the command of a process is that of an agent; True where commands cannot be read."""
+    try:
+        with open("/proc/%d/cmdline" % process, "rb") as file:
+            command = file.read()
+    except OSError:
+        return not os.path.isdir("/proc/self")
+    return b"ofa_agent" in command or b"ofa-agent" in command
 
 
 def _who(descriptor: int) -> str:
@@ -123,7 +166,7 @@ def _open_shared(path: str) -> int:
     """
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY):
         try:
-            descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = open_regular(path, flags, 0o666)
         except (FileNotFoundError, FileExistsError, PermissionError) as error:
             last = error
             continue

@@ -23,6 +23,8 @@ class ModelCache:
     """Recipes (literal bytes and seeds) in memory and model files on disk, each a cache with LRU eviction."""
 
     def __init__(self, folder: str) -> None:
+        if os.path.islink(folder):
+            os.remove(folder)  # not what it leads to
         shutil.rmtree(folder, ignore_errors=True)  # left by a killed agent
         os.makedirs(folder, mode=0o700)
         self.folder = folder

@@ -1,5 +1,6 @@
 """Copy the agent to a device with a shell, start it with the device's Python, find it again, remove it."""
 
+import hashlib
 import json
 import secrets
 import time
@@ -22,13 +23,33 @@ START_S = 150.0  # a slow board imports gRPC and its runtimes
 
 # Scripts for sh. Variable parts are read from standard input, never inserted.
 FACTS = r'printf "%s\n" "$HOME" "$(id -u)" "$(uname -m)"'
-IS_THERE = 'IFS= read -r folder; IFS= read -r name; test -s "$folder/$name"'
-PUT = """
+# Other users can write to /var/tmp: what is found there is used only if it belongs to this user, and nobody else could
+# have changed it.
+OURS = """
+ours() {
+[ ! -L "$1" ] || { echo "$1 is a link" >&2; return 1; }
+[ "$(stat -c %u "$1")" = "$(id -u)" ] || { echo "$1 belongs to another user" >&2; return 1; }
+case $(stat -c %A "$1") in ?????w*|????????w*) echo "$1 can be written by other users" >&2; return 1;; esac
+}
+"""
+IS_THERE = (
+    OURS
+    + """
+IFS= read -r folder; IFS= read -r name; IFS= read -r hash
+[ -d "$folder" ] && ours "$folder" && [ -f "$folder/$name" ] && ours "$folder/$name" || exit 1
+[ "$(sha256sum "$folder/$name" | cut -c 1-64)" = "$hash" ]
+"""
+)
+PUT = (
+    OURS
+    + """
 IFS= read -r folder; IFS= read -r name; umask 077
-mkdir -p "$folder" || exit 1
-[ "$(stat -c %u "$folder")" = "$(id -u)" ] || { echo "$folder belongs to another user" >&2; exit 1; }
+[ -e "$folder" ] || mkdir -p "${folder%/*}" && { [ -e "$folder" ] || mkdir -m 700 "$folder"; } || exit 1
+ours "$folder" || exit 1
+rm -f "$folder/$name.part"
 cat > "$folder/$name.part" && mv "$folder/$name.part" "$folder/$name" || { rm -f "$folder/$name.part"; exit 1; }
 """
+)
 PROBE = """
 IFS= read -r zip; IFS= read -r packages; IFS= read -r named
 export PYTHONPATH="$packages"
@@ -47,7 +68,7 @@ export PYTHONPATH="$packages"
 exec "$python" "$zip" serve --json --token-stdin --detach --linger 45
 """
 END = 'IFS= read -r python; IFS= read -r zip; exec "$python" "$zip" end'
-REMOVE = 'IFS= read -r folder; [ -d "$folder" ] || exit 3; rm -rf "$folder"'
+REMOVE = OURS + 'IFS= read -r folder; [ -d "$folder" ] && ours "$folder" 2>/dev/null || exit 3; rm -rf "$folder"'
 
 # The newest wheels for Pythons that no longer get new ones.
 PINS: Mapping[str, Mapping[str, str]] = {
@@ -146,6 +167,7 @@ class Deployment:
         self.name = name
         self._content = bundle.build()
         self._zip = bundle.file_name(self._content)
+        self._hash = hashlib.sha256(self._content).hexdigest()
         facts = self._require(link.run(FACTS), "its shell does not run commands")
         home, user, self.machine = facts.splitlines()[-3:]
         self._folders = [
@@ -255,7 +277,7 @@ class Deployment:
         return sorted(found.values(), key=lambda python: python.number, reverse=True), others
 
     def _is_in(self, folder: str) -> bool:
-        return self._link.run(IS_THERE, folder, self._zip).ok
+        return self._link.run(IS_THERE, folder, self._zip, self._hash).ok
 
     def _put(self, folder: str, name: str, content: bytes) -> Ran:
         return self._link.run(PUT, folder, name, payload=content, timeout_s=600.0)
