@@ -70,6 +70,7 @@ class LatencyModel:
         self.space = space
         self.calibration = calibration
         self._interpolates = table.interpolates  # read now, because the table may be closed later
+        self.simulated = table.simulated
         self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
         self._pricer = space.pricer(self.figures_ms)
 
@@ -140,7 +141,8 @@ class LatencyModel:
         """Describe how to get the missing entries at a resolution."""
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose a resolution other than {resolution_px}"
-        return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
+        how = "compute" if self.simulated else "measure"
+        return f"{how} them with {self.table.profile_command(self.space.name, resolution_px)}"
 
     def raw(self, population: Population) -> np.ndarray:
         """Sum the latencies of the entries: (N,) in ms; NaN if entries are missing."""
@@ -238,6 +240,8 @@ class LatencyModel:
         count = len({key for px in resolutions_px for key in self.space.keys(px)})
         if self.table.identity.runtime == IMPORTED:
             return f"{self.table.path} has no intervals because it was imported; measure the device with ofa-profile"
+        if self.simulated:
+            return f"{self.table.path} has no intervals because it is simulated; measure a device with ofa-profile"
         needed, left = [], set(lacking)
         for px in resolutions_px:
             if not left.isdisjoint(self.space.keys(px)):
