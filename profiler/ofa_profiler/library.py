@@ -27,7 +27,7 @@ from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
-from ofa_profiler.table_file import default_path, open_for_writing
+from ofa_profiler.table_file import Say, default_path, open_for_writing
 from ofa_profiler.targets.table_target import find_again, require_conditions, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.conditions import join_conditions
@@ -43,7 +43,6 @@ MOST_MEASURED = 5  # resolutions; if more are wanted, some are interpolated
 FIRST_CALIBRATION = 10  # networks
 ENOUGH_CALIBRATION = 5  # with fewer networks, as after --verify, the line is unreliable
 
-Say = Callable[[str], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
 

@@ -38,7 +38,7 @@ def plugged(ofa, installed):
 
 @pytest.mark.real
 def test_the_example_plugin_is_profiled_searched_and_compared(plugged):
-    assert "numpy" in plugged("ofa-agent", "info").out
+    assert plugged("ofa-agent", "info", "--json").json["runtimes"]["numpy"] == np.__version__
     words = ("--target", "local", "--runtime", "numpy", "--space", SPACE, "--resolutions", "24", "--effort", "quick")
     profiled = plugged("ofa-profile", *words, "--out", "small.lut", "--json")
     assert profiled.code == 0, profiled.err
@@ -57,6 +57,19 @@ def test_a_plugin_is_missing_until_it_is_installed(ofa):
     words = ("--target", "local", "--resolutions", "128")
     assert ofa("ofa-profile", *words, "--space", SPACE).fails(2, f"no space named '{SPACE}'")
     assert ofa("ofa-profile", *words, "--runtime", "numpy").fails(2, "no runtime named 'numpy'")
+
+
+def test_a_broken_plugin_is_named(ofa, tmp_path):
+    facts = tmp_path / "broken" / "broken-1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[ofa_nas.spaces]\nodd = no_such_module:SPACE\n")
+    ofa.environment["PYTHONPATH"] = str(facts.parent)
+    words = ("--target", "xilinx-zu9eg", "--space")
+    message = "the plug-in odd of broken does not load: No module named 'no_such_module'; update or uninstall it"
+    assert ofa("ofa-profile", *words, "odd").fails(1, message)
+    assert ofa("ofa-profile", *words, "tiny", "--out", "t.lut").code == 0
+    assert ofa("ofa-table", "show", "t.lut").fails(1, message)
 
 
 def test_the_outputs_of_the_example_runtime_equal_those_of_onnxruntime(installed, tmp_path, monkeypatch):
