@@ -8,13 +8,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ofa_nas.accuracy import MACS, open_accuracy
 from ofa_nas.references import FAMILY, REFERENCES
-from ofa_nas.search import Budget, Found, Question, find_method
+from ofa_nas.search import Budget, Question, find_method
 from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
 from ofa_nas.spaces import Architecture, Space, all_spaces, architecture_in, find_space
@@ -25,12 +25,15 @@ from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
+from ofa_profiler.results import Latencies, ProfileResult, SearchResult
+from ofa_profiler.simulation.compute import compute_table, require_supported
+from ofa_profiler.table_file import Say, default_path, open_for_writing
 from ofa_profiler.targets.table_target import find_again, require_conditions, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.conditions import join_conditions
-from ofa_tables.errors import TableUnreadable, UsageError
+from ofa_tables.errors import UsageError
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
-from ofa_tables.store.measurement import Measurement
+from ofa_tables.store.measurement import SIMULATED, Measurement
 from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
 
 __all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", "profile", "search"]
@@ -40,7 +43,6 @@ MOST_MEASURED = 5  # resolutions; if more are wanted, some are interpolated
 FIRST_CALIBRATION = 10  # networks
 ENOUGH_CALIBRATION = 5  # with fewer networks, as after --verify, the line is unreliable
 
-Say = Callable[[str], None]
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
 
@@ -63,40 +65,6 @@ def no_progress(noun: str) -> Iterator[Progress]:
     yield NoProgress()
 
 
-@dataclass(frozen=True)
-class ProfileResult:
-    """The table that ``profile`` built: its file, counts of its entries (as ``ofa-profile --json``), what happened."""
-
-    path: Path
-    summary: Mapping[str, Any]
-    outcome: Outcome
-
-    @property
-    def table(self) -> LatencyTable:
-        """The table, opened for reading."""
-        return LatencyTable.read(self.path)
-
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{name} {self.summary[name]}" for name in ("entries", "measured", "failed", "flagged"))
-        return f"ProfileResult({str(self.path)!r}: {counts})"
-
-
-@dataclass(frozen=True)
-class SearchResult:
-    """The best network found: latency in ms, accuracy as a fraction (or MACs without an accuracy model)."""
-
-    architecture: Architecture
-    predicted_latency_ms: float
-    predicted_accuracy: float
-    found: Found
-
-    def __repr__(self) -> str:
-        return (
-            f"SearchResult({self.predicted_latency_ms:.4g} ms, accuracy {self.predicted_accuracy:.4g}, "
-            f"{self.architecture.to_json()})"
-        )
-
-
 def open_table(path: str | Path) -> LatencyTable:
     """Open a latency table for reading. Raises TableUnreadable."""
     return LatencyTable.read(Path(path))
@@ -108,13 +76,13 @@ def predict(
     """Predict latencies, (networks,) in ms, with the table's calibration if it has one. Raises EntriesMissing.
 
     A network is an Architecture, a mapping such as ``{"ks": 7, "e": 6, "d": 4, "r": 224}``, or a word such as
-    ``"largest"``.
+    ``"largest"``. The array has the attribute ``simulated``: whether the table was computed instead of measured.
     """
     space = _space(table, space)
     model = LatencyModel.calibrated(table, space)
     parsed = _members(networks, space, model)
     model.require({network.resolution_px for network in parsed})
-    return model.predict(space.encode(parsed))
+    return Latencies.of(model.predict(space.encode(parsed)), table.simulated)
 
 
 def search(
@@ -143,7 +111,7 @@ def search(
     found = run_search(problem, find_method(method), Budget(population, generations, seconds), seed)
     (best,) = found.best
     (architecture,) = space.decode(best.population)
-    return SearchResult(architecture, float(best.prices[0, 0]), float(best.accuracy[0]), found)
+    return SearchResult(architecture, float(best.prices[0, 0]), float(best.accuracy[0]), found, table.simulated)
 
 
 def profile(
@@ -161,13 +129,15 @@ def profile(
     settings: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
+    fit: str | Path | None = None,
     say: Say = silent,
     show_progress: ShowProgress = no_progress,
 ) -> ProfileResult:
     """Measure the blocks of a space on a target and keep them in a latency table; continue if the table exists.
 
     ``resolutions`` in pixels: None for the published ones, empty for all. ``settings`` are conditions of the device
-    (``{"governor": "performance"}``) and of its connection. Raises OfaError.
+    (``{"governor": "performance"}``) and of its connection. The table of a simulated target is computed; ``fit`` is a
+    CSV file of measured latencies to fit its engine to. Raises OfaError.
     """
     started = time.perf_counter()
     device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
@@ -175,12 +145,20 @@ def profile(
     wanted_px = default_resolutions(space) if resolutions is None else tuple(resolutions) or space.resolutions_px
     space.require_resolutions(wanted_px)
     run_settings = Settings(precision or device.precision, threads, batch)
+    if device.connection == SIMULATED:
+        require_supported(device, run_settings, runtime, blocks, interpolate)
+        file, measured = Path(out) if out is not None else None, Path(fit) if fit is not None else None
+        return ProfileResult(
+            *compute_table(device, space, wanted_px, run_settings, file, fresh, measured, say), Outcome()
+        )
+    if fit is not None:
+        raise UsageError(f"--fit scales the engine of a simulated target, and {device.name} is measured; remove it")
     with connect(device) as connection:
         connection.say = say
         description = connection.agent.describe()
         identity = _identity(device, description, runtime, run_settings, blocks, say)
-        path = Path(out) if out is not None else _default_path(device, identity)
-        with _open_for_writing(path, identity, description, fresh, say) as table:
+        path = Path(out) if out is not None else default_path(device, identity)
+        with open_for_writing(path, identity, description, fresh, say) as table:
             require_conditions(table, device)
             _record_conditions(table, device, Outcome())  # now, in case this run is interrupted
             say(
@@ -264,32 +242,6 @@ def _identity(
         say(f"runtime: {runtime} {version}, the first available one that {device.name} prefers")
     blocks = blocks or (IN_NETWORKS if runtime in description["profiling_runtimes"] else ALONE)
     return Identity(device.name, description["fingerprint"], runtime, version, settings, blocks)
-
-
-def _default_path(device: Target, made: Identity) -> Path:
-    settings = made.settings
-    return Path(f"{device.file_stem}-{made.runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
-
-
-def _open_for_writing(
-    path: Path, identity: Identity, description: dict[str, Any], fresh: bool, say: Say
-) -> LatencyTable:
-    """Open the table to continue, or create one. Raises TableMismatch if the existing one has another identity."""
-    if fresh and path.exists():
-        with contextlib.suppress(TableUnreadable):
-            LatencyTable.open(path).close()  # merges the journal of a writer that was killed
-        old = path.with_name(path.name + ".old")
-        path.replace(old)
-        say(f"the existing table is kept as {old}")
-    if not path.exists():
-        return LatencyTable.create(path, identity, description)
-    table = LatencyTable.open(path)
-    try:
-        table.require_identity(identity)
-    except BaseException:
-        table.close()
-        raise
-    return table
 
 
 def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:

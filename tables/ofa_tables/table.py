@@ -18,7 +18,7 @@ from ofa_tables.errors import TableMismatch, TableUnreadable
 from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, interrupted, off_speed, usual_reference_ms
 from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
 from ofa_tables.estimates.interpolation import Interpolation
-from ofa_tables.store.measurement import NETWORK, Measurement
+from ofa_tables.store.measurement import NETWORK, SIMULATED, Measurement
 from ofa_tables.store.sqlite import Store
 from ofa_tables.words import counted
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 IMPORTED = "imported"
-SIMULATED = ("roofline",)  # runtimes that compute latencies instead of measuring them
 
 # Roles of whole networks.
 TEST = "test"
@@ -173,7 +172,7 @@ class LatencyTable:
         words += ["--threads", str(settings.threads)] if settings.threads != 1 else []
         words += ["--batch", str(settings.batch)] if settings.batch != 1 else []
         words += ["--precision", settings.precision] if settings.precision != "fp32" else []
-        words += ["--blocks", ALONE] if identity.blocks == ALONE else []
+        words += ["--blocks", ALONE] if identity.blocks == ALONE and identity.runtime != SIMULATED else []
         words += [as_flags(self.conditions)] if as_flags(self.conditions) else []
         return " ".join([*words, "--out", str(self.path)])
 
@@ -183,7 +182,7 @@ class LatencyTable:
         made = self.identity
         return (
             f"LatencyTable({str(self.path)!r}: {made.target}, {made.runtime} {made.runtime_version}, {made.settings}, "
-            f"{counted(len(self.entries), 'entry', 'entries')})"
+            f"{counted(len(self.entries), 'entry', 'entries')}{', simulated' if self.simulated else ''})"
         )
 
     def _repr_html_(self) -> str:
@@ -206,6 +205,7 @@ class LatencyTable:
         self.store.add(list(measurements))
         for derived in (
             "measurements",
+            "simulated",
             "reference_ms",
             "trials",
             "_at_table_speed",
@@ -221,6 +221,11 @@ class LatencyTable:
     def measurements(self) -> list[Measurement]:
         """All measurements, without raw samples."""
         return list(self.store.measurements())
+
+    @cached_property
+    def simulated(self) -> bool:
+        """Whether latencies were computed instead of measured: all of them, or some of an imported table."""
+        return self.identity.runtime == SIMULATED or any(trial.was(SIMULATED) for trial in self.measurements)
 
     @cached_property
     def reference_ms(self) -> float | None:
@@ -289,10 +294,8 @@ class LatencyTable:
         for place, trials in steady.items():
             if all(self._disturbed(trial) for trial in trials):
                 entries[place] = entries[place].flagged("disturbed")
-            if 0 < entries[place].trials < FEWEST_TRIALS and self.identity.runtime != IMPORTED:
+            if 0 < entries[place].trials < FEWEST_TRIALS and self.identity.runtime not in (IMPORTED, SIMULATED):
                 entries[place] = entries[place].flagged("few-samples")
-            if self.identity.runtime in SIMULATED:
-                entries[place] = entries[place].flagged("simulated")
         profiled_networks = {trial.trial_id: trial.key for trial in self.measurements if trial.key.startswith(NETWORK)}
         return with_standard_errors(
             entries, steady, profiled_networks, SpeedErrors(self.measurements, self._at_table_speed)

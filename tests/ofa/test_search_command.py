@@ -22,7 +22,7 @@ from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import LatencyTable
 
 FIXED, OFA = "compofa-fixed-w1.0", "ofa-mbv3-w1.0"
-HOW = {"evaluated", "seconds", "method", "seed", "proven", "calibrated", "ranked_by"}
+HOW = {"evaluated", "seconds", "method", "seed", "proven", "calibrated", "ranked_by", "simulated"}
 FIELDS = {"architecture", "predicted_latency_ms", "predicted_accuracy", "macs_m", "parameters_m"} | HOW
 
 

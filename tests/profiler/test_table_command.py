@@ -241,7 +241,7 @@ def test_merge_reports_a_dropped_calibration(run, measured, tmp_path):
 
 def test_a_prediction_is_the_sum_of_its_blocks(run_json, measured):
     predicted = run_json(*predict_arguments(measured(), LARGEST))
-    assert list(predicted) == ["latency_ms", "low_ms", "high_ms", "calibrated", "model", "blocks"]
+    assert list(predicted) == ["latency_ms", "low_ms", "high_ms", "calibrated", "model", "simulated", "blocks"]
     assert predicted["low_ms"] <= predicted["latency_ms"] <= predicted["high_ms"]
     assert not predicted["calibrated"]
     assert len(predicted["blocks"]) == 2 + 20 + 4

@@ -25,7 +25,7 @@ def write(tmp_path, monkeypatch):
 def test_every_shipped_target_is_complete(write):
     for target in targets.all_targets().values():
         assert target.description
-        assert target.connection in ("local", "ssh", "adb")
+        assert target.connection in ("local", "ssh", "adb", "simulated")
         assert target.runtimes
         assert set(target.origins.values()) == {"ofa-profile"}
 

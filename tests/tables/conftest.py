@@ -1,11 +1,13 @@
 """Synthetic tables: every entry of a space at some resolutions, with random latencies from a seed."""
 
 import itertools
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import ofa_profiler
 from ofa_nas.spaces import find_space
 from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
@@ -71,3 +73,27 @@ def note10():
     if not DATA.is_dir():
         pytest.skip(f"the published tables are not at {DATA}")
     return DATA
+
+
+@pytest.fixture
+def call(monkeypatch, capfd, tmp_path):
+    """Run a command in an empty folder; return its exit code, standard output, and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(module, *words):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def lut(tmp_path, monkeypatch):
+    """A simulated table at 160 and 224 px, in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    result = ofa_profiler.profile("xilinx-zu9eg", "ofa-mbv3-w1.0", resolutions=[160, 224], out="zu9eg.lut")
+    return result.path

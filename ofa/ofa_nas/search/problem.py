@@ -46,6 +46,11 @@ class Problem:
             if not (0 < limit < math.inf):
                 raise UsageError(f"{metric.flag} takes a positive number of {metric.unit}, not {limit:g}")
 
+    @property
+    def simulated(self) -> bool:
+        """Whether a table was computed instead of measured."""
+        return any(metric.model.simulated for metric in self.metrics if metric.model is not None)
+
     def within(self, *limits: float) -> "Problem":
         """Return the same problem with other limits on the first metrics."""
         return replace(self, limits=(*limits, *self.limits[len(limits) :]))

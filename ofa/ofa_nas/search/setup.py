@@ -61,9 +61,10 @@ class Question:
         )
 
     def _latency(self, model: LatencyModel, of: str, resolutions_px: Sequence[int]) -> Metric:
+        name = f"simulated latency{of}" if model.simulated else f"latency{of}"
         if self.confidence is None:
-            return latency_metric(model, f"latency{of}")
-        return upper_metric(model, self.confidence, resolutions_px, f"latency{of}")
+            return latency_metric(model, name)
+        return upper_metric(model, self.confidence, resolutions_px, name)
 
     def _metric(self, kind: str, model: LatencyModel, resolutions_px: Sequence[int], of: str) -> Metric:
         """Make the metric of a cap. With several tables, ``model`` is that of the first table."""

@@ -154,7 +154,12 @@ def _memory_reported() -> Iterator[None]:
 def _summary(options: Any, trained: Any) -> dict[str, Any]:
     def listed(found: list[Any]) -> list[dict[str, Any]]:
         return [
-            {"architecture": each.architecture.to_json(), "predicted_ms": each.predicted_ms, "accuracy": each.accuracy}
+            {
+                "architecture": each.architecture.to_json(),
+                "predicted_ms": each.predicted_ms,
+                "simulated": each.simulated,
+                "accuracy": each.accuracy,
+            }
             for each in found
         ]
 
@@ -178,7 +183,7 @@ def _summary(options: Any, trained: Any) -> dict[str, Any]:
 def _print(trained: Any) -> None:
     answer.print(f"[bold]{escape(trained.path)}[/] after {counted(trained.epochs, 'epoch')}, loss {trained.loss:.4f}")
     for held_out, test in zip(trained.held_out, trained.test, strict=True):
-        latency = "" if test.predicted_ms is None else f"{test.predicted_ms:.3f} ms  "
+        latency = "" if test.predicted_ms is None else f"{test.predicted_ms:.3f} {test.unit}  "
         answer.print(f"  network {test.label}  {latency}{held_out.accuracy:.2%} held out  {test.accuracy:.2%} test")
     if trained.broken:
         answer.print(f"{counted(trained.broken, 'image')} could not be decoded; others stood in their places")

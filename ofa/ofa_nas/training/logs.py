@@ -16,12 +16,17 @@ END = "end"  # the stage of the last evaluation
 
 @dataclass(frozen=True)
 class Evaluated:
-    """``predicted_ms`` is None without a table; ``accuracy`` is top-1, 0…1."""
+    """``predicted_ms`` is None without a table; ``simulated``: the table was computed. ``accuracy`` is top-1, 0…1."""
 
     label: str
     architecture: Architecture
     predicted_ms: float | None
     accuracy: float
+    simulated: bool = False
+
+    @property
+    def unit(self) -> str:
+        return "ms (simulated)" if self.simulated else "ms"
 
 
 class Log:
@@ -69,6 +74,7 @@ class Log:
                     "predicted_ms": "" if each.predicted_ms is None else round(each.predicted_ms, 5),
                     "accuracy": round(each.accuracy, 5),
                     "architecture": json.dumps(each.architecture.to_json()),
+                    **({"latencies": "simulated"} if each.simulated else {}),
                 },
             )
         reported = ", ".join(_in_words(each) for each in found)
@@ -94,7 +100,7 @@ class Log:
 
 
 def _in_words(each: Evaluated) -> str:
-    return f"{each.accuracy:.1%}" + ("" if each.predicted_ms is None else f" at {each.predicted_ms:.3f} ms")
+    return f"{each.accuracy:.1%}" + ("" if each.predicted_ms is None else f" at {each.predicted_ms:.3f} {each.unit}")
 
 
 def _cut_off(path: Path, first: int) -> None:
@@ -124,7 +130,7 @@ def draw_curve(evaluations: Path, picture: Path) -> None:
         shade = 0.15 + 0.85 * (at + 1) / len(epochs)
         label = f"epoch {epoch}" if at in (0, len(epochs) - 1) else None
         axes.plot(*zip(*points, strict=True), "o-", color="tab:blue", alpha=shade, markersize=4, label=label)
-    axes.set_xlabel("predicted latency (ms)")
+    axes.set_xlabel("simulated latency (ms)" if "latencies" in rows[0] else "predicted latency (ms)")
     axes.set_ylabel("top-1 accuracy on held-out images")
     axes.grid(alpha=0.3)
     axes.legend()

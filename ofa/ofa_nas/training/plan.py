@@ -103,6 +103,17 @@ class Plan:
         networks = self.space.sample_spread(1000, np.random.default_rng(0), self.resolutions_px)
         return hashlib.sha256(self.latency.predict(networks).round(6).tobytes()).hexdigest()
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the latencies of the table were computed instead of measured."""
+        return self.latency is not None and self.latency.simulated
+
+    def note_on_table(self) -> str | None:
+        """A note on the table, if its latencies are not measured."""
+        if self.latency is None or not self.simulated:
+            return None
+        return f"{self.latency.table.path} is simulated: its latencies are computed, not measured on a device"
+
     def left_out(self) -> str | None:
         """What the limit excludes, as text."""
         if not any(len(choices) for choices in self.unused):

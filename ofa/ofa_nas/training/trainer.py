@@ -81,7 +81,7 @@ class Trainer:
         elif resume:
             self._say(f"{self.options.out} holds no checkpoint yet; this run begins there")
         notes = self.initial.notes if self.initial else ()
-        for note in (*self.data.notes, *notes, self.plan.left_out()):
+        for note in (*self.data.notes, *notes, self.plan.note_on_table(), self.plan.left_out()):
             self._say(note)
         self._clock = _Clock(self.progress, self.processes)
         for at in range(self.progress.stage, len(self.plan.stages)):
@@ -196,7 +196,8 @@ class Trainer:
             )
             model, workers = self.learner.model, options.workers
             top1 = accuracy(model, architecture, images, statistics, self.processes, workers, self.broken)
-            found.append(Evaluated(f"{at + 1} of {len(followed)}", architecture, predicted_ms, top1))
+            label = f"{at + 1} of {len(followed)}"
+            found.append(Evaluated(label, architecture, predicted_ms, top1, self.plan.simulated))
         return found
 
     def _finish(self) -> Trained:

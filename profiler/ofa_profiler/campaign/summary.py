@@ -31,6 +31,7 @@ def summarise(
         "table": str(table.path),
         "target": table.identity.target,
         "space": space.name,
+        "simulated": False,
         "entries": len(keys),
         "measured": len(entries) - reused - interpolated,
         "reused": reused,

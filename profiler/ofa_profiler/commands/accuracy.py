@@ -125,6 +125,8 @@ def collect(
         if found.is_first:
             for note in data.notes:
                 say(note)
+            if latency and latency.simulated:
+                say(f"{table} is simulated: networks are sampled over computed latencies, not measured ones")
             _warn_of_few(len(chosen), ENOUGH)
         with bar("networks evaluated", found.is_first) as progress:
             evaluate = Evaluator(supernet, data, images, statistics_images, found.device)

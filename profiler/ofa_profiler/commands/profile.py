@@ -87,6 +87,12 @@ from ofa_tables.words import counted
     type=click.Path(path_type=Path),
     help="Table file. [default: TARGET-RUNTIME-PRECISION-tTHREADS-bBATCH.lut]",
 )
+@click.option(
+    "--fit",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="Measured latencies (columns key and latency_ms) to fit the engine of a simulated target to.",
+)
 @click.option("--fresh", is_flag=True, help="Start over; an existing table is renamed to FILE.old.")
 @json_option
 def profile(
@@ -102,12 +108,14 @@ def profile(
     interpolate: bool | None,
     pairs: tuple[str, ...],
     out: Path | None,
+    fit: Path | None,
     fresh: bool,
     as_json: bool,
 ) -> None:
     """Measure the latency of every block of a search space on a device and write a latency table.
 
-    You can interrupt the command at any time; run it again to resume.
+    You can interrupt the command at any time; run it again to resume. The table of a simulated target is computed, not
+    measured.
     """
     result = library.profile(
         find_target(target, parse_settings(pairs), wanted_runtime),
@@ -122,6 +130,7 @@ def profile(
         interpolate=interpolate,
         out=out,
         fresh=fresh,
+        fit=fit,
         say=say,
         show_progress=partial(CampaignProgress, console),
     )
@@ -134,6 +143,13 @@ def profile(
 
 
 def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:
+    if summary["simulated"]:
+        answer.print(
+            f"[bold]{counted(summary['entries'], 'entry', 'entries')} simulated[/]: {summary['computed']} computed "
+            f"from the engine of {escape(summary['target'])}, {summary['reused']} reused; none is measured"
+        )
+        answer.print(f"table: {summary['table']}", markup=False)
+        return
     parts = [f"{summary['measured']} measured"]
     parts += [f"{summary[name]} {name}" for name in ("reused", "interpolated", "failed", "flagged") if summary[name]]
     answer.print(

@@ -31,6 +31,7 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         "proven": found.proven,
         "calibrated": is_calibrated(problem),
         "ranked_by": problem.accuracy.name if problem.accuracy.is_accuracy else MACS,
+        "simulated": problem.simulated,
     }
     if problem.left_out:
         how["left_out"] = [asdict(each) for each in problem.left_out]
@@ -53,11 +54,12 @@ def _network(problem: Problem, network: Evaluated) -> dict[str, Any]:
     described: dict[str, Any] = {
         "architecture": architecture.to_json(),
         "predicted_latency_ms": float(problem.predicted_ms(network.population)[0]),
+        "simulated": problem.simulated,
         "predicted_accuracy": _accuracy(network) if problem.accuracy.is_accuracy else None,
         "macs_m": float(problem.space.macs(network.population)[0]) / 1e6,
         "parameters_m": float(problem.space.parameters(network.population)[0]) / 1e6,
     }
-    if len(problem.metrics) > 1 or problem.metrics[0].name != "latency":
+    if len(problem.metrics) > 1 or not problem.metrics[0].exact:
         described["limited"] = [
             {"on": metric.name, "unit": metric.unit, "figure": float(price), "limit": limit}
             for metric, price, limit in zip(problem.metrics, network.prices[:, 0], _limits(problem), strict=True)
@@ -199,6 +201,8 @@ def _effort(found: Found, method: str) -> str:
 
 
 def _basis(latency: LatencyModel) -> str:
+    if latency.simulated:
+        return "computed from the engine of a target, not measured on a device"
     if latency.calibration is None:
         model = "raw sum of the blocks" if latency.is_sum else "uncalibrated model of launches and GPU"
         return (

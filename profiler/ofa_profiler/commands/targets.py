@@ -57,10 +57,11 @@ def show(name: str, as_json: bool) -> None:
     for column in listing.columns:
         column.justify = "left"
     values = _as_json(target)
-    for key in ("description", "connection", "address", "models", "runtimes", "precision", "set", "suggest", "notes"):
-        value = values[key]
+    for key, value in values.items():
         if isinstance(value, dict):
             value = ", ".join(f"{setting}={state}" for setting, state in value.items())
+        if key in ("name", "from") or (key == "engine" and not value):
+            continue
         lines = value if key == "notes" else [", ".join(value) if isinstance(value, list) else value]
         for line in lines or [""]:
             listing.add_row(
@@ -151,6 +152,7 @@ def _as_json(target: Target) -> dict[str, Any]:
         "set": {**target.settings, **target.conditions},
         "suggest": dict(target.suggest),
         "notes": list(target.notes),
+        "engine": dict(target.engine),
         "from": dict(target.origins),
     }
 

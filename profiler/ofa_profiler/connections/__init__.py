@@ -11,6 +11,8 @@ from ofa_profiler.connections.local import LocalConnection
 from ofa_profiler.connections.tcp import TcpConnection
 from ofa_profiler.targets.target import Target
 from ofa_tables import plugins
+from ofa_tables.errors import UsageError
+from ofa_tables.store.measurement import SIMULATED
 
 __all__ = ["Connection", "connect"]
 
@@ -27,11 +29,19 @@ def _adb(target: Target) -> Connection:
     return AdbConnection(target)
 
 
+def _simulated(target: Target) -> Connection:
+    raise UsageError(
+        f"{target.name} is simulated: there is no device to reach; ofa-profile --target {target.name} computes its "
+        "table"
+    )
+
+
 _BUILT_IN: dict[str, Callable[[Target], Connection]] = {
     "local": LocalConnection,
     "tcp": TcpConnection,
     "ssh": _ssh,
     "adb": _adb,
+    SIMULATED: _simulated,
 }
 
 

@@ -39,6 +39,7 @@ def write_front(
         ],
         limited=problem.metrics[0].name,
         exact=problem.metrics[0].exact,
+        simulated=problem.simulated,
         rows=[
             (
                 latency(problem.predicted_ms(network.population)[0]),
@@ -80,12 +81,13 @@ def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]
         axes.set(xlabel=f"{problem.metrics[0].name}, ms", ylabel=score)
     hover = {
         "front": [
-            f"{latency(price)} · {_text(problem, network.accuracy[0])}"
+            f"{latency(price)}{' simulated' if problem.simulated else ''} · {_text(problem, network.accuracy[0])}"
             for price, network in zip(prices, found.best, strict=True)
         ],
         "references": [f"{one.name} · {latency(one.latency_ms)} measured" for one in references],
     }
-    return svg.inline(figure, "front", "Accuracy over latency of the networks on the Pareto front", hover)
+    of = "simulated latency" if problem.simulated else "latency"
+    return svg.inline(figure, "front", f"Accuracy over {of} of the networks on the Pareto front", hover)
 
 
 def _apart(heights: Sequence[float], least: float) -> list[float]:

@@ -13,8 +13,13 @@ from ofa_tables.table import IMPORTED, Identity, LatencyTable
 def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, str]) -> Target:
     """Return the target of the table, or the named one, with the settings that the table was measured with.
 
-    Raises TableMismatch if the table was imported.
+    Raises TableMismatch if the table was imported or simulated.
     """
+    if table.simulated:
+        raise TableMismatch(
+            f"{table.path} is simulated: its latencies were computed, and there is no device to measure on; measure a "
+            "table with ofa-profile"
+        )
     if table.identity.runtime == IMPORTED:
         raise TableMismatch(
             f"{table.path} was imported and has no device to measure on; measure a table with ofa-profile"

@@ -25,7 +25,8 @@ class Target:
 
     ``models`` are patterns for the model names that phones report. ``--set key=value`` gives ``conditions`` of the
     device, which are set while it is measured, and ``settings`` of the connection. ``suggest`` are conditions that make
-    latencies stable. ``origins`` is the file that each value comes from.
+    latencies stable. ``engine`` are the parameters of a simulated target. ``origins`` is the file that each value comes
+    from.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Target:
     suggest: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
+    engine: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -63,7 +65,10 @@ def all_targets() -> dict[str, Target]:
                 raise FileError(
                     f"{origin}: {name} inherits from {like!r}, which is not a target; {_nearest(like, entries)}"
                 )
-            entries[name] = {**entries.get(like, {}), **values}
+            inherited = entries.get(like, {})
+            if "engine" in values:
+                values["engine"] = {**inherited.get("engine", {}), **values["engine"]}
+            entries[name] = {**inherited, **values}
             origins[name] = {**origins.get(like, {}), **dict.fromkeys(values, origin)}
             if "connection" not in entries[name]:
                 raise FileError(f"{origin}: {name} has no connection; add connection = 'ssh', or like = 'jetson-tx2'")
@@ -168,6 +173,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
     "notes": (_strings, "a list of strings"),
     "suggest": (_pairs, "a table of strings, such as { governor = 'performance' }"),
+    "engine": (lambda value: isinstance(value, dict), "a section, such as [my-board.engine]"),
     "set": (_pairs, "a table of strings, such as { governor = 'performance' }"),
 }
 

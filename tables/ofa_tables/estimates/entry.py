@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tables.store.measurement import HOT, THROTTLED, Measurement
+from ofa_tables.store.measurement import HOT, SIMULATED, THROTTLED, Measurement
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -72,6 +72,11 @@ class Entry:
         if self.energy_standard_error is None:
             return None
         return students_t(max(1, self.energy_trials - 1)) * self.energy_standard_error
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the latency was computed, at least in part, instead of measured."""
+        return SIMULATED in self.flags
 
     def flagged(self, flag: str) -> "Entry":
         return replace(self, flags=(*self.flags, flag))
@@ -185,5 +190,5 @@ def _independent_logs(trials: Sequence[Measurement], profiled_networks: Mapping[
 
 
 def _flags(trials: Sequence[Measurement]) -> tuple[str, ...]:
-    flags = [mark for mark in (HOT, THROTTLED) if any(trial.was(mark) for trial in trials)]
+    flags = [mark for mark in (SIMULATED, HOT, THROTTLED) if any(trial.was(mark) for trial in trials)]
     return (*flags, *([] if all(trial.warm for trial in trials) else ["cold"]))

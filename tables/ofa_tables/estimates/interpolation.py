@@ -14,6 +14,7 @@ import numpy as np
 
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.estimates.keys import kind_and_size
+from ofa_tables.store.measurement import SIMULATED
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -37,6 +38,7 @@ class Between(NamedTuple):
     error: float
     gap: float
     parts_ms: tuple[tuple[str, float], ...]
+    simulated: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Curve:
     sizes: FloatArray
     latencies_ms: FloatArray
     errors: FloatArray
+    simulated: bool = False
 
     @classmethod
     def through(cls, entries: dict[int, Entry]) -> "Curve":
@@ -55,7 +58,8 @@ class Curve:
         errors = np.array([entry.standard_error or 0.0 for entry in measured])
         logs = np.log([entry.latency_ms for entry in measured])
         keys = tuple(entry.key for entry in measured)
-        return cls(keys, sizes, np.exp(not_falling(logs, 1 / np.maximum(errors, 1e-3) ** 2)), errors)
+        latencies_ms = np.exp(not_falling(logs, 1 / np.maximum(errors, 1e-3) ** 2))
+        return cls(keys, sizes, latencies_ms, errors, any(entry.simulated for entry in measured))
 
     def __call__(self, size: int) -> Between | None:
         """Interpolate at a size; None outside the measured sizes."""
@@ -69,11 +73,14 @@ class Curve:
         latency_ms = float(parts_ms.sum())
         error = float(np.hypot(*(parts_ms * self.errors[ends]))) / latency_ms
         gap = float(np.log(size / low) * np.log(high / size))
-        return Between(latency_ms, error, gap, tuple(zip(self.keys[ends], map(float, parts_ms), strict=True)))
+        parts = tuple(zip(self.keys[ends], map(float, parts_ms), strict=True))
+        return Between(latency_ms, error, gap, parts, self.simulated)
 
     def without(self, index: int) -> "Curve":
-        others = (np.delete(values, index) for values in (self.sizes, self.latencies_ms, self.errors))
-        return Curve(self.keys[:index] + self.keys[index + 1 :], *others)
+        sizes, latencies_ms, errors = (
+            np.delete(values, index) for values in (self.sizes, self.latencies_ms, self.errors)
+        )
+        return Curve(self.keys[:index] + self.keys[index + 1 :], sizes, latencies_ms, errors)
 
 
 class Interpolation:
@@ -103,7 +110,7 @@ class Interpolation:
             spread=0.0,
             trials=0,
             samples=0,
-            flags=(INTERPOLATED,),
+            flags=(INTERPOLATED, SIMULATED) if found.simulated else (INTERPOLATED,),
             standard_error=error,
             degrees_of_freedom=float("inf"),
             parts_ms=found.parts_ms,

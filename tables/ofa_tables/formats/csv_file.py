@@ -2,8 +2,9 @@
 
 Columns written: key, resolution, latency_ms, mean_ms, std_ms, spread, trials, samples, flags, failure. Columns read:
 ``key`` and one of ``latency_ms``, ``mean_ms``, ``mean``; optionally ``resolution``, ``std_ms`` (``std``, or ``var`` in
-ms²), ``samples`` (``count``) and ``failure``. A row without a resolution applies to every resolution at which its key
-occurs. An imported row counts as one trial, because the file does not contain single trials.
+ms²), ``samples`` (``count``), ``failure``, and the flag ``simulated`` in ``flags``. A row without a resolution applies
+to every resolution at which its key occurs. An imported row counts as one trial, because the file does not contain
+single trials.
 """
 
 import io
@@ -23,6 +24,7 @@ from ofa_tables.formats.format import (
 )
 from ofa_tables.formats.frame import entries_frame
 from ofa_tables.model.space import Space
+from ofa_tables.store.measurement import SIMULATED
 from ofa_tables.table import LatencyTable
 
 Row = Mapping[str, str]
@@ -32,8 +34,7 @@ _MAX_COLUMNS = 100
 
 def read(path: Path, space: Space) -> list[PublishedEntry]:
     """Read all rows. They must be complete at each resolution in the file, or at one if the file names none."""
-    entries = [_entry(path, line, row) for line, row in _rows(path)]
-    require_no_repeats(path, entries)
+    entries = read_rows(path)
     named = {entry.resolution_px for entry in entries} - {None}
     for px in sorted(filter(None, named)):
         require_resolution(path, space, px)
@@ -42,6 +43,13 @@ def read(path: Path, space: Space) -> list[PublishedEntry]:
     require_known(path, unnamed, {key for px in space.resolutions_px for key in space.keys(px)}, space)
     if not named:
         _require_one_whole(path, entries, space)
+    return entries
+
+
+def read_rows(path: Path) -> list[PublishedEntry]:
+    """Read all rows, of any keys. Raises FileError if a row is not valid or is repeated."""
+    entries = [_entry(path, line, row) for line, row in _rows(path)]
+    require_no_repeats(path, entries)
     return entries
 
 
@@ -86,7 +94,8 @@ def _entry(path: Path, line: int, row: Row) -> PublishedEntry:
     latency_ms = parse_latency_ms(latency[1], place(latency[0]))
     mean = _first(row, "mean_ms", "mean") or latency
     mean_ms = parse_latency_ms(mean[1], place(mean[0]))
-    return PublishedEntry(row["key"], resolution, latency_ms, mean_ms, std_ms, count, line)
+    simulated = SIMULATED in row.get("flags", "").split()
+    return PublishedEntry(row["key"], resolution, latency_ms, mean_ms, std_ms, count, line, simulated=simulated)
 
 
 def _first(row: Row, *names: str) -> tuple[str, str] | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ofa_tables.errors import FileError
 from ofa_tables.model.space import Space
-from ofa_tables.store.measurement import Measurement
+from ofa_tables.store.measurement import AS_SIMULATED, SIMULATED, Measurement
 from ofa_tables.table import LatencyTable
 
 # Larger files are refused, because files may come from anywhere. A published file has 14 kB, a CSV of all 25
@@ -27,7 +27,10 @@ _NOT_FINITE = re.compile(r"[-+]?\.?(nan|inf|infinity)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class PublishedEntry:
-    """One entry of a published file: a latency in ms, or a failure. ``line`` is its line in the file."""
+    """One entry of a published file: a latency in ms, or a failure. ``line`` is its line in the file.
+
+    ``simulated``: the file says that the latency was computed, not measured.
+    """
 
     key: str
     resolution_px: int | None
@@ -37,10 +40,12 @@ class PublishedEntry:
     samples: int
     line: int
     failure: str = ""
+    simulated: bool = False
 
     @property
     def content(self) -> tuple[object, ...]:
-        return self.resolution_px, self.latency_ms, self.mean_ms, self.std_ms, self.samples, self.failure
+        content = (self.resolution_px, self.latency_ms, self.mean_ms, self.std_ms, self.samples, self.failure)
+        return (*content, SIMULATED) if self.simulated else content
 
     def measurement(self, format_name: str) -> Measurement:
         """Convert to one trial. Its id is a hash of the content, so that repeated imports count once."""
@@ -56,6 +61,7 @@ class PublishedEntry:
             median_ms=self.latency_ms,
             mean_ms=self.mean_ms,
             std_ms=self.std_ms,
+            condition=AS_SIMULATED if self.simulated else "",
         )
 
 

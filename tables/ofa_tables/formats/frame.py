@@ -36,7 +36,7 @@ def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
             "failure": [" ".join(entry.failure.split()) for entry in entries],
         }
     )
-    frame.attrs.update(asdict(table.identity))
+    frame.attrs.update(asdict(table.identity), simulated=table.simulated)
     return frame
 
 

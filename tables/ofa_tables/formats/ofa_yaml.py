@@ -5,6 +5,9 @@ One file per device and resolution, ``160_lookup_table.yaml``: key → ``{count,
 prediction is the sum of the means. ``mean`` is therefore the latency of the entry (in a measured table: the median of
 the medians of its trials), so that an exported table predicts the same latencies. ``std`` and ``count`` are those of
 the samples.
+
+Entries of a simulated table have the field ``simulated: true``, which the published code ignores, and the file begins
+with a comment. On import the mark remains.
 """
 
 import re
@@ -15,6 +18,7 @@ from typing import Any
 import yaml
 
 from ofa_tables.errors import FileError, UsageError
+from ofa_tables.estimates.entry import Entry
 from ofa_tables.formats.completeness import require_no_repeats, require_resolution, require_whole
 from ofa_tables.formats.format import (
     Format,
@@ -27,6 +31,7 @@ from ofa_tables.formats.format import (
 )
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.model.space import Space
+from ofa_tables.store.measurement import SIMULATED
 from ofa_tables.table import LatencyTable
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,6 +46,8 @@ _SHAPE = "a table is a mapping of keys to {count, mean, std}"
 
 # Published rows have count, mean and std. A few more fields are accepted.
 _MAX_FIELDS = 32
+
+_SIMULATED = b"# simulated: entries with this field were computed by ofa-profile, not measured on a device\n"
 
 
 def read(path: Path, space: Space) -> list[PublishedEntry]:
@@ -67,8 +74,14 @@ def write(table: LatencyTable, out: Path, space: Space | None) -> dict[Path, byt
 
 def _render(table: LatencyTable, space: Space, resolution_px: int) -> bytes:
     entries = filter(None, (table.entry(key, resolution_px) for key in space.keys(resolution_px)))
-    rows = {entry.key: {"count": entry.samples, "mean": entry.latency_ms, "std": entry.std_ms} for entry in entries}
-    return bytes(yaml.dump(rows, Dumper=_DUMPER, encoding="utf-8", width=1000))
+    rows = {entry.key: _row(entry) for entry in entries}
+    comment = _SIMULATED if any(SIMULATED in row for row in rows.values()) else b""
+    return comment + bytes(yaml.dump(rows, Dumper=_DUMPER, encoding="utf-8", width=1000))
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    row = {"count": entry.samples, "mean": entry.latency_ms, "std": entry.std_ms}
+    return {**row, SIMULATED: True} if entry.simulated else row
 
 
 def _resolution_px(path: Path, keys: list[str]) -> int:
@@ -91,7 +104,8 @@ def _entry(path: Path, resolution_px: int, key: str, line: int, fields: dict[str
     mean = parse_latency_ms(fields["mean"], place("mean"))
     std = parse_deviation(fields, place)
     count = parse_count(fields["count"], place("count")) if "count" in fields else 0
-    return PublishedEntry(key, resolution_px, mean, mean, std, count, line)
+    simulated = fields.get(SIMULATED, "false").lower() != "false"
+    return PublishedEntry(key, resolution_px, mean, mean, std, count, line, simulated=simulated)
 
 
 # Files are read as YAML events, one at a time. Thus deep nesting and aliases are refused at once, every row has a line

@@ -71,6 +71,8 @@ class Inspected:
         """The advice for an implausible latency."""
         if self.imported:
             return "ask its publisher, or measure the table with ofa-profile"
+        if self.table.simulated:
+            return "correct the engine of the target, then compute the table again with ofa-profile --fresh"
         return f"measure it again with {self._command} --effort thorough"
 
     @property
@@ -159,7 +161,7 @@ def out_of_line(inspected: Inspected) -> Iterator[Finding]:
             others = np.arange(len(logs)) != index
             line = _robust(rows[others], logs[others])
             off = float(np.exp(logs[index] - rows[index] @ line))
-            if max(off, 1 / off) > OUT_OF_LINE:
+            if max(off, 1 / off) > OUT_OF_LINE and not entry.simulated:
                 text = f"takes {entry.latency_ms:.4g} ms, {off:.2g} × the fit to similar blocks"
                 yield _of(entry, "out of line", ERROR, text, inspected.again, max(off, 1 / off))
 
@@ -177,7 +179,7 @@ def noisy(inspected: Inspected) -> Iterator[Finding]:
 
 
 def few_samples(inspected: Inspected) -> Iterator[Finding]:
-    if inspected.imported:
+    if inspected.imported or inspected.table.simulated:
         return
     for entry in inspected.entries:
         if entry.trials < FEWEST_TRIALS:
@@ -193,7 +195,7 @@ def old(inspected: Inspected) -> Iterator[Finding]:
             last[measurement.key] = max(last[measurement.key], measurement.received_at)
     for entry in inspected.entries:
         days = (inspected.now - last.get(entry.key, inspected.now)) / SECONDS_A_DAY
-        if days > inspected.max_age_days:
+        if days > inspected.max_age_days and not entry.simulated:
             text = f"was measured {days:.0f} days ago; the software of the device may have changed"
             yield _of(entry, "old", ERROR, text, inspected.again, days)
 
@@ -215,6 +217,15 @@ def missing(inspected: Inspected) -> Iterator[Finding]:
                     else inspected.table.profile_command(inspected.space.name, px)
                 )
                 yield Finding("missing", ERROR, key, f"{inspected.space.name} has it at {px} px", advice, px)
+
+
+def simulated(inspected: Inspected) -> Iterator[Finding]:
+    """Find tables with latencies that were computed instead of measured."""
+    if inspected.table.simulated:
+        entries = inspected.table.entries
+        count = counted(sum(entry.simulated for entry in entries), "entry", "entries")
+        text = f"{count} of {len(entries):,} computed, not measured"
+        yield Finding("simulated", WARNING, "", text, "never take it for a measured table; its errors are unknown")
 
 
 def no_provenance(inspected: Inspected) -> Iterator[Finding]:
@@ -249,6 +260,7 @@ CHECKS: tuple[Callable[[Inspected], Iterator[Finding]], ...] = (
     noisy,
     few_samples,
     old,
+    simulated,
     no_provenance,
 )
 

@@ -36,6 +36,7 @@ class LatencyModel:
         self.space = space
         self.calibration = calibration
         self._interpolates = table.interpolates  # read now, because the table may be closed later
+        self.simulated = table.simulated
         self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
         self._pricer = space.pricer(self.figures_ms)
         self._queue = self._launch_bound()
@@ -109,7 +110,8 @@ class LatencyModel:
         """Describe how to get the missing entries at a resolution."""
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose a resolution other than {resolution_px}"
-        return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
+        how = "compute" if self.simulated else "measure"
+        return f"{how} them with {self.table.profile_command(self.space.name, resolution_px)}"
 
     def _launch_bound(self) -> LaunchBound | None:
         """The queue of a GPU and its host; None unless every entry of the complete resolutions has both times."""
@@ -243,6 +245,8 @@ class LatencyModel:
         count = len({key for px in resolutions_px for key in self.space.keys(px)})
         if self.table.identity.runtime == IMPORTED:
             return f"{self.table.path} has no intervals because it was imported; measure the device with ofa-profile"
+        if self.simulated:
+            return f"{self.table.path} has no intervals because it is simulated; measure a device with ofa-profile"
         needed, left = [], set(lacking)
         for px in resolutions_px:
             if not left.isdisjoint(self.space.keys(px)):

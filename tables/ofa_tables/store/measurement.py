@@ -13,6 +13,7 @@ OK = "ok"
 # Names in the condition of a trial.
 HOT = "hot"
 THROTTLED = "throttled"
+SIMULATED = "simulated"  # computed, not measured; also a flag of entries, and the runtime of simulated tables
 DEVICE = "device"  # the device of a device pool that ran the trial
 POWER_W = "power_w"
 POWER_OF = "power_of"  # the power rails that power_w is the sum of
@@ -21,6 +22,8 @@ REFERENCE_MEAN_MS = "reference_mean_ms"
 DEVICE_MS = "device_ms"
 LAUNCH_MS = "launch_ms"
 GAP_MS = "gap_ms"
+
+AS_SIMULATED = json.dumps({SIMULATED: True})  # the condition of a computed latency
 
 NETWORK = "network:"  # prefix of the keys of whole networks
 
@@ -42,7 +45,8 @@ class Measurement:
     temperature in °C, load, seconds stolen by other virtual machines, involuntary context switches, seconds waited to
     cool down, the power in W during the burst and the rails that it was measured on, and the mean latency of the
     reference job. The mean shows interruptions that the median does not show. For a GPU it also has the times on device
-    and host (DEVICE_MS, LAUNCH_MS, GAP_MS).
+    and host (DEVICE_MS, LAUNCH_MS, GAP_MS). A computed latency has the mark
+    SIMULATED there.
     """
 
     trial_id: str
@@ -125,12 +129,17 @@ class Measurement:
         return min(times) > 0 and max(times) > (1 + DISTURBED) * min(times)
 
     def was(self, mark: str) -> bool:
-        """Return whether the condition has a mark: HOT or THROTTLED."""
+        """Return whether the condition has a mark: HOT, THROTTLED or SIMULATED."""
         return f'"{mark}": true' in self.condition
 
     @property
     def samples_ms(self) -> np.ndarray:
         return np.frombuffer(self.samples_ns, dtype="<u8") / 1e6
+
+
+def simulated(trial_id: str, key: str, latency_ms: float) -> Measurement:
+    """Return a computed latency. Its mark stays with it in every table and file."""
+    return Measurement(trial_id, key, median_ms=latency_ms, mean_ms=latency_ms, std_ms=0.0, condition=AS_SIMULATED)
 
 
 def statistics(samples_ns: Sequence[int]) -> dict[str, Any]:

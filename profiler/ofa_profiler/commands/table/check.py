@@ -56,7 +56,7 @@ def check(
         with LatencyTable.read(path) as table:
             space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
             findings = find(Inspected(table, space, opened, max_age))
-            entries = len(table.entries)
+            entries, simulated = len(table.entries), table.simulated
     finally:
         for other in opened:
             other.close()
@@ -66,6 +66,7 @@ def check(
             {
                 "table": str(path),
                 "entries": entries,
+                "simulated": simulated,
                 "errors": errors,
                 "warnings": len(findings) - errors,
                 "findings": [asdict(finding) for finding in findings],

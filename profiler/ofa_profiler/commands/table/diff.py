@@ -27,12 +27,15 @@ def diff(first_path: Path, second_path: Path, keys: bool, as_json: bool) -> None
     with LatencyTable.read(first_path) as first, LatencyTable.read(second_path) as second:
         compared = diff_tables(first, second)
         differences = first.identity.differences(second.identity, "in A", "in B")
+        simulated = [name for name, table in (("A", first), ("B", second)) if table.simulated]
     if as_json:
         print_json(
             {
                 "first": str(first_path),
                 "second": str(second_path),
                 "differences": differences,
+                "simulated": bool(simulated),
+                "simulated_tables": simulated,
                 "entries": len(compared.differences),
                 "exceeding": sum(difference.exceeds for difference in compared.differences),
                 "median_ratio": compared.median_ratio,
@@ -44,6 +47,8 @@ def diff(first_path: Path, second_path: Path, keys: bool, as_json: bool) -> None
         )
         return
     print_diff(compared, differences, keys)
+    for name in simulated:
+        answer.print(f"{name} is simulated: its latencies are computed, not measured")
 
 
 def print_diff(compared: Diff, differences: list[str], every: bool) -> None:

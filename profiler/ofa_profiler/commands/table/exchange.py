@@ -41,6 +41,7 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
     with LatencyTable.read(out) as opened:
         summary = summarise(opened, [space])
         without = sum(measurement.ok and measurement.std_ms is None for measurement in opened.measurements)
+        simulated = ", simulated" if opened.simulated else ""
     resolutions = [reach.resolution_px for reach in summary.reaches]
     if as_json:
         print_json(
@@ -50,12 +51,14 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
                 "space": space.name,
                 "resolutions": resolutions,
                 "entries": summary.entries,
+                "simulated": bool(simulated),
                 "files": len(files),
             }
         )
         return
     places = ", ".join(map(str, resolutions))
-    answer.print(f"{out}: {counted(summary.entries, 'entry', 'entries')}, {space.name} at {places} px", markup=False)
+    entries = f"{counted(summary.entries, 'entry', 'entries')}{simulated}"
+    answer.print(f"{out}: {entries}, {space.name} at {places} px", markup=False)
     if without:
         lacking = counted(without, "entry", "entries")
         console.print(f"{lacking} without a standard deviation (std, std_ms or var); noise is unknown", markup=False)
@@ -82,12 +85,14 @@ def export(path: Path, format_name: str, out: Path, space_name: str | None, as_j
     space = find_space(space_name) if space_name else None
     with LatencyTable.read(path) as opened:
         exported = export_table(opened, format, out, all_spaces(), space)
+        simulated = opened.simulated
     name = exported.space.name if exported.space else None
     if as_json:
         files = [str(file) for file in exported.files]
-        print_json({"table": str(path), "format": format.name, "space": name, "files": files})
+        facts = {"table": str(path), "format": format.name, "space": name, "simulated": simulated}
+        print_json({**facts, "files": files})
         return
     if space is None and name:
         console.print(f"exported the entries of {name}; use --space to choose another space", markup=False)
     for file in exported.files:
-        answer.print(str(file), markup=False)
+        answer.print(f"{file}{' (simulated)' if simulated else ''}", markup=False)

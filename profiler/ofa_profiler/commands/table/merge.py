@@ -26,7 +26,7 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
     with LatencyTable.read(one_path) as one, LatencyTable.read(two_path) as two:
         merged = merge_tables(one, two, out)
     with LatencyTable.read(out) as opened:
-        summary = summarise(opened, [])
+        summary, simulated = summarise(opened, []), opened.simulated
     for space in merged.dropped:
         console.print(
             f"the calibration for {space} is dropped because its entries changed; calibrate again with ofa-compare"
@@ -36,6 +36,7 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
             {
                 "table": str(out),
                 "entries": summary.entries,
+                "simulated": simulated,
                 "trials": merged.trials,
                 "repeats": merged.repeats,
                 "networks": summary.networks,
@@ -44,8 +45,6 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
             }
         )
         return
+    entries = f"{counted(summary.entries, 'entry', 'entries')}{' simulated' if simulated else ''}"
     repeats = f", {counted(merged.repeats, 'trial')} in both" if merged.repeats else ""
-    answer.print(
-        f"{out}: {counted(summary.entries, 'entry', 'entries')} from {counted(merged.trials, 'trial')}{repeats}",
-        markup=False,
-    )
+    answer.print(f"{out}: {entries} from {counted(merged.trials, 'trial')}{repeats}", markup=False)

@@ -68,6 +68,7 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
             "high_ms": None if half is None else float(latency_ms * (1 + half)),
             "calibrated": model.calibration is not None,
             "model": model.kind,
+            "simulated": model.simulated,
             "blocks": [
                 _block(entries[architecture.resolution_px][block.key]) for block in space.network_blocks(architecture)
             ],
@@ -81,8 +82,12 @@ def _block(entry: Entry | None) -> dict[str, Any]:
     return {"key": entry.key, "latency_ms": entry.latency_ms, "interpolated": INTERPOLATED in entry.flags}
 
 
+def _unit(prediction: dict[str, Any]) -> str:
+    return "simulated ms" if prediction["simulated"] else "ms"
+
+
 def _print_prediction(prediction: dict[str, Any]) -> None:
-    listing = columns("block", "ms", "share")
+    listing = columns("block", _unit(prediction), "share")
     total = sum(block["latency_ms"] for block in prediction["blocks"])
     for block in prediction["blocks"]:
         key = escape(block["key"]) + (" [dim](interpolated)[/]" if block["interpolated"] else "")
@@ -102,7 +107,8 @@ def _print_prediction(prediction: dict[str, Any]) -> None:
 
 
 def _print_predictions(architectures: Sequence[Architecture], predictions: Sequence[dict[str, Any]]) -> None:
-    listing = columns("network", "px", "blocks", "calibrated ms" if predictions[0]["calibrated"] else "ms")
+    calibrated = "calibrated " if predictions[0]["calibrated"] else ""
+    listing = columns("network", "px", "blocks", calibrated + _unit(predictions[0]))
     for number, (architecture, prediction) in enumerate(zip(architectures, predictions, strict=True), start=1):
         blocks = str(len(prediction["blocks"]))
         listing.add_row(str(number), str(architecture.resolution_px), blocks, f"{prediction['latency_ms']:.4f}")

@@ -16,6 +16,7 @@ from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
+from ofa_tables.store.measurement import SIMULATED
 from ofa_tables.table import IMPORTED, IN_NETWORKS, LatencyTable
 from ofa_tables.words import counted
 
@@ -52,6 +53,8 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
         "fingerprint": identity.fingerprint,
         "runtime": identity.runtime,
         "runtime_version": identity.runtime_version,
+        "simulated": opened.simulated,
+        "engine": opened.device.get("engine"),
         "settings": asdict(identity.settings),
         "blocks": identity.blocks,
         "energy_of": sorted({entry.energy_of for entry in opened.entries if entry.energy_mj}),
@@ -129,7 +132,15 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         yield "from", ", ".join(Path(file).name for file in opened.store.get("imported_from") or [])
     imported = identity.runtime == IMPORTED
     yield "settings", "unknown: published files do not contain them" if imported else str(identity.settings)
-    if identity.runtime != IMPORTED:
+    if opened.simulated:
+        partly = "" if identity.runtime == SIMULATED else ", at least in part"
+        yield "simulated", f"computed, not measured on a device{partly}"
+    if opened.device.get("engine"):
+        yield "engine", ", ".join(f"{name} {_engine(value)}" for name, value in opened.device["engine"].items())
+    if opened.device.get("fit"):
+        fitted = opened.device["fit"]
+        yield "fitted", f"to {counted(fitted['rows'], 'row')} of {fitted['file']}, mean error {fitted['error']:.1%}"
+    if identity.runtime not in (IMPORTED, SIMULATED):
         yield "blocks", "timed in networks" if identity.blocks == IN_NETWORKS else "timed alone"
     conditions = opened.conditions
     if conditions.get("set"):
@@ -146,8 +157,10 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     for text in conditions.get("warnings", ()):
         yield "warning", text
     if summary.lasted:
-        yield "imported" if identity.runtime == IMPORTED else "measured", _period(*summary.lasted)
-    yield "entries", f"{summary.entries}, from {counted(summary.trials, 'trial')}"
+        came = {IMPORTED: "imported", SIMULATED: "computed"}.get(identity.runtime, "measured")
+        yield came, _period(*summary.lasted)
+    trials = "" if identity.runtime == SIMULATED else f", from {counted(summary.trials, 'trial')}"
+    yield "entries", f"{summary.entries}{trials}"
     if summary.failed:
         yield "failed", str(summary.failed)
     rails = {entry.energy_of or "unknown rails" for entry in opened.entries if entry.energy_mj}
@@ -159,6 +172,12 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "networks", f"{summary.networks} measured whole"
     for space, calibration in summary.calibrations.items():
         yield "calibration", f"{calibration} for {space}, fitted on {counted(calibration.networks, 'network')}"
+
+
+def _engine(value: Any) -> str:
+    if isinstance(value, dict):
+        return " / ".join(f"{rate:g} ({size}×{size})" for size, rate in value.items())
+    return f"{value:g}"
 
 
 def _period(first: float, last: float) -> str:

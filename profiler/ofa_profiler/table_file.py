@@ -1,0 +1,38 @@
+"""The file of a table that a command builds or continues."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ofa_profiler.targets.target import Target
+from ofa_tables.errors import TableUnreadable
+from ofa_tables.table import Identity, LatencyTable
+
+Say = Callable[[str], None]
+
+
+def default_path(device: Target, made: Identity) -> Path:
+    settings = made.settings
+    return Path(f"{device.file_stem}-{made.runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
+
+
+def open_for_writing(
+    path: Path, identity: Identity, description: dict[str, Any], fresh: bool, say: Say
+) -> LatencyTable:
+    """Open the table to continue, or create one. Raises TableMismatch if the existing one has another identity."""
+    if fresh and path.exists():
+        with contextlib.suppress(TableUnreadable):
+            LatencyTable.open(path).close()  # merges the journal of a writer that was killed
+        old = path.with_name(path.name + ".old")
+        path.replace(old)
+        say(f"the existing table is kept as {old}")
+    if not path.exists():
+        return LatencyTable.create(path, identity, description)
+    table = LatencyTable.open(path)
+    try:
+        table.require_identity(identity)
+    except BaseException:
+        table.close()
+        raise
+    return table
