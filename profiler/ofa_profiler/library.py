@@ -147,10 +147,7 @@ def profile(
     run_settings = Settings(precision or device.precision, threads, batch)
     if device.connection == SIMULATED:
         require_supported(device, run_settings, runtime, blocks, interpolate)
-        file, measured = Path(out) if out is not None else None, Path(fit) if fit is not None else None
-        return ProfileResult(
-            *compute_table(device, space, wanted_px, run_settings, file, fresh, measured, say), Outcome()
-        )
+        return ProfileResult(*compute_table(device, space, wanted_px, run_settings, out, fresh, fit, say), Outcome())
     if fit is not None:
         raise UsageError(f"--fit scales the engine of a simulated target, and {device.name} is measured; remove it")
     with connect(device) as connection:

@@ -2,8 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 from rich import box
@@ -52,6 +53,17 @@ def columns(first: str, *others: str) -> Table:
     for name in others:
         columns.add_column(name, justify="left" if name == "flags" else "right", no_wrap=True)
     return columns
+
+
+def engine_lines(engine: Mapping[str, Any]) -> list[str]:
+    """Describe the parameters of an engine, one line each."""
+    lines = []
+    for name, value in engine.items():
+        rates = value.items() if isinstance(value, Mapping) else [("", value)]
+        lines.append(
+            f"{name} = " + ", ".join(f"{rate:.6g}{f' ({size}×{size})' if size else ''}" for size, rate in rates)
+        )
+    return lines
 
 
 def print_wide(listing: Table) -> None:

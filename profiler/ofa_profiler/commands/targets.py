@@ -9,7 +9,7 @@ from rich.markup import escape
 from ofa_agent.measuring.timing import Budget
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
 from ofa_profiler.campaign.jobs import reference_job
-from ofa_profiler.commands.display import columns, print_wide
+from ofa_profiler.commands.display import columns, engine_lines, print_wide
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.connections.client import time_once
 from ofa_profiler.targets.target import Target, all_targets, choose_runtime, files, find_target, parse_settings
@@ -58,11 +58,13 @@ def show(name: str, as_json: bool) -> None:
         column.justify = "left"
     values = _as_json(target)
     for key, value in values.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{setting}={state}" for setting, state in value.items())
         if key in ("name", "from") or (key == "engine" and not value):
             continue
-        lines = value if key == "notes" else [", ".join(value) if isinstance(value, list) else value]
+        if key == "engine":
+            value = engine_lines(value)
+        elif isinstance(value, dict):
+            value = ", ".join(f"{setting}={state}" for setting, state in value.items())
+        lines = value if key in ("notes", "engine") else [", ".join(value) if isinstance(value, list) else value]
         for line in lines or [""]:
             listing.add_row(
                 key,

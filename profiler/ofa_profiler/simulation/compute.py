@@ -25,9 +25,9 @@ def compute_table(
     space: Space,
     resolutions_px: Sequence[int],
     settings: Settings,
-    out: Path | None,
+    out: str | Path | None,
     fresh: bool,
-    measured: Path | None,
+    measured: str | Path | None,
     say: Callable[[str], None],
 ) -> tuple[Path, dict[str, Any]]:
     """Compute the entries that the table lacks, and return its path and the JSON of ``ofa-profile``.
@@ -37,10 +37,10 @@ def compute_table(
     started = time.perf_counter()
     engine, fitted = Engine.of(target.name, target.engine), None
     if measured is not None:
-        engine, fitted = fit(engine, measured, space, settings.batch, settings.precision)
+        engine, fitted = fit(engine, Path(measured), space, settings.batch, settings.precision)
         say(f"engine fitted to {measured}: {fitted}")
     identity = Identity(target.name, engine.fingerprint, SIMULATED, VERSION, settings)
-    path = out or default_path(target, identity)
+    path = Path(out) if out is not None else default_path(target, identity)
     with open_for_writing(path, identity, _description(target, engine, fitted), fresh, say) as table:
         known = {measurement.key for measurement in table.measurements}
         blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}

@@ -223,9 +223,9 @@ def simulated(inspected: Inspected) -> Iterator[Finding]:
     """Find tables with latencies that were computed instead of measured."""
     if inspected.table.simulated:
         entries = inspected.table.entries
-        count = counted(sum(entry.simulated for entry in entries), "entry", "entries")
-        text = f"{count} of {len(entries):,} computed, not measured"
-        yield Finding("simulated", WARNING, "", text, "never take it for a measured table; its errors are unknown")
+        count = sum(entry.simulated for entry in entries)
+        text = f"{count:,} of {counted(len(entries), 'entry', 'entries')} are computed, not measured"
+        yield Finding("simulated", WARNING, "", text, "do not use them as measurements; their errors are unknown")
 
 
 def no_provenance(inspected: Inspected) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.spaces import all_spaces
-from ofa_profiler.commands.display import TABLE, columns, print_wide
+from ofa_profiler.commands.display import TABLE, columns, engine_lines, print_wide
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
@@ -135,8 +135,8 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     if opened.simulated:
         partly = "" if identity.runtime == SIMULATED else ", at least in part"
         yield "simulated", f"computed, not measured on a device{partly}"
-    if opened.device.get("engine"):
-        yield "engine", ", ".join(f"{name} {_engine(value)}" for name, value in opened.device["engine"].items())
+    for number, line in enumerate(engine_lines(opened.device.get("engine", {}))):
+        yield "" if number else "engine", line
     if opened.device.get("fit"):
         fitted = opened.device["fit"]
         yield "fitted", f"to {counted(fitted['rows'], 'row')} of {fitted['file']}, mean error {fitted['error']:.1%}"
@@ -172,12 +172,6 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "networks", f"{summary.networks} measured whole"
     for space, calibration in summary.calibrations.items():
         yield "calibration", f"{calibration} for {space}, fitted on {counted(calibration.networks, 'network')}"
-
-
-def _engine(value: Any) -> str:
-    if isinstance(value, dict):
-        return " / ".join(f"{rate:g} ({size}×{size})" for size, rate in value.items())
-    return f"{value:g}"
 
 
 def _period(first: float, last: float) -> str:
