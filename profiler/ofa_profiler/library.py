@@ -268,7 +268,8 @@ def _identity(
 
 def _default_path(device: Target, made: Identity) -> Path:
     settings = made.settings
-    return Path(f"{device.file_stem}-{made.runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
+    runtime = made.runtime.replace(":", "-")
+    return Path(f"{device.file_stem}-{runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
 
 
 def _open_for_writing(

@@ -198,7 +198,7 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
     reason = suitability.refusal(LocalShell(), trial.job.settings.threads)
     if reason:
         raise runtimes.Unsupported(reason)
-    runtime = runtimes.find(trial.job.settings.runtime)
+    runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
     measurement.runtime_version = runtime.version()
     start = timing.clock_ns()
     loaded = _load(runtime, block, trial.job, model_path)
@@ -210,14 +210,14 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
         reported = None
         if trial.job.parts:
             measurement.reference_before_parts_ns = reference.time_ns()
-            in_parts = timing.time_burst(loaded.run, budget, timing.clock_ns)
+            in_parts = _burst(loaded, budget)
             reported = loaded.operator_times()
             measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
-        prepare = _chill(trial.job.others_bytes, loaded) if trial.job.others_bytes else None
         with PowerMeter(LocalShell()) as meter:
-            burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
-        measurement.power_w, measurement.power_of = meter.mean_w, meter.of
+            burst = _burst(loaded, budget, trial.job.others_bytes)
+        if not isinstance(loaded, runtimes.SelfTimed):  # of a tool, the power includes its start
+            measurement.power_w, measurement.power_of = meter.mean_w, meter.of
         measurement.reference_after_ns = reference.time_ns()
         measurement.reference_mean_ns = reference.mean_ns()
     finally:
@@ -225,12 +225,23 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
         loaded.close()
     measurement.condition_after.CopyFrom(conditions.read(LocalShell(), of_all=False))
     measurement.samples_ns.extend(burst.samples_ns)
+    if burst.statistics is not None:
+        measurement.summary.CopyFrom(wire.Summary(**burst.statistics._asdict()))
     measurement.warmup_runs = burst.warmup_runs
     measurement.first_ns = burst.first_ns
     measurement.timed_ns += burst.timed_ns + reference.spent_ns()
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
     if reported is not None:
-        _divide(reported._replace(operator_ns=reported.operator_ns[in_parts.warmup_runs :]), trial.job, measurement)
+        reported = reported._replace(operator_ns=reported.operator_ns[in_parts.warmup_runs :])
+        _divide(reported, burst.typical_ns, trial.job, measurement)
+
+
+def _burst(loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int = 0) -> timing.Burst:
+    """Time one burst. A tool that times itself has its own rule for the duration, and keeps the caches as they are."""
+    if isinstance(loaded, runtimes.SelfTimed):
+        return loaded.burst()
+    prepare = _chill(others_bytes, loaded) if others_bytes else None
+    return timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
 
 
 def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
@@ -242,14 +253,14 @@ def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
     return runtime.load_profiled(block, job, model_path)
 
 
-def _divide(reported: parts.Profiled, job: Any, measurement: Any) -> None:
+def _divide(reported: parts.Profiled, whole_ns: float, job: Any, measurement: Any) -> None:
     """Divide the latency of the network among its parts, corrected to the device speed of the profiled runs."""
     around_whole = measurement.reference_before_ns + measurement.reference_after_ns
     around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
     speed = around_parts / around_whole if around_whole else 1.0
     sizes = [part.operators for part in job.parts]
     try:
-        samples = parts.part_samples(reported, sizes, speed * timing.median(list(measurement.samples_ns)))
+        samples = parts.part_samples(reported, sizes, speed * whole_ns)
     except ValueError as error:
         raise runtimes.Unsupported("%s (%s)" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):

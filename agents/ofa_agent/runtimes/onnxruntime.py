@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from typing import Any, Dict, List, Tuple
@@ -10,13 +9,12 @@ from typing import Any, Dict, List, Tuple
 import numpy as np
 import onnxruntime as ort
 
+from ofa_agent.commands.layers import Kernel, owners_of
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Block, product, seeded
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1
-
-NODE_NAME = re.compile(r"operator(\d+)")
 
 
 class OnnxRuntime:
@@ -96,16 +94,10 @@ def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Pr
 
 def _owners(names: List[str], operators: int) -> List[int]:
     """Return the operator that each kernel of a run belongs to."""
-    owners = []
-    owner = operators - 1
-    for name in reversed(names):
-        named = NODE_NAME.search(name)
-        if named:
-            if int(named.group(1)) > owner:
-                raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
-            owner = int(named.group(1))
-        owners.append(owner)
-    return owners[::-1]
+    owners = owners_of([Kernel("", name) for name in names], operators)
+    if owners != sorted(owners) or owners[-1] >= operators:
+        raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
+    return owners
 
 
 class _OnnxLoaded(Loaded):

@@ -46,19 +46,28 @@ class Trial:
 
 
 def lower_jobs(
-    blocks: Iterable[Block], runtime: str, batch: int, others_bytes: int = 0, precision: str = "fp32"
+    blocks: Iterable[Block],
+    runtime: str,
+    batch: int,
+    others_bytes: int = 0,
+    precision: str = "fp32",
+    command: str = "",
 ) -> list[Job]:
-    """One job per key. Everything is lowered before the first trial, because the host may be the device."""
+    """One job per key. Everything is lowered before the first trial, because the host may be the device.
+
+    ``command`` is the template of the runtimes ``command:NAME``, as JSON.
+    """
     distinct = {block.key: block for block in blocks}.values()
-    return [Job(block, lower(runtime, block, batch, precision), others_bytes) for block in distinct]
+    return [Job(block, lower(runtime, block, batch, precision, command), others_bytes) for block in distinct]
 
 
-def reference_job(runtime: str, precision: str = "fp32") -> Job:
+def reference_job(runtime: str, precision: str = "fp32", command: str = "") -> Job:
     """The reference job, the same for every table. Its latency around a trial shows the device speed.
 
     It is a small network, so that other users of the caches and the memory slow it down as they slow down networks.
     """
     space = find_space("ofa-mbv3-w1.0")
     smallest = {"ks": [3] * 20, "e": [3] * 20, "d": [2] * 5, "r": 128}
-    (job,) = lower_jobs([space.network(parse_architecture(smallest))], runtime, batch=1, precision=precision)
+    network = space.network(parse_architecture(smallest))
+    (job,) = lower_jobs([network], runtime, batch=1, precision=precision, command=command)
     return job

@@ -7,6 +7,7 @@ import click
 from rich.markup import escape
 
 from ofa_agent.measuring.timing import Budget
+from ofa_agent.protocol import messages as wire
 from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
 from ofa_profiler.campaign.jobs import reference_job
 from ofa_profiler.commands.display import columns, print_wide
@@ -110,9 +111,11 @@ def _steps(connection: Connection) -> Iterator[tuple[str, str]]:
     facts = [description["chip"], description["os"], *map(" ".join, description["software"].items())]
     yield "describe", f"{', '.join(facts)}, runtimes {versions or 'none'}"
     runtime = choose_runtime(target, None, description)
-    task = reference_job(runtime, target.precision)
+    command = target.commands.get(runtime, "")
+    task = reference_job(runtime, target.precision, command)
     budget = Budget(warmup_s=0.1)
-    took_ms = time_once(connection.agent, task.block, task.model, runtime, budget, target.precision)
+    settings = wire.Settings(runtime=runtime, precision=target.precision, threads=1, batch=1, command=command)
+    took_ms = time_once(connection.agent, task.block, task.model, settings, budget)
     yield "time a network", f"{took_ms:.2f} ms by {runtime}, {target.precision}, 1 thread"
 
 

@@ -115,7 +115,10 @@ class Comparer:
         for reference in drawn.references:
             self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
             networks.append(reference.block)
-        jobs = lower_jobs(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
+        settings, command = identity.settings, self._table.command
+        jobs = lower_jobs(
+            networks, identity.runtime, settings.batch, precision=settings.precision, command=command
+        )
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
             purpose = f"ofa-compare {self._space.name}"
