@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PROGRAM",
         help="program that the command templates of hosts may run, as the template names it; repeatable",
     )
-    serve.add_argument("--allow-commands", action="store_true", help="let the command templates of hosts run any program")
+    serve.add_argument(
+        "--allow-commands", action="store_true", help="let the command templates of hosts run any program"
+    )
     serve.add_argument("--json", action="store_true", help="print the address as a JSON object")
     serve.set_defaults(command=_serve)
 

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-from ofa_agent.commands.template import CYCLES, RATES, UNITS, Rule
+from ofa_agent.commands.template import CYCLES, RATES, UNITS, Pairs, Rule
 
 LONGEST_QUOTE = 200
 
@@ -58,11 +58,13 @@ def read_layers(rule: Rule, text: str) -> List[Layer]:
     times: Dict[str, float] = {}
     between: Dict[str, bool] = {}
     for name, value, is_between in _records(rule, text):
+        if not value or (rule.skip and re.search(rule.skip, name)):
+            continue
         if value < 0 or not math.isfinite(value):
             raise NoMatch("the time %g of layer %s" % (value, name))
-        times[name] = times.get(name, 0.0) + value * factor
+        times[name] = times.get(name, 0.0) + (value + rule.offset) * factor
         between[name] = is_between
-    layers = [Layer(name, time, between[name]) for name, time in times.items() if time]
+    layers = [Layer(name, time, between[name]) for name, time in times.items()]
     if not layers:
         raise NoMatch("only layers that took no time")
     return layers
@@ -154,8 +156,8 @@ def _record(rule: Rule, fields: Dict[str, Any], value: str) -> Optional[Record]:
     return str(fields[rule.name]) if rule.name else "", _number(fields[value]), between
 
 
-def _fits(wanted: Dict[str, str], fields: Dict[str, Any]) -> bool:
-    return all(str(fields.get(field, "")) == text for field, text in wanted.items())
+def _fits(wanted: Pairs, fields: Dict[str, Any]) -> bool:
+    return all(str(fields.get(field, "")) == text for field, text in wanted)
 
 
 def _number(value: Any) -> float:

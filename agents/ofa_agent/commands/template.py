@@ -33,10 +33,11 @@ UNITS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 RATES = ("1/s", "images/s")
 CYCLES = "cycles"  # of layers: their sum is scaled to the latency of the network
 STATISTICS = ("mean", "median", "samples")
-MAX_RUNS = 10 ** 6
+MAX_RUNS = 10**6
 MAX_TIMEOUT_S = 86400.0
 
 Arguments = Tuple[str, ...]
+Pairs = Tuple[Tuple[str, str], ...]  # field or column to value
 
 
 class InvalidTemplate(ValueError):
@@ -47,7 +48,9 @@ class Rule(NamedTuple):
     """Where values are: exactly one of ``json`` (a path), ``csv`` (a column) and ``regex`` is set.
 
     ``file`` is relative to {output}; empty: what the tool prints. ``name`` is the field or column with the name of a
-    layer. Only records with the values ``where`` count. Layers with the values ``between`` change the data layout.
+    layer. Only records with the values ``where`` count. Layers with the values ``between`` change the data layout. Layers
+    whose names match ``skip`` do not count. ``offset`` is added to the time of each layer. ``pure`` times contain no
+    overhead of the profiler.
     """
 
     unit: str
@@ -58,8 +61,10 @@ class Rule(NamedTuple):
     delimiter: str = ","
     statistic: str = "mean"
     name: str = ""
-    where: Dict[str, str] = {}
-    between: Dict[str, str] = {}
+    where: Pairs = ()
+    between: Pairs = ()
+    skip: str = ""
+    offset: float = 0.0
     pure: bool = True
 
     def __str__(self) -> str:
@@ -86,13 +91,13 @@ class Template(NamedTuple):
     model: str
     run: Arguments
     latency: Rule
+    precisions: Dict[str, Arguments]
     profile: Arguments = ()
     report: Arguments = ()
     convert: Arguments = ()
     convert_on: str = "device"
     suffix: str = ".converted"
     layers: Optional[Rule] = None
-    precisions: Dict[str, Arguments] = {"fp32": ()}
     version: Optional[Version] = None
     iterations: int = 50
     seconds: float = 1.0
@@ -141,8 +146,7 @@ def parse(name: str, values: Dict[str, Any]) -> Template:
     for key, choices in (("model", MODELS), ("convert_on", PLACES)):
         if key in values:
             fields[key] = _choice(key, values[key], choices)
-    if "precisions" in values:
-        fields["precisions"] = _precisions(values["precisions"])
+    fields["precisions"] = _precisions(values.get("precisions", ["fp32"]))
     if "version" in values:
         fields["version"] = _version(values["version"])
     fields["latency"] = _rule("latency", values["latency"])
@@ -178,7 +182,21 @@ _KEYS = {
     "reference": "the runtime of the reference job, or none",
     "notes": "facts for people",
 }
-_RULE_KEYS = ("file", "json", "csv", "regex", "delimiter", "unit", "statistic", "name", "where", "between", "pure")
+_RULE_KEYS = (
+    "file",
+    "json",
+    "csv",
+    "regex",
+    "delimiter",
+    "unit",
+    "statistic",
+    "name",
+    "where",
+    "between",
+    "skip",
+    "offset",
+    "pure",
+)
 
 
 def _check(template: Template) -> None:
@@ -256,15 +274,25 @@ def _rule(key: str, value: Any) -> Rule:
         _pattern(key, value["regex"], 2 if of_layers else 1)
     elif of_layers and not value.get("name"):
         raise InvalidTemplate("layers has no name; it is the field or column with the name of a layer")
+    if "skip" in value:
+        _pattern(key, value["skip"], 0)
+    if isinstance(value.get("offset", 0.0), bool) or not isinstance(value.get("offset", 0.0), (int, float)):
+        raise InvalidTemplate("offset of %s must be a number" % key)
     for text in ("file", "json", "csv", "delimiter", "name"):
         if text in value:
             _text("%s of %s" % (text, key), value[text])
+    value = dict(value)
     for pairs in ("where", "between"):
-        if not all(isinstance(item, str) for item in value.get(pairs, {}).values()):
-            raise InvalidTemplate("%s of %s must be a table of strings" % (pairs, key))
+        value[pairs] = _pairs("%s of %s" % (pairs, key), value.get(pairs, {}))
     if not isinstance(value.get("pure", True), bool):
         raise InvalidTemplate("pure of %s must be true or false" % key)
     return Rule(**value)
+
+
+def _pairs(key: str, value: Any) -> Pairs:
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise InvalidTemplate('%s must be a table of strings, such as { status = "EXECUTED" }, not %r' % (key, value))
+    return tuple(sorted(value.items()))
 
 
 def _pattern(key: str, value: Any, groups: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any, Dict, Iterable
 
 from ofa_agent.commands.output import last_line
 from ofa_agent.commands.permission import Permission
+from ofa_agent.commands.programs import find_program
 from ofa_agent.commands.template import PREFIX, InvalidTemplate, Template, parse_text
 
 VERSION_TIMEOUT_S = 60.0
@@ -50,15 +51,21 @@ class Versions:
     def _ask(self, template: Template) -> str:
         version = template.version
         if version is None:
-            if self._shell.run("which", template.run[0]).code == 1:
+            if self._shell.run("which", self._found(template.run[0])).code == 1:
                 raise Missing("%s does not exist on this device" % template.run[0])
             return "of unknown version"
-        ran = self._shell.run(*version.run, timeout_s=VERSION_TIMEOUT_S)
+        program, rest = self._found(version.run[0]), version.run[1:]
+        ran = self._shell.run(program, *rest, timeout_s=VERSION_TIMEOUT_S)
         if ran.code in (124, 126, 127):
             raise Missing(last_line(ran.error or "%s does not run on this device" % version.run[0]))
         output = ran.output + "\n" + ran.error
         found = re.search(version.regex, output)
         if not found:
             printed = last_line(output)
-            raise Missing("%s printed no match of %r; its last line: %s" % (" ".join(version.run), version.regex, printed))
+            raise Missing(
+                "%s printed no match of %r; its last line: %s" % (" ".join(version.run), version.regex, printed)
+            )
         return found.group(1)
+
+    def _found(self, program: str) -> str:
+        return find_program(program) if self._shell.here else program

@@ -19,6 +19,7 @@ import numpy as np
 
 from ofa_agent.commands import output
 from ofa_agent.commands.layers import Kernel, owners_of
+from ofa_agent.commands.programs import find_program
 from ofa_agent.commands.template import PRECISION, InvalidTemplate, Rule, Template, parse_text
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.measuring.timing import Burst, Statistics
@@ -124,15 +125,18 @@ class _CommandLoaded(SelfTimed):
     def _execute(self, command: Sequence[str]) -> Ran:
         """Run one command of the template. Raises RuntimeFailure if it does not succeed."""
         arguments = self._filled(command)
+        arguments[0] = find_program(arguments[0])
         try:
             ran = run(arguments, self._template.timeout_s, self._folder)
         except FileNotFoundError:
             advice = "install it, or write its full path"
-            raise Unsupported("[command.%s] %s does not exist on this device; %s" % (
-                self._template.name, arguments[0], advice)) from None
+            raise Unsupported(
+                "[command.%s] %s does not exist on this device; %s" % (self._template.name, arguments[0], advice)
+            ) from None
         except OSError as error:
-            raise Unsupported("[command.%s] %s does not run: %s" % (
-                self._template.name, arguments[0], error.strerror)) from None
+            raise Unsupported(
+                "[command.%s] %s does not run: %s" % (self._template.name, arguments[0], error.strerror)
+            ) from None
         if ran.code is None:
             what = "did not end within %g s (timeout) and was ended" % self._template.timeout_s
             raise self._failure(TimedOut, "%s %s" % (arguments[0], what), ran.text)
@@ -225,15 +229,17 @@ class _CommandProfiled(_CommandLoaded, LoadedProfiled):
         operators = len(self._block.operators)
         owners = owners_of([Kernel(layer.name, "" if layer.between else layer.name) for layer in layers], operators)
         if max(owners) >= operators:
-            raise Malformed("[command.%s] a layer is named operator%d, but %s has %d operators" % (
-                self._template.name, max(owners), self._block.key, operators))
+            raise Malformed(
+                "[command.%s] a layer is named operator%d, but %s has %d operators"
+                % (self._template.name, max(owners), self._block.key, operators)
+            )
         times = np.array([layer.time for layer in layers])
         owned = np.bincount(owners, weights=times, minlength=operators)
         self._profiled = Profiled(owned[None, :], np.bincount(owners, minlength=operators), pure=rule.pure)
 
 
 def run(arguments: Sequence[str], timeout_s: float, folder: str) -> Ran:
-    """Run a program in a folder and return what it printed. It and its children end with this process. Raises OSError."""
+    """Run a program in a folder and return what it printed; it ends with this process. Raises OSError."""
     _libc()  # loaded before the new process needs it
     start = time.perf_counter()
     process = subprocess.Popen(

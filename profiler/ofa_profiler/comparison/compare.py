@@ -116,9 +116,7 @@ class Comparer:
             self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
             networks.append(reference.block)
         settings, command = identity.settings, self._table.command
-        jobs = lower_jobs(
-            networks, identity.runtime, settings.batch, precision=settings.precision, command=command
-        )
+        jobs = lower_jobs(networks, identity.runtime, settings.batch, precision=settings.precision, command=command)
         outcome = Outcome()
         for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
             purpose = f"ofa-compare {self._space.name}"

@@ -37,9 +37,8 @@ def merged(sections: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, Comma
             values = dict(given)
             like = values.pop("like", name)
             if like not in entries and like != name:
-                raise FileError(
-                    f"{origin}: command.{name} inherits from {like!r}, which is not a command; {_nearest(like, entries)}"
-                )
+                near = _nearest(like, entries)
+                raise FileError(f"{origin}: command.{name} inherits from {like!r}, which is not a command; {near}")
             entries[name] = {**entries.get(like, {}), **values}
             origins[name] = {**origins.get(like, {}), **dict.fromkeys(values, origin)}
             _parsed(name, entries[name], origin)
