@@ -48,9 +48,9 @@ class Rule(NamedTuple):
     """Where values are: exactly one of ``json`` (a path), ``csv`` (a column) and ``regex`` is set.
 
     ``file`` is relative to {output}; empty: what the tool prints. ``name`` is the field or column with the name of a
-    layer. Only records with the values ``where`` count. Layers with the values ``between`` change the data layout. Layers
-    whose names match ``skip`` do not count. ``offset`` is added to the time of each layer. ``pure`` times contain no
-    overhead of the profiler.
+    layer. Only records with the values ``where`` count. Layers with the values ``between`` change the data layout.
+    Layers whose names match ``skip`` do not count. ``offset`` is added to the time of each layer. ``pure`` times
+    contain no overhead of the profiler.
     """
 
     unit: str
@@ -126,7 +126,7 @@ def parse_text(text: str) -> Template:
     try:
         values = json.loads(text)
         name = values.pop("name")
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, AttributeError, TypeError):
         raise InvalidTemplate("this is not a command template: %.60r" % text) from None
     return parse(name, values)
 

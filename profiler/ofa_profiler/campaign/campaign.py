@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ofa_agent.commands.template import NO_REFERENCE, parse_text
+from ofa_agent.commands.template import parse_text
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.campaign.decoding import latency_ms, measurement_of, parts_of
@@ -22,12 +22,12 @@ from ofa_profiler.campaign.device_agreement import AgreementCheck
 from ofa_profiler.campaign.device_pool import RESTARTS, DevicePool, DeviceWorker, Event
 from ofa_profiler.campaign.disturbance import Drift
 from ofa_profiler.campaign.effort import Probe
-from ofa_profiler.campaign.jobs import Job, Trial, reference_job
+from ofa_profiler.campaign.jobs import Job, Trial, reference_job, reference_message, settings_message
 from ofa_profiler.connections import Connection
 from ofa_profiler.connections.client import Lease
 from ofa_tables.errors import OfaError
 from ofa_tables.store.measurement import RETRIED, Measurement
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 TRIAL_TIMEOUT_S = 120.0
 COMMANDS_IN_A_TRIAL = 5  # convert, and two runs of the tool with a report each
@@ -107,13 +107,13 @@ class Campaign:
         runtime, settings, command = table.identity.runtime, table.identity.settings, table.command
         self._template = parse_text(command) if command else None
         self._reference = reference_job(runtime, settings.precision, command)
-        self._reference_message, beside = self._reference_of(table)
+        self._reference_message, beside = reference_message(table.identity, self._reference, self._template)
         jobs = [self._reference, *beside, *itertools.chain.from_iterable(rounds)]
         self._models = {job.model.model_id: job.model for job in jobs}
         self._budget = budget
         self._progress = progress
         self._purpose = purpose
-        self._settings = _settings_message(table.identity, command)
+        self._settings = settings_message(table.identity, command)
         # Stays the same after a crash, so that the host gets its lease back. A copy of the table gets another id.
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
@@ -125,21 +125,6 @@ class Campaign:
         self._probing = False
         self._started = 0.0
         self._agreement_check: AgreementCheck | None = None  # while devices are compared
-
-    def _reference_of(self, table: LatencyTable) -> tuple[Any, list[Job]]:
-        """The message of the reference job, and the job if its model is sent; without one the message is empty.
-
-        Each run of a tool takes seconds, so another runtime runs the reference job of a command, if its template
-        names one.
-        """
-        job, identity = self._reference, table.identity
-        settings = _settings_message(identity, batch=1)
-        if self._template is not None:
-            if self._template.reference == NO_REFERENCE:
-                return wire.Job(), []
-            job = reference_job(self._template.reference)
-            settings.runtime, settings.precision = self._template.reference, "fp32"
-        return wire.job_message(job.block, settings, job.model.model_id), [job]
 
     def run(self, connection: Connection) -> Outcome:
         """Measure what is missing, on every device of the connection. Results are kept if an agent is lost and
@@ -369,14 +354,3 @@ class Campaign:
             timeout_s += COMMANDS_IN_A_TRIAL * self._template.timeout_s
         wire.set_budget(message.budget, self._budget, timeout_s, COOL_S)
         return message
-
-
-def _settings_message(identity: Identity, command: str = "", batch: int | None = None) -> Any:
-    settings = identity.settings
-    return wire.Settings(
-        runtime=identity.runtime,
-        precision=settings.precision,
-        threads=settings.threads,
-        batch=settings.batch if batch is None else batch,
-        command=command,
-    )

@@ -3,10 +3,14 @@
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
+from ofa_agent.commands.template import NO_REFERENCE, Template
 from ofa_agent.operators import Block
+from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
+from ofa_tables.table import Identity
 
 # Inside a network a block finds its weights cold, because other blocks have used the caches since. Timed alone in a
 # loop, it finds them warm. This number of bytes clears the caches that belong to one core, and leaves the shared
@@ -71,3 +75,30 @@ def reference_job(runtime: str, precision: str = "fp32", command: str = "") -> J
     network = space.network(parse_architecture(smallest))
     (job,) = lower_jobs([network], runtime, batch=1, precision=precision, command=command)
     return job
+
+
+def reference_message(identity: Identity, job: Job, template: Template | None) -> tuple[Any, list[Job]]:
+    """Return the message of the reference job, and the job if its model must be sent.
+
+    Each run of a tool takes seconds. Another runtime therefore runs the reference job of a command, if its template
+    names one; otherwise the message is empty.
+    """
+    settings = settings_message(identity, batch=1)
+    if template is not None:
+        if template.reference == NO_REFERENCE:
+            return wire.Job(), []
+        job = reference_job(template.reference)
+        settings.runtime, settings.precision = template.reference, "fp32"
+    return wire.job_message(job.block, settings, job.model.model_id), [job]
+
+
+def settings_message(identity: Identity, command: str = "", batch: int | None = None) -> Any:
+    """Return the settings of the jobs of a table; ``command`` is its template, as JSON."""
+    settings = identity.settings
+    return wire.Settings(
+        runtime=identity.runtime,
+        precision=settings.precision,
+        threads=settings.threads,
+        batch=settings.batch if batch is None else batch,
+        command=command,
+    )
