@@ -2,6 +2,6 @@
 
 Read ``template.py`` first. ``output.py`` reads latencies and layer times, ``layers.py`` assigns layers to operators,
 ``permission.py`` decides which commands an agent runs, ``programs.py`` finds
-their programs, ``versions.py`` the versions.
+their programs, ``place.py`` runs them, ``versions.py`` the versions.
 ``runtimes/command.py`` runs the tools.
 """

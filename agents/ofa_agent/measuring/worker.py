@@ -19,7 +19,7 @@ import numpy as np
 
 from ofa_agent import conditions, runtimes
 from ofa_agent.device import suitability
-from ofa_agent.device.shell import LocalShell
+from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring import parts, timing
 from ofa_agent.measuring.power import PowerMeter
 from ofa_agent.operators import Block, InvalidBlock
@@ -181,7 +181,8 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     measurement.reference_error = reference.error
     reference.mean_ns()
     try:
-        _measure(trial, model_path, reference, measurement)
+        runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
+        measure(trial, model_path, reference, measurement, runtime, LocalShell())
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:
@@ -193,18 +194,18 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     return measurement
 
 
-def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any) -> None:
+def measure(trial: Any, model_path: str, reference: Reference, measurement: Any, runtime: Any, shell: Shell) -> None:
+    """Load the job and fill the Measurement; ``shell`` is that of the device. Raises InvalidBlock, RuntimeFailure."""
     block = wire.job_block(trial.job)
-    reason = suitability.refusal(LocalShell(), trial.job.settings.threads)
+    reason = suitability.refusal(shell, trial.job.settings.threads)
     if reason:
         raise runtimes.Unsupported(reason)
-    runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
     measurement.runtime_version = runtime.version()
     start = timing.clock_ns()
     loaded = _load(runtime, block, trial.job, model_path)
     measurement.load_ns = timing.clock_ns() - start
     budget = wire.budget_of(trial.budget)
-    measurement.condition_before.CopyFrom(conditions.read(LocalShell(), of_all=False))
+    measurement.condition_before.CopyFrom(conditions.read(shell, of_all=False))
     gc.disable()
     try:
         reported = None
@@ -214,16 +215,18 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
             reported = loaded.operator_times()
             measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
-        with PowerMeter(LocalShell()) as meter:
-            burst = _burst(loaded, budget, trial.job.others_bytes)
-        if not isinstance(loaded, runtimes.SelfTimed):  # of a tool, the power includes its start
+        if isinstance(loaded, runtimes.SelfTimed):  # the power would include the start of the tool
+            burst = loaded.burst()
+        else:
+            with PowerMeter(shell) as meter:
+                burst = _burst(loaded, budget, trial.job.others_bytes)
             measurement.power_w, measurement.power_of = meter.mean_w, meter.of
         measurement.reference_after_ns = reference.time_ns()
         measurement.reference_mean_ns = reference.mean_ns()
     finally:
         gc.enable()
         loaded.close()
-    measurement.condition_after.CopyFrom(conditions.read(LocalShell(), of_all=False))
+    measurement.condition_after.CopyFrom(conditions.read(shell, of_all=False))
     measurement.samples_ns.extend(burst.samples_ns)
     if burst.statistics is not None:
         measurement.summary.CopyFrom(wire.Summary(**burst.statistics._asdict()))

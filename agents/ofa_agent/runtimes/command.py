@@ -3,23 +3,16 @@
 A burst is one run of the tool. No shell is involved: every command is a list of arguments.
 """
 
-import contextlib
-import ctypes
 import os
 import re
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
-from functools import lru_cache
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
 
 from ofa_agent.commands import output
 from ofa_agent.commands.layers import Kernel, owners_of
-from ofa_agent.commands.programs import find_program
+from ofa_agent.commands.place import Place, Ran
 from ofa_agent.commands.template import PRECISION, InvalidTemplate, Rule, Template, parse_text
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.measuring.timing import Burst, Statistics
@@ -28,15 +21,6 @@ from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, R
 
 INPUT_SEED = 1
 NO_MEMORY = re.compile(r"bad_alloc|out of memory|cannot allocate memory", re.IGNORECASE)
-MAX_CONVERTED_BYTES = 2 << 30  # older files are removed
-
-
-class Ran(NamedTuple):
-    """The result of a command; ``code`` is None if it took too long."""
-
-    code: Optional[int]
-    text: str
-    seconds: float
 
 
 class TimedOut(RuntimeFailure):
@@ -44,9 +28,10 @@ class TimedOut(RuntimeFailure):
 
 
 class CommandRuntime:
-    """The runtime of one template."""
+    """The runtime of one template; ``place`` is where its tool runs."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, place: Optional[Place] = None) -> None:
+        self._place = place or Place()
         try:
             self._template = parse_text(text)
         except InvalidTemplate as error:
@@ -59,17 +44,17 @@ class CommandRuntime:
         return "template %s" % self._template.digest
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
-        return _CommandLoaded(self._template, block, job.settings, model_path)
+        return _CommandLoaded(self._template, self._place, block, job.settings, model_path)
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
-        return _CommandProfiled(self._template, block, job.settings, model_path)
+        return _CommandProfiled(self._template, self._place, block, job.settings, model_path)
 
 
 class _CommandLoaded(SelfTimed):
-    def __init__(self, template: Template, block: Block, settings: Any, model_path: str) -> None:
+    def __init__(self, template: Template, place: Place, block: Block, settings: Any, model_path: str) -> None:
         _check_settings(template, settings, model_path)
-        self._template, self._block, self._settings = template, block, settings
-        self._folder = tempfile.mkdtemp(prefix="ofa-command-")
+        self._template, self._place, self._block, self._settings = template, place, block, settings
+        self._folder = place.make_folder()
         try:
             self._values = self._placeholders(model_path)
             if template.convert and template.convert_on == "device":
@@ -83,18 +68,20 @@ class _CommandLoaded(SelfTimed):
         return self._run(self._template.run, profiled=False)
 
     def close(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._place.remove_folder(self._folder)
 
     def _run(self, command: Sequence[str], profiled: bool) -> Burst:
         template, start = self._template, time.perf_counter()
-        with self._reports() as folder:
-            texts = [self._execute(command).text]
-            if template.report:
-                texts.append(self._execute(template.report).text)
-            latency = self._read(template.latency, folder, "\n".join(texts), output.read_latency)
-            if profiled:
-                assert template.layers is not None
-                self._read_layers(template.layers, folder, "\n".join(texts))
+        folder = self._values["output"] = os.path.join(self._folder, "output")
+        self._place.make_subfolder(folder)
+        printed = self._execute(command).text
+        if template.report:
+            printed += "\n" + self._execute(template.report).text
+        latency = self._read(template.latency, folder, printed, output.read_latency)
+        if profiled:
+            assert template.layers is not None
+            self._read_layers(template.layers, folder, printed)
+        self._place.remove_folder(folder)
         elapsed_ns = int((time.perf_counter() - start) * 1e9)
         if latency.samples_ns:
             timed_ns = min(elapsed_ns, sum(latency.samples_ns))
@@ -106,14 +93,12 @@ class _CommandLoaded(SelfTimed):
 
     def _read(self, rule: Rule, folder: str, printed: str, read: Any) -> Any:
         """Read a report, or what the tool printed. Raises Unsupported with the rule and the last line."""
-        text = printed
+        text: Optional[str] = printed
         if rule.file:
-            try:
-                with open(os.path.join(folder, rule.file), errors="replace") as file:
-                    text = file.read()
-            except OSError:
-                wrote = ", ".join(sorted(os.listdir(folder))) or "no file"
-                raise self._failure(Unsupported, "did not write %s but %s" % (rule.file, wrote), printed) from None
+            text = self._place.read(os.path.join(folder, rule.file))
+        if text is None:
+            wrote = ", ".join(self._place.list(folder)) or "no file"
+            raise self._failure(Unsupported, "did not write %s but %s" % (rule.file, wrote), printed)
         try:
             return read(rule, text, self._settings.batch) if read is output.read_latency else read(rule, text)
         except output.NoMatch as found:
@@ -124,19 +109,16 @@ class _CommandLoaded(SelfTimed):
 
     def _execute(self, command: Sequence[str]) -> Ran:
         """Run one command of the template. Raises RuntimeFailure if it does not succeed."""
-        arguments = self._filled(command)
-        arguments[0] = find_program(arguments[0])
+        arguments, name = self._filled(command), self._template.name
         try:
-            ran = run(arguments, self._template.timeout_s, self._folder)
+            ran = self._place.run(arguments, self._template.timeout_s, self._folder)
         except FileNotFoundError:
             advice = "install it, or write its full path"
             raise Unsupported(
-                "[command.%s] %s does not exist on this device; %s" % (self._template.name, arguments[0], advice)
+                "[command.%s] %s does not exist on this device; %s" % (name, arguments[0], advice)
             ) from None
         except OSError as error:
-            raise Unsupported(
-                "[command.%s] %s does not run: %s" % (self._template.name, arguments[0], error.strerror)
-            ) from None
+            raise Unsupported("[command.%s] %s does not run: %s" % (name, arguments[0], error.strerror)) from None
         if ran.code is None:
             what = "did not end within %g s (timeout) and was ended" % self._template.timeout_s
             raise self._failure(TimedOut, "%s %s" % (arguments[0], what), ran.text)
@@ -159,50 +141,36 @@ class _CommandLoaded(SelfTimed):
                 arguments.append(re.sub(r"\{(\w+)\}", lambda found: self._values[found.group(1)], argument))
         return arguments
 
-    @contextlib.contextmanager
-    def _reports(self) -> Iterator[str]:
-        """Make an empty folder for {output}."""
-        folder = tempfile.mkdtemp(dir=self._folder)
-        self._values["output"] = folder
-        yield folder
-        shutil.rmtree(folder, ignore_errors=True)
-
     def _placeholders(self, model_path: str) -> Dict[str, str]:
         template, settings = self._template, self._settings
         # Tools recognise the format by the suffix.
         model = os.path.join(self._folder, "model." + template.model)
-        os.symlink(os.path.abspath(model_path), model)
+        self._place.link(model, model_path)
         values = {"model": model, "batch": str(settings.batch), "threads": str(settings.threads)}
         values.update(iterations=str(template.iterations), seconds="%g" % template.seconds)
         if template.convert and template.convert_on == "host":  # the model that arrived is the converted one
             values["converted"] = os.path.join(self._folder, "model" + template.suffix)
-            os.symlink(os.path.abspath(model_path), values["converted"])
+            self._place.link(values["converted"], model_path)
         if template.takes("input") or template.takes("input_list"):
             values["input"] = os.path.join(self._folder, "input.raw")
             values["input_list"] = os.path.join(self._folder, "input_list.txt")
             shape = (settings.batch,) + self._block.input_shape
-            seeded(INPUT_SEED, product(shape), 1.0).astype(np.float32).tofile(values["input"])
-            with open(values["input_list"], "w") as file:
-                file.write(values["input"] + "\n")
+            content = seeded(INPUT_SEED, product(shape), 1.0).astype(np.float32).tobytes()
+            self._place.write(values["input"], content)
+            self._place.write(values["input_list"], (values["input"] + "\n").encode())
         return values
 
     def _converted(self, model_path: str) -> str:
         """Return the converted model. It is made once for each model and template, and kept."""
-        template, settings = self._template, self._settings
-        home = os.path.dirname(os.path.dirname(os.path.abspath(model_path)))  # the cache of models is beside it
-        cache = os.path.join(home, "converted")
-        os.makedirs(cache, exist_ok=True)
+        template, settings, place = self._template, self._settings, self._place
         model = (os.path.basename(model_path), template.digest, settings.precision, settings.batch, settings.threads)
-        kept = os.path.join(cache, "-".join(map(str, model)) + template.suffix)
-        if not os.path.exists(kept):
-            _remove_oldest(cache)
-            part = self._values["converted"] = os.path.join(self._folder, "model" + template.suffix)
+        kept = os.path.join(place.cache_folder(model_path), "-".join(map(str, model)) + template.suffix)
+        if not place.is_there(kept):
+            made = self._values["converted"] = os.path.join(self._folder, "model" + template.suffix)
             ran = self._execute(template.convert)
-            if not os.path.exists(part):
+            if not place.is_there(made):
                 raise self._failure(Unsupported, "convert did not write {converted}", ran.text)
-            shutil.move(part, kept + ".part")
-            os.replace(kept + ".part", kept)
-        os.utime(kept, None)
+            place.move(made, kept)
         return kept
 
 
@@ -238,52 +206,6 @@ class _CommandProfiled(_CommandLoaded, LoadedProfiled):
         self._profiled = Profiled(owned[None, :], np.bincount(owners, minlength=operators), pure=rule.pure)
 
 
-def run(arguments: Sequence[str], timeout_s: float, folder: str) -> Ran:
-    """Run a program in a folder and return what it printed; it ends with this process. Raises OSError."""
-    _libc()  # loaded before the new process needs it
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        list(arguments),
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=dict(os.environ, LC_ALL="C"),
-        universal_newlines=True,
-        errors="replace",
-        start_new_session=True,
-        preexec_fn=_end_with_parent,
-    )
-    code: Optional[int] = None
-    try:
-        text, _ = process.communicate(timeout=timeout_s)
-        code = process.returncode
-    except subprocess.TimeoutExpired:
-        _end_group(process.pid)
-        text, _ = process.communicate()
-    except BaseException:
-        _end_group(process.pid)
-        raise
-    return Ran(code, text, time.perf_counter() - start)
-
-
-@lru_cache(maxsize=None)
-def _libc() -> Any:
-    return ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    """Ask the kernel to end the tool when the worker ends (Linux)."""
-    parent_died = 1  # PR_SET_PDEATHSIG
-    with contextlib.suppress(OSError, AttributeError):
-        _libc().prctl(parent_died, signal.SIGKILL)
-
-
-def _end_group(group: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-
-
 def _ended(code: int) -> str:
     return "was ended by signal %d" % -code if code < 0 else "exited with code %d" % code
 
@@ -296,15 +218,3 @@ def _check_settings(template: Template, settings: Any, model_path: str) -> None:
         raise Unsupported("[command.%s] has no {threads}; use --threads 1" % template.name)
     if not model_path:
         raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
-
-
-def _remove_oldest(folder: str) -> None:
-    """Remove the converted models that were not used for the longest time, until the others fit."""
-    found = [os.path.join(folder, name) for name in os.listdir(folder)]
-    found.sort(key=os.path.getmtime, reverse=True)
-    total = 0
-    for path in found:
-        total += os.path.getsize(path)
-        if total > MAX_CONVERTED_BYTES:
-            with contextlib.suppress(OSError):
-                os.remove(path)
