@@ -127,6 +127,19 @@ def test_blocks_are_timed_inside_a_network(host, trial_of, template, calls):
     assert len(calls()) == 1  # one run times the network and its layers
 
 
+def test_the_reference_runs_around_the_one_run(host, trial_of, template):
+    network = concatenate("network:test", (FIRST, SECOND))
+    model = lower("onnx", network, 1)
+    text = template("layers", "{output}", layers=LAYERS)
+    trial = trial_of("command:mine", block=network, model_id=model.model_id, command=text)
+    trial.job.parts.add(key="all", operators=4)
+    trial.reference.CopyFrom(trial_of("onnxruntime", block=network, model_id=model.model_id).job)
+    measurement = host.take(trial, model)
+    assert measurement.status == "ok", measurement.error
+    assert measurement.reference_after_ns == measurement.reference_before_parts_ns > 0
+    assert list(measurement.parts[0].samples_ns) == [6_000_000]  # not scaled by the device speed
+
+
 def test_a_command_for_layers_runs_in_addition(host, trial_of, template, tool, tmp_path, calls):
     network = concatenate("network:test", (FIRST, SECOND))
     latency = {"regex": r"(?:median |run 1: )(\d+) (?:ms|us)", "unit": "ms"}

@@ -208,20 +208,18 @@ def measure(trial: Any, model_path: str, reference: Reference, measurement: Any,
     measurement.condition_before.CopyFrom(conditions.read(shell, of_all=False))
     gc.disable()
     try:
-        reported = None
+        reported = in_parts = None
         if trial.job.parts:
             measurement.reference_before_parts_ns = reference.time_ns()
             in_parts = _burst(loaded, budget)
             reported = loaded.operator_times()
-            measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
-        if isinstance(loaded, runtimes.SelfTimed):  # the power would include the start of the tool
-            burst = loaded.burst()
+        if in_parts is not None and getattr(loaded, "in_one_run", False):
+            burst, measurement.reference_after_ns = in_parts, measurement.reference_before_parts_ns
         else:
-            with PowerMeter(shell) as meter:
-                burst = _burst(loaded, budget, trial.job.others_bytes)
-            measurement.power_w, measurement.power_of = meter.mean_w, meter.of
-        measurement.reference_after_ns = reference.time_ns()
+            burst = _whole_burst(loaded, budget, trial.job.others_bytes, shell, measurement)
+            measurement.reference_after_ns = reference.time_ns()
+            measurement.timed_ns += in_parts.timed_ns if in_parts else 0
         measurement.reference_mean_ns = reference.mean_ns()
     finally:
         gc.enable()
@@ -234,9 +232,21 @@ def measure(trial: Any, model_path: str, reference: Reference, measurement: Any,
     measurement.first_ns = burst.first_ns
     measurement.timed_ns += burst.timed_ns + reference.spent_ns()
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
-    if reported is not None:
+    if in_parts is not None and reported is not None:
         reported = reported._replace(operator_ns=reported.operator_ns[in_parts.warmup_runs :])
         _divide(reported, burst.typical_ns, trial.job, measurement)
+
+
+def _whole_burst(
+    loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int, shell: Shell, measurement: Any
+) -> timing.Burst:
+    """Time a burst of the whole job, and the power meanwhile; of a tool, it would include the start of the tool."""
+    if isinstance(loaded, runtimes.SelfTimed):
+        return loaded.burst()
+    with PowerMeter(shell) as meter:
+        burst = _burst(loaded, budget, others_bytes)
+    measurement.power_w, measurement.power_of = meter.mean_w, meter.of
+    return burst
 
 
 def _burst(loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int = 0) -> timing.Burst:

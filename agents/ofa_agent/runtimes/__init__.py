@@ -68,7 +68,12 @@ class Loaded:
 
 
 class SelfTimed(Loaded):
-    """A job that a tool runs and times itself: ``burst`` replaces ``run``."""
+    """A job that a tool runs and times itself: ``burst`` replaces ``run``.
+
+    If ``in_one_run`` is true, the burst that reports operator times is also that of the whole job.
+    """
+
+    in_one_run = False
 
     def burst(self) -> Burst:
         raise NotImplementedError

@@ -175,18 +175,18 @@ class _CommandLoaded(SelfTimed):
 
 
 class _CommandProfiled(_CommandLoaded, LoadedProfiled):
-    """The first burst reports the times of layers. Without a command `profile`, the same run times the network."""
+    """The first burst reports the times of layers. Without a command ``profile``, the same run times the network."""
 
     _profiled: Optional[Profiled] = None
-    _whole: Optional[Burst] = None
+
+    @property
+    def in_one_run(self) -> bool:  # type: ignore[override]
+        return not self._template.profile
 
     def burst(self) -> Burst:
         if self._profiled is not None:
-            return self._whole if self._whole is not None else super().burst()
-        burst = self._run(self._template.profile or self._template.run, profiled=True)
-        if not self._template.profile:
-            self._whole = burst
-        return burst
+            return super().burst()
+        return self._run(self._template.profile or self._template.run, profiled=True)
 
     def operator_times(self) -> Profiled:
         assert self._profiled is not None
