@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+import tomllib
 
 import pytest
 
@@ -14,6 +15,7 @@ from ofa_agent.operators import concatenate
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.campaign.decoding import latency_ms
 from ofa_profiler.lowering import lower
+from ofa_profiler.targets.commands import shipped
 
 TOOL = r'''#!{python}
 """A tool that times a model: it prints a latency, and writes its arguments and the times of three layers."""
@@ -55,6 +57,7 @@ MEDIAN = {"regex": r"^median (\d+) ms", "unit": "ms", "statistic": "median"}
 LAYERS = {"file": "layers.json", "json": "[*].ms", "name": "layer", "unit": "ms"}
 FIRST = ops.Block("first", (8, 6, 6), (ops.Conv(8, 8, 3), ops.Activation("relu")))
 SECOND = ops.Block("second", (8, 6, 6), (ops.Conv(8, 8, 3), ops.Activation("relu")))
+LARGE = [ops.Block(key, (64, 32, 32), (ops.Conv(64, 64, 3), ops.Activation("relu"))) for key in ("first", "second")]
 
 
 @pytest.fixture(scope="module")
@@ -355,3 +358,22 @@ def test_the_reference_job_runs_in_the_worker(host, trial_of, small_model, small
     assert measurement.status == "ok", measurement.error
     assert min(measurement.reference_before_ns, measurement.reference_after_ns) > 0
     assert time.perf_counter() - start < 30
+
+
+@pytest.mark.real
+def test_benchmark_app_times_blocks_inside_a_network(host, trial_of):
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    template = parse("benchmark_app", {**tomllib.loads(shipped())["command"]["benchmark_app"], "iterations": 20})
+    network = concatenate("network:test", LARGE)
+    model = lower("onnx", network, 1)
+    trial = trial_of("command:benchmark_app", block=network, model_id=model.model_id, command=template.text)
+    for block in LARGE:
+        trial.job.parts.add(key=block.key, operators=len(block.operators))
+    trial.reference.CopyFrom(trial_of(template.reference, block=network, model_id=model.model_id).job)
+    measurement = host.take(trial, model)
+    assert measurement.status == "ok", measurement.error
+    assert measurement.reference_before_ns > 0
+    assert measurement.summary.count == 20
+    shares = [part.samples_ns[0] for part in measurement.parts]
+    assert sum(shares) == pytest.approx(measurement.summary.median_ns, rel=0.01)
+    assert min(shares) > 0.3 * max(shares)  # the two blocks are equal, but only the first one changes the layout

@@ -1,13 +1,14 @@
 """Command templates in target files, on the host, and in tables."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ofa_agent.commands.template import parse, parse_text
+from ofa_agent.commands.template import _KEYS, _RULE_KEYS, PLACEHOLDERS, parse, parse_text
 from ofa_agent.operators import Activation, Block, Conv
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.campaign.jobs import reference_job, reference_message
@@ -19,6 +20,7 @@ from ofa_tables.errors import DeviceError, FileError, TableMismatch, UnknownName
 from ofa_tables.table import Identity, LatencyTable, Settings
 
 COMMANDS = Path(sys.executable).parent
+PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
 BLOCK = Block("a block", (8, 6, 6), (Conv(8, 8, 3), Activation("relu")))
 MINE = """
 [attic]
@@ -45,6 +47,20 @@ def test_the_shipped_templates_are_valid(write):
     commands = all_commands()
     assert set(commands) == {"benchmark_app", "trtexec", "hailo", "xdputil", "edgetpu", "qnn"}
     assert all(command.values["notes"] for command in commands.values())
+
+
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+def test_the_examples_of_the_documentation_are_valid(write, text):
+    alone = text.startswith("layers")
+    write("[command.trtexec]\n" + text if alone else text)
+    commands = all_commands()
+    assert len(commands) == (6 if alone else 7)
+    targets.all_targets()
+
+
+def test_the_documentation_lists_every_key_and_every_template(write):
+    for name in (*_KEYS, *all_commands(), *(f"{{{placeholder}}}" for placeholder in PLACEHOLDERS), *_RULE_KEYS):
+        assert f"`{name}`" in PAGE or f"`{name} =" in PAGE, name
 
 
 def test_a_target_uses_a_template_of_the_user(write):
