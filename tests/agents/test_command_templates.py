@@ -87,6 +87,13 @@ def test_the_digest_depends_on_everything_but_the_notes():
         ({"layers": {"csv": "ms", "unit": "ms"}}, "layers has no name"),
         ({"layers": LINES}, "(?P<name>…) and (?P<time>…)"),
         ({"profile": ["tool", "{model}", "-p"]}, "there is no rule layers"),
+        ({"suffix": "/../x"}, "suffix must consist of letters"),
+        ({"precisions": {"fp16": ["{model}"]}}, "unknown placeholder {model}; available: none"),
+        (
+            {"run": ["t", "{model}", "{output}"], "latency": {**LINES, "file": "../r"}},
+            "must be inside {output}, not '../r'",
+        ),
+        ({"run": ["t", "{model}", "{output}"], "latency": {**LINES, "file": "/etc/r"}}, "must be inside {output}"),
         ({"iterations": 0}, "iterations must be a number above 0"),
         ({"iterations": 1.5}, "iterations must be a whole number"),
         ({"timeout": True}, "timeout must be a number"),
@@ -98,6 +105,11 @@ def test_an_invalid_template_is_reported_in_one_line(change, words):
         parse("mine", {**SMALLEST, **change})
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_name_is_one_word():
+    with pytest.raises(InvalidTemplate, match="the name 'my tool' must consist of letters"):
+        parse("my tool", SMALLEST)
 
 
 def test_a_missing_key_is_explained():

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from ofa_agent.commands.template import _KEYS, _RULE_KEYS, PLACEHOLDERS, parse, 
 from ofa_agent.operators import Activation, Block, Conv
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.campaign.jobs import reference_job, reference_message
+from ofa_profiler.commands.targets import targets as targets_command
 from ofa_profiler.connections.deploy import Python
 from ofa_profiler.lowering import lower
 from ofa_profiler.targets import target as targets
@@ -19,7 +18,6 @@ from ofa_profiler.targets.target import all_commands, find_target
 from ofa_tables.errors import DeviceError, FileError, TableMismatch, UnknownName
 from ofa_tables.table import Identity, LatencyTable, Settings
 
-COMMANDS = Path(sys.executable).parent
 PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
 BLOCK = Block("a block", (8, 6, 6), (Conv(8, 8, 3), Activation("relu")))
 MINE = """
@@ -110,22 +108,26 @@ def test_an_unknown_template_suggests_the_nearest(write):
         find_target("local", runtime="command:trtexe")
 
 
-def show(*words, folder):
-    command = [COMMANDS / "ofa-targets", "show", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"COLUMNS": "300"})
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture
+def show(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+
+    def run(*words):
+        targets_command.main(["show", *words], standalone_mode=False)
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_a_template_is_shown_alone_and_with_its_target(write, tmp_path):
+def test_a_template_is_shown_alone_and_with_its_target(write, show):
     write(MINE)
     for name in ("attic", "command:mine"):
-        shown = show(name, folder=tmp_path)
-        assert "run" in shown
-        assert "tool '{model}'" in shown
+        shown = show(name)
+        assert "tool {model}" in shown
         assert "targets.toml" in shown
-    assert json.loads(show("command:mine", "--json", folder=tmp_path))["command:mine"]["run"] == ["tool", "{model}"]
-    assert json.loads(show("attic", "--json", folder=tmp_path))["commands"]["command:mine"]["model"] == "onnx"
+    assert r"TensorRT\.trtexec \[TensorRT v(\d+)\]" in show("command:trtexec")
+    assert json.loads(show("command:mine", "--json"))["command:mine"]["run"] == ["tool", "{model}"]
+    assert json.loads(show("attic", "--json"))["commands"]["command:mine"]["model"] == "onnx"
 
 
 # Models.

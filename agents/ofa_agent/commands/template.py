@@ -133,6 +133,8 @@ def parse_text(text: str) -> Template:
 
 def parse(name: str, values: Dict[str, Any]) -> Template:
     """Parse the values of the section [command.NAME]. Raises InvalidTemplate."""
+    if not re.match(r"[\w.-]+\Z", name):
+        raise InvalidTemplate("the name %r must consist of letters, digits, '_', '-' and '.'" % name)
     unknown = sorted(set(values) - set(_KEYS))
     if unknown:
         raise InvalidTemplate("unknown key %r; known keys: %s" % (unknown[0], ", ".join(_KEYS)))
@@ -158,6 +160,8 @@ def parse(name: str, values: Dict[str, Any]) -> Template:
     for key in ("reference", "suffix"):
         if key in values:
             fields[key] = _text(key, values[key])
+    if not re.match(r"[\w.-]+\Z", fields.get("suffix", "_")):
+        raise InvalidTemplate("suffix must consist of letters, digits, '_', '-' and '.', not %r" % fields["suffix"])
     kept = {key: value for key, value in values.items() if key != "notes"}
     template = Template(name=name, text=json.dumps(dict(kept, name=name), sort_keys=True), **fields)
     _check(template)
@@ -225,7 +229,7 @@ def _command(key: str, value: Any) -> Arguments:
         raise InvalidTemplate("%s must be a list of arguments, not %r" % (key, value))
     if any("\n" in item or "\0" in item for item in value):
         raise InvalidTemplate("an argument of %s contains a line break" % key)
-    allowed = _IN_CONVERT if key == "convert" else tuple(PLACEHOLDERS) if key != "version" else ()
+    allowed = {"convert": _IN_CONVERT, "version": (), "precisions": ()}.get(key, tuple(PLACEHOLDERS))
     for item in value:
         for placeholder in re.findall(r"\{(\w+)\}", item):
             if placeholder not in allowed:
@@ -281,6 +285,8 @@ def _rule(key: str, value: Any) -> Rule:
     for text in ("file", "json", "csv", "delimiter", "name"):
         if text in value:
             _text("%s of %s" % (text, key), value[text])
+    if value.get("file", "").startswith("/") or ".." in value.get("file", "").split("/"):
+        raise InvalidTemplate("file of %s must be inside {output}, not %r" % (key, value["file"]))
     value = dict(value)
     for pairs in ("where", "between"):
         value[pairs] = _pairs("%s of %s" % (pairs, key), value.get(pairs, {}))

@@ -1,12 +1,14 @@
 """``ofa-targets``: lists targets and the source of their values, and checks that a device is ready."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 from rich.markup import escape
+from rich.text import Text
 
 from ofa_agent.commands.template import PREFIX
 from ofa_agent.measuring.timing import Budget
@@ -27,6 +29,8 @@ from ofa_profiler.targets.target import (
     parse_settings,
 )
 from ofa_tables.errors import OfaError
+
+COMMAND_WIDTH = 80
 
 set_option = click.option(
     "--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection."
@@ -110,17 +114,28 @@ def _show_commands(runtimes: Iterable[str], as_json: bool) -> None:
             column.justify = "left"
         for key, value in command.values.items():
             for line in _lines(value):
-                listing.add_row(key, escape(line), command.origins.get(key, ""))
+                listing.add_row(key, Text(line), command.origins.get(key, ""))
         print_wide(listing)
 
 
 def _lines(value: Any) -> list[str]:
     """Return a value of a template as lines: commands as a shell would take them."""
     if isinstance(value, list):
-        return [shlex.join(value)] if any("{" in item for item in value) else value
+        return _wrapped(value) if any("{" in item for item in value) else value
     if isinstance(value, dict):
-        return [f"{key} = {shlex.join(item) if isinstance(item, list) else item}" for key, item in value.items()]
+        return [f"{key} = {' '.join(item) if isinstance(item, list) else item}" for key, item in value.items()]
     return [str(value)]
+
+
+def _wrapped(arguments: list[str]) -> list[str]:
+    """Return a command as lines of about 80 characters."""
+    lines = [""]
+    for argument in arguments:
+        word = argument if re.fullmatch(r"[\w@%+=:,./{}-]+", argument) else shlex.quote(argument)
+        if len(lines[-1]) + len(word) > COMMAND_WIDTH:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{word}"
+    return lines
 
 
 @targets.command(epilog=example("ofa-targets check jetson-tx2"))

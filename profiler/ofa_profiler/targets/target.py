@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 
 from ofa_agent import conditions
+from ofa_agent.commands.template import PREFIX
 from ofa_profiler.targets import commands as command_files
 from ofa_profiler.targets.commands import SECTION, Command
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
@@ -103,8 +104,12 @@ def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: s
     knobs = conditions.settings()
     of_device = {key: value for key, value in given.items() if key in knobs}
     of_connection = {key: value for key, value in given.items() if key not in knobs}
-    runtimes = (runtime,) if runtime and target.connection == "adb" else target.runtimes
-    commands = command_files.texts_of([runtime, *runtimes] if runtime else runtimes, all_commands())
+    runtimes = target.runtimes
+    if runtime and target.connection == "adb":
+        runtimes = (runtime,)
+    elif runtime and runtime.startswith(PREFIX):  # which needs no package on the device
+        runtimes = (runtime, *runtimes)
+    commands = command_files.texts_of(runtimes, all_commands())
     return replace(target, settings=of_connection, conditions=of_device, runtimes=runtimes, commands=commands)
 
 
