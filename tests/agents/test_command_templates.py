@@ -69,6 +69,10 @@ def test_the_digest_depends_on_everything_but_the_notes():
         ({"convert": ["compile", "{model}"]}, "run does not contain {converted}"),
         ({"convert": ["compile"], "run": ["tool", "{converted}"]}, "convert does not contain {model}"),
         ({"convert": ["compile", "{output}"]}, "unknown placeholder {output}"),
+        (
+            {"convert": ["c", "{model}", "{input}"], "convert_on": "host", "run": ["tool", "{converted}"]},
+            "which has no {input}",
+        ),
         ({"model": "pb"}, "model must be onnx or tflite, not 'pb'"),
         ({"convert_on": "cloud"}, "convert_on must be device or host"),
         ({"precisions": ["bf16"]}, "precisions must name fp32, fp16, or int8"),
@@ -118,7 +122,7 @@ def test_a_missing_key_is_explained():
 
 
 def test_text_that_is_not_a_template_is_invalid():
-    for text in ("", "[]", "7", "{}"):
+    for text in ("", "[]", "7", "{}", '{"name": 7}'):
         with pytest.raises(InvalidTemplate):
             parse_text(text)
 

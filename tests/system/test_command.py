@@ -13,7 +13,9 @@ def test_a_table_by_benchmark_app(ofa):
     assert (done.json["entries"], done.json["measured"], done.json["failed"]) == (36, 36, 0)
     table = "local-command-benchmark_app-fp32-t1-b1.lut"
     assert done.json["table"] == table
-    assert "(template " in ofa("ofa-table", "show", table).out
+    shown = ofa("ofa-table", "show", table).out
+    assert "(template " in shown
+    assert "benchmark_app -m {model}" in shown
     compared = ofa("ofa-compare", "--table", table, "--networks", "3", "--calibrate", "3", "--json")
     assert compared.code == 0, compared.err
     (ofa.folder / "targets.toml").write_text("[command.benchmark_app]\niterations = 10\n")

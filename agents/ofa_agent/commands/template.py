@@ -133,7 +133,7 @@ def parse_text(text: str) -> Template:
 
 def parse(name: str, values: Dict[str, Any]) -> Template:
     """Parse the values of the section [command.NAME]. Raises InvalidTemplate."""
-    if not re.match(r"[\w.-]+\Z", name):
+    if not isinstance(name, str) or not re.match(r"[\w.-]+\Z", name):
         raise InvalidTemplate("the name %r must consist of letters, digits, '_', '-' and '.'" % name)
     unknown = sorted(set(values) - set(_KEYS))
     if unknown:
@@ -213,6 +213,8 @@ def _check(template: Template) -> None:
     if template.convert:
         if not any("{model}" in argument for argument in template.convert):
             raise InvalidTemplate("convert does not contain {model}")
+        if template.convert_on == "host" and any("{input" in argument for argument in template.convert):
+            raise InvalidTemplate("convert runs on the host, which has no {input}")
     elif template.takes("converted"):
         raise InvalidTemplate("{converted} is used, but there is no convert command")
     if template.profile and template.layers is None:
