@@ -361,9 +361,11 @@ def test_the_reference_job_runs_in_the_worker(host, trial_of, small_model, small
 
 
 @pytest.mark.real
-def test_benchmark_app_times_blocks_inside_a_network(host, trial_of):
-    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+def test_benchmark_app_times_blocks_inside_a_network(agent, host, trial_of):
     template = parse("benchmark_app", {**tomllib.loads(shipped())["command"]["benchmark_app"], "iterations": 20})
+    missing = described(agent, template.text).missing_runtimes
+    if "command:benchmark_app" in missing:
+        pytest.skip(missing["command:benchmark_app"])
     network = concatenate("network:test", LARGE)
     model = lower("onnx", network, 1)
     trial = trial_of("command:benchmark_app", block=network, model_id=model.model_id, command=template.text)
