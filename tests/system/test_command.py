@@ -16,7 +16,7 @@ def test_a_table_by_benchmark_app(ofa):
     shown = ofa("ofa-table", "show", table).out
     assert "(template " in shown
     assert "benchmark_app -m {model}" in shown
-    compared = ofa("ofa-compare", "--table", table, "--networks", "3", "--calibrate", "3", "--json")
+    compared = ofa("ofa-compare", "--table", table, "--networks", "2", "--calibrate", "2", "--json")
     assert compared.code == 0, compared.err
     (ofa.folder / "targets.toml").write_text("[command.benchmark_app]\niterations = 10\n")
     assert ofa.profile().fails(1, "was made under different conditions", "template", "--fresh")
