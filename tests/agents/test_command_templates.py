@@ -73,6 +73,11 @@ def test_the_digest_depends_on_everything_but_the_notes():
             {"convert": ["c", "{model}", "{input}"], "convert_on": "host", "run": ["tool", "{converted}"]},
             "which has no {input}",
         ),
+        (
+            {"convert": ["c", "{model}"], "convert_on": "host", "run": ["tool", "{model}", "{converted}"]},
+            "{model} is not on the device",
+        ),
+        ({"convert": ["c", "{model}"], "suffix": ".onnx", "run": ["tool", "{converted}"]}, "suffix '.onnx' is that of"),
         ({"model": "pb"}, "model must be onnx or tflite, not 'pb'"),
         ({"convert_on": "cloud"}, "convert_on must be device or host"),
         ({"precisions": ["bf16"]}, "precisions must name fp32, fp16, or int8"),

@@ -213,8 +213,14 @@ def _check(template: Template) -> None:
     if template.convert:
         if not any("{model}" in argument for argument in template.convert):
             raise InvalidTemplate("convert does not contain {model}")
-        if template.convert_on == "host" and any("{input" in argument for argument in template.convert):
+        if template.suffix == "." + template.model:
+            raise InvalidTemplate("suffix %r is that of {model}; use another one" % template.suffix)
+        on_host = template.convert_on == "host"
+        if on_host and any("{input" in argument for argument in template.convert):
             raise InvalidTemplate("convert runs on the host, which has no {input}")
+        on_device = template.run + template.profile + template.report
+        if on_host and any("{model}" in argument for argument in on_device):
+            raise InvalidTemplate("{model} is not on the device, because convert runs on the host; use {converted}")
     elif template.takes("converted"):
         raise InvalidTemplate("{converted} is used, but there is no convert command")
     if template.profile and template.layers is None:
