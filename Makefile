@@ -6,6 +6,7 @@
 #   make matrix    the agent's tests with agents on every Python that is found
 #   make test-slow what takes long: large packages, long training, another processor emulated
 #   make bench     how fast pricing, search and lowering are here
+#   make bench-gpu tests and comparisons of the CUDA runtimes, on a machine with an NVIDIA GPU; see scripts/bench_gpu.py
 #   make protocol  compile the protocol, after a change to agent.proto
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -18,7 +19,7 @@ comma := ,
 BASE_INSTALLED := .venv/installed
 EXTRAS_INSTALLED := .venv/installed-$(subst $(comma),-,$(EXTRAS))
 
-.PHONY: demo test test-slow matrix lint bench protocol clean
+.PHONY: demo test test-slow matrix lint bench bench-gpu bench-gpu-bundle protocol clean
 
 demo: $(BASE_INSTALLED)
 	$(BIN)/python scripts/demo.py
@@ -45,6 +46,18 @@ lint: $(EXTRAS_INSTALLED)
 bench: $(BASE_INSTALLED)
 	$(BIN)/python scripts/bench.py
 	$(BIN)/python scripts/lowering.py
+
+bench-gpu-bundle: $(BASE_INSTALLED)
+	$(BIN)/python scripts/gpu_bundle.py
+
+# Without .venv and without internet: the machine's own Python has PyTorch and ONNX Runtime, and wheels are only unpacked.
+GPU_PYTHON ?= $(shell for python in python3 python; do $$python -c 'import torch' 2>/dev/null && echo $$python && break; done)
+GPU_PACKAGES := $(CURDIR)/build/gpu-packages
+bench-gpu:
+	@test -n "$(GPU_PYTHON)" || { echo "no Python here has PyTorch; name one with make bench-gpu GPU_PYTHON=/path/to/python"; exit 1; }
+	mkdir -p $(GPU_PACKAGES)
+	for wheel in build/gpu-wheels/*.whl; do test ! -e "$$wheel" || $(GPU_PYTHON) -m zipfile -e "$$wheel" $(GPU_PACKAGES); done
+	PYTHONPATH=agents:tables:ofa:profiler:$(GPU_PACKAGES) $(GPU_PYTHON) scripts/bench_gpu.py $(GPU_OPTIONS)
 
 protocol: $(EXTRAS_INSTALLED)
 	$(BIN)/python -m grpc_tools.protoc --proto_path=agents/ofa_agent/protocol --include_imports \

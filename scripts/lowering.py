@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from ofa_nas.spaces import find_space
 from ofa_profiler.lowering import lower
 
-FORMATS = (("onnxruntime", "fp32"), ("tflite", "fp32"), ("tflite", "fp16"), ("tflite", "int8"))
+FORMATS = (("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("tflite", "fp32"), ("tflite", "fp16"), ("tflite", "int8"))
 
 
 def main() -> None:

@@ -23,6 +23,9 @@ MAX_VALUES = 1 << 28
 
 BIAS_SCALE = 0.1
 
+# Precisions of a job, and the bytes of a value. tf32 rounds values of fp32 to 10 bits of mantissa before it multiplies.
+PRECISIONS = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+
 # Formats of seeded weights. Each row of an int8 matrix has its own scale.
 INT8_BY_ROW = "int8-by-row"
 INT8_FORMS = ("int8", INT8_BY_ROW)

@@ -27,14 +27,16 @@ from ofa_nas.supernet import PlainNetwork, Supernet, estimated
 from ofa_nas.training.data import VALUES, Data, evaluation_batches, loader
 from ofa_nas.training.evaluation import statistics_batches
 from ofa_nas.training.processes import Processes
-from ofa_profiler.lowering import onnx, tflite
+from ofa_profiler.lowering import onnx, onnx_int8, tflite
 from ofa_tables.errors import OfaError, UnknownName, UsageError
 from ofa_tables.store.files import replacing
 
 FORMATS = ("onnx", "tflite", "torch")
+PRECISIONS = {"onnx": ("fp32", "int8"), "tflite": ("fp32", "fp16"), "torch": ("fp32",)}
 # Largest allowed difference from the supernet's logits, relative to the largest logit.
-BOUNDS = {"fp32": 1e-3, "fp16": 2e-2}
+BOUNDS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5}
 CHECKED, SEED = 64, 7
+CALIBRATION_IMAGES = 256  # training images that determine the ranges of int8 activations
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Runner = Callable[[Array], Array]
@@ -106,19 +108,13 @@ def export(
     precision: str,
 ) -> Exported:
     """Export a network to ``out``. Raises OfaError, and writes nothing, if the outputs differ from the supernet's."""
-    if format not in FORMATS:
-        raise UnknownName("format", format, FORMATS)
-    if precision not in BOUNDS or (precision != "fp32" and format != "tflite"):
-        raise UsageError(
-            f"{format} cannot be exported in {precision}; use fp32, or fp16 with tflite; int8 needs a converter and "
-            "real data"
-        )
+    _check_precision(format, precision, data)
     if data is not None and len(data.held_out) < batch:
         raise UsageError(f"{data.name} has {len(data.held_out)} held-out images, fewer than a batch of {batch}")
     taken = Input.of(supernet, architecture.resolution_px, format, batch, data)
     with _evaluated(supernet, architecture, data, statistics_images):
         network = supernet.extract(architecture)
-        content = _content(network, format, batch, precision, _metadata(supernet, architecture, taken))
+        content = _content(network, format, batch, precision, _metadata(supernet, architecture, taken), data)
         runner = _runner(content, format)
         found = _compared(supernet, architecture, runner, data, images, batch)
     if not found.largest_difference <= BOUNDS[precision]:  # it may be NaN
@@ -145,6 +141,18 @@ def export(
     )
 
 
+def _check_precision(format: str, precision: str, data: Data | None) -> None:
+    """Raise OfaError for a format or a precision that cannot be exported."""
+    if format not in FORMATS:
+        raise UnknownName("format", format, FORMATS)
+    if precision not in PRECISIONS[format]:
+        raise UsageError(
+            f"{format} cannot be exported in {precision}; use fp32, or fp16 with tflite, or int8 with onnx"
+        )
+    if precision == "int8" and data is None:
+        raise UsageError("int8 needs images that determine the ranges of the activations; add --data")
+
+
 def _evaluated(
     supernet: Supernet, architecture: Architecture, data: Data | None, images: int
 ) -> AbstractContextManager[None]:
@@ -164,13 +172,24 @@ def _metadata(supernet: Supernet, architecture: Architecture, taken: Input) -> d
     return {"input": str(taken), "space": supernet.space.name, **values}
 
 
-def _content(network: PlainNetwork, format: str, batch: int, precision: str, metadata: dict[str, str]) -> bytes:
+def _content(
+    network: PlainNetwork, format: str, batch: int, precision: str, metadata: dict[str, str], data: Data | None
+) -> bytes:
     if format == "torch":
         return _torchscript(network, batch, metadata)
     block, source = _block(network), _weights(network)
     if format == "onnx":
-        return wire.model_bytes(onnx.lower(block, batch, metadata=metadata), source)
+        ranges = _ranges(block, source, data) if precision == "int8" and data else None
+        return wire.model_bytes(onnx.lower(block, batch, precision, source, metadata, ranges), source)
     return wire.model_bytes(tflite.lower(block, batch, precision, source, metadata), source)
+
+
+def _ranges(block: Block, source: wire.Source, data: Data) -> onnx_int8.Ranges:
+    """Return the ranges of the activations over training images."""
+    one = Processes(0, 1, torch.device("cpu"))
+    batches = statistics_batches(data.train, CALIBRATION_IMAGES, block.input_shape[-1], SEED, one)
+    images = (images[at : at + 1].numpy() for images in batches for at in range(len(images)))
+    return onnx_int8.ranges_of(onnx.graph_of(block, 1), source, images)
 
 
 def _weights(network: PlainNetwork) -> wire.Source:

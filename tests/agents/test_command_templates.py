@@ -80,7 +80,7 @@ def test_the_digest_depends_on_everything_but_the_notes():
         ({"convert": ["c", "{model}"], "suffix": ".onnx", "run": ["tool", "{converted}"]}, "suffix '.onnx' is that of"),
         ({"model": "pb"}, "model must be onnx or tflite, not 'pb'"),
         ({"convert_on": "cloud"}, "convert_on must be device or host"),
-        ({"precisions": ["bf16"]}, "precisions must name fp32, fp16, or int8"),
+        ({"precisions": ["fp64"]}, "precisions must be some of fp32"),
         ({"precisions": {"fp16": ["--half"]}}, "no command contains {precision}"),
         ({"version": ["tool", "--version"]}, "version must be { run"),
         ({"version": {"run": ["tool", "{model}"], "regex": "(.)"}}, "unknown placeholder {model}; available: none"),

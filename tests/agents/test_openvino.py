@@ -45,7 +45,7 @@ def load(tmp_path):
 
     def load(block=NETWORK, name="openvino", batch=1, precision="fp32", threads=1, model=None, profiled=False):
         if model is None:
-            model = wire.model_bytes(lower(name, block, batch).chunks)
+            model = wire.model_bytes(lower(name, block, batch, "int8" if precision == "int8" else "fp32").chunks)
         path = tmp_path / name
         path.write_bytes(model)
         found = runtimes.find(name)
@@ -81,6 +81,16 @@ def test_a_block_gives_the_same_output_as_in_onnxruntime(openvino, load, block):
     expected, got = outputs
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+
+
+def test_int8_outputs_are_close_to_those_in_fp32(openvino, load):
+    outputs = []
+    for precision in ("fp32", "int8"):
+        loaded = load(precision=precision)
+        loaded.run()
+        outputs.append(np.array(loaded.output()))
+    expected, got = outputs
+    assert 0 < np.abs(got - expected).max() <= 0.1 * np.ptp(expected)
 
 
 # Settings.
@@ -130,8 +140,8 @@ def test_a_precision_that_the_processor_lacks_is_unsupported(openvino, load, mon
 
 
 def test_an_unknown_precision_is_unsupported(load):
-    with pytest.raises(Unsupported, match="runtime openvino does not support int8"):
-        load(precision="int8")
+    with pytest.raises(Unsupported, match="runtime openvino does not support fp64"):
+        load(precision="fp64")
 
 
 def test_a_setting_that_openvino_replaces_is_unsupported(openvino, load):
@@ -228,11 +238,13 @@ def test_parts_add_up_to_the_network(openvino, load):
     assert np.sum(samples, axis=0) == pytest.approx([1e6] * 20, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", list(SPACES))
-def test_every_block_of_a_network_has_a_kernel(openvino, load, name):
+@pytest.mark.parametrize(
+    ("name", "precision"), [*((name, "fp32") for name in SPACES), ("ofa-mbv3-w1.0", "int8"), ("tiny", "int8")]
+)
+def test_every_block_of_a_network_has_a_kernel(openvino, load, name, precision):
     space = find_space(name)
     (architecture,) = space.decode(space.sample(1, np.random.default_rng(0), [max(space.resolutions_px)]))
-    loaded = load(space.network(architecture), profiled=True)
+    loaded = load(space.network(architecture), profiled=True, precision=precision)
     for _ in range(5):
         loaded.run()
     sizes = [len(block.operators) for block in space.network_blocks(architecture)]

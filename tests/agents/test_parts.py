@@ -106,7 +106,14 @@ def test_kernels_in_a_different_order_are_unsupported():
 
     assert _owners(["operator0_nchwc_kernel_time", "Reorder_kernel_time", "operator2.se_kernel_time"], 3) == [0, 2, 2]
     with pytest.raises(Unsupported, match="different order"):
-        _owners(["operator2_kernel_time", "operator1_kernel_time"], 3)
+        _owners(["operator2_kernel_time", "Reorder_kernel_time", "operator1_kernel_time"], 3)
+
+
+def test_branches_may_run_in_any_order_in_onnxruntime():
+    pytest.importorskip("onnxruntime")
+    from ofa_agent.runtimes.onnxruntime import _owners
+
+    assert _owners([f"operator{index}_kernel_time" for index in (0, 3, 1, 2)], 4) == [0, 3, 1, 2]
 
 
 def test_the_reference_is_run_before_and_after(host, trial_of, small_block, small_model):

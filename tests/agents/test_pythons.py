@@ -91,13 +91,14 @@ def test_python_36_times_blocks_for_a_current_host(start_agent, python36, archiv
     assert "Traceback" not in agent.log
 
 
-def test_python_36_times_blocks_inside_a_network(start_agent, python36, archive, trial_of):
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_python_36_times_blocks_inside_a_network(start_agent, python36, archive, trial_of, precision):
     agent = start_agent(command=(python36, archive), environment={"PYTHONPATH": ""})
     space = find_space("compofa-fixed-w1.0")
     architecture = space.decode(space.sample(1, np.random.default_rng(0), [128]))[0]
     network, blocks = space.network(architecture), space.network_blocks(architecture)
-    model = lower("onnxruntime", network, 1)
-    trial = trial_of("onnxruntime", block=network, model_id=model.model_id)
+    model = lower("onnxruntime", network, 1, precision)
+    trial = trial_of("onnxruntime", block=network, model_id=model.model_id, precision=precision)
     trial.job.parts.extend(wire.Part(key=block.key, operators=len(block.operators)) for block in blocks)
     trials = [trial]
     with connect(find_target(f"tcp:{agent.address}")) as connection:

@@ -283,7 +283,7 @@ def test_the_nearest_published_networks_are_reported_with_one_result(call, with_
     less = 1 - 5 / found["predicted_latency_ms"]
     assert len(reported) == 2
     assert "mobilenet-v3-large (75.2% on ImageNet, 224 px): 5 ms measured here" in reported[0]
-    assert reported[0].endswith(f"{less:.0%} less than this one's raw sum")
+    assert reported[0].endswith(f"{less:.0%} less than this one's uncalibrated prediction")
     assert "mobilenet-v2" in reported[1]
     assert "more than" in reported[1]
     assert "reference" not in call(search, *words, "--max-latency-ms", 6, 8)[1]

@@ -256,9 +256,27 @@ def test_an_unknown_format_is_refused(checkpoint, export):
         export(checkpoint(), "onxx")
 
 
-def test_int8_is_refused(checkpoint, export):
-    with pytest.raises(UsageError, match="tflite cannot be exported in int8; use fp32, or fp16 with tflite"):
-        export(checkpoint(), "tflite", "--precision", "int8")
+def test_int8_files_are_smaller_and_calibrated_with_data(checkpoint, export, digits):
+    more = ("--data", "digits", "--statistics-images", "200", "--images", "100")
+    reported, path = export(checkpoint(), "onnx", "--precision", "int8", *more)
+    assert 1e-6 < reported["largest_difference"] < 0.2
+    assert reported["same_top1"] > 0.8
+    assert path.stat().st_size < 0.5 * 4 * reported["parameters"]
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("QuantizeLinear") > kinds.count("Conv")
+    assert reported_by(path)["space"] == "tiny"
+
+
+def test_int8_without_data_is_refused(checkpoint, export):
+    with pytest.raises(UsageError, match="int8 needs images that determine the ranges of the activations; add --data"):
+        export(checkpoint(), "onnx", "--precision", "int8")
+
+
+@pytest.mark.parametrize(("format", "precision"), [("tflite", "int8"), ("onnx", "fp16"), ("torch", "int8")])
+def test_a_precision_that_the_format_lacks_is_refused(checkpoint, export, format, precision):
+    said = f"{format} cannot be exported in {precision}; use fp32, or fp16 with tflite, or int8 with onnx"
+    with pytest.raises(UsageError, match=said):
+        export(checkpoint(), format, "--precision", precision)
 
 
 def test_an_architecture_of_another_space_is_refused(checkpoint, export):

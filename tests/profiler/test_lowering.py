@@ -14,7 +14,7 @@ from ofa_agent.protocol import messages as wire
 from ofa_agent.protocol.messages import SeededValues
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
-from ofa_profiler.lowering import onnx as onnx_lowering
+from ofa_profiler.lowering.onnx_file import varint
 from ofa_tables.errors import UnknownName
 
 SPACE = find_space("ofa-mbv3-w1.0")
@@ -277,7 +277,7 @@ def test_a_runtime_that_nothing_is_lowered_to_is_named():
 
 def test_a_length_of_any_size_is_encoded_as_protobuf_does():
     for length in (0, 1, 127, 128, 300, 1 << 28, (1 << 35) - 1):
-        encoded = onnx_lowering._varint(length)
+        encoded = varint(length)
         assert sum((byte & 0x7F) << 7 * at for at, byte in enumerate(encoded)) == length
         assert all(byte & 0x80 for byte in encoded[:-1])
         assert not encoded[-1] & 0x80

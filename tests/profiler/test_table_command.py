@@ -165,7 +165,7 @@ def test_show_counts_networks_and_shows_calibrations(run_json, measured):
     shown = run_json("show", path)
     assert (shown["networks"], shown["entries"]) == (1, 98)
     assert shown["calibrations"] == {
-        SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0, "error": None, "shifts": 0}
+        SPACE.name: {"scale": 1.5, "networks": 8, "base_ms": 0.0, "error": None, "shifts": 0, "kind": "sum"}
     }
     assert shown["spaces"][0]["calibrated"]
     assert shown["spaces"][0]["largest_ms"] == pytest.approx(1.5 * before["largest_ms"])
@@ -241,7 +241,7 @@ def test_merge_reports_a_dropped_calibration(run, measured, tmp_path):
 
 def test_a_prediction_is_the_sum_of_its_blocks(run_json, measured):
     predicted = run_json(*predict_arguments(measured(), LARGEST))
-    assert list(predicted) == ["latency_ms", "low_ms", "high_ms", "calibrated", "blocks"]
+    assert list(predicted) == ["latency_ms", "low_ms", "high_ms", "calibrated", "model", "blocks"]
     assert predicted["low_ms"] <= predicted["latency_ms"] <= predicted["high_ms"]
     assert not predicted["calibrated"]
     assert len(predicted["blocks"]) == 2 + 20 + 4

@@ -72,7 +72,7 @@ def test_an_address_can_be_given_as_target(write):
         ("[jetson-tx2]\naddress = 7", "address must be a string, not 7"),
         ('[jetson-tx2]\nruntimes = "torch"', "runtimes must be a list of names"),
         ("[jetson-tx2]\nset = { power-mode = 0 }", "set must be a table of strings"),
-        ('[jetson-tx2]\nprecision = "fp64"', "precision must be fp32, fp16, or int8"),
+        ('[jetson-tx2]\nprecision = "fp64"', "precision must be one of fp32, tf32, fp16, bf16, int8"),
         ('[mine]\nlike = "jetson-tx3"', "did you mean jetson-tx2?"),
         ('[mine]\naddress = "x"', "mine has no connection"),
     ],

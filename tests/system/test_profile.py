@@ -122,7 +122,7 @@ def test_a_table_of_another_device_is_not_mixed(profiled_by_macs, by_macs):
 
 
 def test_a_precision_that_the_runtime_lacks_fails_each_entry_once_with_its_reason(ofa):
-    done = ofa.profile("--out", "t.lut", "--precision", "int8")
+    done = ofa.profile("--out", "t.lut", "--precision", "fp16")
     assert done.code == 1
     assert done.json["failed"] == 36
     assert done.json["trials"] < 2 * 36

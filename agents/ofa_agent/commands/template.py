@@ -9,6 +9,8 @@ import json
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from ofa_agent.operators import PRECISIONS
+
 PREFIX = "command:"  # of the runtime: command:NAME uses the template NAME
 NO_REFERENCE = "none"
 PRECISION = "{precision}"  # an argument that is replaced by the arguments of the precision
@@ -257,8 +259,8 @@ def _choice(key: str, value: Any, choices: Tuple[str, ...]) -> str:
 def _precisions(value: Any) -> Dict[str, Arguments]:
     if isinstance(value, (list, tuple)):
         value = dict.fromkeys(value, ())
-    if not isinstance(value, dict) or not value or not set(value) <= {"fp32", "fp16", "int8"}:
-        raise InvalidTemplate("precisions must name fp32, fp16, or int8, not %r" % (value,))
+    if not isinstance(value, dict) or not value or not set(value) <= set(PRECISIONS):
+        raise InvalidTemplate("precisions must be some of %s, not %r" % (", ".join(PRECISIONS), value))
     return {precision: _command("precisions", of) if of else () for precision, of in value.items()}
 
 

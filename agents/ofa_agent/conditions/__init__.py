@@ -37,11 +37,14 @@ def settings() -> List[str]:
     return [setting for knob in knobs() for setting in knob.settings]
 
 
-def read(shell: Shell, of_all: bool = True) -> Any:
-    """Read the current condition of the device; skip the knobs that run commands unless ``of_all`` is true."""
+def read(shell: Shell, of_all: bool = True, of_gpu: bool = False) -> Any:
+    """Read the current condition of the device.
+
+    Unless ``of_all`` is true, knobs that run commands are skipped, except those of the GPU if ``of_gpu`` is true.
+    """
     condition = wire.Condition()
     for knob in knobs():
-        if of_all or knob.cheap:
+        if of_all or knob.cheap or (of_gpu and knob.of_gpu):
             knob.read(shell, condition)
     return condition
 

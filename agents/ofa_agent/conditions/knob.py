@@ -19,11 +19,12 @@ class Knob:
     """A property of the device that changes latencies.
 
     ``settings`` are its names in ``--set``; without names it is read-only. A ``cheap`` knob only reads files; it
-    is read before and after every trial.
+    is read before and after every trial. A knob ``of_gpu`` is read around the trials on a GPU.
     """
 
     settings: "tuple[str, ...]" = ()
     cheap = True
+    of_gpu = False
 
     def read(self, shell: Shell, condition: Any) -> None:
         """Fill in the fields of the condition that this knob reads; the others stay unknown."""

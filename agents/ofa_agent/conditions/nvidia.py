@@ -1,23 +1,24 @@
-"""NVIDIA GPUs in PCs and servers, through ``nvidia-smi`` (``nvidia-smi --help-query-gpu`` lists the fields).
+"""NVIDIA GPUs in PCs and servers, through ``nvidia-ml-py``, or through ``nvidia-smi`` where it is not installed.
+
+``nvidia-smi --help-query-gpu`` lists the fields.
 
 ``nvidia-smi`` also exists on a Jetson with JetPack 6, where it reports ``[N/A]`` for most fields. A field that is not a
 number is unknown. On a Jetson the files of the kernel take precedence, because they also cover the rest of the module.
 """
 
 import re
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 from ofa_agent.conditions.jetson import is_jetson
 from ofa_agent.conditions.knob import CannotSet, Knob, in_time, number, require
+from ofa_agent.conditions.nvml import gpu_id, nvml
 from ofa_agent.conditions.thermal import note_temperature
-from ofa_agent.device.shell import Shell
+from ofa_agent.device.shell import LocalShell, Shell
 
-NVIDIA_SMI = ("nvidia-smi", "--id=0")
 FIELDS = "clocks.sm,clocks.max.sm,temperature.gpu,power.draw,clocks_throttle_reasons.active"
 FORMAT = "--format=csv,noheader,nounits"
-QUERY = NVIDIA_SMI + ("--query-gpu=" + FIELDS, FORMAT)
 # Newer drivers call the last field by another name, and refuse a query with a name that they do not know.
-RENAMED = NVIDIA_SMI + ("--query-gpu=" + FIELDS.replace("clocks_throttle_reasons", "clocks_event_reasons"), FORMAT)
+QUERIES = ("--query-gpu=" + FIELDS, "--query-gpu=" + FIELDS.replace("clocks_throttle_reasons", "clocks_event_reasons"))
 IDLE = 0x1  # an idle GPU lowers its clock
 AS_SET = 0x2  # clocks that a user set
 SYNC = 0x10
@@ -28,13 +29,14 @@ LOCKED = re.compile(r"gpuClkMin\s+(\d+)\D+gpuClkMax\s+(\d+)")
 
 
 class NvidiaClocks(Knob):
-    """``gpu-clock=MHz`` locks the clock of the first GPU.
+    """``gpu-clock=MHz`` locks the clock of the first GPU of CUDA.
 
     The GPU does not report an earlier lock, so the clock is always unlocked afterwards.
     """
 
     settings = ("gpu-clock",)
     cheap = False
+    of_gpu = True
 
     def read(self, shell: Shell, condition: Any) -> None:
         fields = _fields(shell)
@@ -57,7 +59,7 @@ class NvidiaClocks(Knob):
     def set(self, shell: Shell, setting: str, value: str) -> None:
         if not value.isdigit():
             raise CannotSet("gpu-clock=%s is not valid; use a number of MHz" % value)
-        said = require(shell.run(*NVIDIA_SMI, "-lgc", "%s,%s" % (value, value)), "nvidia-smi -lgc")
+        said = require(shell.run(*_nvidia_smi(), "-lgc", "%s,%s" % (value, value)), "nvidia-smi -lgc")
         # A driver that refuses prints a warning, and nvidia-smi succeeds nevertheless.
         if "not supported" in said.lower() or "treating as warning" in said.lower():
             raise CannotSet("nvidia-smi -lgc: %s" % said.splitlines()[0])
@@ -69,13 +71,20 @@ class NvidiaClocks(Knob):
         in_time(shell, lambda: _difference(_fields(shell), int(value)))
 
     def put_back(self, shell: Shell, setting: str, state: str) -> None:
-        require(shell.run(*NVIDIA_SMI, "-rgc"), "nvidia-smi -rgc")
+        require(shell.run(*_nvidia_smi(), "-rgc"), "nvidia-smi -rgc")
+
+
+def _nvidia_smi() -> Tuple[str, str]:
+    return "nvidia-smi", "--id=" + gpu_id()
 
 
 def _fields(shell: Shell) -> List[str]:
     """Return the fields of the query as texts; empty if there is no GPU."""
-    for query in (QUERY, RENAMED):
-        ran = shell.run(*query)
+    gpu = nvml() if isinstance(shell, LocalShell) else None
+    if gpu is not None:
+        return gpu.fields()
+    for query in QUERIES:
+        ran = shell.run(*_nvidia_smi(), query, FORMAT)
         words = [word.strip() for word in ran.output.split("\n")[0].split(",")]
         if ran.ok and len(words) == len(FIELDS.split(",")):
             return words

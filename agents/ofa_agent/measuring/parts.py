@@ -1,6 +1,6 @@
 """The latency of each part of a network inside the network, from the operator times that a runtime reports."""
 
-from typing import Any, List, NamedTuple, Sequence
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
@@ -8,17 +8,38 @@ import numpy as np
 LEAST_OWN = 0.05
 
 
+class Launches(NamedTuple):
+    """How a GPU executed the kernels, or operators, of one block in several runs: (runs, kernels) each, in ns.
+
+    ``device_ns``: the GPU executes them, including the pause that it makes between two kernels that both wait in the
+    queue. ``launch_ns``: the host prepares and launches them. ``gap_ns``: the GPU is idle before them.
+    """
+
+    device_ns: Any
+    launch_ns: Any
+    gap_ns: Any
+
+    def after(self, runs: int) -> "Launches":
+        return Launches(self.device_ns[runs:], self.launch_ns[runs:], self.gap_ns[runs:])
+
+
 class Profiled(NamedTuple):
     """The operator times that a runtime reports for several runs of one block.
 
     ``operator_ns`` (runs, operators): the time of the kernels of each operator in each run, in ns. It includes the
     overhead of the profiler unless ``pure`` is true. ``kernels`` (operators,): the number of kernels of each operator;
-    0 if the operator was fused into another one.
+    0 if the operator was fused into another one. ``launches``: on a GPU, the Launches that the times follow from.
     """
 
     operator_ns: Any
     kernels: Any
     pure: bool = False
+    launches: Optional[Launches] = None
+
+    def after(self, runs: int) -> "Profiled":
+        """Return the times without those of the first runs."""
+        launches = self.launches.after(runs) if self.launches else None
+        return self._replace(operator_ns=self.operator_ns[runs:], launches=launches)
 
 
 def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> List[List[int]]:
@@ -29,26 +50,37 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     faster. ``pure`` times contain no overhead; they are scaled to the whole.
     Raises ValueError if a part has no kernel, because its time would be counted in another part.
     """
-    starts = np.cumsum([0] + list(sizes[:-1]))
-    reported = np.add.reduceat(profiled.operator_ns, starts, axis=1)
-    kernels = np.add.reduceat(profiled.kernels, starts)
+    kernels = part_sums(profiled.kernels, sizes)
+    reported = part_sums(profiled.operator_ns, sizes)
     if not kernels.all():
         raise ValueError("the runtime reported no kernel for part %d" % int(np.argmin(kernels)))
-    reported_ns = float(np.median(reported.sum(axis=1)))
     if profiled.pure:
-        own = reported * (whole_ns / max(1.0, reported_ns))
+        own = reported * (whole_ns / max(1.0, float(np.median(reported.sum(axis=1)))))
     else:
-        usual = np.median(reported, axis=0)
-        usual *= reported_ns / max(1.0, usual.sum())
-        own = np.maximum(
-            reported - kernels * _overhead_ns(usual, kernels, reported_ns - whole_ns), reported * LEAST_OWN
-        )
+        own = less_overhead(reported, kernels, whole_ns)
     return [[max(1, int(sample)) for sample in column] for column in own.T]
+
+
+def part_sums(of_operators: Any, sizes: Sequence[int]) -> Any:
+    """Sum values of operators (…, operators) over each part: (…, parts)."""
+    starts = np.cumsum([0] + list(sizes[:-1]))
+    return np.add.reduceat(of_operators, starts, axis=-1)
+
+
+def less_overhead(reported_ns: Any, kernels: Any, whole_ns: float) -> Any:
+    """Take the same overhead off for every kernel, so that the median run takes ``whole_ns``.
+
+    ``reported_ns`` (runs, parts), ``kernels`` (parts,). Each part keeps at least LEAST_OWN of its time.
+    """
+    run_ns = float(np.median(reported_ns.sum(axis=1)))
+    usual = np.median(reported_ns, axis=0)
+    usual *= run_ns / max(1.0, usual.sum())
+    return np.maximum(reported_ns - kernels * _overhead_ns(usual, kernels, run_ns - whole_ns), reported_ns * LEAST_OWN)
 
 
 def _overhead_ns(reported_ns: Any, kernels: Any, surplus_ns: float) -> float:
     """Return the overhead per kernel, in ns, that sums to ``surplus_ns`` while each part keeps at least LEAST_OWN."""
     most = reported_ns * (1 - LEAST_OWN)
-    steps = np.concatenate([[0.0], np.sort(most / kernels)])  # the sum is linear between two steps
+    steps = np.concatenate([[0.0], np.sort(most / np.maximum(kernels, 1e-9))])  # the sum is linear between two steps
     taken_off = np.minimum(np.outer(steps, kernels), most).sum(axis=1)
     return float(np.interp(surplus_ns, taken_off, steps))

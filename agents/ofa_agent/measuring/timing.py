@@ -6,7 +6,7 @@ report if it is not). The first run is never counted, because it allocates memor
 
 import math
 import time
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 WINDOW_RUNS = 3
 AGREEMENT = 0.05
@@ -103,7 +103,7 @@ def median_half_width(samples: List[int]) -> float:
     return (ordered[high] - ordered[low]) / 2.0 / max(1, ordered[count // 2])
 
 
-def median(values: List[int]) -> float:
+def median(values: Sequence[float]) -> float:
     ordered = sorted(values)
     middle = len(ordered) // 2
     return ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2.0

@@ -13,15 +13,16 @@ import struct
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
-import numpy as np
-
 from ofa_agent import conditions, runtimes
+from ofa_agent.conditions.nvidia import POWER_OF
+from ofa_agent.conditions.nvml import nvml
 from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring import parts, timing
-from ofa_agent.measuring.power import PowerMeter
+from ofa_agent.measuring.power import PowerMeter, gpu_power_w
 from ofa_agent.operators import Block, InvalidBlock
 from ofa_agent.protocol import messages as wire
 
@@ -115,6 +116,7 @@ def main(arguments: List[str]) -> int:
 def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any], Any]) -> int:
     """Report the runtimes, then run one WorkerTrial after the other until the agent closes the pipe."""
     down, up, agent = (int(argument) for argument in arguments)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that conditions and jobs are of the same GPU
     _end_with(agent)
     _write_frame(up, probe().SerializeToString())
     while True:
@@ -205,7 +207,8 @@ def measure(trial: Any, model_path: str, reference: Reference, measurement: Any,
     loaded = _load(runtime, block, trial.job, model_path)
     measurement.load_ns = timing.clock_ns() - start
     budget = wire.budget_of(trial.budget)
-    measurement.condition_before.CopyFrom(conditions.read(shell, of_all=False))
+    on_gpu = hasattr(loaded, "device_times")
+    measurement.condition_before.CopyFrom(conditions.read(shell, of_all=False, of_gpu=on_gpu))
     gc.disable()
     try:
         reported = in_parts = None
@@ -221,10 +224,13 @@ def measure(trial: Any, model_path: str, reference: Reference, measurement: Any,
             measurement.reference_after_ns = reference.time_ns()
             measurement.timed_ns += in_parts.timed_ns if in_parts else 0
         measurement.reference_mean_ns = reference.mean_ns()
+        if on_gpu:
+            is_network = not trial.job.parts and not trial.job.others_bytes
+            _measure_gpu(loaded, None if is_network else nvml(), measurement)
     finally:
         gc.enable()
         loaded.close()
-    measurement.condition_after.CopyFrom(conditions.read(shell, of_all=False))
+    measurement.condition_after.CopyFrom(conditions.read(shell, of_all=False, of_gpu=on_gpu))
     measurement.samples_ns.extend(burst.samples_ns)
     if burst.statistics is not None:
         measurement.summary.CopyFrom(wire.Summary(**burst.statistics._asdict()))
@@ -233,8 +239,7 @@ def measure(trial: Any, model_path: str, reference: Reference, measurement: Any,
     measurement.timed_ns += burst.timed_ns + reference.spent_ns()
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
     if in_parts is not None and reported is not None:
-        reported = reported._replace(operator_ns=reported.operator_ns[in_parts.warmup_runs :])
-        _divide(reported, burst.typical_ns, trial.job, measurement)
+        _divide(reported.after(in_parts.warmup_runs), burst.typical_ns, trial.job, measurement)
 
 
 def _whole_burst(
@@ -253,8 +258,18 @@ def _burst(loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int = 0
     """Time one burst. A tool that times itself has its own rule for the duration, and keeps the caches as they are."""
     if isinstance(loaded, runtimes.SelfTimed):
         return loaded.burst()
-    prepare = _chill(others_bytes, loaded) if others_bytes else None
+    others_bytes = min(others_bytes, MAX_OTHERS_BYTES)
+    prepare = partial(loaded.chill, others_bytes) if others_bytes else None
     return timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
+
+
+def _measure_gpu(loaded: Any, gpu: Any, measurement: Any) -> None:
+    """Add the times on GPU and host, and the power of ``gpu`` unless it is None, all from separate runs."""
+    of_device = loaded.device_times()
+    measurement.device_ns, measurement.launch_ns = int(of_device.device_ns), int(of_device.launch_ns)
+    power_w = gpu_power_w(loaded.run, gpu)
+    if power_w:
+        measurement.power_w, measurement.power_of = power_w, POWER_OF
 
 
 def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
@@ -278,17 +293,15 @@ def _divide(reported: parts.Profiled, whole_ns: float, job: Any, measurement: An
         raise runtimes.Unsupported("%s (%s)" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):
         measurement.parts.add(key=part.key, samples_ns=of_part)
+    if reported.launches is not None:
+        _add_launches(reported.launches, sizes, measurement)
 
 
-def _chill(others_bytes: int, loaded: runtimes.Loaded) -> Callable[[], object]:
-    """Return a function that puts the caches into the state of a block in a network: weights cold, input warm."""
-    others = np.ones(min(others_bytes, MAX_OTHERS_BYTES) // 8)
-
-    def prepare() -> None:
-        others.sum()
-        loaded.warm_input()
-
-    return prepare
+def _add_launches(launches: parts.Launches, sizes: List[int], measurement: Any) -> None:
+    """Add the median times on host and GPU to each part."""
+    for name, of_operators in launches._asdict().items():
+        for part, of_runs in zip(measurement.parts, parts.part_sums(of_operators, sizes).T):
+            setattr(part, name, int(timing.median(list(of_runs))))
 
 
 def _signal_name(number: int) -> str:

@@ -9,7 +9,9 @@ Other distributions register runtimes in the entry point group ``ofa_agent.runti
 """
 
 import importlib
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ofa_agent import plugins
 from ofa_agent.commands.template import PREFIX
@@ -54,14 +56,37 @@ class Malformed(RuntimeFailure):
     status = "malformed"
 
 
+class DeviceTimes(NamedTuple):
+    """Of one run on a GPU, in ns: how long the GPU is busy, and how long the host takes to launch the kernels."""
+
+    device_ns: float
+    launch_ns: float
+
+
 class Loaded:
-    """A job that is ready to run, with input and output in device memory. ``run`` executes one inference."""
+    """A job that is ready to run, with input and output in device memory.
+
+    ``run`` executes one inference and returns when the device has finished. A job on a GPU may also have
+    ``device_times``, which returns DeviceTimes.
+    """
 
     def run(self) -> object:
         raise NotImplementedError
 
     def warm_input(self) -> None:
         """Write the input again, as the preceding block does in a network."""
+
+    def chill(self, others_bytes: int) -> None:
+        """Put the caches into the state of a block in a network: weights cold, input warm.
+
+        ``others_bytes`` of other data are read before the input is written.
+        """
+        if self._others is None:
+            self._others = np.ones(others_bytes // 8)
+        self._others.sum()
+        self.warm_input()
+
+    _others: Any = None
 
     def close(self) -> None:
         pass

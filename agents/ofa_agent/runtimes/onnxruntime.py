@@ -2,19 +2,32 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
-from typing import Any, Dict, List, Tuple
+from functools import partial
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 import onnxruntime as ort
 
-from ofa_agent.commands.layers import Kernel, owners_of
+from ofa_agent.commands.layers import NODE_NAME
 from ofa_agent.measuring.parts import Profiled
-from ofa_agent.operators import Block, product, seeded
+from ofa_agent.operators import Block, Conv, MaxPool, Operator, SqueezeExcite, product, seeded
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+# Precisions of each provider. The CUDA provider has no int8 convolutions; it would compute in fp32.
+PRECISIONS = {CPU: ("fp32", "int8"), CUDA: ("fp32", "tf32", "fp16"), TENSORRT: ("fp32", "fp16", "int8")}
+
+TYPES = {"tensor(float16)": np.float16}  # of input and output, by the type that the model declares
+TF32_OPTION = (1, 18)  # the first version with the option use_tf32
+
+# Kernels of int8 models that some versions rename, and how many of them an operator has.
+RENAMED: Dict[str, Dict[type, int]] = {"QLinearConv": {Conv: 1, SqueezeExcite: 2}, "NhwcMaxPool": {MaxPool: 1}}
+OF_WEIGHTS = re.compile(r"\.(weight|bias)")
 
 
 class OnnxRuntime:
@@ -23,10 +36,10 @@ class OnnxRuntime:
     The first provider must be available. ``device`` stores input and output.
     """
 
-    def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = ("CPUExecutionProvider",)) -> None:
+    def __init__(self, device: str = "cpu", providers: Tuple[str, ...] = (CPU,)) -> None:
         self._device = device
         self._providers = providers
-        if device == "cpu":  # on GPUs the profiler reports launch times, not kernel times
+        if device == "cpu":  # on a GPU the profile has launch times, not kernel times
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
@@ -37,7 +50,13 @@ class OnnxRuntime:
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
         try:
-            return _OnnxLoaded(self._session(job, model_path), block, job.settings.batch, self._device)
+            session = self._session(job, model_path)
+            if self._device == "cpu":
+                return OnnxLoaded(session, block, job.settings.batch)
+            from ofa_agent.runtimes.onnxruntime_gpu import OnnxGpuLoaded
+
+            as_graph = partial(self._session, job, model_path, as_graph=True)
+            return OnnxGpuLoaded(session, block, job.settings.batch, self._device, as_graph)
         except Exception as error:  # the exceptions of onnxruntime have no common base except Exception
             raise _typed(error) from None
 
@@ -51,10 +70,9 @@ class OnnxRuntime:
             shutil.rmtree(folder, ignore_errors=True)
             raise _typed(error) from None
 
-    def _session(self, job: Any, model_path: str, profile_prefix: str = "") -> Any:
+    def _session(self, job: Any, model_path: str, profile_prefix: str = "", as_graph: bool = False) -> Any:
         settings = job.settings
-        by_tensorrt = self._providers[0] == "TensorrtExecutionProvider"
-        if settings.precision != "fp32" and not (by_tensorrt and settings.precision == "fp16"):
+        if settings.precision not in PRECISIONS[self._providers[0]]:
             raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
             raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
@@ -67,16 +85,34 @@ class OnnxRuntime:
         if profile_prefix:
             options.enable_profiling = True
             options.profile_file_prefix = profile_prefix
-        providers: List[Any] = list(self._providers)
-        if by_tensorrt:
-            providers[0] = (providers[0], {"trt_fp16_enable": settings.precision == "fp16"})
+        providers = [(name, _provider_options(name, settings.precision, as_graph)) for name in self._providers]
         session = ort.InferenceSession(model_path, options, providers=providers)
         if session.get_providers()[0] != self._providers[0]:  # it falls back to the CPU and only logs that
             raise Unsupported("%s does not start on this device; its libraries may be missing" % self._providers[0])
         return session
 
 
-def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Profiled:
+def _provider_options(provider: str, precision: str, as_graph: bool) -> Dict[str, Any]:
+    """Return the options of an execution provider. By default, CUDA would compute fp32 as tf32."""
+    if provider == TENSORRT:
+        enabled = {"trt_%s_enable" % name: precision == name for name in ("fp16", "int8")}
+        return dict(enabled, trt_cuda_graph_enable=as_graph)
+    if provider != CUDA:
+        return {}
+    graph = {"enable_cuda_graph": "1"} if as_graph else {}
+    if version() >= TF32_OPTION:
+        return dict(graph, use_tf32=str(int(precision == "tf32")))
+    if precision == "tf32":
+        raise Unsupported("onnxruntime %s cannot choose tf32; it needs %d.%d" % ((ort.__version__,) + TF32_OPTION))
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # read by the libraries of CUDA when they start
+    return graph
+
+
+def version() -> Tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2])
+
+
+def _read_profile(events: List[Dict[str, Any]], operators: Sequence[Operator], runs: int) -> Profiled:
     """Return the operator times of ``runs`` runs; ``events`` are in order of execution.
 
     Kernels between two operators (changes of layout) belong to the later operator, which requires them.
@@ -85,38 +121,70 @@ def _read_profile(events: List[Dict[str, Any]], operators: int, runs: int) -> Pr
     a_run, rest = divmod(len(kernels), runs)
     if rest or not a_run:
         raise Unsupported("onnxruntime %s reported %d kernels in %d runs" % (ort.__version__, len(kernels), runs))
-    owners = np.array(_owners([event["name"] for event in kernels[:a_run]], operators))
+    names = _with_names([event["name"] for event in kernels[:a_run]], operators)
+    owners = np.array(_owners(names, len(operators)))
     took_us = np.array([event["dur"] for event in kernels], dtype=np.float64).reshape(runs, a_run)
-    operator_ns = np.zeros((runs, operators))
+    operator_ns = np.zeros((runs, len(operators)))
     np.add.at(operator_ns.T, owners, took_us.T * 1e3)
-    return Profiled(operator_ns, np.bincount(owners, minlength=operators))
+    return Profiled(operator_ns, np.bincount(owners, minlength=len(operators)))
+
+
+def _with_names(names: List[str], operators: Sequence[Operator]) -> List[str]:
+    """Name the int8 kernels that lost their names, as in onnxruntime 1.19, in the order of the operators."""
+    named = list(names)
+    for kind, numbers in RENAMED.items():
+        renamed = [at for at, name in enumerate(names) if name.startswith(kind)]
+        indices = [index for index, op in enumerate(operators) for _ in range(numbers.get(type(op), 0))]
+        if renamed and len(renamed) != len(indices):
+            found = ort.__version__, len(renamed), kind, len(indices)
+            raise Unsupported("onnxruntime %s reported %d kernels %s; the model has %d of them" % found)
+        for at, index in zip(renamed, indices):
+            named[at] = "operator%d" % index
+    return named
 
 
 def _owners(names: List[str], operators: int) -> List[int]:
-    """Return the operator that each kernel of a run belongs to."""
-    owners = owners_of([Kernel("", name) for name in names], operators)
-    if owners != sorted(owners) or owners[-1] >= operators:
-        raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
-    return owners
+    """Return the operator that each kernel of a run belongs to.
+
+    Branches may run in any order. Kernels that convert weights run first.
+    """
+    owners = []
+    owner = operators - 1
+    unnamed = False
+    for name in reversed(names):
+        named = NODE_NAME.search(name)
+        if named:
+            if unnamed and int(named.group(1)) > owner and not OF_WEIGHTS.search(name):
+                raise Unsupported("onnxruntime %s runs the operators in a different order" % ort.__version__)
+            owner = int(named.group(1))
+        unnamed = not named
+        owners.append(owner)
+    return owners[::-1]
 
 
-class _OnnxLoaded(Loaded):
+class OnnxLoaded(Loaded):
     def __init__(self, session: Any, block: Block, batch: int, device: str = "cpu") -> None:
         shape = (batch,) + block.input_shape
-        values = seeded(INPUT_SEED, product(shape), 1.0).reshape(shape)
+        dtype = TYPES.get(session.get_inputs()[0].type, np.float32)
+        values = seeded(INPUT_SEED, product(shape), 1.0).reshape(shape).astype(dtype)
         self._values = values
         self._input = values.copy()
-        empty = np.empty((batch,) + block.output_shape, np.float32)
+        empty = np.empty((batch,) + block.output_shape, dtype)
         self._output = ort.OrtValue.ortvalue_from_numpy(empty, device, 0)
+        self._there: Any = None if device == "cpu" else ort.OrtValue.ortvalue_from_numpy(self._input, device, 0)
         self._session = session
-        self._binding = session.io_binding()
+        self._binding = self.bound(session)
+
+    def bound(self, session: Any) -> Any:
+        """Bind a session to the input and the output."""
+        binding = session.io_binding()
         name = session.get_inputs()[0].name
-        if device == "cpu":
-            self._binding.bind_input(name, "cpu", 0, np.float32, shape, self._input.ctypes.data)
+        if self._there is None:
+            binding.bind_input(name, "cpu", 0, self._input.dtype, self._input.shape, self._input.ctypes.data)
         else:
-            self._there = ort.OrtValue.ortvalue_from_numpy(self._input, device, 0)
-            self._binding.bind_ortvalue_input(name, self._there)
-        self._binding.bind_ortvalue_output(session.get_outputs()[0].name, self._output)
+            binding.bind_ortvalue_input(name, self._there)
+        binding.bind_ortvalue_output(session.get_outputs()[0].name, self._output)
+        return binding
 
     def run(self) -> object:
         try:
@@ -132,10 +200,10 @@ class _OnnxLoaded(Loaded):
         return self._output.numpy()
 
 
-class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
+class _OnnxProfiled(OnnxLoaded, LoadedProfiled):
     def __init__(self, session: Any, block: Block, batch: int, folder: str) -> None:
         super().__init__(session, block, batch)
-        self._operators = len(block.operators)
+        self._operators = block.operators
         self._folder = folder
         self._runs = 0
 
@@ -154,8 +222,8 @@ class _OnnxProfiled(_OnnxLoaded, LoadedProfiled):
 
 
 cpu = OnnxRuntime()
-cuda = OnnxRuntime("cuda", ("CUDAExecutionProvider", "CPUExecutionProvider"))
-tensorrt = OnnxRuntime("cuda", ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"))
+cuda = OnnxRuntime("cuda", (CUDA, CPU))
+tensorrt = OnnxRuntime("cuda", (TENSORRT, CUDA, CPU))
 
 
 def _typed(error: Exception) -> Exception:

@@ -21,7 +21,8 @@ OLDEST = (2023, 1)  # older versions cannot be kept from pinning threads
 READ_EVERY_S = 0.002  # counters are read at most once in this time, because that takes a tenth of it
 
 # Precision to OpenVINO's name, and the capability that a device must report.
-PRECISIONS = {"fp32": ("f32", ""), "fp16": ("f16", "FP16"), "bf16": ("bf16", "BF16")}
+# In int8, the operators that the model does not quantise are computed in f32.
+PRECISIONS = {"fp32": ("f32", ""), "fp16": ("f16", "FP16"), "bf16": ("bf16", "BF16"), "int8": ("f32", "INT8")}
 # Parts of the messages of OpenVINO.
 NO_MEMORY = ("bad_alloc", "ailed to allocate", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY", "exceeds max size of memory")
 NOT_SUPPORTED = ("No conversion rule found", "does not support", "is not supported")

@@ -14,6 +14,7 @@ from typing import Any
 from ofa_agent.operators import Block
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Unsupported
 
+PROFILED = (("cpu", "eager"), ("cuda", "eager"), ("cuda", "graph"), ("cuda", "compile"))
 DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
 
 
@@ -23,7 +24,7 @@ class TorchRuntime:
     def __init__(self, device: str = "cpu", mode: str = "eager") -> None:
         self._device = device
         self._mode = mode
-        if device == "cpu" and mode == "eager":
+        if (device, mode) in PROFILED:
             self.load_profiled = self._load_profiled
 
     def version(self) -> str:
@@ -46,7 +47,7 @@ class TorchRuntime:
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
         from ofa_agent.runtimes import torch_layers
 
-        return torch_layers.load_profiled(block, job)
+        return torch_layers.load_profiled(block, job, self._device, self._mode)
 
 
 @lru_cache(maxsize=None)

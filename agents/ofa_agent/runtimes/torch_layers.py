@@ -1,5 +1,7 @@
 """Blocks as PyTorch layers with seeded weights, in channels-last memory format."""
 
+from functools import partial
+from operator import add
 from typing import Any, Callable, List
 
 import numpy as np
@@ -12,7 +14,8 @@ from ofa_agent.operators import Block, product, seeded, tensor_seed
 from ofa_agent.runtimes import Loaded, LoadedProfiled, OutOfMemory, RuntimeFailure, Unsupported
 
 INPUT_SEED = 1
-GRAPH_WARM_UP = 3  # runs before a CUDA graph is captured, as the PyTorch documentation requires
+# Precision to the type of values. tf32 rounds them inside convolutions and products.
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 ACTIVATIONS = {
     "relu": torch.nn.ReLU,
     "relu6": torch.nn.ReLU6,
@@ -26,24 +29,39 @@ ACTIVATIONS = {
 def load(block: Block, job: Any, device: str, mode: str) -> Loaded:
     """Load a block; ``mode``: eager, script, compile or graph. Raises RuntimeFailure."""
     try:
-        return _TorchLoaded(_module(block, job, device), block, job, device, mode)
+        module = _module(block, job, device)
+        if device == "cuda":
+            from ofa_agent.runtimes.torch_cuda import CudaLoaded
+
+            return CudaLoaded(module, block, job, mode)
+        return CpuLoaded(module, block, job, mode)
     except RuntimeError as error:
-        raise _typed(error) from None
+        raise typed(error) from None
 
 
-def load_profiled(block: Block, job: Any) -> LoadedProfiled:
-    """Load a block in eager mode on the CPU, and read the clock after every operator."""
-    return _TorchProfiled(_module(block, job, "cpu"), block, job, "cpu", "eager")
+def load_profiled(block: Block, job: Any, device: str, mode: str) -> LoadedProfiled:
+    """Load a block whose runs are timed operator by operator. Raises RuntimeFailure."""
+    try:
+        module = _module(block, job, device)
+        if device == "cuda":
+            from ofa_agent.runtimes.torch_cuda import CudaProfiled
+
+            return CudaProfiled(module, block, job, mode)
+        return CpuProfiled(module, block, job, mode)
+    except RuntimeError as error:
+        raise typed(error) from None
 
 
 def _module(block: Block, job: Any, device: str) -> "TorchBlock":
     precision = job.settings.precision
-    if precision not in ("fp32", "fp16") or (precision == "fp16" and device == "cpu"):
-        raise Unsupported("runtime torch does not support %s on %s" % (precision, device))
+    if precision not in DTYPES or (precision != "fp32" and device == "cpu"):
+        raise Unsupported("runtime %s does not support %s on %s" % (job.settings.runtime, precision, device))
     torch.set_num_threads(job.settings.threads)
     torch.backends.cudnn.benchmark = True  # selects algorithms during the warm-up
+    # Without this, PyTorch computes convolutions of fp32 values with 10 bits of mantissa on GPUs since 2020.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     module = TorchBlock(block, job.seed).eval().to(device, memory_format=torch.channels_last)
-    return module.half() if precision == "fp16" else module
+    return module.to(DTYPES[precision])
 
 
 class TorchBlock(torch.nn.Module):  # type: ignore[misc]
@@ -69,6 +87,16 @@ class TorchBlock(torch.nn.Module):  # type: ignore[misc]
             values.append(values[added] + values[-1] if added >= 0 else layer(values[self.taken[index]]))
         return values[-1]
 
+    @torch.jit.ignore  # type: ignore[untyped-decorator]
+    def run_layers(self, x: torch.Tensor, around: Callable[[int, Callable[[], Any]], Any]) -> Any:
+        """Do the same as ``forward``, with ``around(index, execute)`` for each operator (not in TorchScript)."""
+        values = [x]
+        for index, layer in enumerate(self.layers):
+            added, taken = self.added[index], self.taken[index]
+            execute = partial(add, values[added], values[-1]) if added >= 0 else partial(layer, values[taken])
+            values.append(around(index, execute))
+        return values[-1]
+
 
 class SqueezeExcite(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, squeeze: ops.SqueezeExcite) -> None:
@@ -83,32 +111,25 @@ class SqueezeExcite(torch.nn.Module):  # type: ignore[misc]
         return x * self.gate(self.expand(self.activation(self.reduce(pooled))))
 
 
-class _TorchLoaded(Loaded):
-    def __init__(self, module: TorchBlock, block: Block, job: Any, device: str, mode: str) -> None:
+class TorchLoaded(Loaded):
+    """A block with its input on a device. ``_call`` executes it."""
+
+    def __init__(self, module: TorchBlock, block: Block, job: Any, device: str) -> None:
         shape = (job.settings.batch,) + block.input_shape
         values = torch.from_numpy(seeded(INPUT_SEED, product(shape), 1.0).reshape(shape).copy())
-        dtype = torch.float16 if job.settings.precision == "fp16" else torch.float32
-        self._input = values.to(device, dtype)
+        self._input = values.to(device, DTYPES[job.settings.precision])
         if len(shape) == 4:
             self._input = self._input.contiguous(memory_format=torch.channels_last)
         self._values = self._input.clone()
-        self._synchronize: Callable[[], Any] = torch.cuda.synchronize if device == "cuda" else _nothing
         self._module: Any = module
-        with torch.no_grad():
-            if mode == "script":
-                self._module = torch.jit.freeze(torch.jit.script(module))
-            elif mode == "compile":
-                self._module = torch.compile(module)
-            self._call: Callable[[], Any] = self._recorded() if mode == "graph" else self._plain
+        self._call: Callable[[], Any] = self._plain
 
     def run(self) -> object:
         try:
             with torch.no_grad():
-                output = self._call()
-            self._synchronize()
-            return output
+                return self._call()
         except RuntimeError as error:
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def warm_input(self) -> None:
         self._input.copy_(self._values)
@@ -120,24 +141,24 @@ class _TorchLoaded(Loaded):
     def _plain(self) -> Any:
         return self._module(self._input)
 
-    def _recorded(self) -> Callable[[], Any]:
-        for _ in range(GRAPH_WARM_UP):
-            self._plain()
-        self._synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self._plain()
 
-        def replay() -> Any:
-            graph.replay()
-            return output
+class CpuLoaded(TorchLoaded):
+    """A block on the CPU; ``mode``: eager, script or compile."""
 
-        return replay
+    def __init__(self, module: TorchBlock, block: Block, job: Any, mode: str) -> None:
+        super().__init__(module, block, job, "cpu")
+        with torch.no_grad():
+            if mode == "script":
+                self._module = torch.jit.freeze(torch.jit.script(module))
+            elif mode == "compile":
+                self._module = torch.compile(module)
 
 
-class _TorchProfiled(_TorchLoaded, LoadedProfiled):
-    def __init__(self, module: TorchBlock, block: Block, job: Any, device: str, mode: str) -> None:
-        super().__init__(module, block, job, device, mode)
+class CpuProfiled(CpuLoaded, LoadedProfiled):
+    """A block that reads the clock after every operator until ``operator_times`` is called."""
+
+    def __init__(self, module: TorchBlock, block: Block, job: Any, mode: str) -> None:
+        super().__init__(module, block, job, mode)
         self._runs: List[List[int]] = []
         self._call = self._timed
 
@@ -182,11 +203,8 @@ def _layer(operator: ops.Operator) -> torch.nn.Module:
     return torch.nn.Identity()  # Add and Take are executed by TorchBlock
 
 
-def _nothing() -> None:
-    pass
-
-
-def _typed(error: RuntimeError) -> Exception:
+def typed(error: RuntimeError) -> Exception:
+    """Return an error of PyTorch as a typed failure; itself if its text does not say what failed."""
     if isinstance(error, RuntimeFailure):
         return error
     text = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from ofa_agent.operators import Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, Take, product
+from ofa_agent.operators import PRECISIONS, Add, AvgPool, Block, Conv, Linear, MaxPool, Pool, Take, product
 from ofa_nas.search.neighbours import descend
 from ofa_nas.spaces.space import ABSENT, FloatArray, Population, Space
 from ofa_tables.errors import EntriesMissing
@@ -14,7 +14,6 @@ from ofa_tables.model.latency_model import LatencyModel
 
 MEMORY = "peak memory of activations"
 ROUNDING = 1e-9
-BYTES = {"fp32": 4, "fp16": 2, "int8": 1}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Metric:
 def latency_metric(model: LatencyModel, name: str = "latency") -> Metric:
     """Return the latency metric of a table, in ms."""
     base_ms, figures_ms = model.linear
-    return Metric(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, model=model)
+    return Metric(name, "ms", "--max-latency-ms", model.predict, figures_ms, base_ms, exact=model.is_sum, model=model)
 
 
 def upper_metric(
@@ -136,7 +135,7 @@ def parameters_metric(space: Space) -> Metric:
 
 def memory_metric(space: Space, precision: str = "fp32", batch: int = 1, name: str = MEMORY) -> Metric:
     """Return the peak memory of activations, in MB, when a network runs operator by operator."""
-    scale = BYTES[precision] * batch / 1e6
+    scale = PRECISIONS[precision] * batch / 1e6
     figures = space.figures(lambda block: peak_values(block) * scale)
     padded = np.concatenate([figures, np.zeros((len(figures), 1))], axis=1)  # ABSENT reads the last column
 

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,10 @@ import numpy as np
 from ofa_agent.conditions.thermal import hottest_c
 from ofa_tables.store.measurement import (
     DEVICE,
+    DEVICE_MS,
+    GAP_MS,
     HOT,
+    LAUNCH_MS,
     POWER_OF,
     POWER_W,
     REFERENCE_MEAN_MS,
@@ -36,7 +40,7 @@ def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
         narrow=message.narrow,
         reference_before_ns=message.reference_before_ns,
         reference_after_ns=message.reference_after_ns,
-        condition=_condition(message, device),
+        condition=_json({**_condition(message, device), **_gpu_times([message])}),
         started_at=message.started_at,
     )
     if message.status != "ok":
@@ -65,26 +69,41 @@ def _of_summary(summary: Any) -> dict[str, Any]:
 
 def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
     """One Measurement for each block that was timed inside a network; a block that occurs twice gets all samples."""
-    samples: dict[str, list[int]] = defaultdict(list)
+    occurrences: dict[str, list[Any]] = defaultdict(list)
     for part in message.parts:
-        samples[part.key].extend(part.samples_ns)
+        occurrences[part.key].append(part)
     inside = replace(
         whole,
         timed_ns=0,
         reference_before_ns=message.reference_before_parts_ns,
         reference_after_ns=message.reference_before_ns,
     )
+    of_network = json.loads(whole.condition)
     return [
-        replace(inside, trial_id=f"{whole.trial_id}/{index}", key=key, **statistics(of_key))
-        for index, (key, of_key) in enumerate(samples.items())
+        replace(
+            inside,
+            trial_id=f"{whole.trial_id}/{index}",
+            key=key,
+            condition=_json({**of_network, **_gpu_times(parts)}) if parts[0].device_ns else whole.condition,
+            **statistics([sample for part in parts for sample in part.samples_ns]),
+        )
+        for index, (key, parts) in enumerate(occurrences.items())
     ]
 
 
-def _condition(message: Any, device: str) -> str:
-    """The condition of the device and its changes during the trial, as JSON, without unknown values."""
+def _gpu_times(occurrences: Sequence[Any]) -> dict[str, float]:
+    """The times on GPU and host, means over the occurrences of a block, in ms; 0 without a GPU."""
+    return {
+        name: round(float(np.mean([getattr(part, field, 0) for part in occurrences])) / 1e6, 6)
+        for name, field in ((DEVICE_MS, "device_ns"), (LAUNCH_MS, "launch_ns"), (GAP_MS, "gap_ns"))
+    }
+
+
+def _condition(message: Any, device: str) -> dict[str, Any]:
+    """The condition of the device and its changes during the trial."""
     before, after = message.condition_before, message.condition_after
     throttled = before.throttled or after.throttled or after.throttle_count > before.throttle_count
-    facts = {
+    return {
         "clock_mhz": [before.clock_mhz, after.clock_mhz],
         "gpu_clock_mhz": [before.gpu_clock_mhz, after.gpu_clock_mhz],
         "temperature_c": [_hottest(before), _hottest(after)],
@@ -99,6 +118,10 @@ def _condition(message: Any, device: str) -> str:
         THROTTLED: throttled,
         DEVICE: device,
     }
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    """The facts as JSON, without unknown values."""
     return json.dumps(
         {name: value for name, value in facts.items() if any(value if isinstance(value, list) else [value])}
     )

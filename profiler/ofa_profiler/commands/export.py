@@ -58,7 +58,13 @@ PATH = click.Path(path_type=Path)
     "--images", type=click.IntRange(min=1), default=2000, show_default=True, help="Held-out images to test on."
 )
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images per inference.")
-@click.option("--precision", default="fp32", show_default=True, metavar="fp32|fp16", help="Numeric precision.")
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    metavar="fp32|fp16|int8",
+    help="Numeric precision; fp16 only with tflite, int8 only with onnx and --data.",
+)
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="Output file; an existing file is replaced.")
 @json_option
 def command(
@@ -77,7 +83,7 @@ def command(
     """Extract one network from a supernet and write it to a file.
 
     The file has the same operators that ofa-profile measures, with trained weights. It is written only if its outputs
-    match those of the supernet.
+    match those of the supernet. In int8, training images of --data determine the ranges of the activations.
     """
     try:
         import torch  # noqa: F401

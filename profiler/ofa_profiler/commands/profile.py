@@ -8,6 +8,7 @@ from typing import Any
 import click
 from rich.markup import escape
 
+from ofa_agent.operators import PRECISIONS
 from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
 from ofa_profiler import library
 from ofa_profiler.campaign.campaign import Outcome
@@ -51,7 +52,7 @@ from ofa_tables.words import counted
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(list(PRECISIONS)),
     help="Numeric precision. [default: set by the target, usually fp32]",
 )
 @click.option(

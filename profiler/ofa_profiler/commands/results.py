@@ -151,7 +151,7 @@ def print_references(
     if measured:
         this_ms, this = measured["measured_latency_ms"], "this one, measured"
     elif not is_calibrated(problem):
-        this = "this one's raw sum"
+        this = "this one's uncalibrated prediction"
     nearest = sorted(references, key=lambda one: abs(math.log(one.latency_ms / this_ms)))[:NEAREST]
     for one in sorted(nearest, key=lambda one: one.latency_ms):
         longer = one.latency_ms / this_ms - 1
@@ -200,8 +200,9 @@ def _effort(found: Found, method: str) -> str:
 
 def _basis(latency: LatencyModel) -> str:
     if latency.calibration is None:
+        model = "raw sum of the blocks" if latency.is_sum else "uncalibrated model of launches and GPU"
         return (
-            "raw sum of the blocks, which can be far off; calibrate the table with ofa-compare "
+            f"{model}, which can be far off; calibrate the table with ofa-compare "
             f"--table {latency.table.path} --space {latency.space.name} --calibrate 10, then search again"
         )
     return f"calibrated with {counted(latency.calibration.networks, 'network')}"

@@ -27,9 +27,16 @@ def _none(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
     return []
 
 
+def _float_onnx(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
+    """For command templates: their tools convert and quantise the model themselves."""
+    return onnx.lower(block, batch)
+
+
 _BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
-    "onnx": onnx.lower,  # for command templates
-    **dict.fromkeys(("onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt"), onnx.lower),
+    "onnx": _float_onnx,
+    "onnxruntime": onnx.lower,
+    "onnxruntime-cuda": onnx.lower_for_cuda,
+    "onnxruntime-tensorrt": onnx.lower_for_tensorrt,
     **dict.fromkeys(("openvino", "openvino-gpu", "openvino-npu"), onnx.lower),
     **dict.fromkeys(("torch", "torch-script", "torch-compile"), _none),
     **dict.fromkeys(("torch-cuda", "torch-cuda-script", "torch-cuda-compile", "torch-cuda-graph"), _none),

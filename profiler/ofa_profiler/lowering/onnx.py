@@ -1,93 +1,106 @@
-"""Lower operators to ONNX: the graph through ``onnx.helper``, the weights as seeds that the agent expands.
-
-Opset 15 and IR 8 are what onnxruntime 1.10 reads, the last that exists for Python 3.6.
-"""
+"""Lower operators to ONNX: the graph through ``onnx.helper``, the weights as seeds that the agent expands."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-import onnx
-from onnx import TensorProto, helper
+import numpy as np
+from onnx import TensorProto, numpy_helper
 
 from ofa_agent import operators as ops
-from ofa_agent.operators import Block, Parameter
-from ofa_agent.protocol.messages import ModelChunk, SeededValues, merged
-
-OPSET = 15
-IR_VERSION = 8
-
-# Field numbers of onnx.proto: the weights are inserted into the message that protobuf serialises.
-_GRAPH_OF_MODEL = 7
-_INITIALIZER_OF_GRAPH = 5
-_RAW_DATA_OF_TENSOR = 9
-_FLOAT32_BYTES = 4
+from ofa_agent.operators import Block
+from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import ModelChunk, SeededValues
+from ofa_profiler.lowering import onnx_int8
+from ofa_profiler.lowering.onnx_file import INPUT, OUTPUT, Graph, Weights, model_chunks
 
 
 def lower(
-    block: Block, batch: int, precision: str = "fp32", metadata: Mapping[str, str] | None = None
+    block: Block,
+    batch: int,
+    precision: str = "fp32",
+    source: wire.Source = ops.drawn,
+    metadata: Mapping[str, str] | None = None,
+    ranges: onnx_int8.Ranges | None = None,
 ) -> list[ModelChunk]:
     """The model file in pieces. Joined by ``wire.model_bytes`` they are an ONNX model with input ``x`` and output
-    ``y``.
+    ``y``, both in float.
 
-    It is the same for every precision: TensorRT converts it.
+    It is the same for fp32 and fp16: TensorRT converts it. In int8 the scales depend on the weights that ``source``
+    provides, so join the pieces with the same ``source``; ``ranges`` are those of the activations, by default for
+    random inputs.
     """
-    graph = _Graph()
-    values = ["x"]
+    graph = graph_of(block, batch)
+    if precision == "int8":
+        ranges = ranges or random_ranges(block, source)
+        graph = onnx_int8.quantised(graph, ranges, source)
+    return model_chunks(graph, metadata)
+
+
+def lower_for_tensorrt(block: Block, batch: int, precision: str = "fp32") -> list[ModelChunk]:
+    """The model file for TensorRT, which requires symmetric quantisation."""
+    if precision != "int8":
+        return lower(block, batch, precision)
+    return model_chunks(onnx_int8.quantised_symmetrically(graph_of(block, batch), random_ranges(block, ops.drawn)))
+
+
+def lower_for_cuda(block: Block, batch: int, precision: str = "fp32") -> list[ModelChunk]:
+    """The model file for the CUDA provider, which computes in the type of the values: float16 in fp16."""
+    return model_chunks(in_half(graph_of(block, batch))) if precision == "fp16" else lower(block, batch, precision)
+
+
+def in_half(graph: Graph) -> Graph:
+    """The same graph with all values in float16, also input and output."""
+    constants = [
+        numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), constant.name)
+        for constant in graph.constants
+    ]
+    weights = [
+        replace(each, kind=TensorProto.FLOAT16, data=each.data._replace(form="float16"))
+        for each in graph.weights
+        if isinstance(each.data, SeededValues)
+    ]
+    return Graph(graph.input_shape, graph.output_shape, graph.nodes, weights, constants, TensorProto.FLOAT16)
+
+
+def random_ranges(block: Block, source: wire.Source) -> onnx_int8.Ranges:
+    """The ranges of all activations for random inputs."""
+    graph = graph_of(block, onnx_int8.INPUTS)
+    return onnx_int8.ranges_of(graph, source, [onnx_int8.random_input(graph.input_shape)])
+
+
+def graph_of(block: Block, batch: int) -> Graph:
+    """The graph in single precision."""
+    graph = _Layers(block, batch)
+    values = [INPUT]
     for index, operator in enumerate(block.operators):
         values.append(_NODES[type(operator)](graph, operator, f"{index}", values))
-    graph.node("Identity", [values[-1]], "y")
-    shapes = block.shapes
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, *shapes[0]])]
-    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, *shapes[-1]])]
-    graph_head = helper.make_graph(graph.nodes, "block", inputs, outputs, graph.constants).SerializeToString()
-
-    weights: list[ModelChunk] = []
-    for index, (name, parameter) in enumerate(graph.parameters):
-        size = parameter.size * _FLOAT32_BYTES
-        head = TensorProto(dims=parameter.shape, data_type=TensorProto.FLOAT, name=name).SerializeToString()
-        head += _length_delimited(_RAW_DATA_OF_TENSOR, size)
-        weights.append(_length_delimited(_INITIALIZER_OF_GRAPH, len(head) + size) + head)
-        weights.append(SeededValues(ops.tensor_seed(block.seed, index), parameter.size, parameter.scale))
-
-    model = helper.make_model(onnx.GraphProto(), ir_version=IR_VERSION, producer_name="ofa-profile")
-    helper.set_model_props(model, dict(metadata or {}))
-    model.ClearField("graph")
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", OPSET))
-    graph_size = len(graph_head) + sum(_size(chunk) for chunk in weights)
-    head = model.SerializeToString() + _length_delimited(_GRAPH_OF_MODEL, graph_size) + graph_head
-    return merged([head, *weights])
+    graph.node("Identity", [values[-1]], OUTPUT)
+    return graph
 
 
-class _Graph:
-    """Nodes and weight tensors in order; weights are numbered like the parameters of the block."""
+class _Layers(Graph):
+    """The growing graph; weight tensors are numbered like the parameters of the block."""
 
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.parameters: list[tuple[str, Parameter]] = []
-        self.constants: list[TensorProto] = []
+    def __init__(self, block: Block, batch: int) -> None:
+        super().__init__((batch, *block.input_shape), (batch, *block.output_shape))
+        self._seed = block.seed
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        # Nodes and values are named by the index of the operator, so that the agent can assign kernels to operators.
-        self.nodes.append(helper.make_node(kind, inputs, [output], output, **attributes))
-        return output
-
-    def weights(self, operator: Any, prefix: str) -> list[str]:
+    def parameters(self, operator: ops.Conv | ops.Linear, prefix: str) -> list[str]:
+        """Add the weight tensors of an operator and return their names."""
         names = [f"{prefix}.{parameter.part}" for parameter in operator.parameters()]
-        self.parameters.extend(zip(names, operator.parameters(), strict=True))
+        for name, parameter in zip(names, operator.parameters(), strict=True):
+            seed = ops.tensor_seed(self._seed, len(self.weights))
+            values = SeededValues(seed, parameter.size, parameter.scale)
+            self.weights.append(Weights(name, parameter.shape, values))
         return names
 
-    def scalar(self, name: str, value: float) -> str:
-        if name not in {constant.name for constant in self.constants}:
-            self.constants.append(helper.make_tensor(name, TensorProto.FLOAT, [], [value]))
-        return name
 
-
-def _conv(graph: _Graph, conv: ops.Conv, name: str, values: list[str]) -> str:
+def _conv(graph: _Layers, conv: ops.Conv, name: str, values: list[str]) -> str:
     pad = conv.kernel_size // 2
     return graph.node(
         "Conv",
-        [values[-1], *graph.weights(conv, name)],
+        [values[-1], *graph.parameters(conv, name)],
         f"operator{name}",
         kernel_shape=[conv.kernel_size] * 2,
         strides=[conv.stride] * 2,
@@ -96,7 +109,7 @@ def _conv(graph: _Graph, conv: ops.Conv, name: str, values: list[str]) -> str:
     )
 
 
-def _activation(graph: _Graph, activation: ops.Activation, name: str, values: list[str]) -> str:
+def _activation(graph: _Layers, activation: ops.Activation, name: str, values: list[str]) -> str:
     if activation.function == "relu6":
         return graph.node("Clip", [values[-1], graph.scalar("zero", 0.0), graph.scalar("six", 6.0)], f"operator{name}")
     if activation.function == "hard_sigmoid":
@@ -108,7 +121,7 @@ def _activation(graph: _Graph, activation: ops.Activation, name: str, values: li
     return graph.node(kinds[activation.function], [values[-1]], f"operator{name}")
 
 
-def _squeeze_excite(graph: _Graph, squeeze: ops.SqueezeExcite, name: str, values: list[str]) -> str:
+def _squeeze_excite(graph: _Layers, squeeze: ops.SqueezeExcite, name: str, values: list[str]) -> str:
     inner = [graph.node("GlobalAveragePool", [values[-1]], f"operator{name}.pool")]
     for part, conv, function in (
         ("reduce", squeeze.reduce, squeeze.activation),
@@ -119,11 +132,11 @@ def _squeeze_excite(graph: _Graph, squeeze: ops.SqueezeExcite, name: str, values
     return graph.node("Mul", [values[-1], inner[-1]], f"operator{name}")
 
 
-def _pool(graph: _Graph, pool: ops.Pool, name: str, values: list[str]) -> str:
+def _pool(graph: _Layers, pool: ops.Pool, name: str, values: list[str]) -> str:
     return graph.node("GlobalAveragePool", [values[-1]], f"operator{name}")
 
 
-def _max_pool(graph: _Graph, pool: ops.MaxPool, name: str, values: list[str]) -> str:
+def _max_pool(graph: _Layers, pool: ops.MaxPool, name: str, values: list[str]) -> str:
     size, pad = pool.kernel_size, pool.kernel_size // 2
     return graph.node(
         "MaxPool",
@@ -135,7 +148,7 @@ def _max_pool(graph: _Graph, pool: ops.MaxPool, name: str, values: list[str]) ->
     )
 
 
-def _avg_pool(graph: _Graph, pool: ops.AvgPool, name: str, values: list[str]) -> str:
+def _avg_pool(graph: _Layers, pool: ops.AvgPool, name: str, values: list[str]) -> str:
     return graph.node(
         "AveragePool",
         [values[-1]],
@@ -146,20 +159,20 @@ def _avg_pool(graph: _Graph, pool: ops.AvgPool, name: str, values: list[str]) ->
     )
 
 
-def _linear(graph: _Graph, linear: ops.Linear, name: str, values: list[str]) -> str:
+def _linear(graph: _Layers, linear: ops.Linear, name: str, values: list[str]) -> str:
     flat = graph.node("Flatten", [values[-1]], f"operator{name}.flat")
-    return graph.node("Gemm", [flat, *graph.weights(linear, name)], f"operator{name}", transB=1)
+    return graph.node("Gemm", [flat, *graph.parameters(linear, name)], f"operator{name}", transB=1)
 
 
-def _add(graph: _Graph, add: ops.Add, name: str, values: list[str]) -> str:
+def _add(graph: _Layers, add: ops.Add, name: str, values: list[str]) -> str:
     return graph.node("Add", [values[add.value], values[-1]], f"operator{name}")
 
 
-def _take(graph: _Graph, take: ops.Take, name: str, values: list[str]) -> str:
+def _take(graph: _Layers, take: ops.Take, name: str, values: list[str]) -> str:
     return values[take.value]
 
 
-_NODES: dict[type, Callable[[_Graph, Any, str, list[str]], str]] = {
+_NODES: dict[type, Callable[[_Layers, Any, str, list[str]], str]] = {
     ops.Conv: _conv,
     ops.Activation: _activation,
     ops.SqueezeExcite: _squeeze_excite,
@@ -170,20 +183,3 @@ _NODES: dict[type, Callable[[_Graph, Any, str, list[str]], str]] = {
     ops.Add: _add,
     ops.Take: _take,
 }
-
-
-def _size(chunk: ModelChunk) -> int:
-    return len(chunk) if isinstance(chunk, bytes) else chunk.length * _FLOAT32_BYTES
-
-
-def _length_delimited(field: int, length: int) -> bytes:
-    """The header of a protobuf field of ``length`` bytes."""
-    return _varint(field << 3 | 2) + _varint(length)
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*encoded, value])

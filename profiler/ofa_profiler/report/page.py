@@ -19,6 +19,7 @@ from ofa_profiler.comparison.statistics import (
 )
 from ofa_profiler.report import format as as_text
 from ofa_profiler.report import plots
+from ofa_tables.model.calibration import SUM
 
 WORST = 8
 
@@ -302,4 +303,5 @@ def _calibration(comparison: Comparison) -> str:
     if calibration is None:
         return "none"
     calibration_count = as_text.counted(calibration.networks, "network")
-    return f"raw sum {calibration}, fitted on {calibration_count}"
+    model = "raw sum" if calibration.kind == SUM else "queue of launches"
+    return f"{model} {calibration}, fitted on {calibration_count}"

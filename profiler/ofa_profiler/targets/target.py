@@ -12,6 +12,7 @@ import platformdirs
 
 from ofa_agent import conditions
 from ofa_agent.commands.template import PREFIX
+from ofa_agent.operators import PRECISIONS
 from ofa_profiler.targets import commands as command_files
 from ofa_profiler.targets.commands import SECTION, Command
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
@@ -181,7 +182,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "connection": _TEXT,
     "description": _TEXT,
     "address": _TEXT,
-    "precision": (lambda value: value in ("fp32", "fp16", "int8"), "fp32, fp16, or int8"),
+    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
     "notes": (_strings, "a list of strings"),

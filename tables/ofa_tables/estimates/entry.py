@@ -34,7 +34,9 @@ class Entry:
     ``resolution_px`` is set only if a published file gave the latency for one resolution. ``parts_ms`` is what each
     measured key contributes to an interpolated latency. ``energy_mj`` is the energy of one inference, the median over
     the trials, if the board reports its power. ``energy_of`` names the power rails that it was measured on (empty if
-    unknown), ``energy_trials`` is the number of trials that it is of.
+    unknown), ``energy_trials`` is the number of trials that it is of. ``device_ms`` and ``launch_ms`` are how long a
+    GPU executes the kernels and how long the host launches them, medians over the trials; None unless all trials have
+    them.
     """
 
     key: str
@@ -54,6 +56,8 @@ class Entry:
     energy_standard_error: float | None = None
     energy_of: str = ""
     energy_trials: int = 0
+    device_ms: float | None = None
+    launch_ms: float | None = None
 
     @property
     def half_width(self) -> float | None:
@@ -92,7 +96,15 @@ def derive_entry(key: str, trials: Sequence[Measurement]) -> Entry:
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
     entry = Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
-    return _with_energy(entry, good)
+    return _with_gpu_times(_with_energy(entry, good), good)
+
+
+def _with_gpu_times(entry: Entry, trials: Sequence[Measurement]) -> Entry:
+    times = [(trial.device_ms, trial.launch_ms) for trial in trials]
+    if any(device is None or launch is None for device, launch in times):
+        return entry
+    device_ms, launch_ms = np.median(np.array(times, dtype=float), axis=0)
+    return replace(entry, device_ms=float(device_ms), launch_ms=float(launch_ms))
 
 
 def _with_energy(entry: Entry, trials: Sequence[Measurement]) -> Entry:

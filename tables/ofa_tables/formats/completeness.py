@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ofa_tables.errors import FileError
 from ofa_tables.formats.format import PublishedEntry, short
-from ofa_tables.model.latency_model import Space
+from ofa_tables.model.space import Space
 from ofa_tables.words import counted
 
 

@@ -22,7 +22,7 @@ from ofa_tables.formats.format import (
     short,
 )
 from ofa_tables.formats.frame import entries_frame
-from ofa_tables.model.latency_model import Space
+from ofa_tables.model.space import Space
 from ofa_tables.table import LatencyTable
 
 Row = Mapping[str, str]

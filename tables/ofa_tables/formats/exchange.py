@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ofa_tables.errors import FileError, UsageError
 from ofa_tables.formats import Format, PublishedEntry, format_names
-from ofa_tables.model.latency_model import Space, fullest_space
+from ofa_tables.model.latency_model import fullest_space
+from ofa_tables.model.space import Space
 from ofa_tables.store.files import write_files
 from ofa_tables.table import IMPORTED, Identity, LatencyTable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ofa_tables.errors import FileError
-from ofa_tables.model.latency_model import Space
+from ofa_tables.model.space import Space
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.table import LatencyTable
 

@@ -4,7 +4,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ofa_tables.estimates.entry import Entry
-from ofa_tables.model.latency_model import LatencyModel, Space
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.model.space import Space
 from ofa_tables.table import LatencyTable
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ from ofa_tables.formats.format import (
     read_text,
     short,
 )
-from ofa_tables.model.latency_model import LatencyModel, Space
+from ofa_tables.model.latency_model import LatencyModel
+from ofa_tables.model.space import Space
 from ofa_tables.table import LatencyTable
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

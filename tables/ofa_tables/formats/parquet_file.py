@@ -6,7 +6,7 @@ from pathlib import Path
 from ofa_tables.errors import OfaError
 from ofa_tables.formats.format import Format
 from ofa_tables.formats.frame import entries_frame
-from ofa_tables.model.latency_model import Space
+from ofa_tables.model.space import Space
 from ofa_tables.table import LatencyTable
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.model.calibration import Calibration
-from ofa_tables.model.latency_model import LatencyModel, Space, calibrations
+from ofa_tables.model.latency_model import LatencyModel, calibrations
+from ofa_tables.model.space import Space
 from ofa_tables.table import PROFILED, LatencyTable
 
 

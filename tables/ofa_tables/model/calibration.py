@@ -37,6 +37,11 @@ LEFT_OVER = 0.012
 FEWEST_FOR_SHIFTS = 8
 
 
+# Kinds of models: what the line is applied to.
+SUM = "sum"
+LAUNCH_BOUND = "launch-bound"
+
+
 @dataclass(frozen=True)
 class Line:
     """latency = ``base_ms`` + ``scale`` · sum. ``weights`` (networks,) are the Huber weights of the fit, 0 to 1."""
@@ -54,7 +59,8 @@ class Calibration:
     The line covers the effect of the blocks on each other: next to large blocks, each finds less of its data in the
     caches. ``shifts`` are by key, and by place (``keys.place``) for entries that are in none of the networks.
     ``error`` is the expected error for a network that was not used in the fit, a standard deviation relative to its
-    latency; None if too few ``networks`` were used to estimate it.
+    latency; None if too few ``networks`` were used to estimate it. ``kind`` is SUM, or LAUNCH_BOUND: the line is then
+    applied to the latency of the queue between GPU and host, and there are no shifts.
     """
 
     scale: float
@@ -62,6 +68,7 @@ class Calibration:
     base_ms: float = 0.0
     error: float | None = None
     shifts: Mapping[str, float] = field(default_factory=dict)
+    kind: str = SUM
 
     @property
     def half_width(self) -> float | None:
@@ -87,10 +94,10 @@ class Calibration:
 
     def __str__(self) -> str:
         base = f" {'+' if self.base_ms > 0 else '−'} {abs(self.base_ms):.3f} ms" if self.base_ms else ""
-        return f"× {self.scale:.4f}{base}"
+        return f"× {self.scale:.4f}{base}" + ("" if self.kind == SUM else f", model {self.kind}")
 
     @classmethod
-    def fit(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> "Calibration":
+    def fit(cls, predicted_ms: Sequence[float] | FloatArray, measured_ms: Sequence[float]) -> "Calibration":
         """Fit only the line to networks."""
         predicted, measured = np.asarray(predicted_ms, dtype=float), np.asarray(measured_ms, dtype=float)
         line = fit_line(predicted, measured)

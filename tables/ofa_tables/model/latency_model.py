@@ -1,10 +1,10 @@
 """LatencyModel: predicts the latency of networks from a table and its calibration."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from ofa_tables.errors import EntriesMissing, TableMismatch
 from ofa_tables.estimates.entry import Entry, students_t
 from ofa_tables.estimates.interpolation import INTERPOLATED
 from ofa_tables.estimates.keys import some
-from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.calibration import LAUNCH_BOUND, SUM, Calibration
+from ofa_tables.model.launch_bound import LaunchBound
+from ofa_tables.model.space import Population, Pricer, Space, SpaceT
 from ofa_tables.table import IMPORTED, LatencyTable
 
 CALIBRATIONS = "calibration/"  # prefix of names in the store
@@ -22,48 +24,12 @@ MADE_FOR = "made_for"
 FIGURES_FREEDOM = 100.0
 
 
-class Population(Protocol):
-    """Encoded networks. ``genes[-1]`` is the resolution of each network, an index into those of the space."""
-
-    @property
-    def genes(self) -> Any: ...
-
-    def __len__(self) -> int: ...
-
-
-class Pricer(Protocol):
-    """Sums a value per entry over each network of a population."""
-
-    def __call__(self, population: Any) -> np.ndarray: ...
-
-    def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]: ...
-
-
-class Space(Protocol):
-    """The part of a space that the model uses."""
-
-    name: str
-
-    @property
-    def resolutions_px(self) -> tuple[int, ...]: ...
-
-    @property
-    def positions(self) -> Sequence[Any]: ...
-
-    def keys(self, resolution_px: int) -> list[str]: ...
-
-    def resembling(self, keys: Collection[str], resolution_px: int) -> str: ...
-
-    def entry_indices(self, population: Any) -> np.ndarray: ...
-
-    def pricer(self, figures: np.ndarray) -> Pricer: ...
-
-
-SpaceT = TypeVar("SpaceT", bound=Space)
-
-
 class LatencyModel:
-    """Predicts the latencies of a whole population: ``predict`` with the calibration, ``raw`` without."""
+    """Predicts the latencies of a whole population: ``predict``; ``raw`` only sums its entries.
+
+    ``kind``: SUM over the entries; or LAUNCH_BOUND, for a table with the times of blocks on a GPU and on its host.
+    The calibration says which of the two predicts better; without one it is LAUNCH_BOUND where the table has the times.
+    """
 
     def __init__(self, table: LatencyTable, space: Space, calibration: Calibration | None = None) -> None:
         self.table = table
@@ -72,6 +38,9 @@ class LatencyModel:
         self._interpolates = table.interpolates  # read now, because the table may be closed later
         self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
         self._pricer = space.pricer(self.figures_ms)
+        self._queue = self._launch_bound()
+        kind = LAUNCH_BOUND if calibration is None else calibration.kind
+        self.kind = kind if self._queue is not None else SUM
 
     @classmethod
     def calibrated(cls, table: LatencyTable, space: Space) -> "LatencyModel":
@@ -142,8 +111,32 @@ class LatencyModel:
             return f"import a file that has them, or choose a resolution other than {resolution_px}"
         return f"measure them with {self.table.profile_command(self.space.name, resolution_px)}"
 
+    def _launch_bound(self) -> LaunchBound | None:
+        """The queue of a GPU and its host; None unless every entry of the complete resolutions has both times."""
+        if all(entry.device_ms is None for entry in self.table.entries):
+            return None
+        rows = ((px, self.space.keys(px)) for px in self.space.resolutions_px)
+        entries = [[self.table.entry(key, px) for key in keys] for px, keys in rows]
+        device_ms, launch_ms = (
+            np.array([[np.nan if entry is None else getattr(entry, name) for entry in row] for row in entries], float)
+            for name in ("device_ms", "launch_ms")
+        )
+        known = ~np.isnan(device_ms + launch_ms)
+        if not known.any() or (~known & ~np.isnan(self.figures_ms)).any():
+            return None
+        return LaunchBound(self.space, device_ms, launch_ms)
+
+    @property
+    def _in_queue(self) -> LaunchBound | None:
+        return self._queue if self.kind == LAUNCH_BOUND else None
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether ``linear`` is the prediction; otherwise it is a lower bound."""
+        return self.kind == SUM
+
     def raw(self, population: Population) -> np.ndarray:
-        """Sum the latencies of the entries: (N,) in ms; NaN if entries are missing."""
+        """Sum the latencies of the entries: (N,) in ms; NaN if entries are missing. Whatever the kind is."""
         return self._pricer(population)
 
     def predict(self, population: Population) -> np.ndarray:
@@ -151,8 +144,8 @@ class LatencyModel:
         return self._calibrate(self.summed(population))
 
     def summed(self, population: Population) -> np.ndarray:
-        """Sum the latencies of the entries after the shifts of the calibration: (N,) in ms."""
-        return self._calibrated_pricer(population)
+        """Return (N,) latencies in ms before the line of the calibration, but after its shifts."""
+        return self._calibrated_pricer(population) if self._in_queue is None else self._in_queue(population)
 
     @cached_property
     def _shifted_ms(self) -> np.ndarray:
@@ -178,7 +171,10 @@ class LatencyModel:
         return self.space.pricer(self._shifted_ms)
 
     def fit_calibration(self, population: Population, measured_ms: Sequence[float]) -> Calibration:
-        """Fit a calibration to whole networks and their measured latencies in ms."""
+        """Fit a calibration to whole networks and their measured latencies in ms.
+
+        If the table has the times of a GPU and its host, the kind of model with the lower error is kept.
+        """
         keys = dict.fromkeys(key for px in self.space.resolutions_px for key in self.space.keys(px))
         column = {key: number for number, key in enumerate(keys)}
         parts_ms = np.zeros((len(population), len(keys)))
@@ -190,13 +186,22 @@ class LatencyModel:
                 for key, part_ms in self._measured_parts(self.space.keys(px)[index], px):
                     parts_ms[network, column[key]] += part_ms
         standing = np.flatnonzero(parts_ms.any(axis=0))
-        return Calibration.calibrate([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
+        of_sum = Calibration.calibrate([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
+        if self._queue is None:
+            return of_sum
+        of_queue = replace(Calibration.fit(self._queue(population), measured_ms), kind=LAUNCH_BOUND)
+        return of_sum if (of_sum.error or np.inf) < (of_queue.error or np.inf) else of_queue
 
     @property
     def linear(self) -> tuple[float, np.ndarray]:
-        """(base in ms, (resolutions, entries) in ms): a prediction is the base plus the sum over its entries."""
+        """(base in ms, (resolutions, entries) in ms): a prediction is the base plus the sum over its entries.
+
+        If the kind is LAUNCH_BOUND, it is at least that.
+        """
         scale = 1.0 if self.calibration is None else self.calibration.scale
-        return float(self._calibrate(0.0)), scale * self._shifted_ms
+        queue = self._in_queue
+        figures_ms = self._shifted_ms if queue is None else queue.lower_bound(self.resolutions_px)
+        return float(self._calibrate(0.0)), scale * figures_ms
 
     def upper(self, population: Population, confidence: float) -> np.ndarray:
         """Return (N,) upper ends in ms of the intervals with this confidence; NaN if unknown."""
@@ -267,12 +272,19 @@ class LatencyModel:
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
         """Return the lowest predicted latency in ms, and a network that has it."""
-        smallest, population = self._calibrated_pricer.cheapest(self.require(resolutions_px))
+        wanted = self.require(resolutions_px)
+        if self._in_queue is not None:
+            smallest, population = self._in_queue.extreme(wanted)
+        else:
+            smallest, population = self._calibrated_pricer.cheapest(wanted)
         return float(self._calibrate(smallest)), population
 
     def dearest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
         """Return the highest predicted latency in ms, and a network that has it."""
         wanted = self.require(resolutions_px)
+        if self._in_queue is not None:
+            largest, population = self._in_queue.extreme(wanted, largest=True)
+            return float(self._calibrate(largest)), population
         largest, population = self.space.pricer(-self._shifted_ms).cheapest(wanted)
         return float(self._calibrate(-largest)), population
 

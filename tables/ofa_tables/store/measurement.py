@@ -17,6 +17,10 @@ DEVICE = "device"  # the device of a device pool that ran the trial
 POWER_W = "power_w"
 POWER_OF = "power_of"  # the power rails that power_w is the sum of
 REFERENCE_MEAN_MS = "reference_mean_ms"
+# On a GPU: how long it executes the kernels, how long the host launches them, how long the GPU is idle before them.
+DEVICE_MS = "device_ms"
+LAUNCH_MS = "launch_ms"
+GAP_MS = "gap_ms"
 
 NETWORK = "network:"  # prefix of the keys of whole networks
 
@@ -37,7 +41,8 @@ class Measurement:
     ``condition`` is the condition of the device before and after the trial, as JSON: clocks in MHz, the highest
     temperature in °C, load, seconds stolen by other virtual machines, involuntary context switches, seconds waited to
     cool down, the power in W during the burst and the rails that it was measured on, and the mean latency of the
-    reference job. The mean shows interruptions that the median does not show.
+    reference job. The mean shows interruptions that the median does not show. For a GPU it also has the times on device
+    and host (DEVICE_MS, LAUNCH_MS, GAP_MS).
     """
 
     trial_id: str
@@ -78,6 +83,18 @@ class Measurement:
     def reference_mean_ms(self) -> float | None:
         """The mean latency of the reference job, in ms, which includes interruptions by other processes."""
         value: float | None = self._reported(REFERENCE_MEAN_MS)
+        return value
+
+    @property
+    def device_ms(self) -> float | None:
+        """How long the GPU executes the kernels of one run, in ms; None if unknown."""
+        value: float | None = self._reported(DEVICE_MS)
+        return value
+
+    @property
+    def launch_ms(self) -> float | None:
+        """How long the host launches the kernels of one run, in ms; None if unknown."""
+        value: float | None = self._reported(LAUNCH_MS)
         return value
 
     @property

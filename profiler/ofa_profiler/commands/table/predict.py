@@ -14,6 +14,7 @@ from ofa_nas.spaces import Architecture, Space, find_space
 from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.model.calibration import SUM
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
 
@@ -66,6 +67,7 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
             "low_ms": None if half is None else float(latency_ms * (1 - half)),
             "high_ms": None if half is None else float(latency_ms * (1 + half)),
             "calibrated": model.calibration is not None,
+            "model": model.kind,
             "blocks": [
                 _block(entries[architecture.resolution_px][block.key]) for block in space.network_blocks(architecture)
             ],
@@ -89,8 +91,11 @@ def _print_prediction(prediction: dict[str, Any]) -> None:
     if prediction["calibrated"]:
         listing.add_row("sum of the blocks", f"{total:.4f}", "")
         listing.add_row("[bold]calibrated[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
-    else:
+    elif prediction["model"] == SUM:
         listing.add_row("[bold]sum[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
+    else:
+        listing.add_row("sum of the blocks", f"{total:.4f}", "")
+        listing.add_row(f"[bold]{prediction['model']}[/]", f"[bold]{prediction['latency_ms']:.4f}[/]", "")
     if prediction["low_ms"] is not None:
         listing.add_row("95 % interval", f"{prediction['low_ms']:.4f} – {prediction['high_ms']:.4f}", "")
     print_wide(listing)
