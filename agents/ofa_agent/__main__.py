@@ -73,6 +73,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds to wait for another agent on this device to exit [default: 0]",
     )
+    serve.add_argument(
+        "--allow-command",
+        action="append",
+        default=[],
+        metavar="PROGRAM",
+        help="program that the command templates of hosts may run, as the template names it; repeatable",
+    )
+    serve.add_argument(
+        "--allow-commands", action="store_true", help="let the command templates of hosts run any program"
+    )
     serve.add_argument("--json", action="store_true", help="print the address as a JSON object")
     serve.set_defaults(command=_serve)
 
@@ -125,6 +135,7 @@ def _serve(options: Any) -> int:
                 linger_s=options.linger,
                 end_with_stdin=options.end_with_stdin,
                 lock_wait_s=options.lock_wait,
+                programs=None if options.allow_commands else options.allow_command,
             ),
             announce,
         )

@@ -14,7 +14,8 @@ Say = Callable[[str], None]
 
 def default_path(device: Target, made: Identity) -> Path:
     settings = made.settings
-    return Path(f"{device.file_stem}-{made.runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
+    runtime = made.runtime.replace(":", "-")
+    return Path(f"{device.file_stem}-{runtime}-{settings.precision}-t{settings.threads}-b{settings.batch}.lut")
 
 
 def open_for_writing(

@@ -150,6 +150,11 @@ class LatencyTable:
         """The device as the agent describes it in ``ofa-agent info --json``; empty for imported tables."""
         return dict(self.store.get("device") or {})
 
+    @property
+    def command(self) -> str:
+        """The command template that the table was measured with, as JSON; empty for other runtimes."""
+        return str(self.device.get("commands", {}).get(self.identity.runtime, ""))
+
     def require_identity(self, identity: Identity) -> None:
         """Check that new measurements would be comparable. Raises TableMismatch."""
         differences = self.identity.differences(identity)

@@ -283,8 +283,14 @@ def start_agent(tmp_path, test_runtimes):
 
 
 @pytest.fixture(scope="module")
-def module_agent(tmp_path_factory, test_runtimes):
-    agent = RunningAgent(tmp_path_factory.mktemp("agent"), environment=test_runtimes)
+def agent_flags():
+    """The flags of the shared agent; a module may override them."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def module_agent(tmp_path_factory, test_runtimes, agent_flags):
+    agent = RunningAgent(tmp_path_factory.mktemp("agent"), agent_flags, environment=test_runtimes)
     yield agent
     agent.end()
 

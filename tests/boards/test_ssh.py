@@ -38,6 +38,17 @@ def sleeps(board, host, install_sleeping):
     host.environment["PYTHONPATH"] = str(install_sleeping(host.home / "plugins"))
 
 
+def test_a_command_runs_on_the_board(board, host):
+    host.knows(board)
+    host.binds("jetson-tx2", f"{board.user}@{board.address}", runtimes=["command:count"])
+    with (host.folder / "targets.toml").open("a") as file:
+        file.write("[command.count]\nmodel = 'onnx'\nrun = ['wc', '-c', '{model}']\n")
+        file.write("latency = { regex = '^([0-9]+)', unit = 'ns' }\n")
+    done = host("ofa-targets", "check", "jetson-tx2")
+    assert done.returncode == 0, done.stderr
+    assert "by command:count, fp32" in done.stderr
+
+
 def test_from_an_address_to_a_table_and_back_to_an_empty_board(board, bound):
     done = bound(*profile())
     assert done.returncode == 0, done.stderr

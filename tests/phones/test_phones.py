@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ofa_agent.commands.template import parse
 from ofa_agent.device.shell import Ran
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
@@ -102,6 +103,69 @@ def take(executor, tmp_path, block, runtime="benchmark_model", trial_timeout_s=3
 
 
 BLOCK, OTHER_BLOCK = SPACE.blocks(128)[1:3]
+
+
+# Command templates. The tool counts the bytes of the model.
+COUNT = {"run": ["wc", "-c", "{model}"], "model": "onnx", "latency": {"regex": r"^(\d+) .*/model\.onnx$", "unit": "us"}}
+
+
+@pytest.fixture
+def take_command(executor, pixel, tmp_path):
+    made = executor(pixel)
+
+    def run(**values):
+        text = parse("mine", {**COUNT, **values}).text
+        (job,) = lower_jobs([BLOCK], "command:mine", 1, command=text)
+        path = tmp_path / job.model.model_id
+        path.write_bytes(wire.model_bytes(job.model.chunks))
+        settings = wire.Settings(runtime="command:mine", precision="fp32", threads=1, batch=1, command=text)
+        trial = wire.Trial(trial_id="v", job=wire.job_message(BLOCK, settings, job.model.model_id))
+        wire.set_budget(trial.budget, BUDGET, 30.0)
+        return made.take(wire.WorkerTrial(trial=trial, model_path=str(path))), path.stat().st_size
+
+    return run
+
+
+def test_a_command_runs_on_the_phone(take_command, pixel):
+    measurement, size = take_command()
+    assert measurement.status == "ok", measurement.error
+    assert measurement.summary.mean_ns == size * 1000
+    assert measurement.condition_before.battery > 0
+    assert not pixel.shell(f"ls -d {FOLDER}/command-* 2>/dev/null").stdout
+
+
+def test_a_report_on_the_phone_is_read_and_a_model_converted_there(take_command):
+    report = ["sh", "-c", 'printf "ms\\n7\\n" > "$0/r.csv"; cat "$1"', "{output}", "{converted}"]
+    measurement, _ = take_command(
+        convert=["cp", "{model}", "{converted}"], run=report, latency={"file": "r.csv", "csv": "ms", "unit": "ms"}
+    )
+    assert measurement.status == "ok", measurement.error
+    assert measurement.summary.mean_ns == 7_000_000
+
+
+@pytest.mark.parametrize(
+    ("values", "status", "words"),
+    [
+        ({"run": ["no-such-tool", "{model}"]}, "unsupported", "no-such-tool does not exist on this device"),
+        ({"run": ["sleep", "60", "{model}"], "timeout": 1}, "crashed", "exited with code 1"),
+        ({"run": ["sh", "-c", "sleep 60", "{model}"], "timeout": 1}, "timed-out", "did not end within 1 s"),
+        ({"run": ["echo", "hello", "{model}"]}, "unsupported", "its last line: hello"),
+    ],
+)
+def test_a_command_that_fails_on_the_phone(take_command, values, status, words):
+    measurement, _ = take_command(**values)
+    assert measurement.status == status, measurement.error
+    assert words in measurement.error
+
+
+def test_a_target_with_a_command_needs_no_benchmark_model(command, phone, tmp_path):
+    made = phone("FA6C")
+    text = "[pixel-1]\nruntimes = ['command:count']\n[command.count]\nrun = ['wc', '-c', '{model}']\nmodel = 'onnx'\n"
+    (tmp_path / "targets.toml").write_text(text + "latency = { regex = '^([0-9]+)', unit = 'ns' }\n")
+    checked = command("ofa-targets", "check", "pixel-1")
+    assert checked.returncode == 0, checked.stderr
+    assert "by command:count" in checked.stderr
+    assert made.serial
 
 
 # What a user does.

@@ -6,6 +6,7 @@ import time
 from typing import Any, Callable, Optional, Sequence, Tuple
 
 from ofa_agent import conditions
+from ofa_agent.commands.permission import NO_COMMAND, Permission
 from ofa_agent.conditions.cooling import wait_until_cool
 from ofa_agent.device.shell import Shell
 from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
@@ -23,11 +24,17 @@ class TrialExecutor(threading.Thread):
     """
 
     def __init__(
-        self, models: ModelCache, lock_descriptor: int, shell: Shell, worker_command: Sequence[str] = ()
+        self,
+        models: ModelCache,
+        lock_descriptor: int,
+        shell: Shell,
+        worker_command: Sequence[str] = (),
+        permission: Permission = NO_COMMAND,
     ) -> None:
         super().__init__(name="trial executor", daemon=True)
         self._shell = shell
         self._worker_command = worker_command
+        self._permission = permission
         self._models = models
         self._lock_descriptor = lock_descriptor
         self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
@@ -70,6 +77,9 @@ class TrialExecutor(threading.Thread):
             self._worker.stop()
 
     def _take(self, trial: Any) -> Any:
+        refusal = self._permission.refusal_of_jobs((trial.job, trial.reference))
+        if refusal:
+            return _failed(trial, "unsupported", refusal)
         try:
             reference_path = self._path(trial.reference)
             model_path = self._path(trial.job)

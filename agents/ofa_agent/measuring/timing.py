@@ -26,8 +26,16 @@ class Budget(NamedTuple):
     half_width: float = 0.005
 
 
+class Statistics(NamedTuple):
+    """The statistics of a burst in ns, if the runtime reports no samples; 0: unknown."""
+
+    count: int  # type: ignore[assignment]  # hides a method of tuples
+    median_ns: int = 0
+    mean_ns: int = 0
+
+
 class Burst(NamedTuple):
-    """The result of a burst: samples in ns, and how they were taken."""
+    """The result of a burst: samples in ns or ``statistics``, and how they were taken."""
 
     samples_ns: List[int]
     warmup_runs: int
@@ -35,6 +43,14 @@ class Burst(NamedTuple):
     timed_ns: int
     warm: bool
     narrow: bool
+    statistics: Optional[Statistics] = None
+
+    @property
+    def typical_ns(self) -> float:
+        """The median in ns; the mean if nothing else is known."""
+        if self.statistics is None:
+            return median(self.samples_ns)
+        return self.statistics.median_ns or self.statistics.mean_ns
 
 
 def time_burst(

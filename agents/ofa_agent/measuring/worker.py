@@ -20,7 +20,7 @@ from ofa_agent import conditions, runtimes
 from ofa_agent.conditions.nvidia import POWER_OF
 from ofa_agent.conditions.nvml import nvml
 from ofa_agent.device import suitability
-from ofa_agent.device.shell import LocalShell
+from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring import parts, timing
 from ofa_agent.measuring.power import PowerMeter, gpu_power_w
 from ofa_agent.operators import Block, InvalidBlock
@@ -183,7 +183,8 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     measurement.reference_error = reference.error
     reference.mean_ns()
     try:
-        _measure(trial, model_path, reference, measurement)
+        runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
+        measure(trial, model_path, reference, measurement, runtime, LocalShell())
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:
@@ -195,34 +196,33 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     return measurement
 
 
-def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any) -> None:
+def measure(trial: Any, model_path: str, reference: Reference, measurement: Any, runtime: Any, shell: Shell) -> None:
+    """Load the job and fill the Measurement; ``shell`` is that of the device. Raises InvalidBlock, RuntimeFailure."""
     block = wire.job_block(trial.job)
-    reason = suitability.refusal(LocalShell(), trial.job.settings.threads)
+    reason = suitability.refusal(shell, trial.job.settings.threads)
     if reason:
         raise runtimes.Unsupported(reason)
-    runtime = runtimes.find(trial.job.settings.runtime)
     measurement.runtime_version = runtime.version()
     start = timing.clock_ns()
     loaded = _load(runtime, block, trial.job, model_path)
     measurement.load_ns = timing.clock_ns() - start
     budget = wire.budget_of(trial.budget)
     on_gpu = hasattr(loaded, "device_times")
-    measurement.condition_before.CopyFrom(conditions.read(LocalShell(), of_all=False, of_gpu=on_gpu))
+    measurement.condition_before.CopyFrom(conditions.read(shell, of_all=False, of_gpu=on_gpu))
     gc.disable()
     try:
-        reported = None
+        reported = in_parts = None
         if trial.job.parts:
             measurement.reference_before_parts_ns = reference.time_ns()
-            in_parts = timing.time_burst(loaded.run, budget, timing.clock_ns)
+            in_parts = _burst(loaded, budget)
             reported = loaded.operator_times()
-            measurement.timed_ns += in_parts.timed_ns
         measurement.reference_before_ns = reference.time_ns()
-        others_bytes = min(trial.job.others_bytes, MAX_OTHERS_BYTES)
-        prepare = partial(loaded.chill, others_bytes) if others_bytes else None
-        with PowerMeter(LocalShell()) as meter:
-            burst = timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
-        measurement.power_w, measurement.power_of = meter.mean_w, meter.of
-        measurement.reference_after_ns = reference.time_ns()
+        if in_parts is not None and getattr(loaded, "in_one_run", False):
+            burst, measurement.reference_after_ns = in_parts, measurement.reference_before_parts_ns
+        else:
+            burst = _whole_burst(loaded, budget, trial.job.others_bytes, shell, measurement)
+            measurement.reference_after_ns = reference.time_ns()
+            measurement.timed_ns += in_parts.timed_ns if in_parts else 0
         measurement.reference_mean_ns = reference.mean_ns()
         if on_gpu:
             is_network = not trial.job.parts and not trial.job.others_bytes
@@ -230,14 +230,37 @@ def _measure(trial: Any, model_path: str, reference: Reference, measurement: Any
     finally:
         gc.enable()
         loaded.close()
-    measurement.condition_after.CopyFrom(conditions.read(LocalShell(), of_all=False, of_gpu=on_gpu))
+    measurement.condition_after.CopyFrom(conditions.read(shell, of_all=False, of_gpu=on_gpu))
     measurement.samples_ns.extend(burst.samples_ns)
+    if burst.statistics is not None:
+        measurement.summary.CopyFrom(wire.Summary(**burst.statistics._asdict()))
     measurement.warmup_runs = burst.warmup_runs
     measurement.first_ns = burst.first_ns
     measurement.timed_ns += burst.timed_ns + reference.spent_ns()
     measurement.warm, measurement.narrow = burst.warm, burst.narrow
-    if reported is not None:
-        _divide(reported.after(in_parts.warmup_runs), trial.job, measurement)
+    if in_parts is not None and reported is not None:
+        _divide(reported.after(in_parts.warmup_runs), burst.typical_ns, trial.job, measurement)
+
+
+def _whole_burst(
+    loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int, shell: Shell, measurement: Any
+) -> timing.Burst:
+    """Time a burst of the whole job, and the power meanwhile; of a tool, it would include the start of the tool."""
+    if isinstance(loaded, runtimes.SelfTimed):
+        return loaded.burst()
+    with PowerMeter(shell) as meter:
+        burst = _burst(loaded, budget, others_bytes)
+    measurement.power_w, measurement.power_of = meter.mean_w, meter.of
+    return burst
+
+
+def _burst(loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int = 0) -> timing.Burst:
+    """Time one burst. A tool that times itself has its own rule for the duration, and keeps the caches as they are."""
+    if isinstance(loaded, runtimes.SelfTimed):
+        return loaded.burst()
+    others_bytes = min(others_bytes, MAX_OTHERS_BYTES)
+    prepare = partial(loaded.chill, others_bytes) if others_bytes else None
+    return timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
 
 
 def _measure_gpu(loaded: Any, gpu: Any, measurement: Any) -> None:
@@ -258,14 +281,14 @@ def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
     return runtime.load_profiled(block, job, model_path)
 
 
-def _divide(reported: parts.Profiled, job: Any, measurement: Any) -> None:
+def _divide(reported: parts.Profiled, whole_ns: float, job: Any, measurement: Any) -> None:
     """Divide the latency of the network among its parts, corrected to the device speed of the profiled runs."""
     around_whole = measurement.reference_before_ns + measurement.reference_after_ns
     around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
     speed = around_parts / around_whole if around_whole else 1.0
     sizes = [part.operators for part in job.parts]
     try:
-        samples = parts.part_samples(reported, sizes, speed * timing.median(list(measurement.samples_ns)))
+        samples = parts.part_samples(reported, sizes, speed * whole_ns)
     except ValueError as error:
         raise runtimes.Unsupported("%s (%s)" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ofa_agent import plugins
+from ofa_agent.commands.template import PREFIX
 from ofa_agent.measuring.parts import Profiled
+from ofa_agent.measuring.timing import Burst
 from ofa_agent.protocol import messages as wire
 
 GROUP = "ofa_agent.runtimes"
@@ -90,6 +92,18 @@ class Loaded:
         pass
 
 
+class SelfTimed(Loaded):
+    """A job that a tool runs and times itself: ``burst`` replaces ``run``.
+
+    If ``in_one_run`` is true, the burst that reports operator times is also that of the whole job.
+    """
+
+    in_one_run = False
+
+    def burst(self) -> Burst:
+        raise NotImplementedError
+
+
 class LoadedProfiled(Loaded):
     """A job whose runs are profiled operator by operator until ``operator_times`` is called."""
 
@@ -98,13 +112,17 @@ class LoadedProfiled(Loaded):
         raise NotImplementedError
 
 
-def find(name: str) -> Any:
+def find(name: str, command: str = "") -> Any:
     """Return the runtime with this name. Raises Unsupported.
+
+    The runtimes ``command:NAME`` run ``command``, the JSON text of a command template.
 
     A runtime has ``version()`` and ``load(block, job, model_path)``. If it can report operator times, it also has
     ``load_profiled`` with the same arguments.
     """
     try:
+        if name.startswith(PREFIX):
+            return importlib.import_module(__name__ + ".command").CommandRuntime(command)
         if name in BUILT_IN:
             module, _, variant = BUILT_IN[name].partition(":")
             return getattr(importlib.import_module(__name__ + "." + module), variant)

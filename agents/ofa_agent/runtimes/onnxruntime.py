@@ -11,6 +11,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 import numpy as np
 import onnxruntime as ort
 
+from ofa_agent.commands.layers import NODE_NAME
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Block, Conv, MaxPool, Operator, SqueezeExcite, product, seeded
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
@@ -24,7 +25,6 @@ PRECISIONS = {CPU: ("fp32", "int8"), CUDA: ("fp32", "tf32", "fp16"), TENSORRT: (
 TYPES = {"tensor(float16)": np.float16}  # of input and output, by the type that the model declares
 TF32_OPTION = (1, 18)  # the first version with the option use_tf32
 
-NODE_NAME = re.compile(r"operator(\d+)")
 # Kernels of int8 models that some versions rename, and how many of them an operator has.
 RENAMED: Dict[str, Dict[type, int]] = {"QLinearConv": {Conv: 1, SqueezeExcite: 2}, "NhwcMaxPool": {MaxPool: 1}}
 OF_WEIGHTS = re.compile(r"\.(weight|bias)")

@@ -11,9 +11,10 @@ from typing import Any, Dict, List, Tuple
 
 import numpy as np
 
+from ofa_agent.commands.layers import Kernel, owners_of
 from ofa_agent.operators import Block, product, seeded
 from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
-from ofa_agent.runtimes.openvino_counters import Counters, Kernel, owners_of
+from ofa_agent.runtimes.openvino_counters import Counters
 
 INPUT_SEED = 1
 OLDEST = (2023, 1)  # older versions cannot be kept from pinning threads
@@ -141,7 +142,9 @@ class _OpenVinoProfiled(_OpenVinoLoaded, LoadedProfiled):
         super().__init__(counted, block, batch)
         operators = len(block.operators)
         self._plain = compiled
-        self._counters = Counters(owners_of(_kernels(counted), operators), operators)
+        kernels = _kernels(counted)
+        owners = dict(zip([kernel.name for kernel in kernels], owners_of(kernels, operators)))
+        self._counters = Counters(owners, operators)
         self._counting = True
         self._runs = 0
         self._read_at = 0.0

@@ -1,49 +1,20 @@
-"""The performance counters of OpenVINO: which operator a kernel belongs to, and how long it takes.
+"""The performance counters of OpenVINO: how long each kernel takes.
 
 A counter is the average over all runs of the compiled model, in whole microseconds. Each run is also rounded down to
 whole microseconds. The first runs, which are slow, would stay in the average. Counters are therefore read again and
 again, and the average of the later runs is computed from the differences.
 """
 
-import re
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List
 
 import numpy as np
 
 from ofa_agent.measuring.parts import Profiled
 
-NODE_NAME = re.compile(r"operator(\d+)")
 WARM_UP = 0.25  # this fraction of the runs is not counted
 LOST_US = 0.5  # the average loss when a time is rounded down to whole microseconds
 INTERRUPTED = 2.0  # a kernel was interrupted if it took this many times its average
 PASSES = 5  # over the readings to find the interrupted ones
-
-
-class Kernel(NamedTuple):
-    """A node of the compiled model. ``originals``: the names of the ONNX nodes in it, empty for a change of layout."""
-
-    name: str
-    originals: str
-
-
-def owners_of(kernels: Sequence[Kernel], operators: int) -> Dict[str, int]:
-    """Return the operator of each kernel by the name of the kernel; ``kernels`` are in order of execution.
-
-    A fused kernel belongs to its first operator. A change of layout is named after the nodes before and after it, and
-    belongs to the later one. OpenVINO names the last node after the output of the model; kernels without the name of
-    an operator belong to the next one.
-    """
-    owners = {}
-    owner = operators - 1
-    for kernel in reversed(kernels):
-        named = [int(index) for index in NODE_NAME.findall(kernel.originals)]
-        between = [int(index) for index in NODE_NAME.findall(kernel.name)]
-        if named:
-            owner = min(named)
-        elif between:
-            owner = between[-1]
-        owners[kernel.name] = owner
-    return owners
 
 
 class Counters:

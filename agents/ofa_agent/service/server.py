@@ -15,6 +15,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts ot
 
 import grpc
 
+from ofa_agent.commands.permission import Permission
+from ofa_agent.commands.versions import Versions
 from ofa_agent.conditions import Setter
 from ofa_agent.device import description as device
 from ofa_agent.device import suitability
@@ -48,6 +50,7 @@ class ServeOptions(NamedTuple):
     linger_s: Optional[float] = None  # exit after this time without a lease
     end_with_stdin: bool = False
     lock_wait_s: float = 0.0
+    programs: Optional[Sequence[str]] = ()  # that command templates may run; None: all
 
 
 def serve(
@@ -66,9 +69,10 @@ def serve(
     models = ModelCache(os.path.join(home(), "models"))
     setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
     setter.put_back()  # conditions that a killed agent had set
-    executor = TrialExecutor(models, lock.descriptor, shell, worker_command)
+    permission = Permission(options.programs)
+    executor = TrialExecutor(models, lock.descriptor, shell, worker_command, permission)
     desk = Desk(executor, models, setter, log, lock.announce)
-    server = _server(options, _Service(executor, desk, options.token, shell))
+    server = _server(options, _Service(executor, desk, options.token, shell, permission))
     address = "%s:%d" % (_in_address(options.host), _bind(server, options))
     executor.start()
     server.start()
@@ -97,11 +101,14 @@ def log(event: str, **facts: Any) -> None:
 
 
 class _Service:
-    def __init__(self, executor: TrialExecutor, desk: Desk, token: Optional[str], shell: Shell) -> None:
+    def __init__(
+        self, executor: TrialExecutor, desk: Desk, token: Optional[str], shell: Shell, permission: Permission
+    ) -> None:
         self._shell = shell
         self._executor = executor
         self._desk = desk
         self._token = token
+        self._versions = Versions(shell, permission)
 
     def handlers(self) -> Any:
         agent = {
@@ -127,7 +134,9 @@ class _Service:
 
     def describe(self, request: Any, context: Any) -> Any:
         self._authorise(context)
-        return device.describe(self._shell, self._executor.runtimes())
+        description = device.describe(self._shell, self._executor.runtimes())
+        self._versions.describe(request.commands, description)
+        return description
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ofa_agent.commands.template import parse_text
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
 from ofa_profiler.campaign.decoding import latency_ms, measurement_of, parts_of
@@ -21,14 +22,15 @@ from ofa_profiler.campaign.device_agreement import AgreementCheck
 from ofa_profiler.campaign.device_pool import RESTARTS, DevicePool, DeviceWorker, Event
 from ofa_profiler.campaign.disturbance import Drift
 from ofa_profiler.campaign.effort import Probe
-from ofa_profiler.campaign.jobs import Job, Trial, reference_job
+from ofa_profiler.campaign.jobs import Job, Trial, reference_job, reference_message, settings_message
 from ofa_profiler.connections import Connection
 from ofa_profiler.connections.client import Lease
 from ofa_tables.errors import OfaError
 from ofa_tables.store.measurement import RETRIED, Measurement
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 TRIAL_TIMEOUT_S = 120.0
+COMMANDS_IN_A_TRIAL = 5  # convert, and two runs of the tool with a report each
 COOL_S = 120.0  # longest wait before a trial for a hot device to cool
 RETRIES = 2  # of one failed trial; after that its job counts as failed
 RETAKES = 1  # of one disturbed trial
@@ -102,16 +104,16 @@ class Campaign:
         self._adopts = adopts
         self._table = table
         self._rounds = rounds
-        self._reference = reference_job(table.identity.runtime, table.identity.settings.precision)
-        jobs = [self._reference, *itertools.chain.from_iterable(rounds)]
+        runtime, settings, command = table.identity.runtime, table.identity.settings, table.command
+        self._template = parse_text(command) if command else None
+        self._reference = reference_job(runtime, settings.precision, command)
+        self._reference_message, beside = reference_message(table.identity, self._reference, self._template)
+        jobs = [self._reference, *beside, *itertools.chain.from_iterable(rounds)]
         self._models = {job.model.model_id: job.model for job in jobs}
         self._budget = budget
         self._progress = progress
         self._purpose = purpose
-        self._settings = _settings_message(table.identity)
-        self._reference_message = wire.job_message(
-            self._reference.block, _settings_message(table.identity, batch=1), self._reference.model.model_id
-        )
+        self._settings = settings_message(table.identity, command)
         # Stays the same after a crash, so that the host gets its lease back. A copy of the table gets another id.
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
@@ -296,7 +298,11 @@ class Campaign:
         if self._announce is not None and message.status == "ok":
             probe = Probe(self._reference.block, max(0.0, took_s - message.timed_ns / 1e9), latency_ms(message) / 1e3)
             trials = [*self._waiting, *worker.under_way.values()]
-            expected_s = sum(probe.expected_s(trial.job.block, self._budget, trial.bursts) for trial in trials)
+            if self._template is not None:  # mostly the start of the tool, and a fixed number of runs
+                runs = 1 + bool(self._template.profile)
+                expected_s = sum(took_s * (runs if trial.job.parts else 1) for trial in trials)
+            else:
+                expected_s = sum(probe.expected_s(trial.job.block, self._budget, trial.bursts) for trial in trials)
             self._announce(expected_s / max(1, self._agreement_check.devices if self._agreement_check else 1))
         self._announce = None
 
@@ -343,15 +349,8 @@ class Campaign:
         sent = wire.job_message(job.block, self._settings, job.model.model_id, job.others_bytes)
         sent.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in job.parts)
         message = wire.Trial(trial_id=trial.trial_id, job=sent, reference=self._reference_message)
-        wire.set_budget(message.budget, self._budget, TRIAL_TIMEOUT_S, COOL_S)
+        timeout_s = TRIAL_TIMEOUT_S
+        if self._template is not None:  # it has a limit for each command
+            timeout_s += COMMANDS_IN_A_TRIAL * self._template.timeout_s
+        wire.set_budget(message.budget, self._budget, timeout_s, COOL_S)
         return message
-
-
-def _settings_message(identity: Identity, batch: int | None = None) -> Any:
-    settings = identity.settings
-    return wire.Settings(
-        runtime=identity.runtime,
-        precision=settings.precision,
-        threads=settings.threads,
-        batch=settings.batch if batch is None else batch,
-    )

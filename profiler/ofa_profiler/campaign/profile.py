@@ -71,5 +71,5 @@ class Profiler:
             return profiled_network_rounds(self._table, self._space, resolutions_px, rounds), NETWORK_BUDGET
         blocks = [block for px in resolutions_px for block in self._space.blocks(px)]
         runtime, settings = self._table.identity.runtime, self._table.identity.settings
-        jobs = lower_jobs(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision)
+        jobs = lower_jobs(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision, self._table.command)
         return [jobs] * rounds, self._effort.budget

@@ -45,7 +45,7 @@ def profiled_network_rounds(
                 covered[number].update(block.key for block in blocks)
                 table.store.add_network(network.key, space.name, architecture.to_json(), PROFILED)
                 settings = table.identity.settings
-                model = lower(table.identity.runtime, network, settings.batch, settings.precision)
+                model = lower(table.identity.runtime, network, settings.batch, settings.precision, table.command)
                 in_round.append(Job(network, model, parts=tuple(blocks)))
         jobs.append(in_round)
     return jobs

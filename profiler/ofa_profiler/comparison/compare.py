@@ -26,6 +26,8 @@ from ofa_tables.table import CALIBRATION, REFERENCE, TEST, LatencyTable
 ROUNDS = 10
 MORE_ROUNDS = 10
 MOST_ROUNDS = 60
+# The same of a command template: a trial takes seconds, but contains many runs.
+COMMAND_ROUNDS = (4, 4, 12)
 WANTED_NOISE = 0.025
 CANDIDATES = 20_000
 
@@ -115,9 +117,11 @@ class Comparer:
         for reference in drawn.references:
             self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
             networks.append(reference.block)
-        jobs = lower_jobs(networks, identity.runtime, identity.settings.batch, precision=identity.settings.precision)
+        settings, command = identity.settings, self._table.command
+        jobs = lower_jobs(networks, identity.runtime, settings.batch, precision=settings.precision, command=command)
         outcome = Outcome()
-        for rounds in range(ROUNDS, MOST_ROUNDS + 1, MORE_ROUNDS):
+        first, more, most = COMMAND_ROUNDS if command else (ROUNDS, MORE_ROUNDS, MOST_ROUNDS)
+        for rounds in range(first, most + 1, more):
             purpose = f"ofa-compare {self._space.name}"
             planned: list[list[Job]] = [[]] * first_round + [jobs] * rounds
             campaign = Campaign(self._table, planned, NETWORK_BUDGET, progress, purpose, adopts=not first_round)
@@ -125,10 +129,10 @@ class Comparer:
             apart = self._noise([network.key for network in networks], first_round)
             if apart is None or apart <= WANTED_NOISE:
                 break
-            if outcome.trials and rounds < MOST_ROUNDS:
+            if outcome.trials and rounds < most:
                 progress.say(
                     f"the two passes of all networks differ by {apart:.1%}, more than {WANTED_NOISE:.1%}: "
-                    f"{MORE_ROUNDS} more trials each, {rounds} of at most {MOST_ROUNDS} are done"
+                    f"{more} more trials each, {rounds} of at most {most} are done"
                 )
         return outcome
 

@@ -39,6 +39,7 @@ class Agent:
         self._channel = channel
         self._target = target
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.commands: tuple[str, ...] = ()  # command templates to describe, as JSON
 
     def describe(self) -> dict[str, Any]:
         """The description of the device as plain data. Raises DeviceError and subclasses."""
@@ -46,7 +47,8 @@ class Agent:
             wire.method(wire.SERVICE, "Describe"), wire.DescribeRequest.SerializeToString, wire.Description.FromString
         )
         try:
-            description = call(wire.DescribeRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+            request = wire.DescribeRequest(commands=self.commands)
+            description = call(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
         except grpc.RpcError as error:
             raise typed(error, self._target) from None
         if description.protocol != wire.PROTOCOL:
@@ -71,10 +73,9 @@ class Agent:
         return Lease(call, self._metadata, self._target, self._window, lease_id, purpose, conditions or {}, settings)
 
 
-def time_once(agent: Agent, block: Block, model: Model, runtime: str, budget: Budget, precision: str = "fp32") -> float:
-    """The median latency in ms of one trial that is not stored. Raises DeviceError."""
+def time_once(agent: Agent, block: Block, model: Model, settings: Any, budget: Budget) -> float:
+    """The median latency in ms of one trial that is not stored; ``settings`` is a message. Raises DeviceError."""
     trial = wire.Trial(trial_id=uuid.uuid4().hex)
-    settings = wire.Settings(runtime=runtime, precision=precision, threads=1, batch=1)
     trial.job.CopyFrom(wire.job_message(block, settings, model.model_id))
     wire.set_budget(trial.budget, budget, CALL_TIMEOUT_S)
     trials = [trial]

@@ -31,8 +31,13 @@ class Connection:
     def agent(self) -> Agent:
         """The agent of the target. The first call contacts or starts it. Raises DeviceError and subclasses."""
         if self._agent is None:
-            self._agent = self.open()
+            self._agent = self._opened()
         return self._agent
+
+    def _opened(self) -> Agent:
+        agent = self.open()
+        agent.commands = tuple(self.target.commands.values())
+        return agent
 
     @property
     def members(self) -> "Sequence[Connection]":
@@ -49,7 +54,7 @@ class Connection:
             self.close()
             self._agent = None
             try:
-                self._agent = self.open()
+                self._agent = self._opened()
             except (Unreachable, AgentLost) as failure:
                 if not self.patience_s or self.given_up.is_set():
                     raise

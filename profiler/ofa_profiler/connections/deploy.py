@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import platformdirs
 
 from ofa_agent import bundle
+from ofa_agent.commands.template import PREFIX
 from ofa_agent.device.probe import NEEDED, OF_RUNTIMES
 from ofa_agent.device.shell import Ran
 from ofa_agent.service.lock import LINK_LOST
@@ -65,7 +66,7 @@ done
 START = """
 IFS= read -r python; IFS= read -r zip; IFS= read -r packages
 export PYTHONPATH="$packages"
-exec "$python" "$zip" serve --json --token-stdin --detach --linger 45
+exec "$python" "$zip" serve --json --token-stdin --detach --linger 45 --allow-commands
 """
 END = 'IFS= read -r python; IFS= read -r zip; exec "$python" "$zip" end'
 REMOVE = OURS + 'IFS= read -r folder; [ -d "$folder" ] && ours "$folder" 2>/dev/null || exit 3; rm -rf "$folder"'
@@ -126,6 +127,8 @@ class Python:
 
     def lacks(self, runtimes: Sequence[str]) -> list[str]:
         """What must be installed to run the agent, with the first of ``runtimes`` if none is there."""
+        if any(runtime.startswith(PREFIX) for runtime in runtimes):
+            return list(self.missing)  # a command needs no package
         packages = [package_of(runtime) for runtime in runtimes]
         none_there = not set(packages) & set(self.runtimes)
         return [*self.missing, *(packages[:1] if none_there else ())]

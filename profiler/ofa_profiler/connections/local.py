@@ -17,7 +17,7 @@ class LocalConnection(Connection):
         self._process: AgentProcess | None = None
 
     def open(self) -> Agent:
-        self._process = AgentProcess([sys.executable, "-m", "ofa_agent", "serve"], Path(home()))
+        self._process = AgentProcess([sys.executable, "-m", "ofa_agent", "serve", "--allow-commands"], Path(home()))
         return self._process.start(self.target.name)
 
     def close(self) -> None:

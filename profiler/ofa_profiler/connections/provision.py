@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ofa_agent.commands.template import PREFIX
 from ofa_agent.device.probe import NEEDED
 from ofa_profiler.connections.deploy import Deployment, Python
 from ofa_tables.errors import DeviceError
@@ -43,7 +44,8 @@ def provision(deployment: Deployment, runtimes: Sequence[str], named: str, say: 
     reasons = []
     for python in candidates:
         with tempfile.TemporaryDirectory() as folder:
-            wanted = python.requirements([*NEEDED, runtimes[0]])
+            packages = [name for name in runtimes[:1] if not name.startswith(PREFIX)]  # a command needs none
+            wanted = python.requirements([*NEEDED, *packages])
             failure = _download(python, wanted, Path(folder))
             if failure:
                 reasons.append(f"Python {python.version}: {failure}")

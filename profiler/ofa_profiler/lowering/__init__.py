@@ -7,9 +7,10 @@ size and a precision to the Model's chunks; no chunks where the Runtime needs no
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ofa_agent.commands.template import parse_text
 from ofa_agent.operators import Block
 from ofa_agent.protocol import messages as wire
-from ofa_profiler.lowering import onnx, tflite
+from ofa_profiler.lowering import conversion, onnx, tflite
 from ofa_tables import plugins
 
 
@@ -26,7 +27,13 @@ def _none(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
     return []
 
 
+def _float_onnx(block: Block, batch: int, precision: str) -> list[wire.ModelChunk]:
+    """For command templates: their tools convert and quantise the model themselves."""
+    return onnx.lower(block, batch)
+
+
 _BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
+    "onnx": _float_onnx,
     "onnxruntime": onnx.lower,
     "onnxruntime-cuda": onnx.lower_for_cuda,
     "onnxruntime-tensorrt": onnx.lower_for_tensorrt,
@@ -39,7 +46,14 @@ _BUILT_IN: dict[str, Callable[[Block, int, str], list[wire.ModelChunk]]] = {
 }
 
 
-def lower(runtime: str, block: Block, batch: int, precision: str = "fp32") -> Model:
-    """The model file of ``block`` for ``runtime``. Raises UnknownName for a runtime without a model format."""
-    chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", runtime, _BUILT_IN)(block, batch, precision))
+def lower(runtime: str, block: Block, batch: int, precision: str = "fp32", command: str = "") -> Model:
+    """The model file of ``block`` for ``runtime``. Raises UnknownName for a runtime without a model format.
+
+    The runtimes ``command:NAME`` need ``command``, their template as JSON.
+    """
+    template = parse_text(command) if command else None
+    kind = template.model if template else runtime
+    chunks = wire.merged(plugins.find("runtime", "ofa_profiler.lowering", kind, _BUILT_IN)(block, batch, precision))
+    if template and template.convert and template.convert_on == "host":
+        chunks = conversion.converted(template, chunks, batch, precision)
     return Model(wire.model_id_of(chunks) if chunks else "", tuple(chunks))

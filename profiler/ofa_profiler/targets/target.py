@@ -11,7 +11,10 @@ from typing import Any
 import platformdirs
 
 from ofa_agent import conditions
+from ofa_agent.commands.template import PREFIX
 from ofa_agent.operators import PRECISIONS
+from ofa_profiler.targets import commands as command_files
+from ofa_profiler.targets.commands import SECTION, Command
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
 
 SHIPPED = "ofa-profile"
@@ -26,7 +29,7 @@ class Target:
     ``models`` are patterns for the model names that phones report. ``--set key=value`` gives ``conditions`` of the
     device, which are set while it is measured, and ``settings`` of the connection. ``suggest`` are conditions that make
     latencies stable. ``engine`` are the parameters of a simulated target. ``origins`` is the file that each value comes
-    from.
+    from. ``commands`` are the templates of the runtimes that are commands, as JSON by runtime.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Target:
     conditions: Mapping[str, str] = field(default_factory=dict)
     engine: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def file_stem(self) -> str:
@@ -60,6 +64,8 @@ def all_targets() -> dict[str, Target]:
     ours = resources.files("ofa_profiler.targets").joinpath(FILE_NAME).read_text()
     for origin, text in [(SHIPPED, ours), *_texts()]:
         for name, values in _parsed(text, origin).items():
+            if name == SECTION:
+                continue
             like = values.pop("like", name)
             if like not in entries and like != name:
                 raise FileError(
@@ -103,8 +109,20 @@ def find_target(name: str, settings: Mapping[str, str] | None = None, runtime: s
     knobs = conditions.settings()
     of_device = {key: value for key, value in given.items() if key in knobs}
     of_connection = {key: value for key, value in given.items() if key not in knobs}
-    runtimes = (runtime,) if runtime and target.connection == "adb" else target.runtimes
-    return replace(target, settings=of_connection, conditions=of_device, runtimes=runtimes)
+    runtimes = target.runtimes
+    if runtime and target.connection == "adb":
+        runtimes = (runtime,)
+    elif runtime and runtime.startswith(PREFIX):  # which needs no package on the device
+        runtimes = (runtime, *runtimes)
+    commands = command_files.texts_of(runtimes, all_commands())
+    return replace(target, settings=of_connection, conditions=of_device, runtimes=runtimes, commands=commands)
+
+
+def all_commands() -> dict[str, Command]:
+    """Return the shipped command templates, overridden and extended by the user's files. Raises FileError."""
+    sections = [(origin, _parsed(text, origin).get(SECTION, {})) for origin, text in _texts()]
+    ours = tomllib.loads(command_files.shipped())[SECTION]
+    return command_files.merged([(SHIPPED, ours), *sections])
 
 
 def choose_runtime(target: Target, wanted: str | None, description: Mapping[str, Mapping[str, str]]) -> str:
@@ -184,6 +202,8 @@ def _parsed(text: str, origin: str) -> dict[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         raise FileError(f"{origin} is not valid TOML: {error}") from None
     for name, values in content.items():
+        if name == SECTION and isinstance(values, dict):
+            continue  # checked by all_commands
         if not isinstance(values, dict):
             raise FileError(f"{origin}: {name!r} is not in a section; move it under a target, such as [jetson-tx2]")
         for key, value in values.items():

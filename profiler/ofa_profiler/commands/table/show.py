@@ -1,5 +1,6 @@
 """``ofa-table show``: prints the contents of a table."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -128,6 +129,8 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     yield "table", str(opened.path)
     yield "target", identity.target + (f" ({device['chip']})" if device.get("chip") else "")
     yield "runtime", f"{identity.runtime}, {identity.runtime_version}"
+    if opened.command:
+        yield "command", " ".join(json.loads(opened.command)["run"])
     if identity.runtime == IMPORTED:
         yield "from", ", ".join(Path(file).name for file in opened.store.get("imported_from") or [])
     imported = identity.runtime == IMPORTED

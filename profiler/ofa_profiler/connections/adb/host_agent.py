@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ofa_agent.runtimes import Malformed, RuntimeFailure, Unsupported, benchmark
 from ofa_agent.runtimes.benchmark_model import Options, Report
 from ofa_agent.service import server
 from ofa_agent.service.lock import DeviceBusy
+from ofa_profiler.connections.adb.commands import PhonePlace, measure_command
 from ofa_profiler.connections.adb.server import NO_ROOM, AdbServer, Phone
 from ofa_profiler.connections.adb.shell import EVERY_CORE, FOLDER, AdbShell, Request, Snapshot
 from ofa_tables.errors import DeviceError, OfaError, Unreachable
@@ -61,8 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m ofa_profiler.connections.adb.host_agent", description=__doc__)
     parser.add_argument("command", choices=("serve", "worker"))
-    for name in ("server", "serial", "name", "binary"):
+    for name in ("server", "serial", "name"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--binary", default="", help="benchmark_model; empty: only command templates run")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--token-stdin", action="store_true")
     parser.add_argument("--end-with-stdin", action="store_true")
@@ -81,7 +84,7 @@ def _serve(options: Any) -> int:
     threading.Thread(target=_end_with_phone, args=(phone,), daemon=True).start()
     given = [f"--{name}={getattr(options, name)}" for name in ("server", "serial", "name", "binary")]
     server.serve(
-        server.ServeOptions(token=token, end_with_stdin=True, lock_wait_s=options.lock_wait),
+        server.ServeOptions(token=token, end_with_stdin=True, lock_wait_s=options.lock_wait, programs=None),
         lambda address: print(json.dumps({"address": address, "pid": os.getpid()}), flush=True),
         Snapshot(AdbShell(phone)),
         [sys.executable, "-m", "ofa_profiler.connections.adb.host_agent", *given],
@@ -102,7 +105,7 @@ def _end_with_phone(phone: Phone) -> None:
 
 
 def _worker(options: Any, pipes: list[str]) -> int:
-    executor = PhoneTrialExecutor(AdbShell(_phone(options)), Path(options.binary))
+    executor = PhoneTrialExecutor(AdbShell(_phone(options)), Path(options.binary) if options.binary else None)
     return answer(pipes, executor.probe, executor.take)
 
 
@@ -113,7 +116,7 @@ def _phone(options: Any) -> Phone:
 class PhoneTrialExecutor:
     """Run trials on a phone, one at a time."""
 
-    def __init__(self, shell: AdbShell, binary: Path) -> None:
+    def __init__(self, shell: AdbShell, binary: Path | None) -> None:
         self._shell = shell
         self._snapshot = Snapshot(shell)
         self._binary = binary
@@ -126,7 +129,10 @@ class PhoneTrialExecutor:
         ready = wire.WorkerReady()
         try:
             self._shell.end_running()  # left by an earlier agent: this one holds the phone now
-            self._push_binary()
+            self._make_folder()
+            if self._binary is None:
+                raise DeviceError("no benchmark_model was named")
+            self._push_binary(self._binary)
             ready.runtimes.update(dict.fromkeys(DELEGATES, self.version))
         except DeviceError as error:
             ready.missing_runtimes.update(dict.fromkeys(DELEGATES, str(error)))
@@ -139,7 +145,10 @@ class PhoneTrialExecutor:
         trial = request.trial
         measurement = wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", started_at=time.time())
         try:
-            self._measure(request, measurement)
+            if trial.job.settings.command:
+                self._measure_command(request, measurement)
+            else:
+                self._measure(request, measurement)
         except InvalidBlock as error:
             measurement.status, measurement.error = "malformed", str(error)
         except RuntimeFailure as error:
@@ -152,6 +161,17 @@ class PhoneTrialExecutor:
         except Exception as error:
             measurement.status, measurement.error = "crashed", f"{type(error).__name__}: {error}"
         return measurement
+
+    def _measure_command(self, request: Any, measurement: Any) -> None:
+        model = self._there(request.model_path) if request.model_path else ""
+        place = PhonePlace(self._shell, self._run_tool)
+        measure_command(request.trial, model, measurement, place, self._snapshot)
+
+    def _run_tool(self, arguments: Sequence[str], timeout_s: float) -> Ran:
+        (ran,) = self._shell.ask([Request("hold", (*self._mask(), *arguments))], timeout_s)
+        if ran.code == TOOK_TOO_LONG:
+            self._shell.end_running()
+        return ran
 
     def _measure(self, request: Any, measurement: Any) -> None:
         trial = request.trial
@@ -244,17 +264,19 @@ class PhoneTrialExecutor:
             raise TimedOut(f"benchmark_model did not end within {timeout_s:g} s, and was ended")
         return answers
 
-    def _push_binary(self) -> None:
-        content = self._binary.read_bytes()
+    def _push_binary(self, binary: Path) -> None:
+        content = binary.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         self.version = f"sha256:{digest[:12]}"  # usually it names none
         self._run_by = f"{FOLDER}/benchmark_model-{digest[:12]}"
+        if self._listed(self._run_by).get(self._run_by) != len(content):
+            self._shell.phone.push(self._run_by, content, 0o755)
+
+    def _make_folder(self) -> None:
         ran = self._shell.phone.run(f"mkdir -p {MODELS}")
         if not ran.ok:
             raise DeviceError(f"{self._shell.phone.name}: {MODELS} cannot be made: {ran.error or ran.output}")
         self._models = self._listed(f"{MODELS}/*.tflite")
-        if self._listed(self._run_by).get(self._run_by) != len(content):
-            self._shell.phone.push(self._run_by, content, 0o755)
 
     def _there(self, model_path: str, beside: str = "") -> str:
         """Push a model to the phone by content hash, unless it is there; ``beside`` is kept. Raises DeviceError."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grpc
 
+from ofa_agent.commands.template import PREFIX
 from ofa_agent.conditions.android import Heat, is_android
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service import lock
@@ -62,7 +63,8 @@ class PhoneConnection(Connection):
 
     def _by_a_runtime(self) -> Agent:
         reasons = []
-        for runtime in dict.fromkeys(BESIDE if name.startswith(BESIDE) else name for name in self.target.runtimes):
+        beside = (BESIDE, PREFIX)
+        for runtime in dict.fromkeys(BESIDE if name.startswith(beside) else name for name in self.target.runtimes):
             try:
                 return self._beside() if runtime == BESIDE else self._on_it(runtime)
             except (Unreachable, DeviceHeld):
@@ -122,7 +124,9 @@ class PhoneConnection(Connection):
     def _beside(self) -> Agent:
         """An agent on this machine that runs TFLite's tool on the phone."""
         abi = AdbShell(self.phone).run("getprop", "ro.product.cpu.abi").output
-        tool = binary.find(self.target.settings, abi, self.name)
+        commands = bool(self.target.commands)  # which need no benchmark_model
+        named = binary.SETTING in self.target.settings or not commands
+        tool = binary.find(self.target.settings, abi, self.name) if named else None
         home = Path(lock.home()) / "phones" / _plain(self.phone.serial)
         command = [
             *(
@@ -132,13 +136,14 @@ class PhoneConnection(Connection):
                 "serve",
                 f"--server={self.phone.server}",
             ),
-            *(f"--serial={self.phone.serial}", f"--name={self.name}", f"--binary={tool.absolute()}"),
+            *(f"--serial={self.phone.serial}", f"--name={self.name}"),
+            *([f"--binary={tool.absolute()}"] if tool else []),
         ]
         self._process = AgentProcess(command, home, {"OFA_AGENT_HOME": str(home)})
         try:
             agent = self._process.start(self.name)
             missing = agent.describe()["missing_runtimes"]
-            if BESIDE in missing:
+            if BESIDE in missing and not commands:
                 raise DeviceError(missing[BESIDE])
         except DeviceError:
             self._process.end()
