@@ -69,17 +69,18 @@ def main() -> None:
                 optimised = Path(folder) / "optimised.onnx"
                 sessions[name] = session_of(content, optimised)
                 kernels[name] = Counter(node.op_type for node in onnx.load(optimised).graph.node)
-        taken: dict[str, list[float]] = {name: [] for name in sessions}
-        for _ in range(chosen.rounds):
+        taken = {name: np.zeros((chosen.rounds, RUNS)) for name in sessions}
+        for number in range(chosen.rounds):
             for name, session in sessions.items():
-                for _ in range(RUNS):
+                for run in range(RUNS):
                     started = time.perf_counter()
                     session.run(None, values)
-                    taken[name].append(time.perf_counter() - started)
-        medians = {name: float(np.median(seconds)) * 1e3 for name, seconds in taken.items()}
+                    taken[name][number, run] = time.perf_counter() - started
+        rounds = {name: np.median(seconds, axis=1) * 1e3 for name, seconds in taken.items()}
+        latencies = ", ".join(f"{name} {np.median(latency):.2f} ms" for name, latency in rounds.items())
+        ratio = np.median(rounds["ours"] / rounds["quantiser"])
         same = "the same kernels" if kernels["ours"] == kernels["quantiser"] else "different kernels"
-        latencies = ", ".join(f"{name} {median:.2f} ms" for name, median in medians.items())
-        print(f"{latencies}; ours / quantiser {medians['ours'] / medians['quantiser']:.3f}, {same}", flush=True)
+        print(f"{latencies}; ours / quantiser {ratio:.3f}, {same}", flush=True)
         print(f"  {dict(kernels['ours'])}")
 
 

@@ -31,6 +31,7 @@ def profiled_network_rounds(
         for number in numbers:
             covered[number].add(key)
     others = {key for key, _, _, role in table.store.networks() if role != PROFILED}
+    lowered: dict[str, Job] = {}  # networks repeat, and lowering in int8 takes half a second
     jobs = []
     for number in range(rounds):
         in_round = []
@@ -44,9 +45,11 @@ def profiled_network_rounds(
                 blocks = space.network_blocks(architecture)
                 covered[number].update(block.key for block in blocks)
                 table.store.add_network(network.key, space.name, architecture.to_json(), PROFILED)
-                settings = table.identity.settings
-                model = lower(table.identity.runtime, network, settings.batch, settings.precision, table.command)
-                in_round.append(Job(network, model, parts=tuple(blocks)))
+                if network.key not in lowered:
+                    settings = table.identity.settings
+                    model = lower(table.identity.runtime, network, settings.batch, settings.precision, table.command)
+                    lowered[network.key] = Job(network, model, parts=tuple(blocks))
+                in_round.append(lowered[network.key])
         jobs.append(in_round)
     return jobs
 

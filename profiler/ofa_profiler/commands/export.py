@@ -83,7 +83,8 @@ def command(
     """Extract one network from a supernet and write it to a file.
 
     The file has the same operators that ofa-profile measures, with trained weights. It is written only if its outputs
-    match those of the supernet. In int8, training images of --data determine the ranges of the activations.
+    match those of the supernet. In int8, training images of --data determine the ranges of the activations; the
+    printed accuracy shows what quantisation costs.
     """
     try:
         import torch  # noqa: F401

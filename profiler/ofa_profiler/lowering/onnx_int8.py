@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from ofa_agent import operators as ops
 from ofa_agent.operators import Shape
@@ -112,6 +112,7 @@ class _Writer:
         self._source = source
         self._weights = {weights.name: weights for weights in graph.weights}
         self._to = Graph(graph.input_shape, graph.output_shape, constants=list(graph.constants))
+        self._zeros: set[str] = set()
 
     def written(self) -> Graph:
         if INPUT in self._plan.scale_of:
@@ -167,20 +168,27 @@ class _Writer:
         scales = ops.int8_scales(self._values(weights).reshape(channels, -1))
         int8 = data._replace(rows=channels, form=ops.INT8_BY_ROW)
         self._to.weights.append(Weights(f"{weights.name}.int8", weights.shape, int8, TensorProto.INT8))
-        names = [self._by_channel(weights.name, scales, np.zeros(channels, np.int8))]
+        names = [self._by_channel(weights.name, scales, np.int8)]
         for bias in parameters[1:]:
             scale, _ = self._encoding(self._plan.scale_of[value])
             bias_scales = np.float32(scale) * scales
             steps = np.clip(np.rint(self._values(bias) / bias_scales.astype(np.float64)), -(2.0**31), 2.0**31 - 1)
             self._constant(f"{bias.name}.int8", steps.astype(np.int32))
-            names.append(self._by_channel(bias.name, bias_scales, np.zeros(channels, np.int32)))
+            names.append(self._by_channel(bias.name, bias_scales, np.int32))
         return names
 
-    def _by_channel(self, name: str, scales: Array, zeros: Array) -> str:
-        self._constant(f"{name}.scale", scales.astype(np.float32))
-        self._constant(f"{name}.zero_point", zeros)
-        encoded = [f"{name}.int8", f"{name}.scale", f"{name}.zero_point"]
+    def _by_channel(self, name: str, scales: Array, kind: type[np.signedinteger[Any]]) -> str:
+        encoded = [f"{name}.int8", *self._channel_encoding(name, scales, kind)]
         return self._to.node("DequantizeLinear", encoded, f"operator{name}", axis=0)
+
+    def _channel_encoding(self, name: str, scales: Array, kind: type[np.signedinteger[Any]]) -> list[str]:
+        """The scales and the zero points, which all tensors with this number of channels share."""
+        self._constant(f"{name}.scale", scales.astype(np.float32))
+        zeros = f"zeros.{kind.__name__}.{len(scales)}"
+        if zeros not in self._zeros:
+            self._zeros.add(zeros)
+            self._constant(zeros, np.zeros(len(scales), kind))
+        return [f"{name}.scale", zeros]
 
     def _constant(self, name: str, values: Array) -> None:
         self._to.constants.append(numpy_helper.from_array(values, name))
@@ -213,8 +221,7 @@ class _SymmetricWriter(_Writer):
         weights = parameters[0]
         channels = weights.shape[0]
         scales = ops.int8_scales(self._values(weights).reshape(channels, -1))
-        quantised = f"{weights.name}.int8"
-        encoding = [f"{weights.name}.scale", f"{weights.name}.zero_point"]
-        self._to.nodes.append(helper.make_node("QuantizeLinear", [weights.name, *encoding], [quantised], axis=0))
-        value = self._by_channel(weights.name, scales, np.zeros(channels, np.int8))
-        return [value, *(bias.name for bias in parameters[1:])]
+        encoding = self._channel_encoding(weights.name, scales, np.int8)
+        int8 = self._to.node("QuantizeLinear", [weights.name, *encoding], f"{weights.name}.int8", axis=0)
+        name = self._to.node("DequantizeLinear", [int8, *encoding], f"operator{weights.name}", axis=0)
+        return [name, *(bias.name for bias in parameters[1:])]
