@@ -13,11 +13,15 @@ import pytest
 from ofa_agent import operators as ops
 from ofa_agent import runtimes
 from ofa_agent.measuring.timing import Budget, clock_ns, median, time_burst
+from ofa_agent.measuring.worker import take_trial
 from ofa_agent.protocol import messages as wire
+from ofa_agent.runtimes import kineto
 from ofa_nas.spaces import find_space
+from ofa_profiler.campaign.decoding import measurement_of, parts_of
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 torch_cuda = pytest.importorskip("ofa_agent.runtimes.torch_cuda")
+torch_layers = pytest.importorskip("ofa_agent.runtimes.torch_layers")
 
 WORK_S = 0.02
 BLOCK = ops.Block("conv", (8, 9, 9), (ops.Conv(8, 8, 3),))
@@ -105,6 +109,73 @@ def test_the_caches_are_prepared_before_a_run_begins():
     executed = device.executed
     loaded.chill(4096)
     assert device.executed == executed + 1
+
+
+class WithKernels(torch_cuda.CudaProfiled):
+    """Traces the CPU, and adds a launch and a kernel to the trace for each outermost operator of PyTorch."""
+
+    kernel_us = 50.0
+
+    def _stop(self):
+        events = super()._stop()
+        free_us = 0.0
+        outermost = kineto._Ranges(event for event in events if event.get("cat") == "cpu_op")
+        for number, (start_us, _, name) in enumerate(outermost.ranges):
+            event = {"ph": "X", "args": {"correlation": number}}
+            launch = {**event, "cat": "cuda_runtime", "name": "cudaLaunchKernel", "ts": start_us + 0.1, "dur": 0.1}
+            free_us = max(free_us, start_us + 0.2)
+            kernel = {**event, "cat": "kernel", "name": name, "ts": free_us, "dur": self.kernel_us}
+            free_us += self.kernel_us
+            events += [launch, kernel]
+        return events
+
+
+class OnThisMachine(torch_cuda.Cuda):
+    name = "cpu"
+
+    def synchronize(self):
+        pass
+
+    def device_ns(self, call):
+        before = clock_ns()
+        call()
+        return clock_ns() - before
+
+    def captured(self, call):
+        return call
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available:UserWarning")
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_a_trial_keeps_the_times_of_each_part_on_device_and_host(monkeypatch, mode):
+    space = find_space("tiny")
+    architecture = space.decode(space.sample(1, np.random.default_rng(0), [space.resolutions_px[0]]))[0]
+    network, blocks = space.network(architecture), space.network_blocks(architecture)
+
+    class Runtime:
+        def version(self):
+            return torch.__version__
+
+        def load_profiled(self, block, job, model_path):
+            return WithKernels(torch_layers.TorchBlock(block, job.seed).eval(), block, job, mode, OnThisMachine())
+
+    monkeypatch.setattr(runtimes, "find", lambda *_: Runtime())
+    job = job_of(network)
+    for block in blocks:
+        job.parts.add(key=block.key, operators=len(block.operators))
+    trial = wire.Trial(trial_id="one", job=job)
+    wire.set_budget(trial.budget, Budget(warmup_s=0.1, burst_min_s=0, burst_max_s=0.01, min_runs=3), 60.0)
+    measurement = take_trial(trial, "")
+    assert measurement.status == "ok", measurement.error
+    assert [part.key for part in measurement.parts] == [block.key for block in blocks]
+    of_runs = np.array([part.samples_ns for part in measurement.parts]).sum(axis=0)
+    assert median(of_runs) == pytest.approx(median(measurement.samples_ns), rel=0.01)
+    kernels = [round(part.device_ns / 1e3 / WithKernels.kernel_us) for part in measurement.parts]
+    assert all(1 <= count <= 2 * len(block.operators) + 4 for count, block in zip(kernels, blocks, strict=True))
+    assert all(part.launch_ns > 0 for part in measurement.parts)
+    assert min(measurement.device_ns, measurement.launch_ns) > 0
+    inside = parts_of(measurement, measurement_of(measurement, 0))
+    assert all(entry.device_ms and entry.launch_ms is not None for entry in inside)
 
 
 MODES = ["torch-cuda", "torch-cuda-graph", "torch-cuda-compile", "torch-cuda-script"]

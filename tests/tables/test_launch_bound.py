@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from ofa_nas.errors import LimitUnreachable
 from ofa_nas.search.constraints import latency_metric
 from ofa_nas.spaces import find_space
+from ofa_profiler import search
 from ofa_tables.model.calibration import LAUNCH_BOUND, SUM, Calibration
 from ofa_tables.model.latency_model import LatencyModel, read_calibration, write_calibration
 from ofa_tables.table import LatencyTable
@@ -97,6 +99,21 @@ def test_the_calibration_keeps_the_kind_that_predicts_better(gpu_table, truth, k
         assert calibrated.kind == kind
         assert calibrated.predict(population) == pytest.approx(measured_ms, rel=0.03)
     assert str(calibration).endswith(", model launch-bound") == (kind == LAUNCH_BOUND)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_a_search_stays_within_the_limit_of_the_queue(gpu_table, scale):
+    path, *_ = gpu_table(scale)
+    with LatencyTable.read(path) as table:
+        model = LatencyModel(table, SPACE)
+        smallest_ms, largest_ms = model.cheapest([160])[0], model.dearest([160])[0]
+        limit_ms = (smallest_ms + largest_ms) / 2
+        found = search(table, limit_ms, SPACE, resolutions=[160], generations=100)
+        predicted_ms = float(model.predict(SPACE.encode([found.architecture]))[0])
+        assert found.predicted_latency_ms == pytest.approx(predicted_ms)
+        assert 0.9 * limit_ms < predicted_ms <= limit_ms
+        with pytest.raises(LimitUnreachable):
+            search(table, 0.5 * smallest_ms, SPACE, resolutions=[160], generations=100)
 
 
 def test_a_table_with_an_entry_without_the_times_predicts_by_sums(gpu_table):

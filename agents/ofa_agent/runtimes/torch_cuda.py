@@ -124,9 +124,9 @@ class CudaProfiled(CudaLoaded, LoadedProfiled):
     is traced first. The kernels of a compiled block are assigned by their order.
     """
 
-    def __init__(self, module: TorchBlock, block: Block, job: Any, mode: str) -> None:
+    def __init__(self, module: TorchBlock, block: Block, job: Any, mode: str, cuda: Any = None) -> None:
         os.environ.update(CUPTI_FOR_GRAPHS)
-        super().__init__(module, block, job, mode)
+        super().__init__(module, block, job, mode, cuda)
         self._operators = block.operators
         self._unmarked = self._call
         self._one_by_one: List[kineto.Run] = []
