@@ -34,6 +34,10 @@ def open_for_writing(
     try:
         table.require_identity(identity)
     except BaseException:
+        contents = any(measurement.ok for measurement in table.measurements)
         table.close()
-        raise
+        if contents:
+            raise
+        path.unlink()  # left by a run in which everything failed
+        return LatencyTable.create(path, identity, description)
     return table

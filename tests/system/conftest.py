@@ -139,3 +139,29 @@ def _profiled(tmp_path_factory, runtime, packages):
     commands.done = Done(*json.loads((shared / "done.json").read_text()))
     shutil.copy(shared / "t.lut", commands.folder)
     return commands
+
+
+def descendants(pid):
+    """Return the children of all threads of a process: a thread of the agent starts the worker."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def find_victim(host, which):
+    """Return the pid of the host, its agent, or the worker of the agent; None if it has not started yet."""
+    with contextlib.suppress(OSError, IndexError):
+        return {
+            "host": lambda: host,
+            "agent": lambda: descendants(host)[0],
+            "worker": lambda: descendants(descendants(host)[0])[0],
+        }[which]()
+    return None
+
+
+@pytest.fixture
+def victim():
+    """Find a process of a run: victim(pid of the host, "host", "agent" or "worker")."""
+    return find_victim

@@ -19,28 +19,8 @@ COMMAND = (
 )
 
 
-def descendants(pid):
-    """Return the children of all threads of a process: a thread of the agent starts the worker."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(OSError):
-            found += [int(child) for child in (task / "children").read_text().split()]
-    return found
-
-
-def victim(host, which):
-    """Return the pid of the host, its agent, or the worker of the agent; None if it has not started yet."""
-    with contextlib.suppress(OSError, IndexError):
-        return {
-            "host": lambda: host,
-            "agent": lambda: descendants(host)[0],
-            "worker": lambda: descendants(descendants(host)[0])[0],
-        }[which]()
-    return None
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes through /proc")
-def test_nothing_is_lost_and_nothing_counts_twice(by_macs):
+def test_nothing_is_lost_and_nothing_counts_twice(by_macs, victim):
     chance = random.Random(20)
     killed = Counter()
     for number in range(ROUNDS):

@@ -95,9 +95,12 @@ def serve(
 
 
 def log(event: str, **facts: Any) -> None:
-    """Write one event as a line of JSON to standard error."""
-    sys.stderr.write(json.dumps(dict(time=round(time.time(), 3), event=event, **facts)) + "\n")
-    sys.stderr.flush()
+    """Write one event as a line of JSON to standard error. Where that fails, on a full disk, the agent goes on."""
+    try:
+        sys.stderr.write(json.dumps(dict(time=round(time.time(), 3), event=event, **facts)) + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass
 
 
 class _Service:

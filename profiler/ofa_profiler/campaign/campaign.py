@@ -22,6 +22,7 @@ from ofa_profiler.campaign.device_agreement import AgreementCheck
 from ofa_profiler.campaign.device_pool import RESTARTS, DevicePool, DeviceWorker, Event
 from ofa_profiler.campaign.disturbance import Drift
 from ofa_profiler.campaign.effort import Probe
+from ofa_profiler.campaign.failures import HopelessCheck
 from ofa_profiler.campaign.jobs import Job, Trial, reference_job, reference_message, settings_message
 from ofa_profiler.connections import Connection
 from ofa_profiler.connections.client import Lease
@@ -118,6 +119,7 @@ class Campaign:
         self._lease_id = f"{table.id}@{socket.gethostname()}:{table.path.absolute()}"
         self._outcome = Outcome()
         self._no_reference = False
+        self._hopeless = HopelessCheck()
         self._waiting: list[Trial] = []
         self._workers: list[DeviceWorker] = []
         self._drifts: dict[str, Drift[Trial]] = {}
@@ -281,6 +283,7 @@ class Campaign:
         self._outcome.timed_seconds += measurement.timed_ns / 1e9
         self._outcome.cooled_seconds += message.cooled_s
         self._report_no_reference(message.reference_error)
+        self._hopeless.watch(measurement)
         if not measurement.ok or (measurement.disturbed and not trial.job.parts):
             self._retry(trial, measurement, self._waiting)
         else:

@@ -12,6 +12,7 @@ from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.targets.target import parse_settings
+from ofa_tables.errors import DeviceError
 from ofa_tables.words import counted
 
 LISTED = 10  # the terminal lists at most this many networks; the report lists all
@@ -78,6 +79,9 @@ def compare(
         print_json(comparison.summary(report))
     else:
         print_comparison(comparison, report)
+    if not comparison.networks and not comparison.is_of_references:
+        reasons = "; ".join(dict.fromkeys(comparison.failures.values())) or "too few of their trials succeeded"
+        raise DeviceError(f"no network was measured in both passes: {reasons}; run the command again to continue")
     if comparison.failures:
         raise SystemExit(1)
 

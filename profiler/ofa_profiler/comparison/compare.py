@@ -27,7 +27,7 @@ ROUNDS = 10
 MORE_ROUNDS = 10
 MOST_ROUNDS = 60
 # The same of a command template: a trial takes seconds, but contains many runs.
-COMMAND_ROUNDS = (4, 4, 12)
+COMMAND_ROUNDS = (6, 6, 18)
 WANTED_NOISE = 0.025
 CANDIDATES = 20_000
 

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -137,7 +137,7 @@ def choose_runtime(target: Target, wanted: str | None, description: Mapping[str,
             reasons = "; ".join(f"{name}: {missing[name]}" for name in ("worker", *target.runtimes) if name in missing)
             raise DeviceError(
                 f"{target.name} has none of its runtimes ({', '.join(target.runtimes)}): {reasons}; "
-                "install one on the device with python3 -m pip install"
+                f"{_installing(target.runtimes)}"
             )
         return chosen
     if wanted in there:
@@ -147,6 +147,14 @@ def choose_runtime(target: Target, wanted: str | None, description: Mapping[str,
             f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; fix its installation on the device"
         )
     raise UnknownName("runtime", wanted, [*there, *missing])
+
+
+def _installing(runtimes: Sequence[str]) -> str:
+    """How to get one of these runtimes."""
+    packages = [runtime.partition("-")[0] for runtime in runtimes if not runtime.startswith(PREFIX)]
+    if not packages:
+        return "install the tool on the device, or write its full path into the template"
+    return f"install one on the device, such as python3 -m pip install {packages[0]}"
 
 
 def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
