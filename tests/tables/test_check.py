@@ -62,11 +62,19 @@ def test_a_latency_that_is_not_positive_is_found(table, plant, latency, name):
 
 def test_a_duplicated_row_is_found(table, trial):
     first, second = SPACE.keys(160)[40:42]
-    samples = [trial(key, 0.5, 0.6, 0.7) for key in (first, second)]
+    samples = [trial(key, 0.50123, 0.60456, 0.70789) for key in (first, second)]
     with table.store._connection as connection:
         connection.execute("DELETE FROM measurements WHERE key IN (?, ?)", (first, second))
     table.add(samples)
     assert ("duplicated", second) in found(table)
+
+
+def test_latencies_of_few_digits_may_agree(table, trial):
+    first, second = SPACE.keys(160)[40:42]
+    with table.store._connection as connection:
+        connection.execute("DELETE FROM measurements WHERE key IN (?, ?)", (first, second))
+    table.add([trial(key, 0.5, 0.6, 0.7) for key in (first, second)])
+    assert ("duplicated", second) not in found(table)
 
 
 def test_a_row_copied_from_another_table_is_found(table, make_table):

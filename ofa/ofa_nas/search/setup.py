@@ -25,7 +25,7 @@ from ofa_tables.model.latency_model import LatencyModel
 class Question:
     """The request of a user, without the tables.
 
-    ``latency_ms`` has one limit for each table. With one table, it may have several limits, one search each; it is
+    ``latency_ms`` has one limit for each table. With one table, it may have several limits, one network each; it is
     empty if latency is not limited. ``caps`` are the other limits by metric: ``energy`` (mJ), ``macs`` and
     ``parameters`` (millions), ``memory`` (MB). With ``confidence``, latency limits apply to the upper end of the
     interval. ``resolutions_px`` None means all usable resolutions.

@@ -64,7 +64,7 @@ class Search:
     type=float,
     multiple=True,
     metavar="X [X2 …]",
-    help="Latency limit in ms. Several limits with one table: one search each. Several tables: one limit each.",
+    help="Latency limit in ms. Several limits with one table: one network each. Several tables: one limit each.",
 )
 @click.option("--max-macs-m", "macs", type=POSITIVE, help="Maximum MACs, in millions.")
 @click.option("--max-parameters-m", "parameters", type=POSITIVE, help="Maximum parameters, in millions.")

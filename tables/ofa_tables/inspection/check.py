@@ -109,11 +109,14 @@ def failed(inspected: Inspected) -> Iterator[Finding]:
 
 
 def duplicated(inspected: Inspected) -> Iterator[Finding]:
-    """Find different keys with identical statistics; real measurements never agree in every digit."""
+    """Find different keys with identical statistics; real measurements never agree in every digit.
+
+    Values with few digits, such as a tool may print, do agree.
+    """
     seen: dict[tuple[float, float], Entry] = {}
     for entry in inspected.entries:
         first = seen.setdefault(_statistics(entry), entry)
-        if first.key != entry.key and entry.std_ms > 0:
+        if first.key != entry.key and entry.std_ms > 0 and float(f"{entry.mean_ms:.4g}") != entry.mean_ms:
             yield _of(entry, "duplicated", ERROR, f"has the same statistics as {first.key}", inspected.again)
 
 

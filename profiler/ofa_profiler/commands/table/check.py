@@ -94,8 +94,9 @@ def print_findings(path: Path, entries: int, findings: list[Finding], most: int)
             answer.print(f"    {_at(path, finding)}", markup=False, soft_wrap=True)
         if len(found) > most:
             answer.print(f"    … and {len(found) - most:,} more; --all lists them", markup=False, soft_wrap=True)
+    of_table = {finding.check for finding in findings if not finding.key}
     of_each = Counter(finding.check for finding in findings)
-    what = ", ".join(f"{count:,} {name}" for name, count in of_each.most_common())
+    what = ", ".join(name if name in of_table else f"{count:,} {name}" for name, count in of_each.most_common())
     console.print(f"{path}: {counted(entries, 'entry', 'entries')}; {what or 'no errors'}", markup=False)
 
 
