@@ -22,6 +22,9 @@ MAX_MODEL_BYTES = 1 << 30
 
 MAX_THREADS = 1024
 
+# The limit for ``trial_timeout_s``, in seconds: long enough for the tools that compile a model before they time it.
+MAX_TRIAL_S = 6 * 3600.0
+
 FORM_BYTES = {form: int(kind[-1]) for form, kind in ops.FORMS.items()}
 
 Message = Any  # message classes exist only at run time

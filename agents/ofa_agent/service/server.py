@@ -26,6 +26,7 @@ from ofa_agent.protocol import messages as wire
 from ofa_agent.service.lease import Desk, Held, Lease, outgoing
 from ofa_agent.service.lock import DeviceLock, home
 from ofa_agent.service.models import ModelCache
+from ofa_agent.service.streams import THREADS, Entrance
 
 SERVICES = ("", wire.SERVICE)
 
@@ -109,6 +110,7 @@ class _Service:
         self._desk = desk
         self._token = token
         self._versions = Versions(shell, permission)
+        self._entrance = Entrance()
 
     def handlers(self) -> Any:
         agent = {
@@ -140,7 +142,18 @@ class _Service:
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)
-        first = next(requests, None)
+        with self._entrance.measure(context):
+            hello = self._hello(requests, context)
+            name, threads = hello.lease_id, hello.settings.threads
+            try:
+                lease, resumed = self._desk.take(name, hello.holder, dict(hello.set), threads)
+            except Held as held:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
+            yield from self._served(lease, resumed, hello.settings, requests, context)
+
+    def _hello(self, requests: Iterator[Any], context: Any) -> Any:
+        """Return the hello of a stream, checked; abort a stream without one."""
+        first = self._entrance.first_message(requests, context)
         hello = first.hello if first is not None else wire.Hello(protocol=wire.PROTOCOL)
         if hello.protocol != wire.PROTOCOL:
             older = "agent" if hello.protocol > wire.PROTOCOL else "host"
@@ -150,10 +163,12 @@ class _Service:
             )
         if not hello.lease_id:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello with a lease_id")
-        try:
-            lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set), hello.settings.threads)
-        except Held as held:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
+        return hello
+
+    def _served(
+        self, lease: Lease, resumed: bool, settings: Any, requests: Iterator[Any], context: Any
+    ) -> Iterator[Any]:
+        """Yield the messages of a lease over this stream, and pass those of the host to the lease."""
         stream = lease.connect()
         ended = threading.Event()
 
@@ -178,7 +193,7 @@ class _Service:
 
         threading.Thread(target=read, name="reader", daemon=True).start()
         try:
-            yield wire.AgentMessage(welcome=self._welcome(lease, resumed, hello.settings))
+            yield wire.AgentMessage(welcome=self._welcome(lease, resumed, settings))
             for message in outgoing(stream):
                 yield message
         finally:
@@ -200,12 +215,13 @@ class _Service:
         return wire.HealthCheckResponse(status=1)
 
     def watch(self, request: Any, context: Any) -> Iterator[Any]:
-        self._authorise(context)  # a watch occupies a thread until it ends
-        known = request.service in SERVICES
-        yield wire.HealthCheckResponse(status=1 if known else 3)
-        closed = threading.Event()
-        context.add_callback(closed.set)
-        closed.wait()
+        self._authorise(context)
+        with self._entrance.watch(context):
+            known = request.service in SERVICES
+            yield wire.HealthCheckResponse(status=1 if known else 3)
+            closed = threading.Event()
+            if context.add_callback(closed.set):  # otherwise the stream has already ended
+                closed.wait()
 
     def _authorise(self, context: Any) -> None:
         if self._token is None:
@@ -237,7 +253,7 @@ def _is_loopback(host: str) -> bool:
 
 def _server(options: ServeOptions, service: _Service) -> Any:
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=16),
+        futures.ThreadPoolExecutor(max_workers=THREADS),
         options=[
             ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
             ("grpc.keepalive_time_ms", 20000),

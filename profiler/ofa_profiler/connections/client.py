@@ -4,6 +4,7 @@ import getpass
 import os
 import queue
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -22,6 +23,8 @@ from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, Prot
 WINDOW = 4
 WINDOW_ON_DEVICE = 1
 CALL_TIMEOUT_S = 150.0  # a slow board imports its runtimes before it answers
+# Beside the limit of a trial: the agent starts a worker, and a model passes a slow link.
+SLACK_S = 600.0
 
 CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 20000),
@@ -112,6 +115,7 @@ class Lease:
         hello = wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions, settings=settings)
         self._send(hello=hello)
         self._responses = call(iter(self._outgoing.get, None), metadata=metadata)
+        self._limit_s = CALL_TIMEOUT_S
         welcome = self._next()
         if welcome is None or welcome.WhichOneof("message") != "welcome":
             raise ProtocolMismatch(f"the agent on {target} did not greet; is it an agent of ofa-profile?")
@@ -129,6 +133,7 @@ class Lease:
         """Says that the host is done; after an error cuts the stream: the agent keeps what was not acknowledged."""
         if error is None:
             self._outgoing.put(None)
+            self._limit_s = CALL_TIMEOUT_S
             while self._next() is not None:
                 pass
         else:
@@ -145,10 +150,14 @@ class Lease:
         ``next_trial`` is called whenever a trial has come back. Every Measurement must be acknowledged.
         """
         in_flight: set[str] = set()
+        longest_s = 0.0
 
         def fill() -> None:
+            nonlocal longest_s
             while len(in_flight) < self._window and (trial := next_trial()) is not None:
                 in_flight.add(trial.trial_id)
+                longest_s = max(longest_s, min(trial.budget.trial_timeout_s, wire.MAX_TRIAL_S) + trial.budget.cool_s)
+                self._limit_s = longest_s + SLACK_S
                 self._send(trial=trial)
 
         fill()
@@ -175,10 +184,19 @@ class Lease:
         self._outgoing.put(wire.HostMessage(**message))
 
     def _next(self) -> Any:
+        """The next message of the agent; None at the end of the stream. Raises AgentLost if none arrives in time."""
+        late = threading.Timer(self._limit_s, self._responses.cancel)
+        late.daemon = True
+        late.start()
         try:
             return next(self._responses, None)
         except grpc.RpcError as error:
+            if late.finished.is_set() and error.code() == grpc.StatusCode.CANCELLED:
+                text = f"the agent on {self._target} has sent nothing for {self._limit_s:g} s; restart it"
+                raise AgentLost(text) from None
             raise typed(error, self._target) from None
+        finally:
+            late.cancel()
 
 
 def typed(error: grpc.RpcError, target: str) -> OfaError:
