@@ -6,7 +6,6 @@ import time
 import grpc
 import pytest
 
-from ofa_agent.protocol import messages as wire
 from ofa_agent.service import streams
 from ofa_profiler.connections import client
 from ofa_profiler.connections.client import Agent

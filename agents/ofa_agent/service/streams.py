@@ -65,11 +65,11 @@ class Entrance:
         with self._mutex:
             if first in self._silent:
                 self._silent.remove(first)
-        if first.arrived:
-            return first.message
-        if in_time:
+        if not in_time:
+            context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no hello within %g s; send it first" % HELLO_S)
+        if not first.arrived:
             context.abort(grpc.StatusCode.UNAVAILABLE, "too many streams wait for their hello; try again")
-        context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "no hello within %g s; send it first" % HELLO_S)
+        return first.message
 
 
 class _FirstMessage:
