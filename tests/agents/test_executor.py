@@ -56,7 +56,7 @@ def started_with():
 
 @pytest.fixture
 def executor(script, start_failures, started_with, tmp_path, monkeypatch):
-    def start(keep_open, command):
+    def start(keep_open, command, scratch):
         started_with.append(keep_open)
         if start_failures:
             raise start_failures.pop(0)

@@ -1,5 +1,7 @@
 """The thread that owns the worker process and runs one trial at a time."""
 
+import os
+import shutil
 import threading
 import time
 from collections import deque
@@ -12,6 +14,7 @@ from ofa_agent.device.shell import Shell
 from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service.models import ModelCache
+from ofa_agent.text import one_line
 
 Deliver = Callable[[Any], None]
 
@@ -38,6 +41,7 @@ class TrialExecutor(threading.Thread):
         self._worker_command = worker_command
         self._permission = permission
         self._models = models
+        self._scratch = os.path.join(models.folder, "scratch")  # removed with the models when an agent starts or ends
         self._lock_descriptor = lock_descriptor
         self._changed = threading.Condition()
         self._queue: "Deque[Tuple[Any, Deliver]]" = deque()
@@ -150,7 +154,9 @@ class TrialExecutor(threading.Thread):
 
     def _start_worker(self) -> None:
         try:
-            self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command)
+            shutil.rmtree(self._scratch, ignore_errors=True)  # left by a worker that was killed
+            os.makedirs(self._scratch, mode=0o700)
+            self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command, self._scratch)
             self._worker_ready = self._worker.ready
         except (WorkerGone, OSError) as error:
             self._worker = None
@@ -164,5 +170,5 @@ class TrialExecutor(threading.Thread):
 
 def _failed(trial: Any, status: str, error: str) -> Any:
     return wire.Measurement(
-        trial_id=trial.trial_id, key=trial.job.key, status=status, error=error, started_at=time.time()
+        trial_id=trial.trial_id, key=trial.job.key, status=status, error=one_line(error), started_at=time.time()
     )

@@ -24,6 +24,7 @@ from ofa_agent.measuring.frames import read_frame, write_frame
 from ofa_agent.measuring.power import PowerMeter, gpu_power_w
 from ofa_agent.operators import Block, InvalidBlock
 from ofa_agent.protocol import messages as wire
+from ofa_agent.text import one_line
 
 START_TIMEOUT_S = 120.0
 MAX_OTHERS_BYTES = 256 << 20
@@ -39,9 +40,12 @@ class WorkerGone(Exception):
 
 
 class WorkerProcess:
-    """The handle of a worker process. ``ready`` lists its runtimes; ``command`` replaces the command that starts it."""
+    """The handle of a worker process. ``ready`` lists its runtimes; ``command`` replaces the command that starts it.
 
-    def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = ()) -> None:
+    The temporary files of the worker go to the folder ``scratch``.
+    """
+
+    def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = (), scratch: str = "") -> None:
         down_read, down_write = os.pipe()
         up_read, up_write = os.pipe()
         self._down, self._up = down_write, up_read
@@ -52,6 +56,7 @@ class WorkerProcess:
                 pass_fds=(down_read, up_write) + keep_open,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
+                env=dict(os.environ, TMPDIR=scratch) if scratch else None,
             )
         finally:
             os.close(down_read)
@@ -152,7 +157,7 @@ class Reference:
             self._loaded = runtimes.find(job.settings.runtime).load(wire.job_block(job), job, model_path)
             self._loaded.run()
         except Exception as error:
-            self._loaded, self.error = None, "%s: %s" % (type(error).__name__, error)
+            self._loaded, self.error = None, one_line("%s: %s" % (type(error).__name__, error))
 
     def time_ns(self) -> int:
         """Return the median of a few runs in ns; 0 without a reference job."""
@@ -192,6 +197,7 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
         measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
     except Exception as error:
         measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
+    measurement.error = one_line(measurement.error)
     return measurement
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent import futures
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, but never forks itself
 
@@ -23,12 +23,16 @@ from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.protocol import messages as wire
+from ofa_agent.service import certificate
 from ofa_agent.service.lease import Desk, Held, Lease, outgoing
 from ofa_agent.service.lock import DeviceLock, home
 from ofa_agent.service.models import ModelCache
 from ofa_agent.service.streams import THREADS, Entrance
+from ofa_agent.text import one_line
 
 SERVICES = ("", wire.SERVICE)
+
+MAX_HOLDER = 200  # characters
 
 # Seconds to wait: gRPC reports a broken stream in two steps, and the first looks like a finished host.
 CUT_REPORTED_S = 0.2
@@ -48,6 +52,7 @@ class ServeOptions(NamedTuple):
     token: Optional[str] = None
     tls_cert: Optional[bytes] = None
     tls_key: Optional[bytes] = None
+    tls_files: Optional[Tuple[str, str]] = None  # of the two, for messages
     linger_s: Optional[float] = None  # exit after this time without a lease
     end_with_stdin: bool = False
     lock_wait_s: float = 0.0
@@ -66,6 +71,7 @@ def serve(
     """
     shell = shell or LocalShell()
     _check_exposure(options)
+    _check_certificate(options)
     lock = DeviceLock.acquire(options.lock_wait_s)
     models = ModelCache(os.path.join(home(), "models"))
     setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
@@ -144,9 +150,9 @@ class _Service:
         self._authorise(context)
         with self._entrance.measure(context):
             hello = self._hello(requests, context)
-            name, threads = hello.lease_id, hello.settings.threads
+            name, holder, threads = hello.lease_id, one_line(hello.holder, MAX_HOLDER), hello.settings.threads
             try:
-                lease, resumed = self._desk.take(name, hello.holder, dict(hello.set), threads)
+                lease, resumed = self._desk.take(name, holder, dict(hello.set), threads)
             except Held as held:
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
             yield from self._served(lease, resumed, hello.settings, requests, context)
@@ -242,6 +248,14 @@ def _check_exposure(options: ServeOptions) -> None:
             "or serve on 127.0.0.1 and connect through an SSH or adb tunnel",
             exit_code=2,
         )
+
+
+def _check_certificate(options: ServeOptions) -> None:
+    try:
+        if options.tls_files:
+            certificate.check(*options.tls_files)
+    except certificate.BadCertificate as error:
+        raise ServeError(str(error), exit_code=2) from None
 
 
 def _is_loopback(host: str) -> bool:

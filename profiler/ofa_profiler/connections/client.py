@@ -14,6 +14,7 @@ import grpc
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.operators import Block
 from ofa_agent.protocol import messages as wire
+from ofa_agent.text import one_line
 from ofa_profiler.campaign.decoding import latency_ms
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
@@ -60,7 +61,7 @@ class Agent:
                 f"the agent on {self._target} speaks protocol {description.protocol}, this host {wire.PROTOCOL}; "
                 f"update the {older}"
             )
-        return wire.to_dict(description)
+        return _printable(wire.to_dict(description))
 
     def lease(
         self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None, settings: Any = None
@@ -119,12 +120,12 @@ class Lease:
         welcome = self._next()
         if welcome is None or welcome.WhichOneof("message") != "welcome":
             raise ProtocolMismatch(f"the agent on {target} did not greet; is it an agent of ofa-profile?")
-        self.not_set = dict(welcome.welcome.not_set)
-        self.notes = list(welcome.welcome.notes)
-        self.warnings = list(welcome.welcome.warnings)
+        self.not_set = _printable(dict(welcome.welcome.not_set))
+        self.notes = _printable(list(welcome.welcome.notes))
+        self.warnings = _printable(list(welcome.welcome.warnings))
         if welcome.welcome.refused:
             self.__exit__(None, None, None)
-            raise DeviceError(f"{target}: {welcome.welcome.refused}")
+            raise DeviceError(f"{target}: {one_line(welcome.welcome.refused)}")
 
     def __enter__(self) -> "Lease":
         return self
@@ -172,8 +173,11 @@ class Lease:
                 for part in wire.model_messages(model.model_id, model.chunks) if model else ():
                     self._send(model=part)
             elif kind == "measurement":
-                in_flight.discard(message.measurement.trial_id)
-                yield message.measurement
+                measurement = message.measurement
+                in_flight.discard(measurement.trial_id)
+                measurement.error = one_line(measurement.error)
+                measurement.reference_error = one_line(measurement.reference_error)
+                yield measurement
                 fill()
 
     def acknowledge(self, trial_ids: list[str]) -> None:
@@ -199,9 +203,18 @@ class Lease:
             late.cancel()
 
 
+def _printable(value: Any) -> Any:
+    """Plain data of a device with every text as one printable line."""
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
+
+
 def typed(error: grpc.RpcError, target: str) -> OfaError:
     """Convert an error of gRPC to one of ours."""
-    code, details = error.code(), error.details()
+    code, details = error.code(), one_line(error.details() or "")
     if code == grpc.StatusCode.FAILED_PRECONDITION:
         return ProtocolMismatch(f"the agent on {target} is of another version: {details}")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
