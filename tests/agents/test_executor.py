@@ -8,6 +8,7 @@ import pytest
 
 from ofa_agent.device.shell import LocalShell
 from ofa_agent.measuring import executor as executor_module
+from ofa_agent.measuring import memory
 from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
 from ofa_agent.protocol import messages as wire
@@ -83,7 +84,7 @@ def take(executor):
 
 FAILURES = [
     (WorkerGone("ended by SIGSEGV"), "crashed"),
-    (WorkerGone("no answer within 1 s", timed_out=True), "timed-out"),
+    (WorkerGone("no answer within 1 s", status="timed-out"), "timed-out"),
     (OverflowError("timestamp too large"), "crashed"),
     (ValueError("an answer that cannot be read"), "crashed"),
     (MemoryError(), "out-of-memory"),
@@ -223,7 +224,7 @@ def test_a_worker_that_does_not_read_times_out(deaf_worker):
     trial.budget.trial_timeout_s = 0.2
     with pytest.raises(WorkerGone, match=r"no answer within 0\.2 s") as gone:
         deaf_worker.trial(trial, "")
-    assert gone.value.timed_out
+    assert gone.value.status == "timed-out"
 
 
 @pytest.mark.timeout(30)
@@ -233,3 +234,25 @@ def test_the_agent_limits_the_timeout_of_a_trial(deaf_worker, monkeypatch):
     trial.budget.trial_timeout_s = float("inf")
     with pytest.raises(WorkerGone, match=r"no answer within 0\.2 s"):
         deaf_worker.trial(trial, "")
+
+
+DYING_WORKER = """
+import os, signal, sys
+from ofa_agent.measuring.frames import read_frame, write_frame
+from ofa_agent.protocol import messages as wire
+write_frame(int(sys.argv[3]), wire.WorkerReady().SerializeToString())
+read_frame(int(sys.argv[2]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("kills", "status"), [([3, 3], "crashed"), ([3, 4], "out-of-memory")])
+def test_a_worker_that_the_kernel_ended_for_lack_of_memory_is_out_of_memory(monkeypatch, kills, status):
+    worker = WorkerProcess(command=(sys.executable, "-c", DYING_WORKER))
+    monkeypatch.setattr(memory, "oom_kills", lambda: kills.pop(0))
+    trial = wire.Trial()
+    trial.budget.trial_timeout_s = 60
+    with pytest.raises(WorkerGone, match="ended by SIGKILL") as gone:
+        worker.trial(trial, "")
+    worker.stop()
+    assert gone.value.status == status

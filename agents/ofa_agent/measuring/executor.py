@@ -139,7 +139,7 @@ class TrialExecutor(threading.Thread):
             return _failed(trial, "malformed", "the model is missing from the cache of the agent")
         except WorkerGone as gone:
             self._discard_worker()
-            return _failed(trial, "timed-out" if gone.timed_out else "crashed", str(gone))
+            return _failed(trial, gone.status, str(gone))
         except MemoryError:
             return _failed(trial, "out-of-memory", "the agent ran out of memory while it prepared the model")
         except Exception as error:  # without this thread the agent cannot run further trials

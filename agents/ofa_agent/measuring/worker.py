@@ -19,7 +19,7 @@ from ofa_agent.conditions.nvidia import POWER_OF
 from ofa_agent.conditions.nvml import nvml
 from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell, Shell
-from ofa_agent.measuring import parts, timing
+from ofa_agent.measuring import memory, parts, timing
 from ofa_agent.measuring.frames import read_frame, write_frame
 from ofa_agent.measuring.power import PowerMeter, gpu_power_w
 from ofa_agent.operators import Block, InvalidBlock
@@ -32,11 +32,11 @@ END_S = 5.0
 
 
 class WorkerGone(Exception):
-    """The worker ended, or did not answer in time (``timed_out``)."""
+    """The worker ended, or did not answer in time; ``status`` is that of the trial."""
 
-    def __init__(self, text: str, timed_out: bool = False) -> None:
+    def __init__(self, text: str, status: str = "crashed") -> None:
         super().__init__(text)
-        self.timed_out = timed_out
+        self.status = status
 
 
 class WorkerProcess:
@@ -86,14 +86,19 @@ class WorkerProcess:
         """Send a request, if any, and return the answer. Raises WorkerGone."""
         timeout_s = min(timeout_s, wire.MAX_TRIAL_S)
         deadline = time.monotonic() + timeout_s
+        kills = memory.oom_kills()
         try:
             if request is not None:
                 write_frame(self._down, request, deadline)
             return read_frame(self._up, deadline)
         except TimeoutError:
-            raise WorkerGone("no answer within %g s" % timeout_s, timed_out=True) from None
+            raise WorkerGone("no answer within %g s" % timeout_s, status="timed-out") from None
         except (EOFError, OSError):
-            raise WorkerGone(self._how_it_ended()) from None
+            how = self._how_it_ended()
+            if self._process.returncode == -signal.SIGKILL and memory.oom_kills() > kills:
+                text = "%s because memory ran out" % how
+                raise WorkerGone(text, status="out-of-memory") from None
+            raise WorkerGone(how) from None
 
     def _how_it_ended(self) -> str:
         try:
