@@ -193,6 +193,9 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     reference.mean_ns()
     try:
         runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
+        reason = memory.refusal(wire.job_block(trial.job), trial.job.settings)
+        if reason:
+            raise runtimes.OutOfMemory(reason)
         measure(trial, model_path, reference, measurement, runtime, LocalShell())
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
