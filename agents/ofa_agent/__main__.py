@@ -7,6 +7,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 import ofa_agent
+from ofa_agent.text import one_line
 
 EXAMPLES = """examples:
   ofa-agent info                                  describe this device and its runtimes
@@ -103,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: Any) -> int:
+    if not 0 <= options.port < 1 << 16:
+        return _fail("--port %d is not a port; use 1 to 65535, or 0 for a free port" % options.port, code=2)
     token = None
     if options.token_stdin:
         token = _line_of_stdin()
@@ -132,6 +135,7 @@ def _serve(options: Any) -> int:
                 token=token,
                 tls_cert=_content(options.tls_cert) if options.tls_cert else None,
                 tls_key=_content(options.tls_key) if options.tls_key else None,
+                tls_files=(options.tls_cert, options.tls_key) if options.tls_cert and options.tls_key else None,
                 linger_s=options.linger,
                 end_with_stdin=options.end_with_stdin,
                 lock_wait_s=options.lock_wait,
@@ -256,7 +260,7 @@ def _content(path: str) -> bytes:
 
 
 def _fail(text: str, code: int = 1) -> int:
-    sys.stderr.write("error: %s\n" % text)
+    sys.stderr.write("error: %s\n" % one_line(text))
     return code
 
 

@@ -8,7 +8,7 @@ MACs are multiply-accumulates of one inference at batch 1. Requires only Python 
 
 import math
 import zlib
-from typing import Any, List, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -22,6 +22,7 @@ MAX_DIMENSION = 1 << 16
 MAX_VALUES = 1 << 28
 
 BIAS_SCALE = 0.1
+PIECE = 1 << 20  # values that are drawn at a time
 
 # Precisions of a job, and the bytes of a value. tf32 rounds values of fp32 to 10 bits of mantissa before it multiplies.
 PRECISIONS = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
@@ -309,7 +310,19 @@ def seeded(seed: int, length: int, scale: float, rows: int = 0, form: str = "") 
 
 def drawn(seed: int, length: int, scale: float) -> "np.ndarray[Any, Any]":
     """Return ``length`` normally distributed values, float32."""
-    return (np.random.default_rng(seed).standard_normal(length) * scale).astype("<f4")
+    values = np.empty(length, "<f4")
+    at = 0
+    for piece in drawn_pieces(seed, length, scale):
+        values[at : at + len(piece)] = piece
+        at += len(piece)
+    return values
+
+
+def drawn_pieces(seed: int, length: int, scale: float) -> "Iterator[np.ndarray[Any, Any]]":
+    """Yield the values of ``drawn`` in pieces: the generator draws float64, which needs twice the memory."""
+    generator = np.random.default_rng(seed)
+    for start in range(0, length, PIECE):
+        yield (generator.standard_normal(min(PIECE, length - start)) * scale).astype("<f4")
 
 
 def laid_out(values: "np.ndarray[Any, Any]", rows: int, form: str) -> "np.ndarray[Any, Any]":

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from ofa_agent.text import one_line
 from ofa_tables.errors import OfaError, UsageError
 
 # Progress and messages go to standard error; standard output has only the result.
@@ -29,8 +30,11 @@ def say(text: str) -> None:
     console.print(escape(text))
 
 
+MAX_ERROR = 10_000  # characters
+
+
 def say_error(text: str) -> None:
-    console.print(f"[bold red]error:[/] {escape(text)}")
+    console.print(f"[bold red]error:[/] {escape(one_line(text, MAX_ERROR))}")
 
 
 LINE_S = 10.0

@@ -1,14 +1,16 @@
 """The trial executor with workers that fail."""
 
 import queue
+import sys
 import threading
 
 import pytest
 
 from ofa_agent.device.shell import LocalShell
 from ofa_agent.measuring import executor as executor_module
+from ofa_agent.measuring import memory
 from ofa_agent.measuring.executor import TrialExecutor
-from ofa_agent.measuring.worker import WorkerGone
+from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service.models import ModelCache
 
@@ -55,7 +57,7 @@ def started_with():
 
 @pytest.fixture
 def executor(script, start_failures, started_with, tmp_path, monkeypatch):
-    def start(keep_open, command):
+    def start(keep_open, command, scratch):
         started_with.append(keep_open)
         if start_failures:
             raise start_failures.pop(0)
@@ -82,7 +84,7 @@ def take(executor):
 
 FAILURES = [
     (WorkerGone("ended by SIGSEGV"), "crashed"),
-    (WorkerGone("no answer within 1 s", timed_out=True), "timed-out"),
+    (WorkerGone("no answer within 1 s", status="timed-out"), "timed-out"),
     (OverflowError("timestamp too large"), "crashed"),
     (ValueError("an answer that cannot be read"), "crashed"),
     (MemoryError(), "out-of-memory"),
@@ -152,3 +154,105 @@ def test_waiting_trials_are_not_started_when_the_agent_stops(executor, script):
     executor.stop()
     assert not executor.is_alive()
     assert delivered == []
+
+
+# Trials of a host that is gone.
+
+
+def test_trials_that_nobody_wants_are_dropped(executor, script, take):
+    delivered = []
+    begun, let_go = threading.Event(), threading.Event()
+    script.append(lambda: (begun.set(), let_go.wait(60)))
+    executor.start()
+    for trial_id in ("one", "two", "three"):
+        executor.submit(wire.Trial(trial_id=trial_id), delivered.append)
+    begun.wait(60)
+    executor.drop(delivered.append)
+    let_go.set()
+    assert take("of the next host").status == "ok"
+    assert delivered == []
+    assert script == []
+
+
+def test_trials_of_another_host_are_not_dropped(executor, take):
+    executor.drop([].append)
+    executor.start()
+    executor.drop([].append)
+    assert take("one").status == "ok"
+
+
+def test_a_dropped_trial_ends_at_once_and_its_worker_is_replaced(executor, take, script, monkeypatch, started_with):
+    begun, killed = threading.Event(), threading.Event()
+
+    def hang():
+        begun.set()
+        assert killed.wait(10)
+        raise WorkerGone("ended by SIGKILL")
+
+    delivered = []
+    script.append(hang)
+    monkeypatch.setattr(FakeWorker, "kill", lambda worker: killed.set())
+    executor.start()
+    executor.submit(wire.Trial(trial_id="one"), delivered.append)
+    assert begun.wait(10)
+    executor.drop(delivered.append)
+    assert take("two").status == "ok"
+    assert delivered == []
+    assert started_with == [(42,), (42,)]
+
+
+DEAF_WORKER = """
+import os, sys, time
+from ofa_agent.measuring.frames import write_frame
+from ofa_agent.protocol import messages as wire
+write_frame(int(sys.argv[3]), wire.WorkerReady().SerializeToString())
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def deaf_worker():
+    """A worker that reads nothing from its pipe."""
+    worker = WorkerProcess(command=(sys.executable, "-c", DEAF_WORKER))
+    yield worker
+    worker.stop()
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_that_does_not_read_times_out(deaf_worker):
+    trial = wire.Trial(job=wire.Job(key="x" * (1 << 20)))
+    trial.budget.trial_timeout_s = 0.2
+    with pytest.raises(WorkerGone, match=r"no answer within 0\.2 s") as gone:
+        deaf_worker.trial(trial, "")
+    assert gone.value.status == "timed-out"
+
+
+@pytest.mark.timeout(30)
+def test_the_agent_limits_the_timeout_of_a_trial(deaf_worker, monkeypatch):
+    monkeypatch.setattr(wire, "MAX_TRIAL_S", 0.2)
+    trial = wire.Trial()
+    trial.budget.trial_timeout_s = float("inf")
+    with pytest.raises(WorkerGone, match=r"no answer within 0\.2 s"):
+        deaf_worker.trial(trial, "")
+
+
+DYING_WORKER = """
+import os, signal, sys
+from ofa_agent.measuring.frames import read_frame, write_frame
+from ofa_agent.protocol import messages as wire
+write_frame(int(sys.argv[3]), wire.WorkerReady().SerializeToString())
+read_frame(int(sys.argv[2]))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("kills", "status"), [([3, 3], "crashed"), ([3, 4], "out-of-memory")])
+def test_a_worker_that_the_kernel_ended_for_lack_of_memory_is_out_of_memory(monkeypatch, kills, status):
+    worker = WorkerProcess(command=(sys.executable, "-c", DYING_WORKER))
+    monkeypatch.setattr(memory, "oom_kills", lambda: kills.pop(0))
+    trial = wire.Trial()
+    trial.budget.trial_timeout_s = 60
+    with pytest.raises(WorkerGone, match="ended by SIGKILL") as gone:
+        worker.trial(trial, "")
+    worker.stop()
+    assert gone.value.status == status

@@ -18,6 +18,11 @@ class FakeBench:
     def __init__(self):
         self.submitted = []
         self._deliver = {}
+        self.dropped = []
+
+    def drop(self, deliver):
+        """Record the lease. The trial that was running can still be finished."""
+        self.dropped.append(deliver.__self__)
 
     def submit(self, trial, deliver):
         self.submitted.append(trial.trial_id)
@@ -279,6 +284,55 @@ def test_the_device_is_idle_without_a_lease(desk):
     assert desk.idle_s() == 0.0
     desk.give_back(host.lease, host.lease._stream)
     assert desk.idle_s() < 50
+
+
+# Trials of a host that is gone.
+
+
+def test_the_trials_of_a_returned_lease_are_dropped(desk, executor):
+    host = FakeHost(desk)
+    host.trial("one")
+    desk.give_back(host.lease, host.stream)
+    assert executor.dropped == [host.lease]
+
+
+def test_the_trials_of_an_expired_lease_are_dropped_without_another_host(desk, executor, monkeypatch):
+    monkeypatch.setattr(lease_module, "GRACE_S", 0.05)
+    host = FakeHost(desk)
+    host.trial("one")
+    host.trial("two")
+    executor.finish("one")
+    desk.disconnect(host.lease, host.stream)
+    assert executor.dropped == []
+    deadline = time.monotonic() + 10
+    while not executor.dropped:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    late = FakeHost(desk)
+    assert (late.resumed, late.heard()) == (True, ["one"])  # what was measured is kept
+    late.trial("two")
+    assert executor.submitted == ["one", "two", "two"]
+
+
+def test_the_trials_of_an_expired_lease_are_dropped_for_the_next_host(desk, executor):
+    host = FakeHost(desk)
+    host.trial("one")
+    host.lose_link()
+    host.lease.lost_at -= lease_module.GRACE_S
+    FakeHost(desk, "bob's")
+    assert executor.dropped == [host.lease]
+
+
+def test_a_host_that_comes_back_in_time_loses_no_trial(desk, executor, monkeypatch):
+    monkeypatch.setattr(lease_module, "GRACE_S", 0.2)
+    host = FakeHost(desk)
+    host.trial("one")
+    desk.disconnect(host.lease, host.stream)
+    returned = FakeHost(desk)
+    time.sleep(0.4)
+    assert executor.dropped == []
+    executor.finish("one")
+    assert returned.heard() == ["one"]
 
 
 # Models.

@@ -1,5 +1,7 @@
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ofa_agent.protocol import messages as wire
@@ -168,3 +170,35 @@ def test_files_of_a_killed_agent_are_removed(tmp_path):
     assert folder.stat().st_mode & 0o777 == 0o700
     cache.close()
     assert not folder.exists()
+
+
+def test_models_that_are_still_arriving_count_towards_the_limit(cache, monkeypatch):
+    monkeypatch.setattr(models, "MAX_RECIPE_BYTES", 2500)
+    complete = receive(cache, literal(1))
+    for number in range(2, 20):  # the first half of many models
+        content = literal(number)
+        cache.receive(wire.model_messages(wire.model_id_of(content), content, 500)[0])
+        held = sum(len(chunk) for recipe in [*cache._arriving.values(), *cache._recipes.values()] for chunk in recipe)
+        assert held <= 2500
+    assert complete not in cache
+    assert receive(cache, literal(1)) in cache
+
+
+def test_a_large_model_is_never_in_memory_as_a_whole(cache, tmp_path):
+    chunks = [b"head", *(SeededValues(seed, 3_000_000, 0.5) for seed in range(8))]
+    model_id = receive(cache, chunks)
+    tracemalloc.start()
+    path = cache.path(model_id)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert Path(path).stat().st_size == 4 + 8 * 12_000_000
+    assert peak < 40_000_000
+
+
+def test_values_drawn_in_pieces_are_the_same(monkeypatch):
+    whole = wire.ops.drawn(7, 1000, 0.5)
+    expected = (np.random.default_rng(7).standard_normal(1000) * 0.5).astype("<f4")
+    monkeypatch.setattr(wire.ops, "PIECE", 13)
+    assert whole.tobytes() == expected.tobytes() == wire.ops.drawn(7, 1000, 0.5).tobytes()
+    chunks = [b"head", SeededValues(7, 1000, 0.5), SeededValues(7, 1000, 0.5, 10, "float16")]
+    assert b"".join(wire.model_pieces(chunks)) == wire.model_bytes(chunks)

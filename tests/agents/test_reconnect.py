@@ -125,3 +125,19 @@ def test_a_returned_lease_is_not_resumed(agent, lease_id, trial_of):
     assert not second.welcome().resumed
     assert second.hears_nothing()
     second.done()
+
+
+def test_the_queue_of_a_host_that_finished_does_not_keep_the_next_one_waiting(agent, lease_id, trial_of, eventual):
+    first = agent.host(lease_id)
+    first.welcome()
+    for _ in range(200):
+        first.send(trial=trial_of("hanging", timeout_s=20.0))
+    eventual(agent.loaded)
+    first.done()
+    second = agent.host(holder="bob@desk")
+    second.welcome()
+    trial = trial_of()
+    second.send(trial=trial)
+    assert second.next(15).measurement.status == "ok"
+    assert len(agent.loaded()) == 2
+    second.done()

@@ -1,9 +1,11 @@
 """The thread that owns the worker process and runs one trial at a time."""
 
-import queue
+import os
+import shutil
 import threading
 import time
-from typing import Any, Callable, Optional, Sequence, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Optional, Sequence, Tuple
 
 from ofa_agent import conditions
 from ofa_agent.commands.permission import NO_COMMAND, Permission
@@ -12,8 +14,11 @@ from ofa_agent.device.shell import Shell
 from ofa_agent.measuring.worker import WorkerGone, WorkerProcess
 from ofa_agent.protocol import messages as wire
 from ofa_agent.service.models import ModelCache
+from ofa_agent.text import one_line
 
 Deliver = Callable[[Any], None]
+
+MAX_COOL_S = 3600.0
 
 
 class TrialExecutor(threading.Thread):
@@ -36,8 +41,12 @@ class TrialExecutor(threading.Thread):
         self._worker_command = worker_command
         self._permission = permission
         self._models = models
+        self._scratch = os.path.join(models.folder, "scratch")  # removed with the models when an agent starts or ends
         self._lock_descriptor = lock_descriptor
-        self._queue: "queue.Queue[Tuple[Any, Optional[Deliver]]]" = queue.Queue()
+        self._changed = threading.Condition()
+        self._queue: "Deque[Tuple[Any, Deliver]]" = deque()
+        self._running: Optional[Deliver] = None
+        self._dropped = threading.Event()  # nobody wants the running trial any more
         self._worker: Optional[WorkerProcess] = None
         self._worker_ready = wire.WorkerReady()
         self._ready = threading.Event()
@@ -49,15 +58,26 @@ class TrialExecutor(threading.Thread):
         return self._worker_ready
 
     def submit(self, trial: Any, deliver: Deliver) -> None:
-        self._queue.put((trial, deliver))
+        with self._changed:
+            self._queue.append((trial, deliver))
+            self._changed.notify()
+
+    def drop(self, deliver: Deliver) -> None:
+        """Drop the trials whose Measurement would go to ``deliver``, and end the one that is running."""
+        with self._changed:
+            self._queue = deque(item for item in self._queue if item[1] != deliver)
+            if self._running == deliver:
+                self._dropped.set()
+                self._kill()
 
     def stop(self) -> None:
         """End the worker, even during a burst."""
-        self._stopping = True  # skip the trials that are still in the queue
-        self._queue.put((None, None))
-        worker = self._worker
-        if worker is not None:
-            worker.kill()
+        with self._changed:
+            self._stopping = True
+            self._queue.clear()
+            self._dropped.set()
+            self._kill()
+            self._changed.notify()
         self.join(timeout=5.0)
 
     def run(self) -> None:
@@ -65,16 +85,31 @@ class TrialExecutor(threading.Thread):
         self._ready.set()
         while True:
             idle_since = time.monotonic()
-            trial, deliver = self._queue.get()
-            if deliver is None or self._stopping:
-                break
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._stopping)
+                if self._stopping:
+                    break
+                trial, deliver = self._queue.popleft()
+                self._running = deliver
             waited_s = time.monotonic() - idle_since
             measurement = self._take(trial)
             measurement.waited_s = waited_s
-            if not self._stopping:
+            with self._changed:
+                self._running = None
+                dropped = self._dropped.is_set()
+                if not self._stopping:
+                    self._dropped.clear()
+            if dropped:
+                self._discard_worker()  # it may have been killed after it answered
+            else:
                 deliver(measurement)
         if self._worker is not None:
             self._worker.stop()
+
+    def _kill(self) -> None:
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
 
     def _take(self, trial: Any) -> Any:
         refusal = self._permission.refusal_of_jobs((trial.job, trial.reference))
@@ -87,7 +122,10 @@ class TrialExecutor(threading.Thread):
                 self._start_worker()
             if self._worker is None:
                 return _failed(trial, "crashed", self._worker_ready.missing_runtimes["worker"])
-            cooled_s = wait_until_cool(self._condition, trial.budget.cool_s, time.monotonic, time.sleep)
+            cool_s = min(trial.budget.cool_s, MAX_COOL_S)
+            cooled_s = wait_until_cool(self._condition, cool_s, time.monotonic, self._dropped.wait)
+            if self._dropped.is_set():
+                raise WorkerGone("the lease of the host ended")
             cpu_start_s = time.process_time()
             measurement = self._worker.trial(trial, model_path, reference_path)
             measurement.agent_cpu_ns = int((time.process_time() - cpu_start_s) * 1e9)
@@ -101,7 +139,7 @@ class TrialExecutor(threading.Thread):
             return _failed(trial, "malformed", "the model is missing from the cache of the agent")
         except WorkerGone as gone:
             self._discard_worker()
-            return _failed(trial, "timed-out" if gone.timed_out else "crashed", str(gone))
+            return _failed(trial, gone.status, str(gone))
         except MemoryError:
             return _failed(trial, "out-of-memory", "the agent ran out of memory while it prepared the model")
         except Exception as error:  # without this thread the agent cannot run further trials
@@ -116,7 +154,9 @@ class TrialExecutor(threading.Thread):
 
     def _start_worker(self) -> None:
         try:
-            self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command)
+            shutil.rmtree(self._scratch, ignore_errors=True)  # left by a worker that was killed
+            os.makedirs(self._scratch, mode=0o700)
+            self._worker = WorkerProcess((self._lock_descriptor,), self._worker_command, self._scratch)
             self._worker_ready = self._worker.ready
         except (WorkerGone, OSError) as error:
             self._worker = None
@@ -130,5 +170,5 @@ class TrialExecutor(threading.Thread):
 
 def _failed(trial: Any, status: str, error: str) -> Any:
     return wire.Measurement(
-        trial_id=trial.trial_id, key=trial.job.key, status=status, error=error, started_at=time.time()
+        trial_id=trial.trial_id, key=trial.job.key, status=status, error=one_line(error), started_at=time.time()
     )

@@ -1,15 +1,13 @@
 """The worker process that runs the runtime, and the handle that the agent uses. A crash costs only one trial.
 
-Messages use two separate pipes, because native libraries print to standard output. Each message follows its length. The
-worker is a new interpreter and ends when its agent ends.
+Messages use two separate pipes, because native libraries print to standard output. The worker is a new interpreter and
+ends when its agent ends.
 """
 
 import ctypes
 import gc
 import os
-import select
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -21,44 +19,50 @@ from ofa_agent.conditions.nvidia import POWER_OF
 from ofa_agent.conditions.nvml import nvml
 from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell, Shell
-from ofa_agent.measuring import parts, timing
+from ofa_agent.measuring import memory, parts, timing
+from ofa_agent.measuring.frames import read_frame, write_frame
 from ofa_agent.measuring.power import PowerMeter, gpu_power_w
 from ofa_agent.operators import Block, InvalidBlock
 from ofa_agent.protocol import messages as wire
+from ofa_agent.text import one_line
 
 START_TIMEOUT_S = 120.0
 MAX_OTHERS_BYTES = 256 << 20
-LONGEST_S = 86400.0  # select does not accept much longer timeouts
 END_S = 5.0
 
 
 class WorkerGone(Exception):
-    """The worker ended, or did not answer in time (``timed_out``)."""
+    """The worker ended, or did not answer in time; ``status`` is that of the trial."""
 
-    def __init__(self, text: str, timed_out: bool = False) -> None:
+    def __init__(self, text: str, status: str = "crashed") -> None:
         super().__init__(text)
-        self.timed_out = timed_out
+        self.status = status
 
 
 class WorkerProcess:
-    """The handle of a worker process. ``ready`` lists its runtimes; ``command`` replaces the command that starts it."""
+    """The handle of a worker process. ``ready`` lists its runtimes; ``command`` replaces the command that starts it.
 
-    def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = ()) -> None:
+    The temporary files of the worker go to the folder ``scratch``.
+    """
+
+    def __init__(self, keep_open: Tuple[int, ...] = (), command: Sequence[str] = (), scratch: str = "") -> None:
         down_read, down_write = os.pipe()
         up_read, up_write = os.pipe()
         self._down, self._up = down_write, up_read
+        os.set_blocking(down_write, False)  # a worker that does not read must not stop the agent
         try:
             self._process = subprocess.Popen(
                 [*(command or _own_command()), "worker", str(down_read), str(up_write), str(os.getpid())],
                 pass_fds=(down_read, up_write) + keep_open,
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
+                env=dict(os.environ, TMPDIR=scratch) if scratch else None,
             )
         finally:
             os.close(down_read)
             os.close(up_write)
         try:
-            self.ready = wire.WorkerReady.FromString(self._receive(START_TIMEOUT_S))
+            self.ready = wire.WorkerReady.FromString(self._exchange(None, START_TIMEOUT_S))
         except WorkerGone:
             self.stop()
             raise
@@ -66,11 +70,7 @@ class WorkerProcess:
     def trial(self, trial: Any, model_path: str, reference_path: str = "") -> Any:
         """Run one trial and return its Measurement. Raises WorkerGone."""
         request = wire.WorkerTrial(trial=trial, model_path=model_path, reference_path=reference_path)
-        try:
-            _write_frame(self._down, request.SerializeToString())
-        except OSError:
-            raise WorkerGone(self._how_it_ended()) from None
-        return wire.Measurement.FromString(self._receive(trial.budget.trial_timeout_s))
+        return wire.Measurement.FromString(self._exchange(request.SerializeToString(), trial.budget.trial_timeout_s))
 
     def kill(self) -> None:
         if self._process.poll() is None:
@@ -82,14 +82,23 @@ class WorkerProcess:
         for descriptor in (self._down, self._up):
             os.close(descriptor)
 
-    def _receive(self, timeout_s: float) -> bytes:
-        deadline = time.monotonic() + min(timeout_s, LONGEST_S)
+    def _exchange(self, request: Optional[bytes], timeout_s: float) -> bytes:
+        """Send a request, if any, and return the answer. Raises WorkerGone."""
+        timeout_s = min(timeout_s, wire.MAX_TRIAL_S)
+        deadline = time.monotonic() + timeout_s
+        kills = memory.oom_kills()
         try:
-            return _read_frame(self._up, deadline)
-        except EOFError:
-            raise WorkerGone(self._how_it_ended()) from None
+            if request is not None:
+                write_frame(self._down, request, deadline)
+            return read_frame(self._up, deadline)
         except TimeoutError:
-            raise WorkerGone("no answer within %g s" % timeout_s, timed_out=True) from None
+            raise WorkerGone("no answer within %g s" % timeout_s, status="timed-out") from None
+        except (EOFError, OSError):
+            how = self._how_it_ended()
+            if self._process.returncode == -signal.SIGKILL and memory.oom_kills() > kills:
+                text = "%s because memory ran out" % how
+                raise WorkerGone(text, status="out-of-memory") from None
+            raise WorkerGone(how) from None
 
     def _how_it_ended(self) -> str:
         try:
@@ -118,13 +127,13 @@ def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any],
     down, up, agent = (int(argument) for argument in arguments)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # so that conditions and jobs are of the same GPU
     _end_with(agent)
-    _write_frame(up, probe().SerializeToString())
+    write_frame(up, probe().SerializeToString())
     while True:
         try:
-            request = wire.WorkerTrial.FromString(_read_frame(down))
+            request = wire.WorkerTrial.FromString(read_frame(down))
         except EOFError:
             return 0
-        _write_frame(up, take(request).SerializeToString())
+        write_frame(up, take(request).SerializeToString())
 
 
 class Reference:
@@ -153,7 +162,7 @@ class Reference:
             self._loaded = runtimes.find(job.settings.runtime).load(wire.job_block(job), job, model_path)
             self._loaded.run()
         except Exception as error:
-            self._loaded, self.error = None, "%s: %s" % (type(error).__name__, error)
+            self._loaded, self.error = None, one_line("%s: %s" % (type(error).__name__, error))
 
     def time_ns(self) -> int:
         """Return the median of a few runs in ns; 0 without a reference job."""
@@ -184,6 +193,9 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     reference.mean_ns()
     try:
         runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
+        reason = memory.refusal(wire.job_block(trial.job), trial.job.settings)
+        if reason:
+            raise runtimes.OutOfMemory(reason)
         measure(trial, model_path, reference, measurement, runtime, LocalShell())
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
@@ -193,6 +205,7 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
         measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
     except Exception as error:
         measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
+    measurement.error = one_line(measurement.error)
     return measurement
 
 
@@ -326,29 +339,3 @@ def _end_with(agent: int) -> None:
         return
     if os.getppid() != agent:
         os._exit(1)  # the agent ended before the call
-
-
-def _write_frame(descriptor: int, content: bytes) -> None:
-    content = struct.pack("<I", len(content)) + content
-    while content:
-        content = content[os.write(descriptor, content) :]
-
-
-def _read_frame(descriptor: int, deadline: Optional[float] = None) -> bytes:
-    (length,) = struct.unpack("<I", _read_exactly(descriptor, 4, deadline))
-    return _read_exactly(descriptor, length, deadline)
-
-
-def _read_exactly(descriptor: int, length: int, deadline: Optional[float]) -> bytes:
-    parts: List[bytes] = []
-    while length:
-        if deadline is not None:
-            readable, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            if not readable:
-                raise TimeoutError
-        part = os.read(descriptor, min(length, 1 << 20))
-        if not part:
-            raise EOFError
-        parts.append(part)
-        length -= len(part)
-    return b"".join(parts)

@@ -6,7 +6,7 @@ The descriptors are in a separate pool, because another package may contain ``he
 import hashlib
 import pkgutil
 import struct
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Union
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -21,6 +21,9 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 MAX_MODEL_BYTES = 1 << 30
 
 MAX_THREADS = 1024
+
+# The limit for ``trial_timeout_s``, in seconds: long enough for the tools that compile a model before they time it.
+MAX_TRIAL_S = 6 * 3600.0
 
 FORM_BYTES = {form: int(kind[-1]) for form, kind in ops.FORMS.items()}
 
@@ -170,6 +173,19 @@ def model_id_of(chunks: Iterable[ModelChunk]) -> str:
 def model_bytes(chunks: Iterable[ModelChunk], source: Source = ops.drawn) -> bytes:
     """Return the model file; ``source`` provides the weights, by default the random weights for measurements."""
     return b"".join(chunk if isinstance(chunk, bytes) else _written(chunk, source) for chunk in chunks)
+
+
+def model_pieces(chunks: Iterable[ModelChunk]) -> Iterator[bytes]:
+    """Yield the model file for measurements in pieces, so that a large model never is in memory as a whole."""
+    for chunk in chunks:
+        if isinstance(chunk, bytes):
+            yield chunk
+        elif chunk.rows or chunk.form:  # the layout requires the whole tensor
+            yield _written(chunk, ops.drawn)
+        else:
+            ops.check_seeded(chunk.length, chunk.rows, chunk.form)
+            for values in ops.drawn_pieces(chunk.seed, chunk.length, chunk.scale):
+                yield values.tobytes()
 
 
 def _written(values: SeededValues, source: Source) -> bytes:

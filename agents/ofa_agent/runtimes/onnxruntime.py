@@ -27,6 +27,7 @@ TF32_OPTION = (1, 18)  # the first version with the option use_tf32
 
 # Kernels of int8 models that some versions rename, and how many of them an operator has.
 RENAMED: Dict[str, Dict[type, int]] = {"QLinearConv": {Conv: 1, SqueezeExcite: 2}, "NhwcMaxPool": {MaxPool: 1}}
+OF_MODEL = ("invalid dimensions", "Unexpected input data type", "External data path")  # in errors of a wrong model
 OF_WEIGHTS = re.compile(r"\.(weight|bias)")
 
 
@@ -164,6 +165,9 @@ def _owners(names: List[str], operators: int) -> List[int]:
 
 class OnnxLoaded(Loaded):
     def __init__(self, session: Any, block: Block, batch: int, device: str = "cpu") -> None:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        if (len(inputs), len(outputs)) != (1, 1):
+            raise Malformed("a model has one input and one output, not %d and %d" % (len(inputs), len(outputs)))
         shape = (batch,) + block.input_shape
         dtype = TYPES.get(session.get_inputs()[0].type, np.float32)
         values = seeded(INPUT_SEED, product(shape), 1.0).reshape(shape).astype(dtype)
@@ -234,6 +238,6 @@ def _typed(error: Exception) -> Exception:
         return OutOfMemory(text)
     if "NOT_IMPLEMENTED" in text or "opset" in text or "IR version" in text or "INVALID_GRAPH" in text:
         return Unsupported(text)
-    if "INVALID_PROTOBUF" in text or "INVALID_ARGUMENT" in text or "invalid dimensions" in text:
+    if "INVALID_PROTOBUF" in text or "INVALID_ARGUMENT" in text or any(part in text for part in OF_MODEL):
         return Malformed(text)
     return error

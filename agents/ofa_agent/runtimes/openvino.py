@@ -78,6 +78,10 @@ class OpenVino:
             model = _core().read_model(model_path)
         except Exception as error:
             raise _typed(error, otherwise=Malformed) from None
+        if (len(model.inputs), len(model.outputs)) != (1, 1):
+            raise Malformed(
+                "a model has one input and one output, not %d and %d" % (len(model.inputs), len(model.outputs))
+            )
         shape = (settings.batch,) + block.input_shape
         takes = model.input().get_element_type().to_string(), tuple(model.input().shape)
         if takes != ("f32", shape):

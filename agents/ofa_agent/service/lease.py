@@ -43,6 +43,7 @@ class Lease:
         self._pending: "OrderedDict[str, Any]" = OrderedDict()
         self._waiting: "OrderedDict[str, Any]" = OrderedDict()  # pending trials that lack a model
         self._stream: "Optional[queue.Queue[Any]]" = None
+        self._ended = False
         self.lost_at: Optional[float] = None
 
     def connect(self) -> "queue.Queue[Any]":
@@ -71,7 +72,20 @@ class Lease:
                 self.lost_at = time.monotonic()
 
     def expired(self) -> bool:
-        return self.lost_at is not None and time.monotonic() - self.lost_at > GRACE_S
+        return self.lost_at is not None and time.monotonic() - self.lost_at >= GRACE_S
+
+    def resume(self) -> None:
+        """Keep the lease from expiring: its host is back."""
+        with self._mutex:
+            self.lost_at = None
+
+    def drop_trials(self, ended: bool) -> None:
+        """Drop the trials that are not measured yet. Measurements are kept for a host that comes back late."""
+        with self._mutex:
+            self._ended = ended
+            self._pending.clear()
+            self._waiting.clear()
+            self._executor.drop(self._deliver)
 
     def handle(self, message: Any, stream: "queue.Queue[Any]") -> None:
         """Process one message of the host. Messages of an old stream are ignored, because the host sends them again."""
@@ -89,6 +103,8 @@ class Lease:
         with self._mutex:
             if trial.trial_id in self._pending or trial.trial_id in self._unacknowledged:
                 return  # sent again by a host that lost its connection
+            if self._ended:
+                return
             self._pending[trial.trial_id] = trial
             lacking = self._lacking(trial)
             if lacking:
@@ -98,7 +114,7 @@ class Lease:
                         self._ask_for(model_id)
                 self._waiting[trial.trial_id] = trial
                 return
-        self._executor.submit(trial, self._deliver)
+            self._executor.submit(trial, self._deliver)
 
     def _receive(self, message: Any) -> None:
         try:
@@ -111,7 +127,9 @@ class Lease:
                 )
             return
         for trial in self._no_longer_waiting(lambda trial: not self._lacking(trial)):
-            self._executor.submit(trial, self._deliver)
+            with self._mutex:
+                if not self._ended:
+                    self._executor.submit(trial, self._deliver)
 
     def _asked_for(self) -> List[str]:
         """Return the models that trials wait for, without duplicates."""
@@ -176,12 +194,15 @@ class Desk:
         with self._mutex:
             lease = self._lease
             if lease is not None and lease.lease_id == lease_id:
+                lease.resume()
                 if lease.wanted != (wanted, threads):
                     self._set(lease, wanted, threads)
                 self._report(lost=False)
                 return lease, True
             if lease is not None and not lease.expired():
                 raise Held("held by %s since %s" % (lease.holder, clock(lease.since)))
+            if lease is not None:
+                lease.drop_trials(ended=True)
             self._lease = Lease(lease_id, holder, self._executor, self._models, self._log)
             self._set(self._lease, wanted, threads)
             self._report(holder=holder, held_since=self._lease.since, lost=False)
@@ -199,6 +220,7 @@ class Desk:
         with self._mutex:
             if self._lease is lease and lease.serves(stream):
                 self._lease = None
+                lease.drop_trials(ended=True)
                 self._setter.put_back()
                 self._idle_since = time.monotonic()
                 self._report(holder=None)
@@ -210,6 +232,16 @@ class Desk:
             lease.disconnect(stream)
             if self._lease is lease and lease.lost_at is not None:
                 self._report(lost=True)
+                timer = threading.Timer(GRACE_S, self._drop_expired, (lease,))
+                timer.daemon = True
+                timer.start()
+
+    def _drop_expired(self, lease: Lease) -> None:
+        """Drop the trials of a host that did not come back in time."""
+        with self._mutex:
+            if self._lease is lease and lease.expired():
+                lease.drop_trials(ended=False)
+                self._log("lease expired", holder=lease.holder)
 
     def idle_s(self) -> float:
         """Return the time in seconds for which no host has held the device."""

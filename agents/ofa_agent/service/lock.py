@@ -16,6 +16,7 @@ import time
 from typing import Any, Dict, Optional
 
 from ofa_agent.service.private import open_regular, require_private_folder
+from ofa_agent.text import one_line
 
 
 class DeviceBusy(Exception):
@@ -60,7 +61,7 @@ class DeviceLock:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    text = _who(descriptor)
+                    text = one_line(_who(descriptor))  # any user can write the file
                     os.close(descriptor)
                     raise DeviceBusy("this device already has an agent: %s" % text) from None
                 time.sleep(0.05)

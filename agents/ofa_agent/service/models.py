@@ -5,7 +5,7 @@ import os
 import shutil
 import threading
 from collections import OrderedDict
-from typing import Any, Dict, List
+from typing import Any, Iterable, List
 
 from ofa_agent.protocol import messages as wire
 
@@ -30,7 +30,7 @@ class ModelCache:
         self.folder = folder
         self._max_files_bytes = min(MAX_FILES_BYTES, int(FILES_SHARE * shutil.disk_usage(folder).free))
         self._mutex = threading.Lock()  # one thread receives models, another writes their files
-        self._arriving: Dict[str, List[wire.ModelChunk]] = {}
+        self._arriving: "OrderedDict[str, List[wire.ModelChunk]]" = OrderedDict()
         self._recipes: "OrderedDict[str, List[wire.ModelChunk]]" = OrderedDict()
         self._files: "OrderedDict[str, int]" = OrderedDict()
 
@@ -53,15 +53,28 @@ class ModelCache:
             del self._arriving[message.model_id]
             raise BadModel("model %s is larger than the limit of %d bytes" % (message.model_id, wire.MAX_MODEL_BYTES))
         if not message.last:
+            self._make_room(message.model_id)
             return False
         recipe = wire.merged(self._arriving.pop(message.model_id))
         if wire.model_id_of(recipe) != message.model_id:
             raise BadModel("model %s arrived damaged: its content has a different hash" % message.model_id)
         with self._mutex:
             self._recipes[message.model_id] = recipe
-            while len(self._recipes) > 1 and sum(map(_held, self._recipes.values())) > MAX_RECIPE_BYTES:
-                self._recipes.popitem(last=False)
+        self._make_room(message.model_id)
         return True
+
+    def _make_room(self, newest: str) -> None:
+        """Forget models until all fit into memory with the newest one: first complete ones, then arriving ones."""
+        with self._mutex:
+            for models in (self._recipes, self._arriving):
+                while self._held_bytes() > MAX_RECIPE_BYTES:
+                    oldest = next((model_id for model_id in models if model_id != newest), None)
+                    if oldest is None:
+                        break
+                    del models[oldest]
+
+    def _held_bytes(self) -> int:
+        return sum(_held(recipe) for models in (self._recipes, self._arriving) for recipe in models.values())
 
     def path(self, model_id: str) -> str:
         """Return the path of the model file, and write it if necessary. Raises KeyError if the model is unknown."""
@@ -72,7 +85,7 @@ class ModelCache:
         if model_id not in self._files:
             if recipe is None:
                 raise KeyError(model_id)
-            self._files[model_id] = self._write(model_id, wire.model_bytes(recipe))
+            self._files[model_id] = self._write(model_id, wire.model_pieces(recipe))
         path = os.path.join(self.folder, model_id)
         self._files.move_to_end(model_id)
         while len(self._files) > 1 and sum(self._files.values()) > self._max_files_bytes:
@@ -80,16 +93,19 @@ class ModelCache:
             os.remove(os.path.join(self.folder, oldest))
         return path
 
-    def _write(self, model_id: str, content: bytes) -> int:
+    def _write(self, model_id: str, pieces: Iterable[bytes]) -> int:
         path = os.path.join(self.folder, model_id)
+        size = 0
         try:
             with open(path, "wb") as file:
-                file.write(content)
-        except OSError:  # a partial file would occupy the space that is needed
+                for piece in pieces:
+                    file.write(piece)
+                    size += len(piece)
+        except (OSError, MemoryError):  # a partial file would occupy the space that is needed
             with contextlib.suppress(OSError):  # if the file could not be created
                 os.remove(path)
             raise
-        return len(content)
+        return size
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from concurrent import futures
-from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # this process starts others, but never forks itself
 
@@ -23,11 +23,16 @@ from ofa_agent.device import suitability
 from ofa_agent.device.shell import LocalShell, Shell
 from ofa_agent.measuring.executor import TrialExecutor
 from ofa_agent.protocol import messages as wire
+from ofa_agent.service import certificate
 from ofa_agent.service.lease import Desk, Held, Lease, outgoing
 from ofa_agent.service.lock import DeviceLock, home
 from ofa_agent.service.models import ModelCache
+from ofa_agent.service.streams import THREADS, Entrance
+from ofa_agent.text import one_line
 
 SERVICES = ("", wire.SERVICE)
+
+MAX_HOLDER = 200  # characters
 
 # Seconds to wait: gRPC reports a broken stream in two steps, and the first looks like a finished host.
 CUT_REPORTED_S = 0.2
@@ -47,6 +52,7 @@ class ServeOptions(NamedTuple):
     token: Optional[str] = None
     tls_cert: Optional[bytes] = None
     tls_key: Optional[bytes] = None
+    tls_files: Optional[Tuple[str, str]] = None  # of the two, for messages
     linger_s: Optional[float] = None  # exit after this time without a lease
     end_with_stdin: bool = False
     lock_wait_s: float = 0.0
@@ -65,6 +71,7 @@ def serve(
     """
     shell = shell or LocalShell()
     _check_exposure(options)
+    _check_certificate(options)
     lock = DeviceLock.acquire(options.lock_wait_s)
     models = ModelCache(os.path.join(home(), "models"))
     setter = Setter(shell, os.path.join(home(), "conditions.json"), log)
@@ -112,6 +119,7 @@ class _Service:
         self._desk = desk
         self._token = token
         self._versions = Versions(shell, permission)
+        self._entrance = Entrance()
 
     def handlers(self) -> Any:
         agent = {
@@ -143,7 +151,18 @@ class _Service:
 
     def measure(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         self._authorise(context)
-        first = next(requests, None)
+        with self._entrance.measure(context):
+            hello = self._hello(requests, context)
+            name, holder, threads = hello.lease_id, one_line(hello.holder, MAX_HOLDER), hello.settings.threads
+            try:
+                lease, resumed = self._desk.take(name, holder, dict(hello.set), threads)
+            except Held as held:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
+            yield from self._served(lease, resumed, hello.settings, requests, context)
+
+    def _hello(self, requests: Iterator[Any], context: Any) -> Any:
+        """Return the hello of a stream, checked; abort a stream without one."""
+        first = self._entrance.first_message(requests, context)
         hello = first.hello if first is not None else wire.Hello(protocol=wire.PROTOCOL)
         if hello.protocol != wire.PROTOCOL:
             older = "agent" if hello.protocol > wire.PROTOCOL else "host"
@@ -153,10 +172,12 @@ class _Service:
             )
         if not hello.lease_id:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message must be a hello with a lease_id")
-        try:
-            lease, resumed = self._desk.take(hello.lease_id, hello.holder, dict(hello.set), hello.settings.threads)
-        except Held as held:
-            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(held))
+        return hello
+
+    def _served(
+        self, lease: Lease, resumed: bool, settings: Any, requests: Iterator[Any], context: Any
+    ) -> Iterator[Any]:
+        """Yield the messages of a lease over this stream, and pass those of the host to the lease."""
         stream = lease.connect()
         ended = threading.Event()
 
@@ -181,7 +202,7 @@ class _Service:
 
         threading.Thread(target=read, name="reader", daemon=True).start()
         try:
-            yield wire.AgentMessage(welcome=self._welcome(lease, resumed, hello.settings))
+            yield wire.AgentMessage(welcome=self._welcome(lease, resumed, settings))
             for message in outgoing(stream):
                 yield message
         finally:
@@ -203,12 +224,13 @@ class _Service:
         return wire.HealthCheckResponse(status=1)
 
     def watch(self, request: Any, context: Any) -> Iterator[Any]:
-        self._authorise(context)  # a watch occupies a thread until it ends
-        known = request.service in SERVICES
-        yield wire.HealthCheckResponse(status=1 if known else 3)
-        closed = threading.Event()
-        context.add_callback(closed.set)
-        closed.wait()
+        self._authorise(context)
+        with self._entrance.watch(context):
+            known = request.service in SERVICES
+            yield wire.HealthCheckResponse(status=1 if known else 3)
+            closed = threading.Event()
+            if context.add_callback(closed.set):  # otherwise the stream has already ended
+                closed.wait()
 
     def _authorise(self, context: Any) -> None:
         if self._token is None:
@@ -231,6 +253,14 @@ def _check_exposure(options: ServeOptions) -> None:
         )
 
 
+def _check_certificate(options: ServeOptions) -> None:
+    try:
+        if options.tls_files:
+            certificate.check(*options.tls_files)
+    except certificate.BadCertificate as error:
+        raise ServeError(str(error), exit_code=2) from None
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -240,7 +270,7 @@ def _is_loopback(host: str) -> bool:
 
 def _server(options: ServeOptions, service: _Service) -> Any:
     server = grpc.server(
-        futures.ThreadPoolExecutor(max_workers=16),
+        futures.ThreadPoolExecutor(max_workers=THREADS),
         options=[
             ("grpc.so_reuseport", 0),  # a port in use is an error, not a shared port
             ("grpc.keepalive_time_ms", 20000),

@@ -4,6 +4,7 @@ import getpass
 import os
 import queue
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import grpc
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.operators import Block
 from ofa_agent.protocol import messages as wire
+from ofa_agent.text import one_line
 from ofa_profiler.campaign.decoding import latency_ms
 from ofa_profiler.lowering import Model
 from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, ProtocolMismatch
@@ -22,6 +24,8 @@ from ofa_tables.errors import AgentLost, DeviceError, DeviceHeld, OfaError, Prot
 WINDOW = 4
 WINDOW_ON_DEVICE = 1
 CALL_TIMEOUT_S = 150.0  # a slow board imports its runtimes before it answers
+# Beside the limit of a trial: the agent starts a worker, and a model passes a slow link.
+SLACK_S = 600.0
 
 CHANNEL_OPTIONS = [
     ("grpc.keepalive_time_ms", 20000),
@@ -57,7 +61,7 @@ class Agent:
                 f"the agent on {self._target} speaks protocol {description.protocol}, this host {wire.PROTOCOL}; "
                 f"update the {older}"
             )
-        return wire.to_dict(description)
+        return _printable(wire.to_dict(description))
 
     def lease(
         self, lease_id: str, purpose: str, conditions: Mapping[str, str] | None = None, settings: Any = None
@@ -112,15 +116,16 @@ class Lease:
         hello = wire.Hello(protocol=wire.PROTOCOL, lease_id=lease_id, holder=holder, set=conditions, settings=settings)
         self._send(hello=hello)
         self._responses = call(iter(self._outgoing.get, None), metadata=metadata)
+        self._limit_s = CALL_TIMEOUT_S
         welcome = self._next()
         if welcome is None or welcome.WhichOneof("message") != "welcome":
             raise ProtocolMismatch(f"the agent on {target} did not greet; is it an agent of ofa-profile?")
-        self.not_set = dict(welcome.welcome.not_set)
-        self.notes = list(welcome.welcome.notes)
-        self.warnings = list(welcome.welcome.warnings)
+        self.not_set = _printable(dict(welcome.welcome.not_set))
+        self.notes = _printable(list(welcome.welcome.notes))
+        self.warnings = _printable(list(welcome.welcome.warnings))
         if welcome.welcome.refused:
             self.__exit__(None, None, None)
-            raise DeviceError(f"{target}: {welcome.welcome.refused}")
+            raise DeviceError(f"{target}: {one_line(welcome.welcome.refused)}")
 
     def __enter__(self) -> "Lease":
         return self
@@ -129,6 +134,7 @@ class Lease:
         """Says that the host is done; after an error cuts the stream: the agent keeps what was not acknowledged."""
         if error is None:
             self._outgoing.put(None)
+            self._limit_s = CALL_TIMEOUT_S
             while self._next() is not None:
                 pass
         else:
@@ -145,10 +151,14 @@ class Lease:
         ``next_trial`` is called whenever a trial has come back. Every Measurement must be acknowledged.
         """
         in_flight: set[str] = set()
+        longest_s = 0.0
 
         def fill() -> None:
+            nonlocal longest_s
             while len(in_flight) < self._window and (trial := next_trial()) is not None:
                 in_flight.add(trial.trial_id)
+                longest_s = max(longest_s, min(trial.budget.trial_timeout_s, wire.MAX_TRIAL_S) + trial.budget.cool_s)
+                self._limit_s = longest_s + SLACK_S
                 self._send(trial=trial)
 
         fill()
@@ -163,8 +173,11 @@ class Lease:
                 for part in wire.model_messages(model.model_id, model.chunks) if model else ():
                     self._send(model=part)
             elif kind == "measurement":
-                in_flight.discard(message.measurement.trial_id)
-                yield message.measurement
+                measurement = message.measurement
+                in_flight.discard(measurement.trial_id)
+                measurement.error = one_line(measurement.error)
+                measurement.reference_error = one_line(measurement.reference_error)
+                yield measurement
                 fill()
 
     def acknowledge(self, trial_ids: list[str]) -> None:
@@ -175,15 +188,33 @@ class Lease:
         self._outgoing.put(wire.HostMessage(**message))
 
     def _next(self) -> Any:
+        """The next message of the agent; None at the end of the stream. Raises AgentLost if none arrives in time."""
+        late = threading.Timer(self._limit_s, self._responses.cancel)
+        late.daemon = True
+        late.start()
         try:
             return next(self._responses, None)
         except grpc.RpcError as error:
+            if late.finished.is_set() and error.code() == grpc.StatusCode.CANCELLED:
+                text = f"the agent on {self._target} has sent nothing for {self._limit_s:g} s; restart it"
+                raise AgentLost(text) from None
             raise typed(error, self._target) from None
+        finally:
+            late.cancel()
+
+
+def _printable(value: Any) -> Any:
+    """Plain data of a device with every text as one printable line."""
+    if isinstance(value, str):
+        return one_line(value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
 def typed(error: grpc.RpcError, target: str) -> OfaError:
     """Convert an error of gRPC to one of ours."""
-    code, details = error.code(), error.details()
+    code, details = error.code(), one_line(error.details() or "")
     if code == grpc.StatusCode.FAILED_PRECONDITION:
         return ProtocolMismatch(f"the agent on {target} is of another version: {details}")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:

@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import secrets
+import select
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import IO
 
 import grpc
 
+from ofa_agent.service.private import open_regular, require_private_folder
 from ofa_profiler.connections.client import CHANNEL_OPTIONS, WINDOW_ON_DEVICE, Agent
 from ofa_tables.errors import DeviceError, DeviceHeld
 
 # An agent whose host was killed ends at once, except during a long inference.
 LOCK_WAIT_S = 10.0
 LOG_BYTES = 8 << 20
+START_S = 120.0
 END_S = 5.0
 
 
@@ -34,10 +37,9 @@ class AgentProcess:
     def start(self, target: str) -> Agent:
         """Start the agent. Raises DeviceHeld, or DeviceError with its last message."""
         token = secrets.token_hex(16)
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         log_path = self._home / "agent.log"
         with _log(log_path) as log:
-            begin = log.tell()
+            begin = log.seek(0, os.SEEK_END)
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -78,12 +80,23 @@ def _exchange(process: "subprocess.Popen[str]", token: str) -> str:
     with contextlib.suppress(BrokenPipeError):
         process.stdin.write(token + "\n")
         process.stdin.flush()
+    answered, _, _ = select.select([process.stdout], [], [], START_S)
+    if not answered:
+        process.kill()
     return process.stdout.readline()
 
 
 def _log(path: Path) -> IO[bytes]:
-    fresh = not path.exists() or path.stat().st_size > LOG_BYTES
-    return path.open("wb" if fresh else "ab")
+    """Open the log for appending; only its user can read it. Raises DeviceError."""
+    try:
+        require_private_folder(str(path.parent), may_be_link=True)
+        descriptor = open_regular(str(path), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.fchmod(descriptor, 0o600)
+        if os.fstat(descriptor).st_size > LOG_BYTES:
+            os.ftruncate(descriptor, 0)
+        return open(descriptor, "ab")
+    except OSError as error:
+        raise DeviceError(f"{path}: cannot write the log of the agent: {error.strerror}") from None
 
 
 def _refusal(log_path: Path, begin: int) -> DeviceError:

@@ -1,0 +1,110 @@
+"""The memory of this machine: what is free, and whether the kernel has ended processes for lack of it."""
+
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from ofa_agent.operators import PRECISIONS, Add, Block, Conv, Linear, SqueezeExcite, Take, product
+
+CGROUP = "/sys/fs/cgroup"
+ELSEWHERE = ("cuda", "tensorrt", "gpu", "npu", "command:")  # in the names of runtimes that may use other memory
+
+
+def refusal(block: Block, settings: Any) -> str:
+    """Return why a block does not fit into the free memory; empty if it may fit, or if nobody knows."""
+    if any(part in settings.runtime for part in ELSEWHERE):
+        return ""
+    free, needed = free_bytes(), needed_bytes(block, settings.batch, settings.precision)
+    if free is None or needed <= free:
+        return ""
+    mib = 1 << 20
+    text = "%s needs at least %d MiB of memory at batch %d; the device has %d MiB free"
+    return text % (block.key, needed // mib, settings.batch, free // mib)
+
+
+def needed_bytes(block: Block, batch: int, precision: str) -> int:
+    """Return the least memory that a block needs: its weights, and the values that live at the same time.
+
+    A value lives until the last operator that reads it. A convolution with more than one channel per group and kernels
+    larger than 1×1 may need a workspace, which depends on the runtime and is not counted.
+    """
+    sizes = [product(shape) for shape in block.shapes]
+    names = [0]  # of the values: 0 is the input, i the output of operator i; Take gives a value another name
+    ends: Dict[int, int] = {}  # by value: the last operator that reads it
+    for number, operator in enumerate(block.operators, 1):
+        read = [names[operator.value]] if isinstance(operator, (Add, Take)) else []
+        read += [] if isinstance(operator, Take) else [names[-1]]
+        ends.update((value, number) for value in read)
+        names.append(read[0] if isinstance(operator, Take) else number)
+    ends[names[-1]] = len(names)
+    ended = [0] * (len(names) + 1)  # by operator: the sizes of the values that nothing reads later
+    for value, number in ends.items():
+        ended[number] += sizes[value]
+    live = peak = sizes[0]
+    for number, operator in enumerate(block.operators, 1):
+        output = sizes[number] if number in ends else 0
+        in_place = not isinstance(operator, (Conv, Linear, SqueezeExcite))  # a runtime may overwrite the input
+        peak = max(peak, live if in_place and ended[number] >= output else live + output)
+        live += output - ended[number]
+    width = PRECISIONS.get(precision, 1)
+    return width * (block.parameters + batch * peak)
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has ended so far because memory ran out; 0 if it does not say."""
+    counts = [
+        _counter(path, "oom_kill") for path in ["/proc/vmstat"] + [CGROUP + at + "/memory.events" for at in _own()]
+    ]
+    return sum(count for count in counts if count is not None)
+
+
+def free_bytes() -> Optional[int]:
+    """Return the memory that this process can still allocate: of the machine and of its cgroups; None if unknown."""
+    found = [available for available in [_available()] if available is not None]
+    for folder in _own():
+        limit, used = (_number(CGROUP + folder + "/memory." + name) for name in ("max", "current"))
+        cached = _counter(CGROUP + folder + "/memory.stat", "inactive_file") or 0
+        if limit is not None and used is not None:
+            found.append(max(0, limit - used + cached))
+    return min(found) if found else None
+
+
+def _available() -> Optional[int]:
+    kib = _counter("/proc/meminfo", "MemAvailable:")
+    return None if kib is None else kib * 1024
+
+
+def _own() -> List[str]:
+    """Return the folders of the cgroups (version 2) of this process, the innermost first."""
+    lines = [line.split(":", 2) for line in _lines("/proc/self/cgroup")]
+    paths = [line[2].strip().rstrip("/") for line in lines if len(line) == 3 and line[0] == "0"]
+    folders = []
+    for path in paths[:1]:
+        parts = path.split("/")
+        folders = ["/".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    return folders
+
+
+def _counter(path: str, name: str) -> Optional[int]:
+    for key, value in _pairs(path):
+        if key == name:
+            return value
+    return None
+
+
+def _pairs(path: str) -> Iterator[Tuple[str, int]]:
+    for line in _lines(path):
+        words = line.split()
+        if len(words) >= 2 and words[1].isdigit():
+            yield words[0], int(words[1])
+
+
+def _number(path: str) -> Optional[int]:
+    text = "".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: str) -> List[str]:
+    try:
+        with open(path) as file:
+            return file.readlines()
+    except OSError:
+        return []
