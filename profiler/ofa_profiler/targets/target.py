@@ -1,6 +1,7 @@
 """Targets: named devices and how to reach them, from the shipped file and the user's files."""
 
 import difflib
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,10 +14,12 @@ import platformdirs
 from ofa_agent import conditions
 from ofa_agent.operators import PRECISIONS
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
+from ofa_tables.reading import read_text
 
 SHIPPED = "ofa-profile"
 PHONE_RUNTIMES = ("benchmark_model", "tflite", "onnxruntime")
 FILE_NAME = "targets.toml"
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def all_targets() -> dict[str, Target]:
             like = values.pop("like", name)
             if like not in entries and like != name:
                 raise FileError(
-                    f"{origin}: {name} inherits from {like!r}, which is not a target; {_nearest(like, entries)}"
+                    f"{origin}: {name} inherits from {_short(repr(like))}, which is not a target; "
+                    f"{_nearest(like, entries)}"
                 )
             entries[name] = {**entries.get(like, {}), **values}
             origins[name] = {**origins.get(like, {}), **dict.fromkeys(values, origin)}
@@ -138,15 +142,8 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def _texts() -> list[tuple[str, str]]:
-    found = []
-    for path in files():
-        try:
-            found.append((str(path), path.read_text()))
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    return found
+    there = [path for path in files() if os.path.lexists(path)]
+    return [(str(path), read_text(path, MAX_BYTES, "a file of targets", "it must be TOML")) for path in there]
 
 
 def _strings(value: Any) -> bool:
@@ -175,22 +172,32 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _parsed(text: str, origin: str) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FileError(f"{origin} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise FileError(
+            f"{origin} is nested too deeply; a section has strings, lists and one level of tables"
+        ) from None
+    except ValueError as error:  # also integers with too many digits
+        raise FileError(f"{origin} is not valid TOML: {str(error)[:200]}") from None
     for name, values in content.items():
         if not isinstance(values, dict):
-            raise FileError(f"{origin}: {name!r} is not in a section; move it under a target, such as [jetson-tx2]")
+            raise FileError(
+                f"{origin}: {_short(repr(name))} is not in a section; move it under a target, such as [jetson-tx2]"
+            )
         for key, value in values.items():
             if key not in _FIELDS:
-                raise FileError(f"{origin}: {name} has an unknown key {key!r}; {_nearest(key, _FIELDS)}")
+                raise FileError(f"{origin}: {name} has an unknown key {_short(repr(key))}; {_nearest(key, _FIELDS)}")
             fits, wanted = _FIELDS[key]
             if not fits(value):
-                raise FileError(f"{origin}: {name}: {key} must be {wanted}, not {value!r}")
+                raise FileError(f"{origin}: {name}: {key} must be {wanted}, not {_short(repr(value))}")
     return content
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "…"
+
+
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.4)
     return f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
 
 
