@@ -66,6 +66,21 @@ def _long_name(folder: Path) -> Path:
     return folder / "c.pth"
 
 
+def _call_of_two_to_the_60(folder: Path) -> Path:
+    """A checkpoint that calls a list of 2^60 values. torch prints what it refuses to call.
+
+    The lists are put into each other first, while they are empty.
+    """
+    torch.save({"w": torch.zeros(4)}, folder / "small.pth")
+    lists = b"".join(b"]q" + bytes([number]) for number in range(61))
+    filled = b"".join(b"h" + bytes([n]) + b"(h" + bytes([n + 1]) + b"h" + bytes([n + 1]) + b"e0" for n in range(60))
+    content = b"\x80\x02" + lists + b"0" * 61 + filled + b"h\x00)R."
+    with zipfile.ZipFile(folder / "small.pth") as small, zipfile.ZipFile(folder / "c.pth", "w") as bomb:
+        for member in small.infolist():
+            bomb.writestr(member.filename, content if member.filename.endswith(".pkl") else small.read(member))
+    return folder / "c.pth"
+
+
 PROGRESS = {"format": FORMAT, "settings": dict(SETTINGS), "progress": vars(Progress())}
 
 ATTACKS_OF_CHECKPOINTS: dict[str, tuple[str, Attack]] = {
@@ -79,6 +94,7 @@ ATTACKS_OF_CHECKPOINTS: dict[str, tuple[str, Attack]] = {
     "classes-of-two-to-the-60": ("checkpoint", _with("classes", [doubled(60)])),
     "architecture-of-two-to-the-60": ("checkpoint", _with("architecture", doubled(60))),
     "compressed-checkpoint": ("checkpoint", _bomb),
+    "call-of-two-to-the-60": ("checkpoint", _call_of_two_to_the_60),
     "type-with-a-long-name": ("checkpoint", _long_name),
     "older-checkpoint-that-claims-more": ("checkpoint", _claims),
     "model-is-a-pipe": ("pth", _pipe("m.pth")),

@@ -8,12 +8,16 @@ import pickletools
 import zipfile
 from io import BufferedReader
 
+from ofa_nas.supernet.pickle_sizes import Objects
 from ofa_tables.reading import zip_problem
 
 MOST_PICKLE_BYTES = 16 << 20  # a pickle of a thousand tensors has 100 kB; a million values take 10 s to read
+MOST_VALUES = 2_000_000
 MOST_RECORDS = 100_000
 MOST_NAME = 200  # of a type; torch searches its message about an unknown one in quadratic time
-_TOO_MANY_VALUES = f"it has more than {MOST_PICKLE_BYTES >> 20} MiB of values beside its tensors"
+_TOO_MANY_VALUES = (
+    f"it has more than {MOST_PICKLE_BYTES >> 20} MiB of values beside its tensors, or {MOST_VALUES:,} values"
+)
 _ZIP = b"PK\x03\x04"
 _LEGACY_PICKLES = 4  # magic number, protocol, system, value; storages follow
 _PERSISTENT = ("BINPERSID", "PERSID")
@@ -55,12 +59,14 @@ def _legacy_problem(file: BufferedReader, file_bytes: int) -> str:
 def _pickle_problem(content: BufferedReader | bytes, file_bytes: int) -> str:
     """Check the sizes of storages and the names of types in one pickle. Raises ValueError if it is damaged."""
     numbers: list[int] = []
-    for operation, argument, position in pickletools.genops(content):
+    objects = Objects()
+    for count, (operation, argument, position) in enumerate(pickletools.genops(content)):
         if operation.name in _PERSISTENT and any(number > file_bytes for number in numbers):
             return "a storage claims more bytes than the file has"
         if operation.name in _NAMES and len(str(argument)) > MOST_NAME:
             return f"the name of a type has more than {MOST_NAME} characters"
         numbers = [*numbers[1 - _REMEMBERED :], argument if isinstance(argument, int) else 0]
-        if position is not None and position > MOST_PICKLE_BYTES:
+        if count > MOST_VALUES or (position is not None and position > MOST_PICKLE_BYTES):
             return _TOO_MANY_VALUES
-    return ""
+        objects.apply(operation, argument)
+    return _TOO_MANY_VALUES if objects.largest(MOST_VALUES) > MOST_VALUES else ""
