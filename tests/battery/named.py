@@ -145,6 +145,7 @@ ATTACKS: dict[str, tuple[str, Attack]] = {
     "architecture-is-a-pipe": ("architecture", _pipe("one.json")),
     "architecture-is-deep": ("architecture", _file("one.json", f'{{"ks": {"[" * 900 + "]" * 900}}}')),
     "targets-are-deep": ("targets", _file("t.toml", f"[a]\nx = {DEEP}\n")),
+    "targets-with-a-table-as-a-precision": ("targets", _file("t.toml", "[a]\nprecision = {}\n")),
     "targets-are-long": ("targets", _file("t.toml", f"[a]\nx = {LONG}\n")),
     "pairs-are-a-pipe": ("pairs", _pipe("p.jsonl")),
     "pairs-are-deep": ("pairs", _file("p.jsonl", HEADER + DEEP + "\n")),

@@ -73,6 +73,8 @@ def _space_of(found: Mapping[str, Any], state: Mapping[str, Tensor], path: Path)
 
 def _normalisation(reported: Any) -> Normalisation | None:
     """None if it is missing, or not in our form."""
+    if not isinstance(reported, Mapping):
+        return None
     try:
         mean, std = (tuple(map(float, reported[name])) for name in Normalisation._fields)
     except (TypeError, KeyError, ValueError, OverflowError, RuntimeError):  # torch raises RuntimeError for a tensor

@@ -160,7 +160,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "connection": _TEXT,
     "description": _TEXT,
     "address": _TEXT,
-    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+    "precision": (lambda value: isinstance(value, str) and value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
     "notes": (_strings, "a list of strings"),
