@@ -30,6 +30,7 @@ class UsageError(OfaError):
 class UnknownName(UsageError):
     def __init__(self, kind: str, name: str, known: Iterable[str], otherwise: str = "") -> None:
         names = sorted(known)
+        name = name if len(name) <= 100 else name[:97] + "…"  # it may come from a file
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}?" if near else f"available: {', '.join(names)}"
         super().__init__(f"no {kind} named {name!r}; {hint}" + (f"; {otherwise}" if otherwise else ""))

@@ -14,6 +14,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +23,7 @@ import numpy as np
 from ofa_nas.accuracy.mlp import Linear
 from ofa_nas.spaces.space import FloatArray
 from ofa_tables.errors import FileError
+from ofa_tables.reading import opened, zip_problem
 from ofa_tables.store.files import replacing
 
 MAX_BYTES = 256 << 20
@@ -40,14 +42,11 @@ def read_members(path: Path) -> list[list[Linear]]:
     A single model is an ensemble of one member. Raises FileError.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit for accuracy models")
-        arrays = _read_torch(path) if _is_torch(path) else _read_npz(path)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
+        with opened(path, MAX_BYTES, "an accuracy model") as file:
+            arrays = _read_torch(path) if _is_torch(file) else _read_npz(file)
     except _DAMAGED as error:
         raise FileError(
-            f"{path} is not an accuracy model, or is damaged ({error}); "
+            f"{path} is not an accuracy model, or is damaged ({str(error)[:200]}); "
             "give an .npz that ofa-accuracy fit or import wrote, or a .pth that torch saved"
         ) from None
     return _members(path, arrays)
@@ -67,8 +66,11 @@ def write_members(path: Path, members: Sequence[Sequence[Linear]]) -> None:
 # npz.
 
 
-def _read_npz(path: Path) -> dict[str, FloatArray]:
-    with zipfile.ZipFile(path) as archive:
+def _read_npz(file: BufferedReader) -> dict[str, FloatArray]:
+    problem = zip_problem(file, MAX_ARRAYS)
+    if problem:
+        raise ValueError(problem)
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if len(members) > MAX_ARRAYS or sum(member.file_size for member in members) > MAX_BYTES:
             raise ValueError(f"{len(members)} arrays, too many or too large for an accuracy model")
@@ -81,6 +83,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> FloatArray
         raise NotImplementedError(f"{member.filename} has a compression method that numpy does not write")
     with archive.open(member) as file:
         shape, dtype = _read_header(file)
+    if any(type(size) is not int or size < 0 for size in shape):  # True is an int for numpy
+        raise ValueError(f"{member.filename} claims the shape {shape}")
     if dtype.kind != "f" or len(shape) > 2 or math.prod(shape) * dtype.itemsize > member.file_size:
         raise ValueError(f"{member.filename} claims {dtype} {shape} in {member.file_size} bytes")
     with archive.open(member) as file:
@@ -98,33 +102,30 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 # torch.
 
 
-def _is_torch(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(2)
+def _is_torch(file: BufferedReader) -> bool:
+    start = file.read(2)
+    file.seek(0)
     if start != b"PK":
         return start == b"\x80\x02"  # the pickle at the start of older torch files
-    with zipfile.ZipFile(path) as archive:
+    if zip_problem(file, MAX_ARRAYS):
+        return False
+    with zipfile.ZipFile(file) as archive:
         return any(name.endswith("/data.pkl") for name in archive.namelist())
 
 
 def _read_torch(path: Path) -> dict[str, FloatArray]:
     try:
-        import torch
+        import torch  # noqa: F401
+
+        from ofa_nas.supernet.pickles import load
+        from ofa_nas.supernet.state_dicts import state_of
     except ImportError:
         raise FileError(
             f"{path} is a torch file, but torch is not installed; on a machine with torch, run "
             f"ofa-accuracy import {path} --out {path.with_suffix('.npz').name} and use the .npz"
         ) from None
-    from ofa_nas.supernet.pickles import ALLOWED
-    from ofa_nas.supernet.state_dicts import state_of
-
-    try:
-        with torch.serialization.safe_globals(ALLOWED):
-            state = state_of(torch.load(path, map_location="cpu", weights_only=True)) or {}
-        return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
-    except Exception as error:  # torch raises many types for a damaged file
-        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
-        raise FileError(f"{path} is not a readable state dict ({reason}); download it again") from None
+    state = state_of(load(path, MAX_BYTES, "an accuracy model")) or {}
+    return {name: tensor.detach().float().numpy() for name, tensor in state.items()}
 
 
 # Both.

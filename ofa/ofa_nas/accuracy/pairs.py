@@ -18,8 +18,9 @@ import numpy as np
 from ofa_nas.spaces import Architecture, parse_architecture
 from ofa_nas.spaces.space import FloatArray
 from ofa_tables.errors import FileError, UsageError
+from ofa_tables.reading import parse_json, read_bytes, read_text, require_regular
 
-MAX_BYTES = 1 << 30
+MAX_BYTES = 128 << 20
 # Fractions of networks that are held out of every fit, and that are used for early stopping. A digest of the network
 # decides, so a network that occurs twice is always on the same side.
 HELD_OUT, STOPPING = 0.1, 0.1
@@ -64,23 +65,17 @@ class Pairs:
 
 def read_pairs(path: Path) -> Pairs:
     """Read a pairs file. An incomplete last line is ignored. Raises FileError."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit for pairs files")
-        lines = path.read_text().split("\n")
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path} is not a text file; give the file that ofa-accuracy collect wrote") from None
+    advice = "give the file that ofa-accuracy collect wrote"
+    lines = read_text(path, MAX_BYTES, "a pairs file", advice).split("\n")
     whole = [line for line in lines[:-1] if line.strip()]
     try:
-        about, *values = [json.loads(line) for line in whole]
+        about, *values = [parse_json(line) for line in whole]
         pairs = tuple(_pair(value) for value in values)
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, UsageError) as error:
         raise FileError(
-            f"{path} is not a valid pairs file ({error}); use one that ofa-accuracy collect wrote"
+            f"{path} is not a valid pairs file ({str(error)[:200]}); use one that ofa-accuracy collect wrote"
         ) from None
-    if not isinstance(about, dict) or "space" not in about:
+    if not (isinstance(about, dict) and isinstance(about.get("space"), str) and type(about.get("images", 0)) is int):
         raise FileError(f"{path} has no header with the space; use a file that ofa-accuracy collect wrote")
     return Pairs(about, pairs)
 
@@ -95,7 +90,7 @@ def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     changed = [f"{name} {found.about.get(name)}" for name in about if found.about.get(name) != about[name]]
     if changed:
         raise UsageError(f"{path} was started with {', '.join(changed)}; use the same values, or another --out")
-    whole = path.read_bytes().rfind(b"\n") + 1
+    whole = read_bytes(path, MAX_BYTES, "a pairs file").rfind(b"\n") + 1
     if whole < path.stat().st_size:  # an interrupted write left an incomplete last line
         os.truncate(path, whole)
     return found
@@ -104,6 +99,7 @@ def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
 def _is_cut_off(path: Path, about: Mapping[str, Any]) -> bool:
     """Return whether the file ends within its first line, after an interrupted write."""
     first = json.dumps(dict(about)).encode()
+    require_regular(path)
     return path.stat().st_size <= len(first) and first.startswith(path.read_bytes())
 
 

@@ -20,12 +20,14 @@ from ofa_nas.spaces.network_config import genes_of_config, is_network_config
 from ofa_nas.spaces.space import Population, Space
 from ofa_nas.spaces.text import parse
 from ofa_tables.errors import FileError, UsageError
+from ofa_tables.reading import read_text
 
 # Keys under which published files and our files store architectures.
 _WRAPPERS = ("architecture", "architectures", "networks", "front", "results")
 _WORD = re.compile(r"smallest|largest|random:\d{1,18}")
 _RANDOM = "random:"
 RUN_CONFIG = "run.config"
+MOST_BYTES = 64 << 20
 
 
 def is_word(source: str) -> bool:
@@ -126,13 +128,10 @@ def example_of(space: Space | None) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        near = difflib.get_close_matches(str(path), ("smallest", "largest", "random:0"), n=1)
+        return read_text(path, MOST_BYTES, "a file of architectures", "give a JSON file or the JSON itself")
+    except FileError as error:
+        near = difflib.get_close_matches(str(path)[:100], ("smallest", "largest", "random:0"), n=1)
+        if path.exists():
+            raise
         hint = f"did you mean {near[0]}? " if near else ""
-        raise FileError(
-            f"cannot read {path}: {error.strerror}; {hint}"
-            "give a JSON file, the JSON itself, smallest, largest or random:SEED"
-        ) from None
-    except UnicodeDecodeError:
-        raise FileError(f"{path} is not a text file; give a JSON file or the JSON itself") from None
+        raise FileError(f"{error}; {hint}give a JSON file, the JSON itself, smallest, largest or random:SEED") from None

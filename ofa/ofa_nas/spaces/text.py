@@ -1,8 +1,10 @@
 """Read values from JSON, or from what Python prints for them."""
 
 import ast
-import json
+import warnings
 from typing import Any
+
+from ofa_tables.reading import parse_json
 
 MOST_CHARACTERS = 1 << 18  # of Python text; ast needs about 100 times as much memory
 MOST_NESTED = 100
@@ -13,14 +15,15 @@ _NAMES = {"true": True, "false": False, "null": None}
 def parse(text: str) -> Any:
     """Return dicts, lists and plain values. Tuples become lists. Raises ValueError for text of neither language."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        return parse_json(text)
     except ValueError as error:
         if len(text) > MOST_CHARACTERS or _nesting(text) > MOST_NESTED:
             raise
         try:
-            return _plain(ast.literal_eval(_Constants().visit(ast.parse(text.strip(), mode="eval"))))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of Python, about the style of the text
+                parsed = ast.parse(text.strip(), mode="eval")
+            return _plain(ast.literal_eval(_Constants().visit(parsed)))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise error from None
 

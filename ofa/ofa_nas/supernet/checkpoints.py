@@ -13,7 +13,7 @@ from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.build import build_supernet
 from ofa_nas.supernet.network import Supernet
 from ofa_nas.supernet.pickles import load
-from ofa_nas.supernet.state_dicts import Fit, classes_of, fit, state_of
+from ofa_nas.supernet.state_dicts import MOST_CLASSES, Fit, classes_of, fit, state_of
 from ofa_tables.errors import FileError, UsageError
 from ofa_tables.store.files import replacing
 from ofa_tables.words import counted
@@ -59,7 +59,7 @@ def load_network(path: Path, space: Space | None = None) -> Supernet:
 
 def class_names_of(found: Mapping[str, Any]) -> tuple[str, ...] | None:
     names = found.get("classes")
-    return tuple(map(str, names)) if isinstance(names, list) else None
+    return tuple(map(str, names)) if isinstance(names, list) and len(names) <= MOST_CLASSES else None
 
 
 def _space_of(found: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Space:
@@ -73,9 +73,11 @@ def _space_of(found: Mapping[str, Any], state: Mapping[str, Tensor], path: Path)
 
 def _normalisation(reported: Any) -> Normalisation | None:
     """None if it is missing, or not in our form."""
+    if not isinstance(reported, Mapping):
+        return None
     try:
         mean, std = (tuple(map(float, reported[name])) for name in Normalisation._fields)
-    except (TypeError, KeyError, ValueError):
+    except (TypeError, KeyError, ValueError, OverflowError, RuntimeError):  # torch raises RuntimeError for a tensor
         return None
     return Normalisation(mean, std) if len(mean) == len(std) == 3 else None
 

@@ -4,38 +4,57 @@ Checkpoints of other programs contain numpy scalars (``best_acc``), numpy arrays
 stand-ins below take the places of these types while a file is read. They hold data, and call nothing.
 """
 
+import os
 import re
+import warnings
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ofa_nas.supernet.archives import archive_problem
+from ofa_nas.supernet.plain_values import values_problem
 from ofa_tables.errors import FileError
+from ofa_tables.reading import opened
 
 MAX_BYTES = 2 << 30
+_WRITE_AGAIN = 'where it was written, save only the weights: torch.save({"state_dict": model.state_dict()}, FILE)'
 _NAMED = re.compile(r"GLOBAL (?:__builtin__|builtins)?[. ]?([\w.]+)|(?:class|function) '?([\w.]+)'?")
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read a dict of tensors and plain values. Raises FileError, which names the first type that is not allowed."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FileError(f"{path} has more than {MAX_BYTES >> 20} MiB, too much for a checkpoint")
-        with torch.serialization.safe_globals(ALLOWED):
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # torch raises anything for a damaged stream
-        if isinstance(error, FileError):
-            raise
-        if any(word in str(error).lower() for word in ("unsupported", "weights_only", "allowlisted", "blocked")):
-            raise FileError(_refusal(path, str(error))) from None
-        raise FileError(f"{path} is not a checkpoint, or is damaged; copy or download it again") from None
+def load(path: Path, most_bytes: int = MAX_BYTES, what: str = "a checkpoint") -> dict[str, Any]:
+    """Read a dict of tensors and plain values. Raises FileError, which names the first type that is not allowed.
+
+    The tensors are dense, in memory, and have all the elements that their shapes claim.
+    """
+    with opened(path, most_bytes, what) as file:
+        found = _load(path, file, what)
+    problem = values_problem(found, most_bytes)
+    if problem:
+        raise FileError(f"{path} is not {what}: {problem}; {_WRITE_AGAIN}")
     if not isinstance(found, dict):
         raise FileError(f"{path} holds a {type(found).__name__}; a checkpoint is a dict with a state_dict")
     return found
+
+
+def _load(path: Path, file: BufferedReader, what: str) -> Any:
+    damaged = FileError(f"{path} is not {what}, or is damaged; copy or download it again")
+    try:
+        problem = archive_problem(file, os.fstat(file.fileno()).st_size)
+        if problem:
+            raise FileError(f"{path} is not {what}, or is damaged ({problem}); copy or download it again")
+        with torch.serialization.safe_globals(ALLOWED), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the file
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except (FileError, OSError):
+        raise
+    except Exception as error:  # torch raises anything for a damaged stream
+        if any(word in str(error).lower() for word in ("unsupported", "weights_only", "allowlisted", "blocked")):
+            raise FileError(_refusal(path, str(error))) from None
+        raise damaged from None
 
 
 def _refusal(path: Path, message: str) -> str:
@@ -45,7 +64,7 @@ def _refusal(path: Path, message: str) -> str:
     what = next(filter(None, named.groups())) if named else "something"
     return (
         f"{path} holds {what}, which is neither a tensor nor a plain value; it is not opened, because it could run "
-        'code; where it was written, save only the weights: torch.save({"state_dict": model.state_dict()}, FILE)'
+        f"code; {_WRITE_AGAIN}"
     )
 
 
@@ -66,10 +85,12 @@ class _Dtype:
     """A dtype of numbers. Anything else becomes None."""
 
     def __init__(self, code: str = "", *flags: bool) -> None:
-        self._code, self._order = str(code), "="
+        # str() of a prepared value may not end: see plain_values.
+        self._code, self._order = code if isinstance(code, str) else "", "="
 
     def __setstate__(self, state: Any) -> None:
-        self._order = str(state[1]) if isinstance(state, tuple) and len(state) > 1 else "="
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        self._order = order if isinstance(order, str) else "="
 
     def numpy(self) -> "np.dtype[Any] | None":
         if re.fullmatch(r"[biufc]\d{1,2}", self._code) is None or self._order not in "<>=|":
@@ -111,7 +132,7 @@ ALLOWED = [
     *(_function(f"{core}.multiarray.scalar", _scalar) for core in _CORES),
     *(_function(f"{core}.multiarray._reconstruct", _Array) for core in _CORES),
     *(
-        _function(f"{module}.{name}", lambda *parts: "/".join(map(str, parts)))
+        _function(f"{module}.{name}", lambda *parts: "/".join(part for part in parts if isinstance(part, str)))
         for module in ("pathlib", "pathlib._local")
         for name in _PATHS
     ),  # the second from Python 3.13

@@ -18,6 +18,7 @@ CONTAINERS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema"),
 )
 DEEPEST = 4
+MOST_CLASSES = 100_000  # a network is built for them before the weights are compared
 ANYWHERE = frozenset({"module", "_orig_mod"})  # DataParallel and torch.compile, also around parts of a network
 AVERAGES = frozenset({"ema", "ema_model", "model_ema"})
 IN_FRONT = ANYWHERE | AVERAGES | {"model", "net"}
@@ -70,9 +71,11 @@ def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def classes_of(state: Mapping[str, Tensor]) -> int | None:
-    """None if there is no classifier."""
+    """None if there is no classifier, or none that a network could have."""
     weights = [state[name] for name in _CLASSIFIERS if name in state]
-    return weights[0].shape[0] if weights and weights[0].ndim == 2 else None
+    if not weights or weights[0].ndim != 2 or not weights[0].numel() or len(weights[0]) > MOST_CLASSES:
+        return None
+    return weights[0].shape[0]
 
 
 @dataclass(frozen=True)

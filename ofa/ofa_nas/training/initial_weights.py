@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ofa_nas.spaces import parse_architecture
 from ofa_nas.supernet import OneNetwork, Supernet, build_supernet
 from ofa_nas.supernet.checkpoints import ALONE, class_names_of, misfit, require_finite, tensors_of
-from ofa_nas.supernet.pickles import load
+from ofa_nas.supernet.pickles import MAX_BYTES, load
 from ofa_nas.supernet.state_dicts import MATRIX, Fit, classes_of, fit
 from ofa_tables.errors import FileError, UsageError
+from ofa_tables.reading import opened
 from ofa_tables.words import counted
 
 LARGEST = "largest"  # the recipe that trains only the largest network
@@ -113,8 +114,5 @@ def digest_of(path: Path | None) -> str | None:
     """A digest of the file. Raises FileError."""
     if path is None:
         return None
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise FileError(f"cannot read --init {path}: {error.strerror}") from None
+    with opened(path, MAX_BYTES, "a checkpoint") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -109,7 +109,8 @@ def _cut_off(path: Path, first: int) -> None:
         return
     with path.open(newline="") as file:
         head, *rows = list(csv.reader(file)) or [[]]
-    kept = [row for row in rows if len(row) == len(head) and int(row[0]) < first and row[1] != END]
+    whole = [row for row in rows if len(row) == len(head) > 1 and row[0].isdecimal() and len(row[0]) < 10]
+    kept = [row for row in whole if int(row[0]) < first and row[1] != END]
     path.unlink()
     if kept:
         with path.open("w", newline="") as file:

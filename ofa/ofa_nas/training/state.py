@@ -48,14 +48,14 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
             f"{path} holds a network's weights, not a run's state: restore the state.pth that the run wrote, or "
             "use another --out to start over"
         )
-    if found.get("format") != FORMAT:
+    version = found.get("format")
+    if not isinstance(version, int) or version != FORMAT:
         raise FileError(f"{path} was written by a different version of ofa-profile; use another --out to start over")
-    try:
-        before, progress = found.pop("settings"), Progress(**found.pop("progress"))
-    except (KeyError, TypeError):
+    before, progress = found.pop("settings", None), _progress(found.pop("progress", None))
+    if progress is None or not isinstance(before, dict) or not all(map(_is_plain, before.values())):
         raise FileError(
             f"{path} is damaged: it does not contain the position of the run; use another --out to start over"
-        ) from None
+        )
     if before.get("device") == "auto":  # an older one, which does not contain the device
         before["device"] = settings["device"]
     changed = [name for name in settings if before.get(name) != settings[name]]
@@ -65,6 +65,34 @@ def read_state(path: Path, settings: Mapping[str, Any]) -> tuple[Progress, dict[
             f"{path} was started with {listed}; use the same values, or start over with another --out and no --resume"
         )
     return progress, found
+
+
+def not_of_this_run(path: Path, error: Exception) -> FileError:
+    """The error for tensors that do not fit the run."""
+    reason = " ".join(str(error).split())[:200]
+    return FileError(f"{path} is damaged, or not of this run ({reason}); use another --out to start over")
+
+
+def _progress(value: Any) -> Progress | None:
+    """None if a field is missing, unknown, or of another type."""
+    empty = vars(Progress(joules=0.0, first_stage_s=0.0))
+    if not isinstance(value, dict) or value.keys() != empty.keys():
+        return None
+    for name, like in empty.items():
+        is_missing = value[name] is None and name in ("joules", "first_stage_s")
+        kinds = (int, float) if isinstance(like, float) else (type(like),)
+        if not is_missing and type(value[name]) not in kinds:
+            return None
+    is_valid = all(type(loss) is float for loss in value["epoch_losses"]) and all(
+        isinstance(name, str) for name in value["broken"]
+    )
+    return Progress(**value) if is_valid else None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(item is None or isinstance(item, str | int | float) for item in value)
+    return value is None or isinstance(value, str | int | float)
 
 
 def _reported(name: str, value: Any) -> str:

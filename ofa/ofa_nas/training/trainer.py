@@ -23,7 +23,7 @@ from ofa_nas.training.plan import INDEPENDENT, Plan, work_of_epoch
 from ofa_nas.training.processes import Processes
 from ofa_nas.training.recipes import REFERENCE_BATCH, Stage
 from ofa_nas.training.schedule import learning_rate
-from ofa_nas.training.state import Progress, read_state, write_state
+from ofa_nas.training.state import Progress, not_of_this_run, read_state, write_state
 from ofa_tables.errors import OfaError
 from ofa_tables.words import counted
 
@@ -245,8 +245,11 @@ class Trainer:
     def _go_on(self) -> None:
         self.progress, tensors = read_state(self.options.out / STATE, self._settings())
         self.broken.add(self.progress.broken)
-        self.learner.load(tensors, self.plan.largest)
-        stage = self.plan.stages[self.progress.stage]
+        try:
+            self.learner.load(tensors, self.plan.largest)
+            stage = self.plan.stages[self.progress.stage]
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise not_of_this_run(self.options.out / STATE, error) from None
         if self.progress.epoch == stage.epochs and self.progress.stage + 1 < len(self.plan.stages):
             seconds = self.progress.seconds if self.progress.stage == 0 else self.progress.first_stage_s
             self.progress = replace(self.progress, stage=self.progress.stage + 1, epoch=0, first_stage_s=seconds)

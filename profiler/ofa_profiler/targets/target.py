@@ -1,6 +1,7 @@
 """Targets: named devices and how to reach them, from the shipped file and the user's files."""
 
 import difflib
+import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +17,12 @@ from ofa_agent.operators import PRECISIONS
 from ofa_profiler.targets import commands as command_files
 from ofa_profiler.targets.commands import SECTION, Command
 from ofa_tables.errors import DeviceError, FileError, UnknownName, UsageError
+from ofa_tables.reading import read_text
 
 SHIPPED = "ofa-profile"
 PHONE_RUNTIMES = ("benchmark_model", "tflite", "onnxruntime")
 FILE_NAME = "targets.toml"
+MAX_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ def all_targets() -> dict[str, Target]:
             like = values.pop("like", name)
             if like not in entries and like != name:
                 raise FileError(
-                    f"{origin}: {name} inherits from {like!r}, which is not a target; {_nearest(like, entries)}"
+                    f"{origin}: {name} inherits from {_short(repr(like))}, which is not a target; "
+                    f"{_nearest(like, entries)}"
                 )
             inherited = entries.get(like, {})
             if "engine" in values:
@@ -169,15 +173,8 @@ def parse_settings(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def _texts() -> list[tuple[str, str]]:
-    found = []
-    for path in files():
-        try:
-            found.append((str(path), path.read_text()))
-        except FileNotFoundError:
-            continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise FileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    return found
+    there = [path for path in files() if os.path.lexists(path)]
+    return [(str(path), read_text(path, MAX_BYTES, "a file of targets", "it must be TOML")) for path in there]
 
 
 def _strings(value: Any) -> bool:
@@ -194,7 +191,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "connection": _TEXT,
     "description": _TEXT,
     "address": _TEXT,
-    "precision": (lambda value: value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+    "precision": (lambda value: isinstance(value, str) and value in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
     "models": (_strings, "a list of patterns, such as ['SM-G935*']"),
     "runtimes": (_strings, "a list of names, such as ['onnxruntime']"),
     "notes": (_strings, "a list of strings"),
@@ -207,24 +204,34 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 def _parsed(text: str, origin: str) -> dict[str, dict[str, Any]]:
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise FileError(f"{origin} is not valid TOML: {error}") from None
+    except RecursionError:
+        raise FileError(
+            f"{origin} is nested too deeply; a section has strings, lists and one level of tables"
+        ) from None
+    except ValueError as error:  # also integers with too many digits
+        raise FileError(f"{origin} is not valid TOML: {str(error)[:200]}") from None
     for name, values in content.items():
         if name == SECTION and isinstance(values, dict):
             continue  # checked by all_commands
         if not isinstance(values, dict):
-            raise FileError(f"{origin}: {name!r} is not in a section; move it under a target, such as [jetson-tx2]")
+            raise FileError(
+                f"{origin}: {_short(repr(name))} is not in a section; move it under a target, such as [jetson-tx2]"
+            )
         for key, value in values.items():
             if key not in _FIELDS:
-                raise FileError(f"{origin}: {name} has an unknown key {key!r}; {_nearest(key, _FIELDS)}")
+                raise FileError(f"{origin}: {name} has an unknown key {_short(repr(key))}; {_nearest(key, _FIELDS)}")
             fits, wanted = _FIELDS[key]
             if not fits(value):
-                raise FileError(f"{origin}: {name}: {key} must be {wanted}, not {value!r}")
+                raise FileError(f"{origin}: {name}: {key} must be {wanted}, not {_short(repr(value))}")
     return content
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= 100 else text[:97] + "…"
+
+
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.4)
     return f"did you mean {near[0]}?" if near else f"known names: {', '.join(known)}"
 
 

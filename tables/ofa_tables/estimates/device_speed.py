@@ -14,7 +14,6 @@ estimated from the other blocks only, so that the correction does not hide the s
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ def at_table_speed(measurements: Sequence[Measurement], reference_ms: float | No
             group = [measurements[row] for row in rows]
             slowdowns = np.exp(_log_slowdowns(group, reference_ms, own_elasticity=not whole))
             for row, slowdown in zip(rows, slowdowns, strict=True):
-                scaled[row] = _scaled(measurements[row], 1 / float(slowdown))
+                scaled[row] = measurements[row].scaled(1 / float(slowdown))
     return scaled
 
 
@@ -164,15 +163,6 @@ def _medians(groups: IntArray, values: FloatArray) -> FloatArray:
 def _numbered(names: Sequence[str]) -> IntArray:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names])
-
-
-def _scaled(measurement: Measurement, factor: float) -> Measurement:
-    scaled = {
-        name: factor * value
-        for name in ("median_ms", "mean_ms", "std_ms")
-        if (value := getattr(measurement, name)) is not None
-    }
-    return replace(measurement, **scaled)
 
 
 def off_speed(took_ms: float | None, usual_ms: float | None) -> bool:

@@ -20,6 +20,7 @@ from ofa_tables.formats.format import (
     parse_deviation,
     parse_latency_ms,
     read_text,
+    require_few,
     short,
 )
 from ofa_tables.formats.frame import entries_frame
@@ -112,6 +113,7 @@ def _rows(path: Path) -> list[tuple[int, Row]]:
         raise FileError(f"{path} is JSON, not CSV; use --format ofa-yaml, which also reads JSON")
     if text.partition("\n")[0].count(",") > _MAX_COLUMNS:
         raise FileError(f"{path} has more than {_MAX_COLUMNS} columns, the limit of a latency table; check the path")
+    require_few(path, max(text.count("\n"), text.count("\r")))
     try:
         # With header=None, pandas neither drops surplus values nor uses them as an index.
         frame = pd.read_csv(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_tables import reading
 from ofa_tables.errors import FileError
 from ofa_tables.model.space import Space
 from ofa_tables.store.measurement import AS_SIMULATED, SIMULATED, Measurement
@@ -16,6 +17,7 @@ from ofa_tables.table import LatencyTable
 # Larger files are refused, because files may come from anywhere. A published file has 14 kB, a CSV of all 25
 # resolutions 300 kB.
 MAX_BYTES = 4 << 20
+MAX_ROWS = 50_000
 
 # Limits for plausible values: one day; a count that fits into SQLite's 64-bit integers.
 MAX_LATENCY_MS = 86_400_000.0
@@ -81,17 +83,12 @@ class Format:
 
 def read_text(path: Path) -> str:
     """Read a text file. Raises FileError if it is missing, too large, or not text."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror}") from None
-    if len(content) > MAX_BYTES:
-        raise FileError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the limit of a latency table; check the path")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise FileError(f"{path} is not a text file; give a file in the format of --format") from None
+    return reading.read_text(path, MAX_BYTES, "a latency table", "give a file in the format of --format")
+
+
+def require_few(path: Path, rows: int) -> None:
+    if rows > MAX_ROWS:
+        raise FileError(f"{path} has more than {MAX_ROWS:,} rows, the limit of a latency table; check the path")
 
 
 def parse_latency_ms(text: str, place: str) -> float:

@@ -27,6 +27,7 @@ from ofa_tables.formats.format import (
     parse_deviation,
     parse_latency_ms,
     read_text,
+    require_few,
     short,
 )
 from ofa_tables.model.latency_model import LatencyModel
@@ -117,9 +118,10 @@ def _rows(path: Path, text: str) -> Iterator[tuple[str, int, dict[str, str]]]:
     events = _events(path, text)
     if not isinstance(next(events, None), yaml.MappingStartEvent):
         raise FileError(f"{path} is not a latency table; {_SHAPE}")
-    for event in events:
+    for number, event in enumerate(events):  # _fields takes the events in between
         if isinstance(event, yaml.MappingEndEvent):
             break
+        require_few(path, number)
         key, line = _scalar(path, event), event.start_mark.line + 1
         if not isinstance(next(events), yaml.MappingStartEvent):
             raise FileError(f"{path}, line {line}: {short(key)} has no {{count, mean, std}}; {_SHAPE}")

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ REFERENCE_MEAN_MS = "reference_mean_ms"
 DEVICE_MS = "device_ms"
 LAUNCH_MS = "launch_ms"
 GAP_MS = "gap_ms"
+# What the estimates use of them: numbers, and the name of the rails.
+_REPORTED = (POWER_W, POWER_OF, REFERENCE_MEAN_MS, DEVICE_MS, LAUNCH_MS)
+_MOST_REPORTED = 1e12
 
 AS_SIMULATED = json.dumps({SIMULATED: True})  # the condition of a computed latency
 
@@ -86,34 +90,50 @@ class Measurement:
     @property
     def reference_mean_ms(self) -> float | None:
         """The mean latency of the reference job, in ms, which includes interruptions by other processes."""
-        value: float | None = self._reported(REFERENCE_MEAN_MS)
-        return value
+        return self._number(REFERENCE_MEAN_MS)
 
     @property
     def device_ms(self) -> float | None:
         """How long the GPU executes the kernels of one run, in ms; None if unknown."""
-        value: float | None = self._reported(DEVICE_MS)
-        return value
+        return self._number(DEVICE_MS)
 
     @property
     def launch_ms(self) -> float | None:
         """How long the host launches the kernels of one run, in ms; None if unknown."""
-        value: float | None = self._reported(LAUNCH_MS)
-        return value
+        return self._number(LAUNCH_MS)
 
     @property
     def energy_mj(self) -> float | None:
         """The energy of one inference in mJ: power during the burst × median latency. None if unknown."""
-        power_w = self._reported(POWER_W)
+        power_w = self._number(POWER_W)
         return None if power_w is None or self.median_ms is None else power_w * self.median_ms
 
     @property
     def energy_of(self) -> str:
         """The power rails that the energy was measured on, such as ``VDD_IN``; empty if unknown."""
-        return self._reported(POWER_OF) or ""
+        return self._reported.get(POWER_OF) or ""
 
-    def _reported(self, what: str) -> Any:
-        return json.loads(self.condition).get(what) if what in self.condition else None
+    def _number(self, name: str) -> float | None:
+        value: float | None = self._reported.get(name)
+        return value
+
+    @cached_property
+    def _reported(self) -> Mapping[str, Any]:
+        return reported_in(self.condition)
+
+    def with_reported(self, reported: Mapping[str, Any]) -> "Measurement":
+        """Keep what ``reported_in`` returns for the condition, so that it is parsed only once. Returns itself."""
+        object.__setattr__(self, "_reported", reported)  # access to __dict__ would slow down all later accesses
+        return self
+
+    def scaled(self, factor: float) -> "Measurement":
+        """Multiply the latencies by a factor. Raw samples do not change."""
+        latencies_ms = {
+            name: factor * value
+            for name in ("median_ms", "mean_ms", "std_ms")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **latencies_ms).with_reported(self._reported)
 
     @property
     def taken_with(self) -> str:
@@ -140,6 +160,27 @@ class Measurement:
 def simulated(trial_id: str, key: str, latency_ms: float) -> Measurement:
     """Return a computed latency. Its mark stays with it in every table and file."""
     return Measurement(trial_id, key, median_ms=latency_ms, mean_ms=latency_ms, std_ms=0.0, condition=AS_SIMULATED)
+
+
+def reported_in(condition: str) -> dict[str, Any]:
+    """Return the values of a condition that the estimates use. Raises ValueError if it is not such a condition."""
+    if not condition:
+        return {}
+    try:
+        values = json.loads(condition)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(values, dict):
+        raise ValueError("it is not an object")
+    found = {name: values[name] for name in _REPORTED if name in values and values[name] is not None}
+    for name, value in found.items():
+        if name == POWER_OF:
+            is_valid = isinstance(value, str) and value.isprintable()
+        else:
+            is_valid = type(value) in (int, float) and 0 <= value <= _MOST_REPORTED
+        if not is_valid:
+            raise ValueError(f"{name} has a wrong value")
+    return found
 
 
 def statistics(samples_ns: Sequence[int]) -> dict[str, Any]:

@@ -9,18 +9,26 @@ import json
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ofa_tables.errors import TableError, TableUnreadable
+from ofa_tables.errors import FileError, TableError, TableUnreadable
+from ofa_tables.reading import parse_json, require_regular
+from ofa_tables.store.contents import conditions_problem, measurements_problem, networks_problem, values_problem
 from ofa_tables.store.measurement import Measurement
-
-APPLICATION_ID = 0x0FA1A7E0
-FORMAT = 4
-OLDEST_FORMAT = 3  # older tables lack values that the estimates need
+from ofa_tables.store.schema import (
+    APPLICATION_ID,
+    FORMAT,
+    FROM_FORMAT_3,
+    OLDEST_FORMAT,
+    SCHEMA,
+    Deadline,
+    harden,
+    schema_problem,
+)
 
 # https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 is the journal mode, byte 60 user_version,
 # byte 68 application_id.
@@ -28,33 +36,13 @@ _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _ROLLBACK_JOURNAL = 1
 
+# What sqlite3 raises. Text in the file, also in SQLite's messages about it, may be neither UTF-8 nor short.
+_FAILURES = (sqlite3.Error, UnicodeError, MemoryError, OverflowError)
+
 _COLUMNS = tuple(field.name for field in fields(Measurement))
 _VALUES = attrgetter(*_COLUMNS)
-
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE networks (
-    key TEXT PRIMARY KEY, space TEXT NOT NULL, architecture TEXT NOT NULL, role TEXT NOT NULL
-);
-CREATE TABLE measurements (
-    trial_id TEXT PRIMARY KEY, key TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, round INTEGER NOT NULL,
-    resolution_px INTEGER, count INTEGER NOT NULL, median_ms REAL, mean_ms REAL, std_ms REAL, samples_ns BLOB NOT NULL,
-    warmup_runs INTEGER NOT NULL, first_ns INTEGER NOT NULL, timed_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
-    warm INTEGER NOT NULL, narrow INTEGER NOT NULL,
-    reference_before_ns INTEGER NOT NULL, reference_after_ns INTEGER NOT NULL, condition TEXT NOT NULL,
-    started_at REAL NOT NULL, received_at REAL NOT NULL
-);
-CREATE INDEX measurements_by_key ON measurements (key);
-"""
-
-# Format 3 differs from format 4 in names only.
-_FROM_FORMAT_3 = """
-BEGIN;
-ALTER TABLE measurements RENAME COLUMN visit_id TO trial_id;
-UPDATE networks SET role = 'profiled' WHERE role = 'carrier';
-PRAGMA user_version=4;
-COMMIT;
-"""
+_CONDITION, _WARM, _NARROW = (_COLUMNS.index(name) for name in ("condition", "warm", "narrow"))
+_PLACES = ", ".join("?" * len(_COLUMNS))
 
 
 class Store:
@@ -63,6 +51,7 @@ class Store:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
+        self._deadline = Deadline(connection, path.stat().st_size if path.exists() else 0)
 
     @classmethod
     @contextlib.contextmanager
@@ -110,19 +99,30 @@ class Store:
     def _open(cls, path: Path, mode: str) -> "Store":
         try:
             store = cls(path, _connect(path, mode))
-        except sqlite3.Error as error:
+        except _FAILURES as error:
             raise _unreadable(path, error) from None
         try:
+            store._validate()
             with store._guarded():
-                damage = store._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-                if damage == "ok":
-                    store._convert(in_place=mode != "ro")
-            if damage != "ok":
-                raise _damaged(path, damage)
-        except TableUnreadable:
-            store._connection.close()
+                store._convert(in_place=mode != "ro")
+        except BaseException:
+            store.close()
             raise
         return store
+
+    def _validate(self) -> None:
+        """Check schema, pages, and values by name, in this order. Raises TableUnreadable. Reading checks the rows."""
+        with self._guarded():
+            problem = schema_problem(self._connection)
+        if not problem:
+            with self._guarded():
+                found = self._connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            problem = "" if found == "ok" else str(found)
+        if not problem:
+            with self._guarded():
+                problem = values_problem(self._connection.execute("SELECT name, value FROM meta"))
+        if problem:
+            raise _damaged(self.path, problem)
 
     def _convert(self, in_place: bool) -> None:
         """Convert a table of an older format: the file, or a copy in memory if the file is read-only."""
@@ -133,16 +133,18 @@ class Store:
             self._connection.backup(copy)
             self._connection.close()
             self._connection = copy
-        self._connection.executescript(_FROM_FORMAT_3)
+            harden(copy)
+            self._deadline = Deadline(copy, self.path.stat().st_size)
+        self._connection.executescript(FROM_FORMAT_3)
 
     def _lay_out(self) -> None:
         self._connection.executescript(
-            f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {_SCHEMA} COMMIT;"
+            f"BEGIN; PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}; {SCHEMA} COMMIT;"
         )
 
     def close(self) -> None:
         # Merges the journal, so that one file is left. On a full disk the journal stays, and the next open reads both.
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*_FAILURES):
             self._connection.execute("PRAGMA journal_mode=DELETE")
         self._connection.close()
 
@@ -155,33 +157,51 @@ class Store:
     # Measurements.
 
     def add(self, measurements: list[Measurement]) -> None:
-        """Commit measurements in one transaction. Those with a known trial_id are dropped."""
-        marks = ", ".join("?" * len(_COLUMNS))
+        """Commit measurements in one transaction. Those with a known trial_id are dropped.
+
+        Raises TableError if a value could not be read again.
+        """
+        rows = [_VALUES(measurement) for measurement in measurements]
+        self._require_storable(
+            measurements_problem(_COLUMNS, rows) or conditions_problem((row[_CONDITION] for row in rows), {})
+        )
         with self._guarded(), self._connection:
             self._connection.executemany(
-                f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({marks}) ON CONFLICT (trial_id) DO NOTHING",
-                [_VALUES(measurement) for measurement in measurements],
+                f"INSERT INTO measurements ({', '.join(_COLUMNS)}) VALUES ({_PLACES}) "
+                "ON CONFLICT (trial_id) DO NOTHING",
+                rows,
             )
+
+    def _require_storable(self, problem: str) -> None:
+        if problem:
+            raise TableError(f"cannot store this in {self.path}: {problem}; restart the agent, or update it")
 
     def measurements(self, samples: bool = False) -> Iterator[Measurement]:
         """Return all measurements in order of arrival, with raw samples only if ``samples`` is set."""
         columns = ", ".join(_COLUMNS if samples else [c if c != "samples_ns" else "x''" for c in _COLUMNS])
         with self._guarded():
             rows = self._connection.execute(f"SELECT {columns} FROM measurements ORDER BY rowid").fetchall()
+        reported: dict[str, Mapping[str, Any]] = {}
+        problem = measurements_problem(_COLUMNS, rows)
+        problem = problem or conditions_problem((row[_CONDITION] for row in rows), reported)
+        if problem:
+            raise _damaged(self.path, problem)
         for row in rows:
-            values = dict(zip(_COLUMNS, row, strict=True))
-            values["warm"], values["narrow"] = bool(values["warm"]), bool(values["narrow"])
-            yield Measurement(**values)
+            values = (*row[:_WARM], bool(row[_WARM]), bool(row[_NARROW]), *row[_NARROW + 1 :])
+            measurement = Measurement(*values)
+            yield measurement.with_reported(reported[measurement.condition])
 
     # Whole networks.
 
     def add_network(self, key: str, space: str, architecture: dict[str, Any], role: str) -> None:
         """Add a network, or update its role. The role ``test`` is permanent: a tested network never calibrates."""
+        row = (key, space, json.dumps(architecture), role)
+        self._require_storable(networks_problem([row]))
         with self._guarded(), self._connection:
             self._connection.execute(
                 "INSERT INTO networks VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (key) DO UPDATE SET role = 'test' WHERE excluded.role = 'test'",
-                (key, space, json.dumps(architecture), role),
+                row,
             )
 
     def networks(self) -> list[tuple[str, str, dict[str, Any], str]]:
@@ -190,6 +210,9 @@ class Store:
             rows = self._connection.execute(
                 "SELECT key, space, architecture, role FROM networks ORDER BY rowid"
             ).fetchall()
+        problem = networks_problem(rows)
+        if problem:
+            raise _damaged(self.path, problem)
         return [(key, space, json.loads(architecture), role) for key, space, architecture, role in rows]
 
     # Other values, by name.
@@ -197,7 +220,12 @@ class Store:
     def get(self, name: str) -> Any:
         with self._guarded():
             row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        if row is None:
+            return None
+        try:
+            return parse_json(row[0])
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.path, f"{name} is not valid JSON: {error}") from None
 
     def names(self, prefix: str) -> list[str]:
         with self._guarded():
@@ -205,10 +233,12 @@ class Store:
         return [name for (name,) in rows if name.startswith(prefix)]
 
     def put(self, name: str, value: Any) -> None:
+        """Store a value. Raises TableError if it could not be read again."""
+        row = (name, json.dumps(value))
+        self._require_storable(values_problem([row]))
         with self._guarded(), self._connection:
             self._connection.execute(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                (name, json.dumps(value)),
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", row
             )
 
     def remove(self, name: str) -> None:
@@ -216,6 +246,7 @@ class Store:
             self._connection.execute("DELETE FROM meta WHERE name = ?", (name,))
 
     def _guarded(self) -> "_Guard":
+        self._deadline.restart()
         return _Guard(self.path)
 
 
@@ -227,7 +258,7 @@ class _Guard:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.DatabaseError):
+        if isinstance(error, _FAILURES):
             raise _unreadable(self.path, error) from None
 
 
@@ -235,12 +266,13 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, check_same_thread=False)
     try:
+        harden(connection)
         if mode != "ro":
             # One writer: a second ofa-profile on the same table fails at once, instead of both measuring everything.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
-    except sqlite3.Error:
+    except _FAILURES:
         connection.close()
         raise
     return connection
@@ -254,13 +286,14 @@ def _require_ours(path: Path) -> bytes:
     """Read the header before SQLite opens the file, so that other files stay unchanged. Raises TableUnreadable."""
     if os.path.isdir(path):
         raise TableUnreadable(f"{path} is a directory; give the table file")
-    if not os.path.isfile(path):
+    if not os.path.exists(path):
         raise TableUnreadable(f"{path} does not exist; create it with ofa-profile or ofa-table import")
     try:
+        require_regular(path)
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
-    except OSError as error:
-        raise TableUnreadable(f"cannot open {path}: {error.strerror}; check its permissions") from None
+    except FileError as error:
+        raise TableUnreadable(f"{error}; check its type and its permissions") from None
     if header[:16] != _MAGIC[: len(header)]:
         raise _foreign(path)
     if len(header) < _HEADER_BYTES:
@@ -281,7 +314,9 @@ def _require_ours(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
-    text = str(error)
+    text = "it needs too much memory" if isinstance(error, MemoryError) else str(error)[:200]
+    if text == "interrupted":
+        return _damaged(path, "reading it takes too long")
     if "locked" in text:
         return TableUnreadable(f"{path} is in use by another command; wait until it ends")
     if "full" in text or "disk I/O" in text:

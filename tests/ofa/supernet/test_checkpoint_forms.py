@@ -169,3 +169,9 @@ def test_types_allowed_in_checkpoints_are_not_allowed_elsewhere(tmp_path, make_s
     torch.save({"args": argparse.Namespace(lr=0.1)}, tmp_path / "other.pth")
     with pytest.raises(Exception, match="weights_only"):
         torch.load(tmp_path / "other.pth", weights_only=True)
+
+
+@pytest.mark.parametrize("value", [torch.ones(3), {"mean": torch.ones(2), "std": 1}, {"mean": ["x"] * 3, "std": []}])
+def test_a_normalisation_in_another_form_is_ignored(make_supernet, tmp_path, value):
+    torch.save({"state_dict": state_dict(make_supernet), "normalisation": value}, tmp_path / "c.pth")
+    assert load_supernet(tmp_path / "c.pth", TINY).normalisation is None

@@ -280,7 +280,7 @@ def test_resume_refuses_another_init_and_accepts_the_same_at_another_place(
             UsageError, match=r"was started with another --init \(or other contents of it\); use the same"
         ):
             make_trainer(init=init).run(resume=True)
-    with pytest.raises(FileError, match=r"cannot read --init none\.pth: No such file"):
+    with pytest.raises(FileError, match=r"cannot read none\.pth: No such file"):
         make_trainer(init=one.with_name("none.pth").relative_to(one.parent)).run(resume=True)
     same = one.rename(one.with_name("same.pth"))
     capsys.readouterr()
