@@ -129,7 +129,7 @@ def marked_owners(run: Run) -> List[int]:
 
 
 def owners_by_name(run: Run, marked: Sequence[Run]) -> List[int]:
-    """Return the operator of each kernel of a replayed graph, whose kernels have no calls of their own.
+    """Return the operator of each kernel of a replayed graph, whose kernels are launched by one call.
 
     ``marked`` are runs with marked operators: a graph executes the same kernels in the same order. Raises Unsupported.
     """

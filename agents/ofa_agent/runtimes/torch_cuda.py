@@ -1,7 +1,7 @@
 """PyTorch on CUDA: eager, TorchScript, ``torch.compile``, and CUDA graphs.
 
 Wall time ends when the GPU has finished (``synchronize``); a call alone returns as soon as the kernels are launched.
-Device time is measured by CUDA events in runs of their own, because recording them takes time, too.
+Device time is measured by CUDA events in separate runs, because recording them takes time, too.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Files and folders in places where other users can write, such as ``/tmp``.
 
-Another user may have put a link, a folder of his own or a pipe where the agent expects its own. What is found is
+Another user may have put a link, another folder or a pipe where the agent expects its own. What is found is
 checked after it is opened, or without following links.
 """
 

@@ -102,7 +102,7 @@ def serve(
 
 
 def log(event: str, **facts: Any) -> None:
-    """Write one event as a line of JSON to standard error. Where that fails, on a full disk, the agent goes on."""
+    """Write one event as a line of JSON to standard error. On a full disk, nothing is written."""
     try:
         sys.stderr.write(json.dumps(dict(time=round(time.time(), 3), event=event, **facts)) + "\n")
         sys.stderr.flush()
