@@ -1,5 +1,6 @@
 """Table files with wrong contents: cells, values in JSON, and schemas."""
 
+import contextlib
 import json
 import random
 import sqlite3
@@ -12,6 +13,7 @@ from mutations import VALUES, change_bytes, change_json
 from ofa_nas.spaces import find_space
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import write_calibration
+from ofa_tables.store import checksums
 from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import Identity, LatencyTable
 
@@ -110,7 +112,19 @@ def change_table(random_: random.Random, content: bytes, path: Path) -> None:
 def run_script(path: Path, script: str) -> None:
     database = sqlite3.connect(path, isolation_level=None)
     database.executescript(script)
+    _sign(database)
     database.close()
+
+
+def _sign(database: sqlite3.Connection) -> None:
+    """Make the checksums fit, so that the attack reaches what is behind them. An attacker can do that."""
+    if database.execute("SELECT 1 FROM sqlite_master WHERE type IN ('view', 'trigger')").fetchone():
+        return
+    checksums.register(database)
+    for table in checksums.COVERED:
+        with contextlib.suppress(sqlite3.Error):
+            database.execute(checksums.storing(table))
+    database.commit()
 
 
 def untyped(path: Path, change: Callable[[sqlite3.Connection], None]) -> None:
@@ -124,6 +138,7 @@ def untyped(path: Path, change: Callable[[sqlite3.Connection], None]) -> None:
     # Constraints of primary keys have an index, which SQLite expects to find.
     change(database)
     database.commit()
+    _sign(database)
     _rewrite(database, dict(schema))
     database.close()
 

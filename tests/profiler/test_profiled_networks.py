@@ -5,6 +5,7 @@ import pytest
 
 from ofa_nas.spaces import ABSENT, all_spaces, find_space
 from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
+from ofa_tables.store import checksums
 from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import CALIBRATION, PROFILED, Identity, LatencyTable
 
@@ -66,6 +67,7 @@ def test_a_network_that_calibrated_carries_nothing(table):
         table.store.add_network(stored, space, architecture, PROFILED)
     with table.store._connection as connection:
         connection.execute("UPDATE networks SET role = ? WHERE key = ?", (CALIBRATION, key))
+        connection.execute(checksums.storing("networks"))
     (after,) = profiled_network_rounds(table, SPACE, [128], 1)
     assert key not in {job.block.key for job in after}
     assert standing(after) == set(SPACE.keys(128))

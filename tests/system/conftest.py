@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ofa_tables.store import checksums
+
 COMMANDS = Path(sys.executable).parent
 
 # The smallest space: 36 entries.
@@ -72,9 +74,16 @@ class Commands:
         return Done(process.returncode, out, err)
 
     def rows(self, table, query, *values):
-        """What a query finds in a table's file; the connection is closed, so that the next command may write."""
+        """What a query finds in a table's file; the connection is closed, so that the next command may write.
+
+        After a change, the checksums are those of the new values.
+        """
         with contextlib.closing(sqlite3.connect(self.folder / table)) as connection, connection:
-            return connection.execute(query, values).fetchall()
+            found = connection.execute(query, values).fetchall()
+            if query.startswith("UPDATE "):
+                checksums.register(connection)
+                connection.execute(checksums.storing(query.split()[1]))
+            return found
 
     def profile(self, *more):
         return self(

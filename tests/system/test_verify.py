@@ -1,8 +1,6 @@
 """`ofa-search --verify` measures the network that it found, and searches on until one is within the limit."""
 
-import contextlib
 import shutil
-import sqlite3
 
 import pytest
 
@@ -40,11 +38,11 @@ def test_the_network_that_comes_back_is_measured_within_the_limit(ofa, profiled)
 def test_a_table_with_too_low_latencies_is_recalibrated(by_macs, profiled_by_macs):
     shutil.copy(profiled_by_macs.folder / "t.lut", by_macs.folder / "t.lut")
     limit_ms = middle_ms(by_macs)
-    with contextlib.closing(sqlite3.connect(by_macs.folder / "t.lut")) as connection, connection:
-        connection.execute(
-            "UPDATE measurements SET median_ms = median_ms * ?, mean_ms = mean_ms * ? WHERE key NOT LIKE 'network:%'",
-            (TOO_LOW, TOO_LOW),
-        )
+    by_macs.rows(
+        "t.lut",
+        "UPDATE measurements SET median_ms = median_ms * ?, mean_ms = mean_ms * ? WHERE key NOT LIKE 'network:%'",
+        *(TOO_LOW, TOO_LOW),
+    )
     done = search(by_macs, limit_ms)
     assert is_verified(done, limit_ms)
     assert "the table is recalibrated" in done.err

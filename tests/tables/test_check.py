@@ -9,6 +9,7 @@ import pytest
 from ofa_agent.operators import Block
 from ofa_nas.spaces import find_space
 from ofa_tables.inspection.check import ERROR, WARNING, Inspected, check
+from ofa_tables.store import checksums
 from ofa_tables.table import IMPORTED, LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")
@@ -56,6 +57,7 @@ def test_a_latency_that_is_not_positive_is_found(table, plant, latency, name):
     plant(KEY, 1.0, 1.0, 1.0)
     with table.store._connection as connection:
         connection.execute("UPDATE measurements SET median_ms = ? WHERE key = ?", (latency, KEY))
+        connection.execute(checksums.storing("measurements"))
     table.add([])
     assert (name, KEY) in found(table)
 

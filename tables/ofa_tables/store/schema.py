@@ -9,13 +9,14 @@ import sqlite3
 import time
 
 APPLICATION_ID = 0x0FA1A7E0
-FORMAT = 4
+FORMAT = 5
 OLDEST_FORMAT = 3  # older tables lack values that the estimates need
 
 SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL, checksum INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE networks (
-    key TEXT PRIMARY KEY, space TEXT NOT NULL, architecture TEXT NOT NULL, role TEXT NOT NULL
+    key TEXT PRIMARY KEY, space TEXT NOT NULL, architecture TEXT NOT NULL, role TEXT NOT NULL,
+    checksum INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE measurements (
     trial_id TEXT PRIMARY KEY, key TEXT NOT NULL, status TEXT NOT NULL, error TEXT NOT NULL, round INTEGER NOT NULL,
@@ -23,20 +24,21 @@ CREATE TABLE measurements (
     warmup_runs INTEGER NOT NULL, first_ns INTEGER NOT NULL, timed_ns INTEGER NOT NULL, load_ns INTEGER NOT NULL,
     warm INTEGER NOT NULL, narrow INTEGER NOT NULL,
     reference_before_ns INTEGER NOT NULL, reference_after_ns INTEGER NOT NULL, condition TEXT NOT NULL,
-    started_at REAL NOT NULL, received_at REAL NOT NULL
+    started_at REAL NOT NULL, received_at REAL NOT NULL, checksum INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX measurements_by_key ON measurements (key);
 """
 
-# Format 3 differs from format 4 in names only.
-FROM_FORMAT_3 = f"""
-BEGIN;
+# Format 4 has no checksums. Format 3 differs from format 4 in names only.
+_CHECKSUM = "checksum INTEGER NOT NULL DEFAULT 0"
+_FROM_3 = """
 ALTER TABLE measurements RENAME COLUMN visit_id TO trial_id;
 UPDATE networks SET role = 'profiled' WHERE role = 'carrier';
-PRAGMA user_version={FORMAT};
-COMMIT;
 """
-_SCHEMA_3 = SCHEMA.replace("trial_id", "visit_id")
+_FROM_4 = "".join(f"ALTER TABLE {table} ADD COLUMN {_CHECKSUM};" for table in ("meta", "networks", "measurements"))
+CONVERSIONS = {3: _FROM_3 + _FROM_4, 4: _FROM_4}
+_SCHEMA_4 = re.sub(rf",\s*{_CHECKSUM}", "", SCHEMA)
+_SCHEMAS = {3: _SCHEMA_4.replace("trial_id", "visit_id"), 4: _SCHEMA_4, FORMAT: SCHEMA}
 
 MOST_BYTES = 64 << 20  # of one value; the samples of a trial have 8 bytes each
 _LIMITS = {
@@ -79,7 +81,7 @@ def schema_problem(connection: sqlite3.Connection) -> str:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version not in range(OLDEST_FORMAT, FORMAT + 1):
         return f"it has table format {version}"
-    wanted = _statements(SCHEMA if version == FORMAT else _SCHEMA_3)
+    wanted = _statements(_SCHEMAS[version])
     for kind, name, sql in connection.execute("SELECT type, name, sql FROM sqlite_master"):
         is_automatic = kind == "index" and sql is None and str(name).startswith("sqlite_autoindex_")
         if is_automatic:

@@ -17,12 +17,14 @@ from typing import Any
 
 from ofa_tables.errors import FileError, TableError, TableUnreadable
 from ofa_tables.reading import parse_json, require_regular
+from ofa_tables.store import checksums
+from ofa_tables.store.checksums import checksums_problem
 from ofa_tables.store.contents import conditions_problem, measurements_problem, networks_problem, values_problem
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.store.schema import (
     APPLICATION_ID,
+    CONVERSIONS,
     FORMAT,
-    FROM_FORMAT_3,
     OLDEST_FORMAT,
     SCHEMA,
     Deadline,
@@ -42,6 +44,7 @@ _FAILURES = (sqlite3.Error, UnicodeError, MemoryError, OverflowError)
 _COLUMNS = tuple(field.name for field in fields(Measurement))
 _VALUES = attrgetter(*_COLUMNS)
 _CONDITION, _WARM, _NARROW = (_COLUMNS.index(name) for name in ("condition", "warm", "narrow"))
+_SAMPLES = _COLUMNS.index("samples_ns")
 _PLACES = ", ".join("?" * len(_COLUMNS))
 
 
@@ -120,9 +123,16 @@ class Store:
             problem = "" if found == "ok" else str(found)
         if not problem:
             with self._guarded():
-                problem = values_problem(self._connection.execute("SELECT name, value FROM meta"))
+                problem = self._values_problem()
         if problem:
             raise _damaged(self.path, problem)
+
+    def _values_problem(self) -> str:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version < FORMAT:
+            return values_problem(self._connection.execute("SELECT name, value FROM meta"))
+        rows = self._connection.execute("SELECT name, value, checksum FROM meta").fetchall()
+        return checksums_problem(rows) or values_problem(row[:-1] for row in rows)
 
     def _convert(self, in_place: bool) -> None:
         """Convert a table of an older format: the file, or a copy in memory if the file is read-only."""
@@ -134,8 +144,11 @@ class Store:
             self._connection.close()
             self._connection = copy
             harden(copy)
+            checksums.register(copy)
             self._deadline = Deadline(copy, self.path.stat().st_size)
-        self._connection.executescript(FROM_FORMAT_3)
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        signed = "".join(checksums.storing(table) + ";" for table in checksums.COVERED)
+        self._connection.executescript(f"BEGIN; {CONVERSIONS[version]} {signed} PRAGMA user_version={FORMAT}; COMMIT;")
 
     def _lay_out(self) -> None:
         self._connection.executescript(
@@ -171,6 +184,7 @@ class Store:
                 "ON CONFLICT (trial_id) DO NOTHING",
                 rows,
             )
+            self._connection.executemany(checksums.storing("measurements", "trial_id = ?"), [(row[0],) for row in rows])
 
     def _require_storable(self, problem: str) -> None:
         if problem:
@@ -180,9 +194,11 @@ class Store:
         """Return all measurements in order of arrival, with raw samples only if ``samples`` is set."""
         columns = ", ".join(_COLUMNS if samples else [c if c != "samples_ns" else "x''" for c in _COLUMNS])
         with self._guarded():
-            rows = self._connection.execute(f"SELECT {columns} FROM measurements ORDER BY rowid").fetchall()
+            rows = self._connection.execute(f"SELECT {columns}, checksum FROM measurements ORDER BY rowid").fetchall()
         reported: dict[str, Mapping[str, Any]] = {}
-        problem = measurements_problem(_COLUMNS, rows)
+        problem = checksums_problem([(*row[:_SAMPLES], *row[_SAMPLES + 1 :]) for row in rows])
+        rows = [row[:-1] for row in rows]
+        problem = problem or measurements_problem(_COLUMNS, rows)
         problem = problem or conditions_problem((row[_CONDITION] for row in rows), reported)
         if problem:
             raise _damaged(self.path, problem)
@@ -199,18 +215,21 @@ class Store:
         self._require_storable(networks_problem([row]))
         with self._guarded(), self._connection:
             self._connection.execute(
-                "INSERT INTO networks VALUES (?, ?, ?, ?) "
+                "INSERT INTO networks (key, space, architecture, role) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (key) DO UPDATE SET role = 'test' WHERE excluded.role = 'test'",
                 row,
             )
+            self._connection.execute(checksums.storing("networks", "key = ?"), (key,))
 
     def networks(self) -> list[tuple[str, str, dict[str, Any], str]]:
         """Return (key, space, architecture, role) of every network."""
         with self._guarded():
             rows = self._connection.execute(
-                "SELECT key, space, architecture, role FROM networks ORDER BY rowid"
+                "SELECT key, space, architecture, role, checksum FROM networks ORDER BY rowid"
             ).fetchall()
-        problem = networks_problem(rows)
+        problem = checksums_problem(rows)
+        rows = [row[:-1] for row in rows]
+        problem = problem or networks_problem(rows)
         if problem:
             raise _damaged(self.path, problem)
         return [(key, space, json.loads(architecture), role) for key, space, architecture, role in rows]
@@ -219,7 +238,8 @@ class Store:
 
     def get(self, name: str) -> Any:
         with self._guarded():
-            row = self._connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+            # "+" reads the table instead of its index, whose content is not checked.
+            row = self._connection.execute("SELECT value FROM meta WHERE +name = ?", (name,)).fetchone()
         if row is None:
             return None
         try:
@@ -238,8 +258,10 @@ class Store:
         self._require_storable(values_problem([row]))
         with self._guarded(), self._connection:
             self._connection.execute(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", row
+                "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                row,
             )
+            self._connection.execute(checksums.storing("meta", "name = ?"), (name,))
 
     def remove(self, name: str) -> None:
         with self._guarded(), self._connection:
@@ -267,6 +289,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=1.0, check_same_thread=False)
     try:
         harden(connection)
+        checksums.register(connection)
         if mode != "ro":
             # One writer: a second ofa-profile on the same table fails at once, instead of both measuring everything.
             connection.execute("PRAGMA locking_mode=EXCLUSIVE")
