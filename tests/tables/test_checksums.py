@@ -86,10 +86,3 @@ def test_a_value_that_does_not_fit_its_checksum_is_refused(table, change):
         connection.execute(change)
     with pytest.raises(TableUnreadable, match="the checksum of the row"):
         figures(table)
-
-
-def test_values_of_numpy_have_the_checksum_of_what_is_stored(table, trial):
-    key = SPACE.keys(PX)[0]
-    with LatencyTable.open(table) as opened:
-        opened.add([trial(key, 1.0, 2.0, round=np.int64(7).item(), median_ms=np.float64(1.5), started_at=3)])
-    assert figures(table)
