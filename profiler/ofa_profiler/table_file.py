@@ -21,7 +21,10 @@ def default_path(device: Target, made: Identity) -> Path:
 def open_for_writing(
     path: Path, identity: Identity, description: dict[str, Any], fresh: bool, say: Say
 ) -> LatencyTable:
-    """Open the table to continue, or create one. Raises TableMismatch if the existing one has another identity."""
+    """Open the table to continue, or create one. Raises TableMismatch if the existing one has another identity.
+
+    A table of another identity without any latency is replaced: a run in which everything failed left it.
+    """
     if fresh and path.exists():
         with contextlib.suppress(TableUnreadable):
             LatencyTable.open(path).close()  # merges the journal of a writer that was killed
@@ -32,12 +35,12 @@ def open_for_writing(
         return LatencyTable.create(path, identity, description)
     table = LatencyTable.open(path)
     try:
-        table.require_identity(identity)
+        if table.identity == identity or any(measurement.ok for measurement in table.measurements):
+            table.require_identity(identity)
+            return table
     except BaseException:
-        contents = any(measurement.ok for measurement in table.measurements)
         table.close()
-        if contents:
-            raise
-        path.unlink()  # left by a run in which everything failed
-        return LatencyTable.create(path, identity, description)
-    return table
+        raise
+    table.close()
+    path.unlink()
+    return LatencyTable.create(path, identity, description)
