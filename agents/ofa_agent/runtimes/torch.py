@@ -47,7 +47,7 @@ class TorchRuntime:
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
         from ofa_agent.runtimes import torch_layers
 
-        return torch_layers.load_profiled(block, job, self._device, self._mode)
+        return torch_layers.load(block, job, self._device, self._mode, profiled=True)
 
 
 @lru_cache(maxsize=None)

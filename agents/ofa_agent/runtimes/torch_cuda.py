@@ -15,7 +15,7 @@ from ofa_agent.measuring import launches, timing
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Block
 from ofa_agent.runtimes import DeviceTimes, LoadedProfiled, kineto
-from ofa_agent.runtimes.torch_layers import TorchBlock, TorchLoaded, typed
+from ofa_agent.runtimes.torch_layers import TorchBlock, TorchLoaded, in_mode, typed
 
 WARM_UP = 3  # runs before a graph is captured or a trace begins; cuDNN selects algorithms in the first one
 EVENT_RUNS = 11
@@ -67,14 +67,10 @@ class CudaLoaded(TorchLoaded):
 
     def __init__(self, module: TorchBlock, block: Block, job: Any, mode: str, cuda: Any = None) -> None:
         self._cuda = cuda or Cuda()
-        super().__init__(module, block, job, self._cuda.name)
+        super().__init__(in_mode(module, mode), block, job, self._cuda.name)
         self._mode = mode
         self._others: Any = None
         with torch.no_grad():
-            if mode == "script":
-                self._module = torch.jit.freeze(torch.jit.script(module))
-            elif mode == "compile":
-                self._module = torch.compile(module)
             for _ in range(WARM_UP):
                 self._plain()
             self._cuda.synchronize()

@@ -26,28 +26,18 @@ ACTIVATIONS = {
 }
 
 
-def load(block: Block, job: Any, device: str, mode: str) -> Loaded:
-    """Load a block; ``mode``: eager, script, compile or graph. Raises RuntimeFailure."""
+def load(block: Block, job: Any, device: str, mode: str, profiled: bool = False) -> Any:
+    """Load a block; ``mode``: eager, script, compile or graph. Raises RuntimeFailure.
+
+    If ``profiled``, its runs are timed operator by operator.
+    """
+    kinds: Any = CpuLoaded, CpuProfiled
+    if device == "cuda":
+        from ofa_agent.runtimes.torch_cuda import CudaLoaded, CudaProfiled
+
+        kinds = CudaLoaded, CudaProfiled
     try:
-        module = _module(block, job, device)
-        if device == "cuda":
-            from ofa_agent.runtimes.torch_cuda import CudaLoaded
-
-            return CudaLoaded(module, block, job, mode)
-        return CpuLoaded(module, block, job, mode)
-    except RuntimeError as error:
-        raise typed(error) from None
-
-
-def load_profiled(block: Block, job: Any, device: str, mode: str) -> LoadedProfiled:
-    """Load a block whose runs are timed operator by operator. Raises RuntimeFailure."""
-    try:
-        module = _module(block, job, device)
-        if device == "cuda":
-            from ofa_agent.runtimes.torch_cuda import CudaProfiled
-
-            return CudaProfiled(module, block, job, mode)
-        return CpuProfiled(module, block, job, mode)
+        return kinds[profiled](_module(block, job, device), block, job, mode)
     except RuntimeError as error:
         raise typed(error) from None
 
@@ -98,6 +88,14 @@ class TorchBlock(torch.nn.Module):  # type: ignore[misc]
         return values[-1]
 
 
+def in_mode(module: TorchBlock, mode: str) -> Any:
+    """Return the module as the mode executes it."""
+    if mode == "script":
+        with torch.no_grad():
+            return torch.jit.freeze(torch.jit.script(module))
+    return torch.compile(module) if mode == "compile" else module
+
+
 class SqueezeExcite(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, squeeze: ops.SqueezeExcite) -> None:
         super().__init__()
@@ -114,14 +112,14 @@ class SqueezeExcite(torch.nn.Module):  # type: ignore[misc]
 class TorchLoaded(Loaded):
     """A block with its input on a device. ``_call`` executes it."""
 
-    def __init__(self, module: TorchBlock, block: Block, job: Any, device: str) -> None:
+    def __init__(self, module: Any, block: Block, job: Any, device: str) -> None:
         shape = (job.settings.batch,) + block.input_shape
         values = torch.from_numpy(seeded(INPUT_SEED, product(shape), 1.0).reshape(shape).copy())
         self._input = values.to(device, DTYPES[job.settings.precision])
         if len(shape) == 4:
             self._input = self._input.contiguous(memory_format=torch.channels_last)
         self._values = self._input.clone()
-        self._module: Any = module
+        self._module = module
         self._call: Callable[[], Any] = self._plain
 
     def run(self) -> object:
@@ -146,12 +144,7 @@ class CpuLoaded(TorchLoaded):
     """A block on the CPU; ``mode``: eager, script or compile."""
 
     def __init__(self, module: TorchBlock, block: Block, job: Any, mode: str) -> None:
-        super().__init__(module, block, job, "cpu")
-        with torch.no_grad():
-            if mode == "script":
-                self._module = torch.jit.freeze(torch.jit.script(module))
-            elif mode == "compile":
-                self._module = torch.compile(module)
+        super().__init__(in_mode(module, mode), block, job, "cpu")
 
 
 class CpuProfiled(CpuLoaded, LoadedProfiled):
