@@ -10,8 +10,6 @@ from ofa_agent.device.shell import Shell
 
 # The INA3221 updates a rail every few milliseconds. More frequent reads return the same values and disturb the trial.
 EVERY_S = 0.02
-
-
 # A GPU reports energy and power as means over up to 100 ms.
 GPU_S = 0.3
 STALE_S = 0.5  # the counter does not grow

@@ -101,7 +101,7 @@ def _provider_options(provider: str, precision: str, as_graph: bool) -> Dict[str
     if provider != CUDA:
         return {}
     graph = {"enable_cuda_graph": "1"} if as_graph else {}
-    if version() >= TF32_OPTION:
+    if _release() >= TF32_OPTION:
         return dict(graph, use_tf32=str(int(precision == "tf32")))
     if precision == "tf32":
         raise Unsupported("onnxruntime %s cannot choose tf32; it needs %d.%d" % ((ort.__version__,) + TF32_OPTION))
@@ -109,7 +109,7 @@ def _provider_options(provider: str, precision: str, as_graph: bool) -> Dict[str
     return graph
 
 
-def version() -> Tuple[int, ...]:
+def _release() -> Tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", ort.__version__)[:2])
 
 

@@ -275,7 +275,10 @@ class LatencyModel:
         return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
-        """Return the lowest predicted latency in ms, and a network that has it."""
+        """Return the lowest predicted latency in ms, and a network that has it.
+
+        If the kind is LAUNCH_BOUND, it is the lowest of a few candidates; the same applies to ``dearest``.
+        """
         wanted = self.require(resolutions_px)
         if self._in_queue is not None:
             smallest, population = self._in_queue.extreme(wanted)

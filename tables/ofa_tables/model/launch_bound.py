@@ -38,8 +38,10 @@ class LaunchBound:
         return np.asarray(np.maximum(device.sum(axis=0), (launched + after).max(axis=0)))
 
     def extreme(self, resolutions_px: Sequence[int], largest: bool = False) -> tuple[float, Any]:
-        """Return the lowest (or highest) latency in ms among the networks that are extreme in a weighted sum of device
-        and launch times, and such a network. No other network is known to be far below (or above) it.
+        """Return the lowest (or highest) latency in ms of a few candidates, and the network that has it.
+
+        The candidates are the networks that are extreme in a weighted sum of device and launch times. Another network
+        may be lower (or higher).
         """
         sign = -1.0 if largest else 1.0
         candidates = [self._space.pricer(sign * self.weighted(share)).cheapest(resolutions_px)[1] for share in SHARES]
