@@ -16,10 +16,11 @@ from ofa_nas.accuracy.encoding import PUBLISHED_PX
 from ofa_nas.accuracy.mlp import forward
 from ofa_nas.search import Problem, Question, find_method, search
 from ofa_nas.spaces import Architecture, find_space
+from ofa_tables.identity import Identity
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.store.measurement import statistics as figures
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 OFA, FIXED = find_space("ofa-mbv3-w1.0"), find_space("compofa-fixed-w1.0")
 RESOLUTIONS_PX = (160, 176, 192, 208, 224)

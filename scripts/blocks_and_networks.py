@@ -27,9 +27,10 @@ from ofa_profiler.comparison.statistics import ComparedNetwork, MacsLine, errors
 from ofa_profiler.connections import Connection, connect
 from ofa_profiler.lowering import lower
 from ofa_profiler.targets.target import find_target
+from ofa_tables.identity import IN_NETWORKS, Identity, Settings
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import LatencyModel
-from ofa_tables.table import CALIBRATION, IN_NETWORKS, TEST, Identity, LatencyTable, Settings
+from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 
 RUNTIME = "onnxruntime"
 EFFORT = EFFORTS["standard"]

@@ -32,9 +32,10 @@ from ofa_profiler.targets.table_target import find_again, require_conditions, re
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.conditions import join_conditions
 from ofa_tables.errors import UsageError
+from ofa_tables.identity import ALONE, IN_NETWORKS, Identity, Settings
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
 from ofa_tables.store.measurement import SIMULATED, Measurement
-from ofa_tables.table import ALONE, IN_NETWORKS, Identity, LatencyTable, Settings
+from ofa_tables.table import LatencyTable
 
 __all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", "profile", "search"]
 

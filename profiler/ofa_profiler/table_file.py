@@ -7,7 +7,8 @@ from typing import Any
 
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import TableUnreadable
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.identity import Identity
+from ofa_tables.table import LatencyTable
 
 Say = Callable[[str], None]
 

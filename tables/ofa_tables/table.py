@@ -5,7 +5,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -18,6 +18,7 @@ from ofa_tables.errors import TableMismatch, TableUnreadable
 from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, interrupted, off_speed, usual_reference_ms
 from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
 from ofa_tables.estimates.interpolation import Interpolation
+from ofa_tables.identity import ALONE, IMPORTED, Identity, Settings
 from ofa_tables.store.measurement import NETWORK, SIMULATED, Measurement
 from ofa_tables.store.sqlite import Store
 from ofa_tables.words import counted
@@ -25,57 +26,11 @@ from ofa_tables.words import counted
 if TYPE_CHECKING:
     import pandas as pd
 
-IMPORTED = "imported"
-
 # Roles of whole networks.
 TEST = "test"
 CALIBRATION = "calibration"
 PROFILED = "profiled"  # blocks are timed in it
 REFERENCE = "reference"  # a published network, for comparison
-
-# Ways to time blocks.
-ALONE = "alone"
-IN_NETWORKS = "in-networks"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How jobs run. Latencies with different settings cannot be compared."""
-
-    precision: str = "fp32"
-    threads: int = 1
-    batch: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.precision}, {counted(self.threads, 'thread')}, batch {self.batch}"
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a table was measured on, and how.
-
-    ``fingerprint`` identifies the device; it is "imported" for published files. ``blocks`` is the way in which blocks
-    were timed: ALONE or IN_NETWORKS.
-    """
-
-    target: str
-    fingerprint: str
-    runtime: str
-    runtime_version: str
-    settings: Settings = field(default_factory=Settings)
-    blocks: str = ALONE
-
-    def differences(self, other: "Identity", mine_is: str = "there", other_is: str = "here") -> list[str]:
-        """Describe each difference, such as "threads 1 there, 4 here"; empty if the two are equal."""
-        mine, theirs = asdict(self), asdict(other)
-        mine.update(mine.pop("settings"))
-        theirs.update(theirs.pop("settings"))
-        unknown = {*asdict(self.settings), "blocks"} if IMPORTED in (self.runtime, other.runtime) else set()
-        return [
-            f"{name.replace('_', ' ')} {mine[name]} {mine_is}, {theirs[name]} {other_is}"
-            for name in mine
-            if mine[name] != theirs[name] and name not in unknown
-        ]
 
 
 class LatencyTable:

@@ -11,11 +11,12 @@ import numpy as np
 from mutations import VALUES, change_bytes, change_json
 
 from ofa_nas.spaces import find_space
+from ofa_tables.identity import Identity
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import write_calibration
 from ofa_tables.store import checksums
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 TINY = find_space("tiny")
 

@@ -7,9 +7,10 @@ import pytest
 
 from ofa_nas.accuracy import Linear, Mlp
 from ofa_nas.spaces import find_space
+from ofa_tables.identity import Identity
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 
 @pytest.fixture

@@ -4,10 +4,11 @@ import pytest
 
 from ofa_nas.references import FAMILY, REFERENCES, measured_references
 from ofa_nas.spaces import all_spaces
+from ofa_tables.identity import Identity
 from ofa_tables.inspection.summary import summarise
 from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.store.merge import merge_tables
-from ofa_tables.table import REFERENCE, Identity, LatencyTable
+from ofa_tables.table import REFERENCE, LatencyTable
 
 NAMED = {reference.name: reference for reference in REFERENCES}
 EVERY_ROUND = range(6)

@@ -27,7 +27,8 @@ from ofa_profiler.connections.adb.server import AdbServer, Phone
 from ofa_profiler.connections.adb.shell import FOLDER, HOLD, AdbShell
 from ofa_profiler.targets.target import find_target
 from ofa_tables.errors import DeviceHeld, Unreachable
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.identity import Identity
+from ofa_tables.table import LatencyTable
 
 STAND_IN = Path(__file__).parent / "benchmark_model.py"
 COMMANDS = Path(sys.executable).parent

@@ -17,8 +17,9 @@ from ofa_profiler.campaign.jobs import Trial, lower_jobs, reference_job
 from ofa_profiler.connections import Connection
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import AgentLost, DeviceError
+from ofa_tables.identity import Identity
 from ofa_tables.store.measurement import DEVICE, Measurement, statistics
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")
 

@@ -5,8 +5,9 @@ import pytest
 
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign.choosing_resolutions import MOST_SHARE, curvature, measured_resolutions, next_resolution
+from ofa_tables.identity import Identity
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")
 ALL = SPACE.resolutions_px

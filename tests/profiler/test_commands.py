@@ -16,7 +16,8 @@ from ofa_profiler.lowering import lower
 from ofa_profiler.targets import target as targets
 from ofa_profiler.targets.target import all_commands, find_target
 from ofa_tables.errors import DeviceError, FileError, TableMismatch, UnknownName
-from ofa_tables.table import Identity, LatencyTable, Settings
+from ofa_tables.identity import Identity, Settings
+from ofa_tables.table import LatencyTable
 
 PAGE = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
 BLOCK = Block("a block", (8, 6, 6), (Conv(8, 8, 3), Activation("relu")))

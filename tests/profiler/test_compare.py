@@ -20,10 +20,11 @@ from ofa_profiler.comparison import compare as comparing
 from ofa_profiler.comparison.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
 from ofa_profiler.comparison.verify import verify
 from ofa_tables.errors import EntriesMissing, UsageError
+from ofa_tables.identity import Identity
 from ofa_tables.model.latency_model import LatencyModel, read_calibration
 from ofa_tables.model.passes import FEWEST_TRIALS, passes_ms
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import CALIBRATION, TEST, Identity, LatencyTable
+from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")
 

@@ -16,9 +16,9 @@ from ofa_profiler.comparison.statistics import (
     noise,
     relative_errors,
 )
+from ofa_tables.identity import Identity
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.ranks import kendall_tau
-from ofa_tables.table import Identity
 
 
 def network(raw_ms, passes_ms, macs=1e8, name="n00"):

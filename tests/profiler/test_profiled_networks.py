@@ -5,9 +5,10 @@ import pytest
 
 from ofa_nas.spaces import ABSENT, all_spaces, find_space
 from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
+from ofa_tables.identity import Identity
 from ofa_tables.store import checksums
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import CALIBRATION, PROFILED, Identity, LatencyTable
+from ofa_tables.table import CALIBRATION, PROFILED, LatencyTable
 
 SPACE = find_space("compofa-fixed-w1.0")
 

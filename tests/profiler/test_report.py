@@ -15,8 +15,8 @@ from ofa_profiler.comparison.statistics import ComparedNetwork, Comparison
 from ofa_profiler.report import write_report
 from ofa_profiler.report.format import architecture_by_stage, condition_facts, device_facts, duration, latency, percent
 from ofa_tables.errors import FileError
+from ofa_tables.identity import Identity
 from ofa_tables.model.calibration import Calibration
-from ofa_tables.table import Identity
 
 STAGES = ("first layers", "body", "last layers")
 DEVICE = {

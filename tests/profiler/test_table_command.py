@@ -11,10 +11,11 @@ import yaml
 
 from ofa_nas.spaces import Architecture, find_space, parse_architecture
 from ofa_profiler.commands import table as command
+from ofa_tables.identity import Identity, Settings
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import write_calibration
 from ofa_tables.store.measurement import Measurement
-from ofa_tables.table import Identity, LatencyTable, Settings
+from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")
 SMALLEST = Architecture({"ks": (3,) * 20, "e": (3,) * 20, "d": (2,) * 5}, 160).to_json()

@@ -9,8 +9,9 @@ import pytest
 
 import ofa_profiler
 from ofa_nas.spaces import find_space
+from ofa_tables.identity import Identity
 from ofa_tables.store.measurement import Measurement, statistics
-from ofa_tables.table import Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 IDENTITY = Identity("bench", "f00d", "onnxruntime", "1.18.0")
 

@@ -8,9 +8,10 @@ import pytest
 
 from ofa_agent.operators import Block
 from ofa_nas.spaces import find_space
+from ofa_tables.identity import IMPORTED
 from ofa_tables.inspection.check import ERROR, WARNING, Inspected, check
 from ofa_tables.store import checksums
-from ofa_tables.table import IMPORTED, LatencyTable
+from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")
 KEY = SPACE.keys(160)[40]

@@ -9,8 +9,9 @@ import pytest
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import TableMismatch
 from ofa_tables.estimates.entry import derive_entry
+from ofa_tables.identity import IMPORTED, Identity, Settings
 from ofa_tables.store.measurement import Measurement
-from ofa_tables.table import IMPORTED, Identity, LatencyTable, Settings
+from ofa_tables.table import LatencyTable
 
 SPACE = find_space("ofa-mbv3-w1.0")
 

@@ -10,7 +10,7 @@ from ofa_agent.operators import Block
 from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
-from ofa_tables.table import Identity
+from ofa_tables.identity import Identity
 
 # Inside a network a block finds its weights cold, because other blocks have used the caches since. Timed alone in a
 # loop, it finds them warm. This number of bytes clears the caches that belong to one core, and leaves the shared

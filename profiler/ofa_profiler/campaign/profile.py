@@ -11,7 +11,8 @@ from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET, Effort
 from ofa_profiler.campaign.jobs import OTHERS_BYTES, Job, lower_jobs
 from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
 from ofa_profiler.connections import Connection
-from ofa_tables.table import IN_NETWORKS, LatencyTable
+from ofa_tables.identity import IN_NETWORKS
+from ofa_tables.table import LatencyTable
 
 # Rounds that decide whether a resolution between those measured must be measured, too.
 SCOUTING_ROUNDS = 2

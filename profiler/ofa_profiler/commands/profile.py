@@ -16,7 +16,7 @@ from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.library import MOST_MEASURED
 from ofa_profiler.targets.target import find_target, parse_settings
-from ofa_tables.table import ALONE, IN_NETWORKS
+from ofa_tables.identity import ALONE, IN_NETWORKS
 from ofa_tables.words import counted
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from ofa_nas.references import MeasuredReference
+from ofa_tables.identity import Identity
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.ranks import kendall_tau
-from ofa_tables.table import Identity
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -14,8 +14,9 @@ from ofa_profiler.simulation.fit import Fit, fit
 from ofa_profiler.table_file import default_path, open_for_writing
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import UsageError
+from ofa_tables.identity import Identity, Settings
 from ofa_tables.store.measurement import SIMULATED, Measurement, simulated
-from ofa_tables.table import Identity, LatencyTable, Settings
+from ofa_tables.table import LatencyTable
 
 VERSION = "roofline 1"  # of the model, as the runtime version of its tables
 

@@ -7,7 +7,8 @@ from typing import Any
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.conditions import as_flags
 from ofa_tables.errors import TableMismatch
-from ofa_tables.table import IMPORTED, Identity, LatencyTable
+from ofa_tables.identity import IMPORTED, Identity
+from ofa_tables.table import LatencyTable
 
 
 def find_again(table: LatencyTable, target: str | None, changed: Mapping[str, str]) -> Target:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ofa_tables.errors import FileError, UsageError
 from ofa_tables.formats import Format, PublishedEntry, format_names
+from ofa_tables.identity import IMPORTED, Identity
 from ofa_tables.model.latency_model import fullest_space
 from ofa_tables.model.space import Space
 from ofa_tables.store.files import write_files
-from ofa_tables.table import IMPORTED, Identity, LatencyTable
+from ofa_tables.table import LatencyTable
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import numpy as np
 
 from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry
 from ofa_tables.estimates.keys import width_and_kernel
+from ofa_tables.identity import IMPORTED
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.model.space import Space
-from ofa_tables.table import IMPORTED, LatencyTable
+from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
 ERROR = "error"

@@ -12,10 +12,11 @@ from ofa_tables.errors import EntriesMissing, TableMismatch
 from ofa_tables.estimates.entry import Entry, students_t
 from ofa_tables.estimates.interpolation import INTERPOLATED
 from ofa_tables.estimates.keys import some
+from ofa_tables.identity import IMPORTED
 from ofa_tables.model.calibration import LAUNCH_BOUND, SUM, Calibration
 from ofa_tables.model.launch_bound import LaunchBound
 from ofa_tables.model.space import Population, Pricer, Space, SpaceT
-from ofa_tables.table import IMPORTED, LatencyTable
+from ofa_tables.table import LatencyTable
 
 CALIBRATIONS = "calibration/"  # prefix of names in the store
 MADE_FOR = "made_for"

@@ -15,10 +15,11 @@ from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.spaces import all_spaces
 from ofa_profiler.commands.display import TABLE, columns, engine_lines, print_wide
 from ofa_tables.estimates.entry import Entry
+from ofa_tables.identity import IMPORTED, IN_NETWORKS
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
 from ofa_tables.store.measurement import SIMULATED
-from ofa_tables.table import IMPORTED, IN_NETWORKS, LatencyTable
+from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
 
