@@ -15,28 +15,23 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from ofa_tables.errors import FileError, TableError, TableUnreadable
-from ofa_tables.reading import parse_json, require_regular
+from ofa_tables.errors import TableError
+from ofa_tables.reading import parse_json
 from ofa_tables.store import checksums
 from ofa_tables.store.checksums import checksums_problem
 from ofa_tables.store.contents import conditions_problem, measurements_problem, networks_problem, values_problem
+from ofa_tables.store.failures import damaged, no_room, unreadable
+from ofa_tables.store.header import ROLLBACK_JOURNAL, require_ours
 from ofa_tables.store.measurement import Measurement
 from ofa_tables.store.schema import (
     APPLICATION_ID,
     CONVERSIONS,
     FORMAT,
-    OLDEST_FORMAT,
     SCHEMA,
     Deadline,
     harden,
     schema_problem,
 )
-
-# https://www.sqlite.org/fileformat.html, "The Database Header": byte 18 is the journal mode, byte 60 user_version,
-# byte 68 application_id.
-_MAGIC = b"SQLite format 3\0"
-_HEADER_BYTES = 100
-_ROLLBACK_JOURNAL = 1
 
 # What sqlite3 raises. Text in the file, also in SQLite's messages about it, may be neither UTF-8 nor short.
 _FAILURES = (sqlite3.Error, UnicodeError, MemoryError, OverflowError)
@@ -71,7 +66,7 @@ class Store:
                 store._lay_out()
                 yield store
             if _journal(draft).exists():
-                raise _no_room(path, "its journal could not be merged")
+                raise no_room(path, "its journal could not be merged")
             # SQLite would apply the journal of a removed table to the new one.
             _journal(path).unlink(missing_ok=True)
             os.rename(draft, path)
@@ -87,15 +82,15 @@ class Store:
     @classmethod
     def open(cls, path: Path) -> "Store":
         """Open for writing. Raises TableUnreadable if the file is missing, truncated, newer, in use, or not a table."""
-        _require_ours(path)
+        require_ours(path)
         return cls._open(path, "rw")
 
     @classmethod
     def read(cls, path: Path) -> "Store":
         """Open for reading. The file does not change and its folder may be read-only. Raises as ``open`` does."""
-        header = _require_ours(path)
+        header = require_ours(path)
         # If the last writer did not close the file, SQLite needs write access to recover it.
-        closed = header[18] == _ROLLBACK_JOURNAL and not _journal(path).exists()
+        closed = header[18] == ROLLBACK_JOURNAL and not _journal(path).exists()
         return cls._open(path, "ro" if closed else "rw")
 
     @classmethod
@@ -103,7 +98,7 @@ class Store:
         try:
             store = cls(path, _connect(path, mode))
         except _FAILURES as error:
-            raise _unreadable(path, error) from None
+            raise unreadable(path, error) from None
         try:
             store._validate()
             with store._guarded():
@@ -125,7 +120,7 @@ class Store:
             with self._guarded():
                 problem = self._values_problem()
         if problem:
-            raise _damaged(self.path, problem)
+            raise damaged(self.path, problem)
 
     def _values_problem(self) -> str:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -201,7 +196,7 @@ class Store:
         problem = problem or measurements_problem(_COLUMNS, rows)
         problem = problem or conditions_problem((row[_CONDITION] for row in rows), reported)
         if problem:
-            raise _damaged(self.path, problem)
+            raise damaged(self.path, problem)
         for row in rows:
             values = (*row[:_WARM], bool(row[_WARM]), bool(row[_NARROW]), *row[_NARROW + 1 :])
             measurement = Measurement(*values)
@@ -231,7 +226,7 @@ class Store:
         rows = [row[:-1] for row in rows]
         problem = problem or networks_problem(rows)
         if problem:
-            raise _damaged(self.path, problem)
+            raise damaged(self.path, problem)
         return [(key, space, json.loads(architecture), role) for key, space, architecture, role in rows]
 
     # Other values, by name.
@@ -245,7 +240,7 @@ class Store:
         try:
             return parse_json(row[0])
         except (ValueError, TypeError) as error:
-            raise _damaged(self.path, f"{name} is not valid JSON: {error}") from None
+            raise damaged(self.path, f"{name} is not valid JSON: {error}") from None
 
     def names(self, prefix: str) -> list[str]:
         with self._guarded():
@@ -281,7 +276,7 @@ class _Guard:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, _FAILURES):
-            raise _unreadable(self.path, error) from None
+            raise unreadable(self.path, error) from None
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -303,65 +298,3 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 def _journal(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
-
-
-def _require_ours(path: Path) -> bytes:
-    """Read the header before SQLite opens the file, so that other files stay unchanged. Raises TableUnreadable."""
-    if os.path.isdir(path):
-        raise TableUnreadable(f"{path} is a directory; give the table file")
-    if not os.path.exists(path):
-        raise TableUnreadable(f"{path} does not exist; create it with ofa-profile or ofa-table import")
-    try:
-        require_regular(path)
-        with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
-    except FileError as error:
-        raise TableUnreadable(f"{error}; check its type and its permissions") from None
-    if header[:16] != _MAGIC[: len(header)]:
-        raise _foreign(path)
-    if len(header) < _HEADER_BYTES:
-        raise _damaged(path, f"truncated after {len(header)} bytes")
-    version, application = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
-    if application != APPLICATION_ID:
-        raise _foreign(path)
-    if version > FORMAT:
-        raise TableUnreadable(
-            f"{path} has table format {version}; this ofa-profile reads formats up to {FORMAT}; update ofa-profile"
-        )
-    if version < OLDEST_FORMAT:
-        raise TableUnreadable(
-            f"{path} has table format {version}; this ofa-profile reads formats {OLDEST_FORMAT} to {FORMAT}; "
-            "measure again with --fresh, or import its export"
-        )
-    return header
-
-
-def _unreadable(path: Path, error: BaseException) -> TableUnreadable:
-    text = "it needs too much memory" if isinstance(error, MemoryError) else str(error)[:200]
-    if text == "interrupted":
-        return _damaged(path, "reading it takes too long")
-    if "locked" in text:
-        return TableUnreadable(f"{path} is in use by another command; wait until it ends")
-    if "full" in text or "disk I/O" in text:
-        return _no_room(path, text)
-    if "readonly" in text or "unable to open" in text:
-        return TableUnreadable(
-            f"cannot open {path} for writing ({text}); check the permissions of the file and its folder"
-        )
-    if "not a database" in text:
-        return _foreign(path)
-    return _damaged(path, text)
-
-
-def _no_room(path: Path, text: str) -> TableUnreadable:
-    return TableUnreadable(
-        f"no space left for {path} ({text}); free some space and run the command again; stored results are kept"
-    )
-
-
-def _foreign(path: Path) -> TableUnreadable:
-    return TableUnreadable(f"{path} is not a latency table of ofa-profile; use ofa-table import for YAML or CSV")
-
-
-def _damaged(path: Path, text: str) -> TableUnreadable:
-    return TableUnreadable(f"{path} is damaged ({text}); restore a copy, or measure again with --fresh")
