@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ofa_agent import operators as ops
+
 REPOSITORY = Path(__file__).parents[1]
 
 # The newest wheels that exist for Python 3.6, as JetPack 4.6 can install them.
@@ -32,6 +34,50 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def every_kind():
+    """A block with every kind of operator."""
+    return ops.Block(
+        "every kind of operator",
+        (8, 13, 13),
+        (
+            ops.Conv(8, 16, 3, 2),
+            ops.Activation("hard_swish"),
+            ops.Conv(16, 16, 5, groups=16, bias=False),
+            ops.Activation("relu6"),
+            ops.SqueezeExcite(16, 4),
+            ops.Add(2),
+            ops.Take(3),
+            ops.SqueezeExcite(16, 4, "swish", "sigmoid"),
+            ops.Activation("swish"),
+            ops.Add(6),
+            ops.Conv(16, 32, 3, groups=4),
+            ops.MaxPool(3, 2),
+            ops.AvgPool(3),
+            ops.Activation("sigmoid"),
+            ops.Activation("hard_sigmoid"),
+            ops.Pool(),
+            ops.Linear(32, 5),
+            ops.Activation("relu"),
+        ),
+    )
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """Run a command in this process; return its exit code, standard output, and standard error."""
+
+    def run(module, *words):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

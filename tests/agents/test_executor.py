@@ -142,7 +142,9 @@ def test_a_full_disk_fails_only_the_trial_that_needs_the_space(executor, take, m
     assert take("two").status == "ok"
 
 
-def test_waiting_trials_are_not_started_when_the_agent_stops(executor, script):
+@pytest.fixture
+def three_trials(executor, script):
+    """Three trials, of which the first is running until ``let_go`` is set: (delivered, let_go)."""
     delivered = []
     begun, let_go = threading.Event(), threading.Event()
     script.append(lambda: (begun.set(), let_go.wait(60)))
@@ -150,6 +152,11 @@ def test_waiting_trials_are_not_started_when_the_agent_stops(executor, script):
     for trial_id in ("one", "two", "three"):
         executor.submit(wire.Trial(trial_id=trial_id), delivered.append)
     begun.wait(60)
+    return delivered, let_go
+
+
+def test_waiting_trials_are_not_started_when_the_agent_stops(executor, three_trials):
+    delivered, let_go = three_trials
     threading.Timer(0.1, let_go.set).start()
     executor.stop()
     assert not executor.is_alive()
@@ -159,14 +166,8 @@ def test_waiting_trials_are_not_started_when_the_agent_stops(executor, script):
 # Trials of a host that is gone.
 
 
-def test_trials_that_nobody_wants_are_dropped(executor, script, take):
-    delivered = []
-    begun, let_go = threading.Event(), threading.Event()
-    script.append(lambda: (begun.set(), let_go.wait(60)))
-    executor.start()
-    for trial_id in ("one", "two", "three"):
-        executor.submit(wire.Trial(trial_id=trial_id), delivered.append)
-    begun.wait(60)
+def test_trials_that_nobody_wants_are_dropped(executor, three_trials, take):
+    delivered, let_go = three_trials
     executor.drop(delivered.append)
     let_go.set()
     assert take("of the next host").status == "ok"

@@ -5,7 +5,6 @@ import shutil
 import numpy as np
 import pytest
 
-from ofa_agent import operators as ops
 from ofa_agent import runtimes
 from ofa_agent.protocol import messages as wire
 from ofa_agent.runtimes import Unsupported
@@ -17,25 +16,6 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 SPACE = find_space("ofa-mbv3-w1.0")
-EVERY_KIND = (
-    ops.Conv(8, 16, 3, 2),
-    ops.Activation("hard_swish"),
-    ops.Conv(16, 16, 5, groups=16, bias=False),
-    ops.Activation("relu6"),
-    ops.SqueezeExcite(16, 4),
-    ops.Add(2),
-    ops.Take(3),
-    ops.SqueezeExcite(16, 4, "swish", "sigmoid"),
-    ops.Activation("swish"),
-    ops.Add(6),
-    ops.MaxPool(3, 2),
-    ops.AvgPool(2),
-    ops.Activation("sigmoid"),
-    ops.Activation("hard_sigmoid"),
-    ops.Pool(),
-    ops.Linear(16, 5),
-    ops.Activation("relu"),
-)
 
 
 def job_of(block, runtime, batch=1, precision="fp32", model_id=""):
@@ -54,26 +34,22 @@ def output_by(runtime, block, tmp_path, batch=1):
     return output
 
 
-def blocks():
-    yield pytest.param(ops.Block("every kind of operator", (8, 9, 9), EVERY_KIND), id="every kind of operator")
-    for block in SPACE.blocks(128)[::12]:
-        yield pytest.param(block, id=block.key)
-
-
 @pytest.mark.parametrize("runtime", ["torch", "torch-script"])
-@pytest.mark.parametrize("block", list(blocks()))
-def test_a_block_gives_the_same_output_as_the_lowered_block(runtime, block, tmp_path):
+@pytest.mark.parametrize(
+    "block", [None, *SPACE.blocks(128)[::12]], ids=lambda block: block.key if block else "every kind"
+)
+def test_a_block_gives_the_same_output_as_the_lowered_block(runtime, block, every_kind, tmp_path):
+    block = block or every_kind
     expected, got = (output_by(name, block, tmp_path, batch=2) for name in ("onnxruntime", runtime))
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
 
 
 @pytest.mark.slow  # compiles
-def test_torch_compile_gives_the_same_output(tmp_path):
+def test_torch_compile_gives_the_same_output(every_kind, tmp_path):
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler")
-    block = ops.Block("every kind of operator", (8, 9, 9), EVERY_KIND)
-    expected, got = (output_by(name, block, tmp_path) for name in ("torch", "torch-compile"))
+    expected, got = (output_by(name, every_kind, tmp_path) for name in ("torch", "torch-compile"))
     assert np.abs(got - expected).max() <= 1e-4
 
 

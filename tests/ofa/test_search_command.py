@@ -27,21 +27,6 @@ FIELDS = {"architecture", "predicted_latency_ms", "predicted_accuracy", "macs_m"
 
 
 @pytest.fixture
-def call(monkeypatch, capfd):
-    """Run a command; return its exit code, standard output, and standard error."""
-
-    def run(module, *words):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            module.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return run
-
-
-@pytest.fixture
 def table(make_table):
     return make_table(OFA, (160, 192))
 

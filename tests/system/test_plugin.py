@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ofa_agent import operators as ops
 from ofa_agent import runtimes
 from ofa_agent.protocol import messages as wire
 from ofa_nas.spaces import find_space
@@ -72,38 +71,12 @@ def test_a_broken_plugin_is_named(ofa, tmp_path):
     assert ofa("ofa-table", "show", "t.lut").fails(1, message)
 
 
-def test_the_outputs_of_the_example_runtime_equal_those_of_onnxruntime(installed, tmp_path, monkeypatch):
+def test_the_outputs_of_the_example_runtime_equal_those_of_onnxruntime(installed, every_kind, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(installed)
     space = find_space(SPACE)
-    for block in (*space.blocks(24)[:12:3], *space.blocks(24)[-4:], EVERY_KIND):
+    for block in (*space.blocks(24)[:12:3], *space.blocks(24)[-4:], every_kind):
         outputs = [_output(block, runtime, tmp_path) for runtime in ("onnxruntime", "numpy")]
         assert np.abs(outputs[0] - outputs[1]).max() <= 1e-4 * np.abs(outputs[0]).max()
-
-
-EVERY_KIND = ops.Block(
-    "every kind",
-    (8, 13, 13),
-    (
-        ops.Conv(8, 16, 3, 2),
-        ops.Activation("hard_swish"),
-        ops.Conv(16, 16, 5, groups=16, bias=False),
-        ops.Activation("relu6"),
-        ops.SqueezeExcite(16, 4),
-        ops.Add(2),
-        ops.Take(3),
-        ops.SqueezeExcite(16, 4, "swish", "sigmoid"),
-        ops.Activation("swish"),
-        ops.Add(6),
-        ops.Conv(16, 32, 3, groups=4),
-        ops.MaxPool(3, 2),
-        ops.AvgPool(3),
-        ops.Activation("sigmoid"),
-        ops.Activation("hard_sigmoid"),
-        ops.Pool(),
-        ops.Linear(32, 5),
-        ops.Activation("relu"),
-    ),
-)
 
 
 def _output(block, runtime, folder):

@@ -1,7 +1,6 @@
 """Synthetic tables: every entry of a space at some resolutions, with random latencies from a seed."""
 
 import itertools
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,19 +76,10 @@ def note10():
 
 
 @pytest.fixture
-def call(monkeypatch, capfd, tmp_path):
-    """Run a command in an empty folder; return its exit code, standard output, and standard error."""
+def call(call, monkeypatch, tmp_path):
+    """Run a command in an empty folder."""
     monkeypatch.chdir(tmp_path)
-
-    def run(module, *words):
-        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            module.main()
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code, out, err
-
-    return run
+    return call
 
 
 @pytest.fixture
