@@ -166,7 +166,7 @@ def test_waiting_trials_are_not_started_when_the_agent_stops(executor, three_tri
 # Trials of a host that is gone.
 
 
-def test_trials_that_nobody_wants_are_dropped(executor, three_trials, take):
+def test_trials_that_nobody_wants_are_dropped(executor, script, three_trials, take):
     delivered, let_go = three_trials
     executor.drop(delivered.append)
     let_go.set()
