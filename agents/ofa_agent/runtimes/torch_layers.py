@@ -31,7 +31,7 @@ def load(block: Block, job: Any, device: str, mode: str, profiled: bool = False)
 
     If ``profiled``, its runs are timed operator by operator.
     """
-    kinds: Any = CpuLoaded, CpuProfiled
+    kinds: Any = (CpuLoaded, CpuProfiled)
     if device == "cuda":
         from ofa_agent.runtimes.torch_cuda import CudaLoaded, CudaProfiled
 

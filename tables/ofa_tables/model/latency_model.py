@@ -276,10 +276,7 @@ class LatencyModel:
         return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
-        """Return the lowest predicted latency in ms, and a network that has it.
-
-        If the kind is LAUNCH_BOUND, it is the lowest of a few candidates; the same applies to ``dearest``.
-        """
+        """Return the lowest predicted latency in ms (LAUNCH_BOUND: of a few candidates), and a network that has it."""
         wanted = self.require(resolutions_px)
         if self._in_queue is not None:
             smallest, population = self._in_queue.extreme(wanted)
@@ -288,7 +285,7 @@ class LatencyModel:
         return float(self._calibrate(smallest)), population
 
     def dearest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
-        """Return the highest predicted latency in ms, and a network that has it."""
+        """Return the highest predicted latency in ms (LAUNCH_BOUND: of a few candidates), and a network that has it."""
         wanted = self.require(resolutions_px)
         if self._in_queue is not None:
             largest, population = self._in_queue.extreme(wanted, largest=True)
