@@ -113,3 +113,20 @@ class Resolutions(click.ParamType[tuple[int, ...]]):
             return tuple(dict.fromkeys(int(part) for part in str(value).split(",")))
         except ValueError:
             raise UsageError(f'--resolutions takes numbers, such as 160,192, or "all", not {value!r}') from None
+
+
+class Percentage(click.ParamType[float]):
+    """A percentage, such as ``2%`` or ``2``; the value is the fraction, 0.02."""
+
+    name = "PERCENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            percent = float(str(value).removesuffix("%"))
+        except ValueError:
+            percent = 0.0
+        if not 0 < percent < 100:
+            raise UsageError(f"--{param.name if param else 'error'} takes a percentage, such as 2%, not {value!r}")
+        return percent / 100

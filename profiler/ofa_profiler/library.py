@@ -25,6 +25,7 @@ from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
+from ofa_profiler.priors import read_priors
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
 from ofa_profiler.table_file import Say, default_path, open_for_writing
@@ -40,7 +41,7 @@ from ofa_tables.table import LatencyTable
 __all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", "profile", "search"]
 
 PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
-MOST_MEASURED = 5  # resolutions; if more are wanted, some are interpolated
+MOST_MEASURED = 5  # resolutions; if more are wanted, some entries are predicted
 FIRST_CALIBRATION = 10  # networks
 ENOUGH_CALIBRATION = 5  # with fewer networks, as after --verify, the line is unreliable
 
@@ -126,7 +127,10 @@ def profile(
     precision: str | None = None,
     effort: str = "standard",
     blocks: str | None = None,
-    interpolate: bool | None = None,
+    measure_all: bool = False,
+    error: float | None = None,
+    seconds: float | None = None,
+    priors: Sequence[str | Path] = (),
     settings: Mapping[str, str] | None = None,
     out: str | Path | None = None,
     fresh: bool = False,
@@ -137,17 +141,20 @@ def profile(
     """Measure the blocks of a space on a target and keep them in a latency table; continue if the table exists.
 
     ``resolutions`` in pixels: None for the published ones, empty for all. ``settings`` are conditions of the device
-    (``{"governor": "performance"}``) and of its connection. The table of a simulated target is computed; ``fit`` is a
-    CSV file of measured latencies to fit its engine to. Raises OfaError.
+    (``{"governor": "performance"}``) and of its connection. With ``error`` (half the 95 % interval of networks,
+    relative to it) or ``seconds``, only what helps most is measured until then, and the rest is predicted; without
+    either, the same is done for more than MOST_MEASURED resolutions unless ``measure_all`` is set. ``priors`` are other
+    tables, or folders of them. The table of a simulated target is computed; ``fit`` is a CSV file of measured latencies
+    to fit its engine to. Raises OfaError.
     """
-    started = time.perf_counter()
+    started, began = time.perf_counter(), time.monotonic()
     device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
     space = find_space(space) if isinstance(space, str) else space
     wanted_px = default_resolutions(space) if resolutions is None else tuple(resolutions) or space.resolutions_px
     space.require_resolutions(wanted_px)
     run_settings = Settings(precision or device.precision, threads, batch)
     if device.connection == SIMULATED:
-        require_supported(device, run_settings, runtime, blocks, interpolate)
+        require_supported(device, run_settings, runtime, blocks, {"error": error, "seconds": seconds, "prior": priors})
         return ProfileResult(*compute_table(device, space, wanted_px, run_settings, out, fresh, fit, say), Outcome())
     if fit is not None:
         raise UsageError(f"--fit scales the engine of a simulated target, and {device.name} is measured; remove it")
@@ -164,12 +171,17 @@ def profile(
                 f"{run_settings}"
             )
             finished = timed_in_all(table, EFFORTS[effort].rounds)
-            if interpolate is None:
-                interpolate = table.interpolates or len(wanted_px) > MOST_MEASURED
+            prior_tables = read_priors([Path(prior) for prior in priors], path)
+            chooses = error is not None or seconds is not None or len(wanted_px) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
             with show_progress(noun) as progress:
-                profiler = Profiler(table, space, EFFORTS[effort], connection, progress)
-                outcome = profiler.measure_some(wanted_px) if interpolate else profiler.measure(wanted_px)
+                profiler = Profiler(table, space, EFFORTS[effort], connection, progress, prior_tables)
+                if chooses and not measure_all:
+                    wanted = EFFORTS[effort].error if error is None and seconds is None else error or 0.0
+                    deadline = began + seconds if seconds is not None else math.inf
+                    outcome = profiler.measure_until(wanted_px, wanted, deadline)
+                else:
+                    outcome = profiler.measure(wanted_px)
             _record(table, device, outcome)
             summary = summarise(table, space, wanted_px, outcome, finished, time.perf_counter() - started)
     return ProfileResult(path, summary, outcome)

@@ -1,6 +1,7 @@
 """LatencyTable: all measurements of one target, runtime and settings, and the entries derived from them."""
 
 import contextlib
+import hashlib
 import time
 import uuid
 from collections import defaultdict
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ofa_agent.operators import Block
 from ofa_tables.conditions import as_flags
 from ofa_tables.errors import TableMismatch, TableUnreadable
-from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, interrupted, off_speed, usual_reference_ms
-from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
-from ofa_tables.estimates.interpolation import Interpolation
-from ofa_tables.identity import ALONE, IMPORTED, Identity, Settings
+from ofa_tables.estimates.device_speed import at_table_speed
+from ofa_tables.estimates.entry import Entry, derive_entry
+from ofa_tables.estimates.estimates import Estimates, estimate
+from ofa_tables.estimates.keys import kind_and_size
+from ofa_tables.estimates.measured import Measured
+from ofa_tables.estimates.prior import PriorTable
+from ofa_tables.identity import ALONE, Identity, Settings
 from ofa_tables.store.measurement import NETWORK, SIMULATED, Measurement
 from ofa_tables.store.sqlite import Store
 from ofa_tables.words import counted
@@ -43,6 +48,7 @@ class LatencyTable:
             raise TableUnreadable(f"{store.path} does not contain its identity; restore a copy, or measure again")
         self.identity = Identity(**{**value, "settings": Settings(**value["settings"])})
         self.conditions: dict[str, Any] = store.get("conditions") or {}
+        self._blocks: dict[str, Block] = {}
 
     @classmethod
     @contextlib.contextmanager
@@ -163,19 +169,11 @@ class LatencyTable:
     def add(self, measurements: Sequence[Measurement]) -> None:
         """Commit measurements; those with a known trial_id are dropped."""
         self.store.add(list(measurements))
-        for derived in (
-            "measurements",
-            "simulated",
-            "reference_ms",
-            "trials",
-            "_at_table_speed",
-            "_far",
-            "_interrupted",
-            "_entries",
-            "_any_resolution",
-            "_interpolation",
-        ):
-            self.__dict__.pop(derived, None)
+        self._forget("measurements", "simulated", "measured", "made_of", "estimates", "_entries", "_any_resolution")
+
+    def _forget(self, *derived: str) -> None:
+        for name in derived:
+            self.__dict__.pop(name, None)
 
     @cached_property
     def measurements(self) -> list[Measurement]:
@@ -183,49 +181,19 @@ class LatencyTable:
         return list(self.store.measurements())
 
     @cached_property
+    def measured(self) -> Measured:
+        """The measured entries, without estimates."""
+        return Measured(self.measurements, self.identity.runtime)
+
+    @property
+    def reference_ms(self) -> float | None:
+        """The device speed of the table: the latency of the reference job in ms."""
+        return self.measured.reference_ms
+
+    @cached_property
     def simulated(self) -> bool:
         """Whether latencies were computed instead of measured: all of them, or some of an imported table."""
         return self.identity.runtime == SIMULATED or any(trial.was(SIMULATED) for trial in self.measurements)
-
-    @cached_property
-    def reference_ms(self) -> float | None:
-        """The device speed of the table: the latency of the reference job in ms."""
-        return usual_reference_ms(self.measurements)
-
-    @cached_property
-    def trials(self) -> dict[tuple[str, int | None], list[Measurement]]:
-        """Trials by key and resolution, corrected to the device speed of the table."""
-        trials: dict[tuple[str, int | None], list[Measurement]] = defaultdict(list)
-        for measurement in self._at_table_speed:
-            trials[measurement.key, measurement.resolution_px].append(measurement)
-        return dict(trials)
-
-    @cached_property
-    def _at_table_speed(self) -> list[Measurement]:
-        return at_table_speed(self.measurements, self.reference_ms)
-
-    @cached_property
-    def _far(self) -> set[str]:
-        """The ids of trials with a device speed far from that of the table."""
-        both = zip(self.measurements, self._at_table_speed, strict=True)
-        return {trial.trial_id for trial, scaled in both if off_speed(trial.median_ms, scaled.median_ms)}
-
-    @cached_property
-    def _interrupted(self) -> set[str]:
-        """The ids of trials that other processes interrupted more than usual.
-
-        Profiled networks have their own usual value, so that networks measured later do not change the entries.
-        """
-        with_blocks = {trial.taken_with for trial in self.measurements if not trial.key.startswith(NETWORK)}
-        means_ms: tuple[dict[str, float], dict[str, float]] = ({}, {})
-        for trial in self.measurements:
-            if trial.taken_with == trial.trial_id and (mean_ms := trial.reference_mean_ms):
-                means_ms[trial.trial_id in with_blocks][trial.trial_id] = mean_ms
-        found = set()
-        for of_kind in filter(None, means_ms):
-            usual_ms = float(np.median(list(of_kind.values())))
-            found |= {trial_id for trial_id, mean_ms in of_kind.items() if interrupted(mean_ms, usual_ms)}
-        return found
 
     def rounds_of(self) -> dict[str, set[int]]:
         """Return the rounds with a successful trial, by key."""
@@ -235,57 +203,114 @@ class LatencyTable:
                 rounds[measurement.key].add(measurement.round)
         return rounds
 
-    def steady(self, trials: Sequence[Measurement]) -> list[Measurement]:
-        """Return the undisturbed trials, or all trials if none of the undisturbed ones succeeded.
-
-        A trial is disturbed if the device speed changed, if it was far from that of the table, or if other processes
-        interrupted the trial.
-        """
-        kept = [trial for trial in trials if not self._disturbed(trial)]
-        return kept if any(trial.ok for trial in kept) else list(trials)
-
-    def _disturbed(self, trial: Measurement) -> bool:
-        return trial.disturbed or trial.trial_id in self._far or trial.taken_with in self._interrupted
-
     @cached_property
     def _entries(self) -> dict[tuple[str, int | None], Entry]:
-        steady = {place: self.steady(trials) for place, trials in self.trials.items()}
-        entries = {place: derive_entry(place[0], trials) for place, trials in steady.items()}
-        for place, trials in steady.items():
-            if all(self._disturbed(trial) for trial in trials):
-                entries[place] = entries[place].flagged("disturbed")
-            if 0 < entries[place].trials < FEWEST_TRIALS and self.identity.runtime not in (IMPORTED, SIMULATED):
-                entries[place] = entries[place].flagged("few-samples")
-        profiled_networks = {trial.trial_id: trial.key for trial in self.measurements if trial.key.startswith(NETWORK)}
-        return with_standard_errors(
-            entries, steady, profiled_networks, SpeedErrors(self.measurements, self._at_table_speed)
-        )
+        """The measured entries, combined with their estimates."""
+        estimates = None if self.is_old else self.estimates
+        if estimates is None:
+            return self.measured.entries
+        common = self.measured.common_error
+        estimated = {}
+        for place, entry in self.measured.entries.items():
+            estimated[place] = estimates.entry(place[0], entry, common) or entry
+        return estimated
 
     def entry(self, key: str, resolution_px: int | None = None) -> Entry | None:
         """Return the entry of a key, or None. A published entry for this resolution is preferred.
 
-        An interpolating table also returns entries between measured sizes.
+        An entry that was not measured is predicted if the table was asked for it (``estimate``).
         """
         return (
             self._entries.get((key, resolution_px))
             or self._entries.get((key, None))
             or self._any_resolution.get(key)
-            or (self._interpolation(key) if self.interpolates else None)
+            or self._predicted(key)
         )
 
-    @cached_property
-    def interpolates(self) -> bool:
-        """Whether ofa-profile measured only some sizes, so that other entries are interpolated."""
-        return bool(self.store.get("interpolates"))
-
-    def interpolate(self) -> None:
-        """Interpolate from now on."""
-        self.store.put("interpolates", True)
-        self.interpolates = True
+    # Estimates: see estimates/estimates.py.
 
     @cached_property
-    def _interpolation(self) -> Interpolation:
-        return Interpolation(entry for entry in self.entries if not entry.failure)
+    def estimates(self) -> Estimates | None:
+        """The estimates of all entries that were asked for; None if the table contains only what was measured.
+
+        Those in the file are used if no trial came after them. Otherwise they are made again, if ``expect`` was called.
+        """
+        stored = self._stored_estimates
+        if stored is not None and stored.of == self.made_of:
+            return stored
+        asked = None if stored is None else set(stored.keys)
+        blocks = [key_block for key, key_block in self._blocks.items() if asked is None or key in asked]
+        if (stored is None and not self.is_old) or not blocks:
+            return None
+        return estimate(blocks, self.measured.of_blocks, self.made_of)
+
+    def estimate(self, blocks: Iterable[Block], priors: Sequence[PriorTable] = ()) -> Estimates | None:
+        """Estimate the latencies of ``blocks``, measured or not, and store them. None if nothing was measured."""
+        distinct = list({block.key: block for block in blocks}.values())
+        made = estimate(distinct, self.measured.of_blocks, self.made_of, priors)
+        if made is not None:
+            self.keep_estimates(made)
+        return made
+
+    def keep_estimates(self, estimates: Estimates) -> None:
+        self.store.put("estimates", estimates.to_json())
+        self._forget("_stored_estimates", "estimates", "_entries", "_any_resolution", "is_old")
+
+    @property
+    def asked(self) -> set[str]:
+        """The keys that the stored estimates were made for."""
+        return set() if self._stored_estimates is None else set(self._stored_estimates.keys)
+
+    def expect(self, blocks: Iterable[Block]) -> None:
+        """Tell what the blocks behind the keys are, for estimates that are missing or older than the last trial."""
+        new = {
+            block.key: block
+            for block in blocks
+            if block.key not in self._blocks and (not self.is_old or self._is_between(block.key))
+        }
+        if new:
+            self._blocks |= new
+            self._forget("estimates", "_entries", "_any_resolution")
+
+    @property
+    def needs_blocks(self) -> bool:
+        """Whether there are no estimates until ``expect`` is called."""
+        stored = self._stored_estimates
+        return self.is_old if stored is None else stored.of != self.made_of
+
+    @cached_property
+    def is_old(self) -> bool:
+        """Whether an earlier version made the table and interpolated between the map sizes that it measured.
+
+        Its measured entries stay as they are, and what it interpolated is predicted.
+        """
+        return bool(self.store.get("interpolates")) and self._stored_estimates is None
+
+    @cached_property
+    def _stored_estimates(self) -> Estimates | None:
+        value = self.store.get("estimates")
+        try:
+            return None if value is None else Estimates.from_json(value)
+        except ValueError as error:
+            raise TableUnreadable(f"{self.path}: {error}; restore a copy, or measure again") from None
+
+    @cached_property
+    def made_of(self) -> str:
+        """A hash of the trials of blocks."""
+        trials = sorted(trial.trial_id for trial in self.measurements if not trial.key.startswith(NETWORK))
+        return hashlib.sha256("\n".join(trials).encode()).hexdigest()[:16]
+
+    def _predicted(self, key: str) -> Entry | None:
+        if self.estimates is None or (self.is_old and not self._is_between(key)):
+            return None
+        entry = self.estimates.entry(key, None, self.measured.common_error)
+        return entry.flagged(SIMULATED) if entry is not None and self.simulated else entry
+
+    def _is_between(self, key: str) -> bool:
+        """Whether blocks of this kind were measured with smaller and with larger maps."""
+        place = kind_and_size(key)
+        sizes = self.measured.sizes.get(place[0], set()) if place else set()
+        return bool(place and sizes and min(sizes) <= place[1] <= max(sizes))
 
     def entries_at(self, reference_ms: float | None) -> dict[str, Entry]:
         """Return the entries of blocks by key, without intervals, at the device speed of another table."""
@@ -293,7 +318,7 @@ class LatencyTable:
         for trial in at_table_speed(self.measurements, reference_ms):
             if not trial.key.startswith(NETWORK):
                 trials[trial.key].append(trial)
-        return {key: derive_entry(key, self.steady(of_key)) for key, of_key in trials.items()}
+        return {key: derive_entry(key, self.measured.steady(of_key)) for key, of_key in trials.items()}
 
     @property
     def network_keys(self) -> set[str]:

@@ -11,10 +11,14 @@ from ofa_agent.operators import Block
 
 @dataclass(frozen=True)
 class Effort:
-    """``rounds`` is how often each block is timed; ``budget`` is for a block timed alone."""
+    """``rounds`` is how often each block is timed, if all are; ``budget`` is for a block timed alone.
+
+    ``error`` is the wanted half of the 95 % interval of networks if only some blocks are timed.
+    """
 
     rounds: int
     budget: Budget
+    error: float
 
 
 # For a whole network: even a slow one runs several times.
@@ -23,9 +27,9 @@ NETWORK_BUDGET = Budget(warmup_s=1.0, window_s=0.0, burst_min_s=0.0, burst_max_s
 BUDGET = Budget(warmup_s=0.5, window_s=0.004, burst_min_s=0.015, burst_max_s=0.025)
 
 EFFORTS = {
-    "quick": Effort(4, BUDGET._replace(burst_min_s=0.005, burst_max_s=0.01)),
-    "standard": Effort(8, BUDGET),
-    "thorough": Effort(24, BUDGET),
+    "quick": Effort(4, BUDGET._replace(burst_min_s=0.005, burst_max_s=0.01), 0.03),
+    "standard": Effort(8, BUDGET, 0.02),
+    "thorough": Effort(24, BUDGET, 0.01),
 }
 
 

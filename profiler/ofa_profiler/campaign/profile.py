@@ -1,62 +1,89 @@
 """Plan and run the campaigns that measure the entries of a space."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 
 from ofa_agent.measuring.timing import Budget
 from ofa_nas.cli import duration
 from ofa_nas.spaces import Space
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
-from ofa_profiler.campaign.choosing_resolutions import measured_resolutions, next_resolution
+from ofa_profiler.campaign.choice import Choice
 from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET, Effort
 from ofa_profiler.campaign.jobs import OTHERS_BYTES, Job, lower_jobs
 from ofa_profiler.campaign.profiled_networks import profiled_network_rounds
 from ofa_profiler.connections import Connection
+from ofa_tables.estimates.prior import PriorTable
 from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
-# Rounds that decide whether a resolution between those measured must be measured, too.
-SCOUTING_ROUNDS = 2
+# The first trials are chosen by what is known of devices in general. Later batches are longer, because each tells less.
+FIRST_BATCH_S = 5.0
+BATCH_GROWTH = 0.6
 
 
 class Profiler:
     """Measure what ``table`` lacks; ``effort`` decides in how many rounds each entry is timed."""
 
     def __init__(
-        self, table: LatencyTable, space: Space, effort: Effort, connection: Connection, progress: Progress
+        self,
+        table: LatencyTable,
+        space: Space,
+        effort: Effort,
+        connection: Connection,
+        progress: Progress,
+        priors: Sequence[PriorTable] = (),
     ) -> None:
         self._table = table
         self._space = space
         self._effort = effort
         self._connection = connection
         self._progress = progress
+        self._priors = priors
 
     def measure(self, resolutions_px: Sequence[int]) -> Outcome:
         """Measure every entry at these resolutions."""
-        return self._campaign(resolutions_px, self._effort.rounds, self._announce).run(self._connection)
+        outcome = self._campaign(resolutions_px, self._effort.rounds, self._announce).run(self._connection)
+        self._choice(resolutions_px).fit()
+        return outcome
 
-    def measure_some(self, resolutions_px: Sequence[int]) -> Outcome:
-        """Measure the entries at some of the resolutions, so that the others can be interpolated."""
-        self._table.interpolate()
+    def measure_until(self, resolutions_px: Sequence[int], error: float, deadline: float = math.inf) -> Outcome:
+        """Measure what takes most off the expected error of networks, and estimate the rest.
+
+        It ends when half the 95 % interval of networks, relative to the latency, is below ``error``, or at ``deadline``
+        in seconds of ``time.monotonic``.
+        """
         outcome = Outcome()
-        chosen: list[int] = []
-        while (px := next_resolution(self._table, self._space, resolutions_px)) is not None and px not in chosen:
-            chosen.append(px)
-            outcome.include(self._campaign([px], SCOUTING_ROUNDS).run(self._connection))
-        measured = measured_resolutions(self._table, self._space, resolutions_px)
-        if not measured:
-            return outcome  # nothing could be measured
-        self._progress.say(
-            f"measuring {', '.join(map(str, measured))} px; the other {len(resolutions_px) - len(measured)} "
-            "resolutions are interpolated"
-        )
-        outcome.include(self.measure(measured))
+        choice = self._choice(resolutions_px)
+        started = time.monotonic()
+        while True:
+            half_width = choice.fit()
+            left_s, spent_s = deadline - time.monotonic(), time.monotonic() - started
+            if half_width is not None:
+                self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
+                if half_width <= error or left_s <= 0:
+                    break
+            rounds, budget = choice.rounds(min(left_s, max(FIRST_BATCH_S, BATCH_GROWTH * spent_s)))
+            began = time.monotonic()
+            found = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
+            outcome.include(found)
+            choice.took(time.monotonic() - began)
+            if not found.trials:
+                break
         return outcome
 
     def _campaign(
         self, resolutions_px: Sequence[int], rounds: int, announce: Callable[[float], None] | None = None
     ) -> Campaign:
         jobs, budget = self._plan(resolutions_px, rounds)
-        return Campaign(self._table, jobs, budget, self._progress, f"ofa-profile {self._space.name}", announce)
+        return Campaign(self._table, jobs, budget, self._progress, self._purpose, announce)
+
+    def _choice(self, resolutions_px: Sequence[int]) -> Choice:
+        return Choice(self._table, self._space, resolutions_px, self._priors, self._effort.budget)
+
+    @property
+    def _purpose(self) -> str:
+        return f"ofa-profile {self._space.name}"
 
     def _announce(self, seconds: float) -> None:
         others = [

@@ -30,7 +30,7 @@ def profiled_network_rounds(
     for key, numbers in table.rounds_of().items():
         for number in numbers:
             covered[number].add(key)
-    others = {key for key, _, _, role in table.store.networks() if role != PROFILED}
+    others = networks_kept_out(table)
     lowered: dict[str, Job] = {}  # networks repeat, and lowering in int8 takes half a second
     jobs = []
     for number in range(rounds):
@@ -41,17 +41,26 @@ def profiled_network_rounds(
             ):
                 network = space.network(architecture)
                 if network.key in others:
-                    continue  # calibration and test networks must not provide latencies of blocks
-                blocks = space.network_blocks(architecture)
-                covered[number].update(block.key for block in blocks)
-                table.store.add_network(network.key, space.name, architecture.to_json(), PROFILED)
+                    continue
                 if network.key not in lowered:
-                    settings = table.identity.settings
-                    model = lower(table.identity.runtime, network, settings.batch, settings.precision, table.command)
-                    lowered[network.key] = Job(network, model, parts=tuple(blocks))
+                    lowered[network.key] = profiled_network_job(table, space, architecture)
+                covered[number].update(block.key for block in lowered[network.key].parts)
                 in_round.append(lowered[network.key])
         jobs.append(in_round)
     return jobs
+
+
+def profiled_network_job(table: LatencyTable, space: Space, architecture: Architecture) -> Job:
+    """Store a profiled network and return its job."""
+    network, settings = space.network(architecture), table.identity.settings
+    table.store.add_network(network.key, space.name, architecture.to_json(), PROFILED)
+    model = lower(table.identity.runtime, network, settings.batch, settings.precision, table.command)
+    return Job(network, model, parts=tuple(space.network_blocks(architecture)))
+
+
+def networks_kept_out(table: LatencyTable) -> set[str]:
+    """Return the keys of the calibration and test networks, which must not provide latencies of blocks."""
+    return {key for key, _, _, role in table.store.networks() if role != PROFILED}
 
 
 def _cover(space: Space, px: int, covered: set[str], rng: np.random.Generator) -> Iterator[Architecture]:

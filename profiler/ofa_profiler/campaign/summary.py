@@ -5,7 +5,7 @@ from typing import Any
 
 from ofa_nas.spaces import Space
 from ofa_profiler.campaign.campaign import Outcome
-from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.estimates.estimates import PARTLY, PREDICTED
 from ofa_tables.table import LatencyTable
 
 
@@ -26,18 +26,20 @@ def summarise(
     keys = {key for px in resolutions for key in space.keys(px)}
     entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
     reused = sum(entry.key in finished for entry in entries)
-    interpolated = sum(INTERPOLATED in entry.flags for entry in entries)
+    partly = sum(PARTLY in entry.flags and entry.key not in finished for entry in entries)
+    predicted = sum(PREDICTED in entry.flags for entry in entries)
     return {
         "table": str(table.path),
         "target": table.identity.target,
         "space": space.name,
         "simulated": False,
         "entries": len(keys),
-        "measured": len(entries) - reused - interpolated,
+        "measured": len(entries) - reused - partly - predicted,
         "reused": reused,
         "failed": len(keys) - len(entries),
-        "interpolated": interpolated,
-        "flagged": sum(bool(set(entry.flags) - {INTERPOLATED}) for entry in entries),
+        "partly_measured": partly,
+        "predicted": predicted,
+        "flagged": sum(bool(set(entry.flags) - {PARTLY, PREDICTED}) for entry in entries),
         "trials": sum(outcome.trials[key] for key in keys),
         "seconds": round(seconds, 3),
         "timed_seconds": round(outcome.timed_seconds, 3),

@@ -9,7 +9,7 @@ import click
 from rich.markup import escape
 
 from ofa_agent.operators import PRECISIONS
-from ofa_nas.cli import Resolutions, answer, console, example, json_option, print_json, run, say
+from ofa_nas.cli import Percentage, Resolutions, answer, console, example, json_option, print_json, run, say
 from ofa_profiler import library
 from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
@@ -20,7 +20,13 @@ from ofa_tables.identity import ALONE, IN_NETWORKS
 from ofa_tables.words import counted
 
 
-@click.command(name="ofa-profile", epilog=example("ofa-profile --target local --resolutions 160"))
+@click.command(
+    name="ofa-profile",
+    epilog=example(
+        "ofa-profile --target local --resolutions 160",
+        "ofa-profile --target local --resolutions all --seconds 60 --prior tables/",
+    ),
+)
 @click.option(
     "--target",
     required=True,
@@ -60,7 +66,8 @@ from ofa_tables.words import counted
     type=click.Choice(list(EFFORTS)),
     default="standard",
     show_default=True,
-    help="Number of trials per block; more effort gives narrower intervals.",
+    help="How much to measure: the number of trials per block; or, if blocks are predicted, the error of networks to "
+    f"reach ({', '.join(f'{effort.error:.0%}' for effort in EFFORTS.values())}).",
 )
 @click.option(
     "--blocks",
@@ -69,11 +76,27 @@ from ofa_tables.words import counted
     help="Time blocks inside networks, or alone. [default: in networks, if the runtime reports latencies by operator]",
 )
 @click.option(
-    "--interpolate/--measure-all",
-    default=None,
-    help="Measure some resolutions and interpolate the others, or measure all. [default: interpolate if there are more "
-    f"than {MOST_MEASURED}]",
+    "--error",
+    type=Percentage(),
+    metavar="PERCENT",
+    help="Measure only what helps most, until half the expected 95 % interval of networks is below this; predict the "
+    f"rest. [default with more than {MOST_MEASURED} resolutions: set by --effort]",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The same, but stop after this time.",
+)
+@click.option(
+    "--prior",
+    "priors",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="TABLE",
+    help="Table of another device or with other settings, or a folder of tables, to predict from; one that does not "
+    "fit gets no weight. Can be repeated.",
+)
+@click.option("--measure-all", is_flag=True, help="Measure every block, however many resolutions there are.")
 @click.option(
     "--set",
     "pairs",
@@ -105,7 +128,10 @@ def profile(
     precision: str | None,
     effort: str,
     wanted_blocks: str | None,
-    interpolate: bool | None,
+    error: float | None,
+    seconds: float | None,
+    priors: tuple[Path, ...],
+    measure_all: bool,
     pairs: tuple[str, ...],
     out: Path | None,
     fit: Path | None,
@@ -127,7 +153,10 @@ def profile(
         precision=precision,
         effort=effort,
         blocks=wanted_blocks,
-        interpolate=interpolate,
+        error=error,
+        seconds=seconds,
+        priors=priors,
+        measure_all=measure_all,
         out=out,
         fresh=fresh,
         fit=fit,
@@ -151,7 +180,11 @@ def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:
         answer.print(f"table: {summary['table']}", markup=False)
         return
     parts = [f"{summary['measured']} measured"]
-    parts += [f"{summary[name]} {name}" for name in ("reused", "interpolated", "failed", "flagged") if summary[name]]
+    parts += [
+        f"{summary[name]} {name.replace('_', ' ')}"
+        for name in ("reused", "partly_measured", "predicted", "failed", "flagged")
+        if summary[name]
+    ]
     answer.print(
         f"[bold]{counted(summary['entries'], 'entry', 'entries')}[/]: {', '.join(parts)}; "
         f"{counted(summary['trials'], 'trial')} of blocks in {summary['seconds']:.1f} s "

@@ -176,9 +176,9 @@ def described(problem: Problem, best: Evaluated) -> Iterator[tuple[str, str]]:
         within = "" if limit is None else f" of {limit:g}"
         basis = f", {_basis(metric.model)}" if metric.model else ""
         yield metric.name, f"{price:.4g}{within} {metric.unit}{basis}"
-    interpolated = max(int(metric.model.interpolated_blocks(network)[0]) for metric in problem.metrics if metric.model)
-    if interpolated:
-        yield "", f"{counted(interpolated, 'block')} interpolated between measured sizes"
+    predicted = max(int(metric.model.predicted_blocks(network)[0]) for metric in problem.metrics if metric.model)
+    if predicted:
+        yield "", f"{counted(predicted, 'block')} not measured but predicted from the others"
     scored = f"{_accuracy(best):.2%}, " if problem.accuracy.is_accuracy else ""
     yield "accuracy", f"{scored}{_ranking(problem)}{_members(problem, network)}"
     limited = {metric.name for metric in problem.metrics}

@@ -15,7 +15,7 @@ from ofa_profiler.campaign.jobs import Job, lower_jobs
 from ofa_profiler.comparison.statistics import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
 from ofa_tables.errors import UsageError
-from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.estimates.estimates import PREDICTED
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import LatencyModel, write_calibration
 from ofa_tables.model.passes import PASSES, network_passes_ms
@@ -223,7 +223,7 @@ class Comparer:
                 stage_ms[position.stage] += float(figures[index])
         entry = self._table.entry(key)
         blocks = (self._table.entry(block.key) for block in self._space.network_blocks(architecture))
-        interpolated = any(block is not None and INTERPOLATED in block.flags for block in blocks)
+        predicted = any(block is not None and PREDICTED in block.flags for block in blocks)
         return ComparedNetwork(
             name=key.removeprefix("network:")[:6],
             key=key,
@@ -233,5 +233,5 @@ class Comparer:
             raw_ms=float(self._model.raw(population)[0]),
             stage_ms=tuple(stage_ms),
             passes_ms=passes,
-            flags=(*(entry.flags if entry else ()), *([INTERPOLATED] if interpolated else [])),
+            flags=(*(entry.flags if entry else ()), *([PREDICTED] if predicted else [])),
         )

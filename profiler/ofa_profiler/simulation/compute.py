@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def compute_table(
 
 
 def require_supported(
-    target: Target, settings: Settings, runtime: str | None, blocks: str | None, interpolate: bool | None
+    target: Target, settings: Settings, runtime: str | None, blocks: str | None, others: Mapping[str, Any]
 ) -> None:
     """Raise UsageError for a flag that has no meaning without a device."""
     wrong = {
@@ -58,7 +58,7 @@ def require_supported(
         "--threads": settings.threads != 1,
         f"--precision (its engine computes in {target.precision})": settings.precision != target.precision,
         "--blocks": blocks is not None,
-        "--interpolate": bool(interpolate),
+        **{f"--{name}": bool(value) for name, value in others.items()},
         "--set": bool(target.settings or target.conditions),
     }
     for flag in (flag for flag, given in wrong.items() if given):
@@ -90,7 +90,8 @@ def _summary(
         "measured": 0,
         "reused": reused,
         "failed": 0,
-        "interpolated": 0,
+        "partly_measured": 0,
+        "predicted": 0,
         "flagged": len(keys),
         "trials": 0,
         "seconds": round(seconds, 3),

@@ -102,6 +102,11 @@ class SpeedErrors:
             rows = np.stack([references, np.ones(len(references))], axis=1)
             self._spread = float(np.std(slowdowns - rows @ np.linalg.lstsq(rows, slowdowns, rcond=None)[0]))
 
+    @property
+    def common(self) -> float:
+        """The relative error that all entries have in common."""
+        return BETWEEN_RUNS if self._counts else 0.0
+
     def __call__(self, trials: Sequence[Measurement]) -> float:
         beginnings = {self._beginnings[v.taken_with] for v in trials if v.taken_with in self._beginnings}
         count = sum(self._counts[beginning] for beginning in beginnings)

@@ -27,16 +27,16 @@ MEDIAN_TO_MEAN = 1.2533
 class Entry:
     """The latency of one key and its evidence.
 
-    ``latency_ms`` is the median of the medians of the trials, each corrected to the speed of the table. ``spread`` is
-    their interquartile range, relative to it. ``mean_ms`` and ``std_ms`` are taken over all samples.
-    ``standard_error`` is the standard error of ``latency_ms``, relative to it, from the differences between trials;
-    None if the trials do not determine it. ``failure`` is the error of the last failed trial if none succeeded.
-    ``resolution_px`` is set only if a published file gave the latency for one resolution. ``parts_ms`` is what each
-    measured key contributes to an interpolated latency. ``energy_mj`` is the energy of one inference, the median over
-    the trials, if the board reports its power. ``energy_of`` names the power rails that it was measured on (empty if
-    unknown), ``energy_trials`` is the number of trials that it is of. ``device_ms`` and ``launch_ms`` are how long a
-    GPU executes the kernels and how long the host launches them, medians over the trials; None unless all trials have
-    them.
+    ``measured_ms`` is the median of the medians of the trials, each corrected to the speed of the table; None without
+    trials. ``latency_ms`` is the same, or what ``estimates.py`` makes of it. ``spread`` is the interquartile range of
+    the trials, relative to their median. ``mean_ms`` and ``std_ms`` are taken over all samples. ``standard_error`` is
+    the standard error of ``latency_ms``, relative to it; None if the trials do not determine it. ``trial_error`` is the
+    part of it that comes from the trials of this entry alone. ``failure`` is the error of the last failed trial if none
+    succeeded. ``resolution_px`` is set only if a published file gave the latency for one resolution. ``energy_mj`` is
+    the energy of one inference, the median over the trials, if the board reports its power. ``energy_of`` names the
+    power rails that it was measured on (empty if unknown), ``energy_trials`` is the number of trials that it is of.
+    ``device_ms`` and ``launch_ms`` are how long a GPU executes the kernels and how long the host launches them, medians
+    over the trials; None unless all trials have them.
     """
 
     key: str
@@ -51,7 +51,8 @@ class Entry:
     resolution_px: int | None = None
     standard_error: float | None = None
     degrees_of_freedom: float = 0.0
-    parts_ms: tuple[tuple[str, float], ...] = ()
+    measured_ms: float | None = None
+    trial_error: float | None = None
     energy_mj: float | None = None
     energy_standard_error: float | None = None
     energy_of: str = ""
@@ -100,7 +101,8 @@ def derive_entry(key: str, trials: Sequence[Measurement]) -> Entry:
     weights = counts / counts.sum() if counts.sum() else np.full(len(good), 1 / len(good))
     mean = float(weights @ means)
     std = float(np.sqrt(max(0.0, weights @ (stds**2 + (means - mean) ** 2))))
-    entry = Entry(key, latency, mean, std, spread, len(good), int(counts.sum()), _flags(good), "", px)
+    total = int(counts.sum())
+    entry = Entry(key, latency, mean, std, spread, len(good), total, _flags(good), "", px, measured_ms=latency)
     return _with_gpu_times(_with_energy(entry, good), good)
 
 
@@ -156,14 +158,17 @@ def with_standard_errors(
     )
     errors = {}
     for place, of_key in logs.items():
-        if not len(of_key) or entries[place].trials < 2:
+        if not len(of_key):
             continue
         variance = variances.get(place, 0.0)  # trials of only one profiled network: use the typical variance
         trials_less_one = len(of_key) - 1
         freedom = trials_less_one + USUAL_WEIGHT
         pooled = (trials_less_one * variance + USUAL_WEIGHT * usual) / freedom
-        error = np.hypot(MEDIAN_TO_MEAN * np.sqrt(pooled / len(of_key)), speed_error(trials[place]))
-        entry = replace(entries[place], standard_error=float(error), degrees_of_freedom=float(freedom))
+        of_trials = float(MEDIAN_TO_MEAN * np.sqrt(pooled / len(of_key)))
+        entry = replace(entries[place], trial_error=of_trials)
+        if entry.trials >= 2:
+            error = float(np.hypot(of_trials, speed_error(trials[place])))
+            entry = replace(entry, standard_error=error, degrees_of_freedom=float(freedom))
         unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
         errors[place] = entry.flagged("unstable") if unstable else entry
     return {**entries, **errors}

@@ -21,7 +21,7 @@ def entries_frame(table: LatencyTable, space: Space | None) -> "pd.DataFrame":
     import pandas as pd  # takes half a second to import
 
     entries = [entry for entry in table.entries if space is None or _belongs(entry, space)]
-    entries += LatencyModel(table, space).interpolated() if space else []
+    entries += LatencyModel(table, space).predicted() if space else []
     frame = pd.DataFrame(
         {
             "key": [entry.key for entry in entries],

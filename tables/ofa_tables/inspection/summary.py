@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ofa_tables.estimates.entry import Entry
+from ofa_tables.estimates.estimates import PARTLY
 from ofa_tables.model.calibration import Calibration
 from ofa_tables.model.latency_model import LatencyModel, calibrations
 from ofa_tables.model.space import Space
@@ -15,13 +16,13 @@ from ofa_tables.table import PROFILED, LatencyTable
 class Reach:
     """The predicted latencies of the fastest and the slowest network of a space at a complete resolution, in ms.
 
-    ``interpolated`` is the number of its ``entries`` that were not measured.
+    ``predicted`` is the number of its ``entries`` that were not measured.
     """
 
     space: str
     resolution_px: int
     entries: int
-    interpolated: int
+    predicted: int
     smallest_ms: float
     largest_ms: float
     calibrated: bool
@@ -29,7 +30,8 @@ class Reach:
 
 @dataclass(frozen=True)
 class Summary:
-    """Counts: ``entries`` of keys, ``failed`` of keys without a latency, ``flagged`` of keys with a latency and a flag.
+    """Counts: ``entries`` of keys, ``failed`` of keys without a latency, ``flagged`` of keys with a latency and a flag
+    other than that they are partly measured.
 
     ``flags`` is the number of entries with each flag. ``calibrations`` holds the calibrations by space.
     ``lasted`` is the time of the first and of the last measurement, in seconds since 1970; None if there are none.
@@ -58,7 +60,7 @@ def summarise(table: LatencyTable, spaces: Sequence[Space]) -> Summary:
     return Summary(
         entries=len(by_key),
         failed=len(failed),
-        flagged=sum(bool(of_key - {"failed"}) for of_key in flags),
+        flagged=sum(bool(of_key - {"failed", PARTLY}) for of_key in flags),
         flags=Counter(sorted(flag for of_key in flags for flag in of_key - {"failed"})),
         trials=sum(entry.trials for entries in by_key.values() for entry in entries),
         networks=len(networks),
@@ -70,13 +72,13 @@ def summarise(table: LatencyTable, spaces: Sequence[Space]) -> Summary:
 
 def _reaches(table: LatencyTable, space: Space) -> list[Reach]:
     model = LatencyModel.calibrated(table, space)
-    interpolated = {entry.key for entry in model.interpolated()}
+    predicted = {entry.key for entry in model.predicted()}
     return [
         Reach(
             space=space.name,
             resolution_px=px,
             entries=len(space.keys(px)),
-            interpolated=len(interpolated.intersection(space.keys(px))),
+            predicted=len(predicted.intersection(space.keys(px))),
             smallest_ms=model.cheapest([px])[0],
             largest_ms=model.dearest([px])[0],
             calibrated=model.calibration is not None,

@@ -10,11 +10,12 @@ import numpy as np
 
 from ofa_tables.errors import EntriesMissing, TableMismatch
 from ofa_tables.estimates.entry import Entry, students_t
-from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.estimates.estimates import PREDICTED
 from ofa_tables.estimates.keys import some
 from ofa_tables.identity import IMPORTED
 from ofa_tables.model.calibration import LAUNCH_BOUND, SUM, Calibration
 from ofa_tables.model.launch_bound import LaunchBound
+from ofa_tables.model.network_errors import NetworkErrors
 from ofa_tables.model.space import Population, Pricer, Space, SpaceT
 from ofa_tables.table import LatencyTable
 
@@ -36,7 +37,10 @@ class LatencyModel:
         self.table = table
         self.space = space
         self.calibration = calibration
-        self._interpolates = table.interpolates  # read now, because the table may be closed later
+        if table.needs_blocks:
+            table.expect(block for px in space.resolutions_px for block in space.blocks(px))
+        self._estimates = table.estimates  # read now, because the table may be closed later
+        self._common_error = table.measured.common_error if self._estimates is not None else 0.0
         self.simulated = table.simulated
         self.figures_ms = np.array([table.figures_ms(space.keys(px), px) for px in space.resolutions_px])
         self._pricer = space.pricer(self.figures_ms)
@@ -61,17 +65,17 @@ class LatencyModel:
         complete = ~np.isnan(self.figures_ms).any(axis=1)
         return [px for px, whole in zip(self.space.resolutions_px, complete, strict=True) if whole]
 
-    def interpolated(self) -> list[Entry]:
-        """Return the interpolated entries of the complete resolutions, each once."""
-        if not self._interpolates:
+    def predicted(self) -> list[Entry]:
+        """Return the entries of the complete resolutions that were not measured but predicted, each once."""
+        if self._estimates is None:
             return []
         keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
         entries = (self.table.entry(key) for key in keys)
-        return [entry for entry in entries if entry is not None and INTERPOLATED in entry.flags]
+        return [entry for entry in entries if entry is not None and PREDICTED in entry.flags]
 
-    def interpolated_blocks(self, population: Population) -> np.ndarray:
-        """Return (N,) counts of the interpolated blocks in each network."""
-        keys = {entry.key for entry in self.interpolated()}
+    def predicted_blocks(self, population: Population) -> np.ndarray:
+        """Return (N,) counts of the blocks in each network that were not measured but predicted."""
+        keys = {entry.key for entry in self.predicted()}
         there = np.array([[key in keys for key in self.space.keys(px)] for px in self.space.resolutions_px])
         indices = self.space.entry_indices(population)
         counts: np.ndarray = (there[population.genes[-1][None, :], indices] & (indices >= 0)).sum(axis=0)
@@ -157,17 +161,8 @@ class LatencyModel:
             return self.figures_ms
         shifted = self.figures_ms.copy()
         for row, px in enumerate(self.space.resolutions_px):
-            for index, key in enumerate(self.space.keys(px)):
-                keys, parts_ms = zip(*self._measured_parts(key, px), strict=True)
-                shifted[row, index] = self.calibration.factors(keys) @ np.array(parts_ms)
+            shifted[row] *= self.calibration.factors(self.space.keys(px))
         return shifted
-
-    def _measured_parts(self, key: str, resolution_px: int) -> Sequence[tuple[str, float]]:
-        """Return (key, ms) of the measured parts of an entry: itself, or both ends of an interpolation."""
-        entry = self.table.entry(key, resolution_px)
-        if entry is None:
-            return [(key, np.nan)]
-        return entry.parts_ms or [(key, entry.latency_ms)]
 
     @cached_property
     def _calibrated_pricer(self) -> Pricer:
@@ -186,8 +181,7 @@ class LatencyModel:
         ):
             px = self.space.resolutions_px[px_index]
             for index in indices[indices >= 0]:
-                for key, part_ms in self._measured_parts(self.space.keys(px)[index], px):
-                    parts_ms[network, column[key]] += part_ms
+                parts_ms[network, column[self.space.keys(px)[index]]] += self.figures_ms[px_index, index]
         standing = np.flatnonzero(parts_ms.any(axis=0))
         of_sum = Calibration.calibrate([list(keys)[index] for index in standing], parts_ms[:, standing], measured_ms)
         if self._queue is None:
@@ -214,23 +208,26 @@ class LatencyModel:
         """Return a lower bound of ``upper`` for every network, in the form of ``linear``."""
         base_ms, figures_ms = self.linear
         if self.calibration is None:
-            # For a given sum, the sum of squares is smallest if all errors are equal (Cauchy-Schwarz).
+            # For a given sum, the sum of squares is smallest if all errors are equal (Cauchy-Schwarz). Errors that
+            # entries have in common may cancel each other; the own errors do not.
             least = students_t(FIGURES_FREEDOM, confidence) / np.sqrt(len(self.space.positions))
-            return base_ms, figures_ms + least * self.errors_ms
+            return base_ms, figures_ms + least * self._errors.own_ms
         wider = 1 + (self.calibration.half_width_at(confidence) or 0.0)
         return base_ms * wider, figures_ms * wider
 
     def half_widths(self, population: Population, confidence: float = 0.95) -> np.ndarray:
         """Return (N,) half the interval of each prediction, relative to it; NaN if an entry has no interval.
 
-        The errors of different entries are independent. An entry that a network uses several times has the same error
-        each time. With a calibration, the interval is at least that of the calibration.
+        Entries that were estimated together have errors in common; the others are independent. An entry that a network
+        uses several times has the same error each time. The error that all entries of the table have in common is part
+        of it unless the model has a calibration, which removes that error. With a calibration, the interval is at least
+        that of the calibration.
         """
-        errors_ms = self._standard_errors_ms(population)
-        from_figures: np.ndarray = students_t(FIGURES_FREEDOM, confidence) * errors_ms / self.raw(population)
+        errors = self._errors(population) / self.raw(population)
+        quantile = students_t(FIGURES_FREEDOM, confidence)
         if self.calibration is None or (of_networks := self.calibration.half_width_at(confidence)) is None:
-            return from_figures
-        return np.maximum(from_figures, of_networks)
+            return np.asarray(quantile * np.hypot(errors, self._common_error))
+        return np.maximum(quantile * errors, of_networks)
 
     def without_interval(self, resolutions_px: Iterable[int]) -> list[str]:
         """Return the keys of the entries without an interval at these resolutions, each once."""
@@ -269,11 +266,9 @@ class LatencyModel:
             ]
         )
 
-    def _standard_errors_ms(self, population: Population) -> np.ndarray:
-        indices = self.space.entry_indices(population)  # (positions, N), negative at empty positions
-        errors = np.where(indices < 0, 0.0, self.errors_ms[population.genes[-1][None, :], indices])
-        same = indices[:, None, :] == indices[None, :, :]
-        return np.sqrt((errors[:, None, :] * errors[None, :, :] * same).sum(axis=(0, 1)))
+    @cached_property
+    def _errors(self) -> NetworkErrors:
+        return NetworkErrors(self.space, self.figures_ms, self.errors_ms, self._estimates)
 
     def cheapest(self, resolutions_px: Iterable[int] | None = None) -> tuple[float, Any]:
         """Return the lowest predicted latency in ms (LAUNCH_BOUND: of a few candidates), and a network that has it."""

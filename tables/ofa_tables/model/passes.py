@@ -19,8 +19,8 @@ def network_passes_ms(table: LatencyTable, key: str, first_round: int = 0) -> tu
 
     None if a pass has too few trials. Disturbed trials count only if there are too few others.
     """
-    trials = [trial for trial in table.trials.get((key, None), []) if trial.round >= first_round]
-    return passes_ms(table.steady(trials)) or passes_ms(trials)
+    trials = [trial for trial in table.measured.trials.get((key, None), []) if trial.round >= first_round]
+    return passes_ms(table.measured.steady(trials)) or passes_ms(trials)
 
 
 def passes_ms(trials: Sequence[Measurement]) -> tuple[float, float] | None:

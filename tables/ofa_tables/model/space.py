@@ -5,6 +5,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from ofa_agent.operators import Block
+
 
 class Population(Protocol):
     """Encoded networks. ``genes[-1]`` is the resolution of each network, an index into those of the space."""
@@ -35,6 +37,8 @@ class Space(Protocol):
     def positions(self) -> Sequence[Any]: ...
 
     def keys(self, resolution_px: int) -> list[str]: ...
+
+    def blocks(self, resolution_px: int) -> tuple[Block, ...]: ...
 
     def resembling(self, keys: Collection[str], resolution_px: int) -> str: ...
 

@@ -143,7 +143,15 @@ _VALUES: dict[str, _Check] = {
     "device": _is_object({}, {"chip": _is_plain}, others=True),
     "identity": _IDENTITY,
     "conditions": _CONDITIONS,
-    "interpolates": lambda value: isinstance(value, bool),
+    "interpolates": lambda value: isinstance(value, bool),  # written by earlier versions
+    "estimates": _is_object(
+        {
+            "keys": _is_list(_is_text),
+            "weights": _is_mapping(_is_number(0, 1)),
+            **dict.fromkeys(("of", "log_ms", "factors", "own"), _is_text),
+        },
+        {},
+    ),
     "imported_from": _is_list(_is_text),
     "calibration": _CALIBRATION,
 }

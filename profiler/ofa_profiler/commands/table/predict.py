@@ -13,7 +13,7 @@ from ofa_nas.selection import read_networks
 from ofa_nas.spaces import Architecture, Space, find_space
 from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.estimates.entry import Entry
-from ofa_tables.estimates.interpolation import INTERPOLATED
+from ofa_tables.estimates.estimates import PREDICTED
 from ofa_tables.model.calibration import SUM
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
@@ -79,7 +79,7 @@ def _predictions(model: LatencyModel, space: Space, architectures: Sequence[Arch
 
 def _block(entry: Entry | None) -> dict[str, Any]:
     assert entry is not None  # model.require() has checked that the resolutions are complete
-    return {"key": entry.key, "latency_ms": entry.latency_ms, "interpolated": INTERPOLATED in entry.flags}
+    return {"key": entry.key, "latency_ms": entry.latency_ms, "predicted": PREDICTED in entry.flags}
 
 
 def _unit(prediction: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ def _print_prediction(prediction: dict[str, Any]) -> None:
     listing = columns("block", _unit(prediction), "share")
     total = sum(block["latency_ms"] for block in prediction["blocks"])
     for block in prediction["blocks"]:
-        key = escape(block["key"]) + (" [dim](interpolated)[/]" if block["interpolated"] else "")
+        key = escape(block["key"]) + (" [dim](predicted)[/]" if block["predicted"] else "")
         listing.add_row(key, f"{block['latency_ms']:.4f}", f"{block['latency_ms'] / total:.1%}")
     listing.add_section()
     if prediction["calibrated"]:

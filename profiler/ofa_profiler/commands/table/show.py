@@ -42,8 +42,8 @@ def show(path: Path, keys: bool, as_json: bool) -> None:
 
 
 def _all_entries(opened: LatencyTable) -> list[Entry]:
-    """Return the measured entries, then the interpolated ones."""
-    return opened.entries + LatencyModel(opened, fullest_space(opened, all_spaces())).interpolated()
+    """Return the measured entries, then the predicted ones."""
+    return opened.entries + LatencyModel(opened, fullest_space(opened, all_spaces())).predicted()
 
 
 def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _reach_json(reach: Reach) -> dict[str, Any]:
         "space": reach.space,
         "resolution": reach.resolution_px,
         "entries": reach.entries,
-        "interpolated": reach.interpolated,
+        "predicted": reach.predicted,
         "smallest_ms": reach.smallest_ms,
         "largest_ms": reach.largest_ms,
         "calibrated": reach.calibrated,
@@ -93,6 +93,7 @@ def _entry_json(entry: Entry) -> dict[str, Any]:
         "key": entry.key,
         "resolution": entry.resolution_px,
         **{"latency_ms": None, "mean_ms": None, "std_ms": None, **latencies},
+        "measured_ms": entry.measured_ms,
         "half_width": entry.half_width,
         "energy_mj": entry.energy_mj,
         "energy_half_width": entry.energy_half_width,
@@ -119,7 +120,7 @@ def _print_summary(opened: LatencyTable, summary: Summary) -> None:
     for reach in summary.reaches:
         name = escape(reach.space) + (" (calibrated)" if reach.calibrated else "")
         figures = (f"{reach.smallest_ms:.3f}", f"{reach.largest_ms:.3f}")
-        entries = f"{reach.entries} ({reach.interpolated} interpolated)" if reach.interpolated else str(reach.entries)
+        entries = f"{reach.entries} ({reach.predicted} predicted)" if reach.predicted else str(reach.entries)
         reaches.add_row("" if name == last else name, str(reach.resolution_px), entries, *figures)
         last = name
     print_wide(reaches)

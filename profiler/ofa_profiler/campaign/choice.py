@@ -1,0 +1,136 @@
+"""The choice of trials during a campaign: the cost model fitted to the table so far, and the next batch of jobs."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from ofa_agent.measuring.timing import Budget
+from ofa_agent.operators import Block
+from ofa_nas.spaces import Space, all_spaces
+from ofa_profiler.campaign.choosing import (
+    TRIAL_ERROR,
+    Candidate,
+    Targets,
+    block_candidates,
+    choose,
+    network_candidates,
+)
+from ofa_profiler.campaign.effort import NETWORK_BUDGET
+from ofa_profiler.campaign.jobs import OTHERS_BYTES, Job, lower_jobs
+from ofa_profiler.campaign.profiled_networks import networks_kept_out, profiled_network_job
+from ofa_tables.estimates.estimates import estimates_of, fitted
+from ofa_tables.estimates.prior import NO_PRIOR, Hypotheses, PriorTable
+from ofa_tables.identity import IN_NETWORKS
+from ofa_tables.table import LatencyTable
+
+# The cost of a trial before the first one: loading in s, and iterations; of a network and of a block.
+LOADING_S = {True: 0.15, False: 0.05}
+RUNS = {True: 30, False: 40}
+FEWEST_FOR_ERROR = 10  # entries with several trials that show the error of one trial
+FIRST_NETWORK_MS = 10.0
+
+
+class Choice:
+    """Chooses trials for one table; ``fit`` and ``rounds`` take turns."""
+
+    def __init__(
+        self,
+        table: LatencyTable,
+        space: Space,
+        resolutions_px: Sequence[int],
+        priors: Sequence[PriorTable],
+        budget: Budget,
+    ) -> None:
+        self._table = table
+        self._space = space
+        self._blocks = _asked(table, space, resolutions_px)
+        self._hypotheses = Hypotheses(self._blocks, priors)
+        self._mixture = self._hypotheses.before()
+        self._targets = Targets(space, resolutions_px, [block.key for block in self._blocks])
+        self._in_networks = table.identity.blocks == IN_NETWORKS
+        self._budget = NETWORK_BUDGET if self._in_networks else budget
+        self._batches = 0
+        self._expected_s = 0.0
+        self._slower = 1.0  # how much longer trials take than expected
+
+    def fit(self) -> float | None:
+        """Fit the model, and store the estimates. Return the expected error of networks; None without measurements.
+
+        The error is half the 95 % interval, relative to the latency.
+        """
+        mixture = fitted(self._hypotheses, self._blocks, self._table.measured.of_blocks)
+        if mixture is None:
+            return None
+        self._mixture = mixture
+        self._table.keep_estimates(estimates_of(mixture, self._blocks, self._table.made_of))
+        return self._targets.half_width(mixture)
+
+    def weights(self) -> str:
+        """Describe the weights of the prior tables; empty without any."""
+        weights = [f"{name} {weight:.0%}" for name, weight in self._mixture.weights.items() if name != NO_PRIOR]
+        return f" (prior: {', '.join(weights)})" if weights else ""
+
+    def rounds(self, seconds: float) -> tuple[list[list[Job]], Budget]:
+        """Return the next jobs, which take about ``seconds``, by round; and the budget of a burst."""
+        log_ms = self._mixture.mean
+        if not self._table.measured.of_blocks:  # the speed of the device is unknown
+            log_ms = log_ms + np.log(FIRST_NETWORK_MS / (np.exp(log_ms).mean() * len(self._space.positions)))
+        if self._in_networks:
+            rng = np.random.default_rng((self._batches, len(self._table.measurements)))
+            candidates = network_candidates(self._targets, self._seconds, log_ms, rng)
+        else:
+            candidates = block_candidates(log_ms, self._seconds)
+        chosen = choose(self._targets, self._mixture, candidates, self._trial_error(), seconds)
+        self._batches += 1
+        self._expected_s = sum(candidate.seconds for candidate in chosen)
+        return self._in_free_rounds(self._jobs(chosen)), self._budget
+
+    def took(self, seconds: float) -> None:
+        """Learn how long the last batch took."""
+        if self._expected_s:
+            self._slower *= min(4.0, max(0.25, seconds / self._expected_s))
+
+    def _seconds(self, latency_ms: float) -> float:
+        expected_s = LOADING_S[self._in_networks] + RUNS[self._in_networks] * latency_ms / 1e3
+        return expected_s * self._slower
+
+    def _trial_error(self) -> float:
+        """The relative error of one trial of a block, from the entries with several trials."""
+        entries = self._table.measured.of_blocks
+        errors = [entry.trial_error * np.sqrt(entry.trials) for entry in entries if entry.trial_error is not None]
+        return float(np.median(errors)) if len(errors) >= FEWEST_FOR_ERROR else TRIAL_ERROR
+
+    def _jobs(self, chosen: Sequence[Candidate]) -> list[Job]:
+        if self._in_networks:
+            kept_out = networks_kept_out(self._table)
+            networks = [candidate.network for candidate in chosen if candidate.network is not None]
+            return [
+                profiled_network_job(self._table, self._space, network)
+                for network in networks
+                if self._space.network(network).key not in kept_out
+            ]
+        blocks = [self._blocks[int(candidate.rows[0])] for candidate in chosen]
+        runtime, settings = self._table.identity.runtime, self._table.identity.settings
+        return lower_jobs(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision, self._table.command)
+
+    def _in_free_rounds(self, jobs: Sequence[Job]) -> list[list[Job]]:
+        """Put each job into the first round in which it has no trial yet."""
+        done, rounds = self._table.rounds_of(), defaultdict(list)
+        for job in jobs:
+            taken = done.get(job.block.key, set())
+            rounds[min(set(range(len(taken) + 1)) - taken)].append(job)
+        return [rounds[number] for number in range(max(rounds, default=-1) + 1)]
+
+
+def _asked(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[Block]:
+    """Return the blocks of a space at these resolutions, and those that earlier commands asked the table for."""
+    blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}
+    before = table.asked - blocks.keys()
+    for other in (space, *all_spaces()):
+        if not before:
+            break
+        found = (block for px in other.resolutions_px for block in other.blocks(px) if block.key in before)
+        blocks |= {block.key: block for block in found}
+        before -= blocks.keys()
+    return list(blocks.values())

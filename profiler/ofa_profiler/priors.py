@@ -1,0 +1,44 @@
+"""Read other tables as prior for the estimates of a new one."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ofa_agent.operators import Block
+from ofa_nas.spaces import all_spaces
+from ofa_tables.errors import UsageError
+from ofa_tables.estimates.prior import PriorTable
+from ofa_tables.model.latency_model import fullest_space
+from ofa_tables.table import LatencyTable
+
+FEWEST_ENTRIES = 5
+
+
+def read_priors(paths: Sequence[Path], out: Path) -> list[PriorTable]:
+    """Read tables, and all tables in folders, except the table that is being written (``out``). Raises OfaError."""
+    return [_read(path) for path in _tables(paths) if not (out.exists() and path.samefile(out))]
+
+
+def _tables(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if not path.exists():
+            raise UsageError(f"{path} does not exist; --prior needs a table file, or a folder with tables")
+        found = sorted(path.glob("*.lut")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"{path} contains no table (*.lut)")
+        yield from found
+
+
+def _read(path: Path) -> PriorTable:
+    with LatencyTable.read(path) as table:
+        blocks = blocks_of(table)
+        entries = [entry for entry in table.measured.of_blocks if entry.key in blocks and not entry.failure]
+        usable = {entry.key: entry for entry in entries if entry.latency_ms > 0}
+        if len(usable) < FEWEST_ENTRIES:
+            raise UsageError(f"{path} has {len(usable)} entries of known blocks; a prior needs {FEWEST_ENTRIES}")
+        return PriorTable(path.stem, tuple(blocks[key] for key in usable), tuple(usable.values()))
+
+
+def blocks_of(table: LatencyTable) -> dict[str, Block]:
+    """Return the blocks of the space that fits the table best, by key."""
+    space = fullest_space(table, all_spaces())
+    return {block.key: block for px in space.resolutions_px for block in space.blocks(px)}

@@ -1,0 +1,240 @@
+"""The cost model: a Bayesian regression of the log latency of blocks over the work of their operators.
+
+The model of a block:
+
+    log latency = log Σ cost · work  +  Σ share(operator) · residual(operator)  +  residual(block)
+
+The costs are what one unit of each kind of work takes (``physics.COSTS``), with log-normal priors around typical ratios
+and an unknown speed of the device. ``residual(operator)`` is a Gaussian process over the sizes of the operators of one
+kind: a smooth part, and a rough one because kernels prefer some sizes. ``share`` is the share of the operator in the
+latency of the block. Operators that several blocks have in common thus give these blocks errors in common.
+``residual(block)`` is independent.
+
+The costs enter through a logarithm, so the posterior is the Gaussian approximation at its mode, found by Gauss-Newton
+steps (Rasmussen and Williams 2006, "Gaussian Processes for Machine Learning", chapters 2 and 3). How far the residuals
+reach is fitted to each table by its marginal likelihood (chapter 5).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ofa_tables.estimates.physics import COORDINATES, COSTS, FloatArray, Works
+
+IntArray = np.ndarray[Any, np.dtype[np.int_]]
+
+# Prior standard deviations of log costs: each by itself, and all together (the speed of the device).
+COST_SPREAD = 0.7
+SPEED_SPREAD = 5.0
+
+# Residuals of operators, relative standard deviations.
+SMOOTH = 0.22
+ROUGH = 0.03
+# Those of elementwise operators and squeeze-and-excite vary more between runtimes.
+WIDER = {"excite": 2.5, "elementwise": 2.5}
+# Length scales of the smooth part in each coordinate, and of the rough part relative to those.
+LENGTHS = {"channels": 1.2, "pixels": 2.5, "kernel": 1.5, "stride": 0.85, "values": 4.0, "groups": 1.5}
+ROUGH_LENGTH = 0.3
+# The independent residual of a block, a relative standard deviation.
+OWN = 0.004
+
+# Factors of the residuals of operators, and of those of blocks, among which the marginal likelihood decides; and the
+# standard deviation of their prior in log units.
+REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
+OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
+REACH_SPREAD = 0.7
+REACH_TURNS = 2
+
+STEPS = 15
+LONGEST_STEP = 1.5
+CONVERGED = 1e-4
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Factors of the standard deviations of the residuals: of operators, and of blocks."""
+
+    operators: float = 1.0
+    blocks: float = 1.0
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What is believed before the first measurement, besides the physics.
+
+    ``log_costs`` (costs,) are the centres of the costs, ``spread`` their standard deviation. ``like`` (blocks, tables)
+    holds the log residuals of other tables; the coefficient of each has a normal prior around 0 with standard
+    deviation 1, and that of tables which are alike is near 1.
+    """
+
+    log_costs: FloatArray
+    like: FloatArray
+    spread: float = COST_SPREAD
+
+    @classmethod
+    def typical(cls, blocks: int) -> "Belief":
+        return cls(np.log(np.array(list(COSTS.values()))), np.zeros((blocks, 0)))
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Log latencies in ms: ``mean`` (blocks,) and ``covariance`` (blocks, blocks); and how they came about.
+
+    ``costs`` (costs,) are in ns per unit. ``evidence`` is the log marginal likelihood with the prior of ``reach``.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    costs: FloatArray
+    reach: Reach
+    evidence: float
+
+
+class CostModel:
+    """The model for a fixed list of blocks; it is fitted to the measurements of some of them."""
+
+    def __init__(self, works: Works, belief: Belief | None = None) -> None:
+        self._works = works
+        self._belief = belief or Belief.typical(len(works.counts))
+
+    def believing(self, belief: Belief) -> "CostModel":
+        """Return the same model with other beliefs; what was computed for the blocks is shared."""
+        other = CostModel(self._works, belief)
+        other.__dict__["_residuals"] = self._residuals
+        return other
+
+    def fit(self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray) -> Posterior:
+        """Fit the model to the blocks ``rows``, with one value of ``log_ms`` and its standard error per row.
+
+        The reach with the largest marginal likelihood is chosen, at the costs that were found so far.
+        """
+        known = _Known.of(rows, log_ms, errors)
+        reach, costs = Reach(), self._mode(known, Reach())
+        for _ in range(REACH_TURNS):
+            linear = self._linear(costs, known.rows)
+            tried = [Reach(of_operators, of_blocks) for of_operators in REACHES for of_blocks in OWN_REACHES]
+            reach = max(tried, key=lambda one: self._explained(known, linear, one, costs).evidence)
+            costs = self._mode(known, reach, costs)
+        return self._posterior(known, reach, costs)
+
+    def posterior(
+        self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray, reach: Reach
+    ) -> Posterior:
+        """Return the posterior for one reach; see ``fit``."""
+        known = _Known.of(rows, log_ms, errors)
+        return self._posterior(known, reach, self._mode(known, reach))
+
+    def _mode(self, known: "_Known", reach: Reach, log_costs: FloatArray | None = None) -> FloatArray:
+        """Return the most likely log costs, from Gauss-Newton steps that start at ``log_costs``."""
+        costs = self._typical(known) if log_costs is None else log_costs
+        for _ in range(STEPS):
+            linear = self._linear(costs, known.rows)
+            explained = self._explained(known, linear, reach, costs).weights
+            step = self._typical(known) + self._drawn @ linear.shares.T @ explained - costs
+            longest = float(np.abs(step).max())
+            costs = costs + step * min(1.0, LONGEST_STEP / max(longest, 1e-12))
+            if longest < CONVERGED:
+                break
+        return costs
+
+    def _explained(self, known: "_Known", linear: "_Linear", reach: Reach, log_costs: FloatArray) -> "_Explained":
+        """Return what the measured blocks say, linearised at ``log_costs``."""
+        like = self._belief.like[known.rows]
+        covariance = linear.shares @ self._drawn @ linear.shares.T + reach.operators**2 * linear.residuals
+        covariance += like @ like.T + np.diag(known.errors**2 + (OWN * reach.blocks) ** 2)
+        lower = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
+        off = known.log_ns - linear.log_sums - linear.shares @ (self._typical(known) - log_costs)
+        weights = np.linalg.solve(lower.T, np.linalg.solve(lower, off))
+        evidence = -0.5 * off @ weights - np.log(np.diag(lower)).sum()
+        evidence -= 0.5 * (np.log(reach.operators) ** 2 + np.log(reach.blocks) ** 2) / REACH_SPREAD**2
+        return _Explained(lower, weights, float(evidence))
+
+    def _posterior(self, known: "_Known", reach: Reach, log_costs: FloatArray) -> Posterior:
+        explained = self._explained(known, self._linear(log_costs, known.rows), reach, log_costs)
+        linear, like = self._linear(log_costs), self._belief.like
+        covariance = linear.shares @ self._drawn @ linear.shares.T + reach.operators**2 * linear.residuals
+        covariance += like @ like.T + np.eye(len(like)) * (OWN * reach.blocks) ** 2
+        across = covariance[:, known.rows]
+        mean = linear.log_sums + linear.shares @ (self._typical(known) - log_costs) + across @ explained.weights
+        half = np.linalg.solve(explained.lower, across.T)
+        of_ms = mean - np.log(1e6)
+        return Posterior(of_ms, covariance - half.T @ half, np.exp(log_costs), reach, explained.evidence)
+
+    def _typical(self, known: "_Known") -> FloatArray:
+        """Return the centres of the log costs (costs,), at the speed that the measured blocks show."""
+        log_costs = self._belief.log_costs
+        if not len(known.rows):
+            return log_costs
+        return np.asarray(log_costs + np.median(known.log_ns - np.log(self._units[known.rows] @ np.exp(log_costs))))
+
+    @property
+    def _drawn(self) -> FloatArray:
+        """(costs, costs) prior covariance of the log costs."""
+        return np.asarray(np.eye(len(COSTS)) * self._belief.spread**2 + SPEED_SPREAD**2)
+
+    def residuals(self, log_ms: FloatArray, costs: FloatArray) -> FloatArray:
+        """Return (blocks,) log latencies relative to the work alone."""
+        return np.asarray(log_ms + np.log(1e6) - np.log(self._units @ costs))
+
+    @cached_property
+    def _units(self) -> FloatArray:
+        return self._works.counts @ self._works.units
+
+    def _linear(self, log_costs: FloatArray, rows: IntArray | None = None) -> "_Linear":
+        """Linearise the model of some blocks, or of all, at ``log_costs``."""
+        counts = self._works.counts if rows is None else self._works.counts[rows]
+        used = np.flatnonzero(counts.any(axis=0))
+        counts, units, costs = counts[:, used], self._works.units[used], np.exp(log_costs)
+        of_operators = units @ costs
+        sums = counts @ of_operators
+        weighted = counts * of_operators / sums[:, None]
+        residuals = weighted @ self._residuals[np.ix_(used, used)] @ weighted.T
+        return _Linear(np.log(sums), (counts @ units) * costs / sums[:, None], residuals)
+
+    @cached_property
+    def _residuals(self) -> FloatArray:
+        """(operators, operators) prior covariance of the residuals; different kinds are independent."""
+        covariance = np.zeros((len(self._works.units),) * 2)
+        for kind, (members, coordinates) in self._works.members.items():
+            scaled = coordinates / np.array([LENGTHS[name] for name in COORDINATES[kind]])
+            squares = ((scaled[:, None, :] - scaled[None, :, :]) ** 2).sum(axis=2)
+            smooth = SMOOTH**2 * np.exp(-0.5 * squares)
+            rough = ROUGH**2 * np.exp(-np.sqrt(squares) / ROUGH_LENGTH)
+            covariance[np.ix_(members, members)] = WIDER.get(kind, 1.0) ** 2 * (smooth + rough)
+        return covariance
+
+
+class _Known(NamedTuple):
+    """The measured blocks: rows (n,), log latencies in ns (n,), and their standard errors (n,)."""
+
+    rows: IntArray
+    log_ns: FloatArray
+    errors: FloatArray
+
+    @classmethod
+    def of(cls, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray) -> "_Known":
+        log_ns = np.asarray(log_ms, dtype=float) + np.log(1e6)
+        return cls(np.asarray(rows, dtype=int), log_ns, np.asarray(errors, dtype=float))
+
+
+class _Linear(NamedTuple):
+    """The linearised model of n blocks: log sums (n,), their gradient by log costs (n, costs), and covariance (n, n)
+    of the residuals of operators at reach 1.
+    """
+
+    log_sums: FloatArray
+    shares: FloatArray
+    residuals: FloatArray
+
+
+class _Explained(NamedTuple):
+    """The Cholesky factor (n, n) of the covariance of the measured blocks, its inverse times what is off (n,), and the
+    log marginal likelihood.
+    """
+
+    lower: FloatArray
+    weights: FloatArray
+    evidence: float

@@ -1,0 +1,134 @@
+"""Estimates: a latency with an interval for every entry that was asked for, measured or not.
+
+``estimate`` fits the cost model to the measured entries. The latencies of the measured entries are combined with what
+the model says of them, by precision, so that one disturbed trial does not make an entry.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ofa_agent.operators import Block
+from ofa_tables.estimates.entry import Entry
+from ofa_tables.estimates.physics import FloatArray
+from ofa_tables.estimates.prior import Hypotheses, Mixture, PriorTable, observed
+
+PREDICTED = "predicted"  # flag of an entry without trials
+PARTLY = "partly-measured"  # flag of an entry whose trials count less than what the model says
+
+# The common errors of the entries are stored as this number of factors at most; they leave at most this fraction of
+# the variance to the entries alone.
+MOST_FACTORS = 96
+LEFT_TO_ENTRIES = 0.01
+FREEDOM = 100.0  # degrees of freedom of an estimated entry
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Latencies of blocks, and what is unknown about them.
+
+    ``log_ms`` (blocks,). Their covariance is ``factors`` · ``factors``ᵀ + diag(``own``²), with ``factors`` (blocks,
+    rank): entries that err together are known to. ``weights`` are those of the prior tables, by name. ``of`` identifies
+    the measurements that the estimates were made from.
+    """
+
+    keys: tuple[str, ...]
+    log_ms: FloatArray
+    factors: FloatArray
+    own: FloatArray
+    weights: Mapping[str, float]
+    of: str
+
+    @cached_property
+    def row(self) -> Mapping[str, int]:
+        """The row of each key."""
+        return {key: row for row, key in enumerate(self.keys)}
+
+    @cached_property
+    def errors(self) -> FloatArray:
+        """(blocks,) relative standard errors."""
+        return np.sqrt((self.factors**2).sum(axis=1) + self.own**2)
+
+    def entry(self, key: str, measured: Entry | None, common_error: float = 0.0) -> Entry | None:
+        """Combine the measured entry with the estimate of its key; return it unchanged if there is no estimate.
+
+        ``common_error`` is the relative error that all entries of the table have in common.
+        """
+        row = self.row.get(key)
+        if row is None or (measured is not None and measured.failure):
+            return measured
+        latency_ms, error = float(np.exp(self.log_ms[row])), float(self.errors[row])
+        base = measured or Entry(key, latency_ms, latency_ms, 0.0, 0.0, 0, 0, flags=(PREDICTED,))
+        whole = float(np.hypot(error, common_error))
+        estimated = replace(base, latency_ms=latency_ms, standard_error=whole, degrees_of_freedom=FREEDOM)
+        own = base.trial_error
+        return estimated.flagged(PARTLY) if own is not None and own > np.sqrt(2) * error else estimated
+
+    def to_json(self) -> dict[str, Any]:
+        arrays = {name: _packed(getattr(self, name)) for name in ("log_ms", "factors", "own")}
+        return {"keys": list(self.keys), "weights": dict(self.weights), "of": self.of, **arrays}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Estimates":
+        """Read what ``to_json`` returned. Raises ValueError if the arrays do not belong together."""
+        keys = tuple(value["keys"])
+        log_ms, own = _unpacked(value["log_ms"], len(keys), 1), _unpacked(value["own"], len(keys), 1)
+        factors = _unpacked(value["factors"], len(keys))
+        return cls(keys, log_ms[:, 0], factors, own[:, 0], value["weights"], value["of"])
+
+
+def estimate(
+    blocks: Sequence[Block], entries: Sequence[Entry], of: str, priors: Sequence[PriorTable] = ()
+) -> Estimates | None:
+    """Estimate the latencies of ``blocks`` from the measured ``entries``; None without any. ``of`` see Estimates."""
+    mixture = fitted(Hypotheses(blocks, priors), blocks, entries)
+    return None if mixture is None else estimates_of(mixture, blocks, of)
+
+
+def fitted(hypotheses: Hypotheses, blocks: Sequence[Block], entries: Sequence[Entry]) -> Mixture | None:
+    """Fit the hypotheses for ``blocks`` to the measured ``entries`` of these blocks; None without any."""
+    number = {block.key: row for row, block in enumerate(blocks)}
+    measured = [entry for entry in entries if (entry.measured_ms or 0.0) > 0 and entry.key in number]
+    if not measured:
+        return None
+    return hypotheses.fit([number[entry.key] for entry in measured], *observed(measured))
+
+
+def estimates_of(mixture: Mixture, blocks: Sequence[Block], of: str) -> Estimates:
+    factors, own = _factored(mixture.covariance)
+    return Estimates(tuple(block.key for block in blocks), mixture.mean, factors, own, mixture.weights, of)
+
+
+def _factored(covariance: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Split a covariance (n, n) into factors (n, rank) and the standard deviations (n,) that are left.
+
+    A pivoted Cholesky decomposition (Harbrecht, Peters and Schneider 2012) that stops early.
+    """
+    left = np.diag(covariance).copy()
+    whole = float(left.sum())
+    columns: list[FloatArray] = []
+    while len(columns) < min(MOST_FACTORS, len(left)) and left.sum() > LEFT_TO_ENTRIES * whole:
+        pivot = int(np.argmax(left))
+        column = covariance[:, pivot] - sum((known * known[pivot] for known in columns), np.zeros(len(left)))
+        column = column / np.sqrt(left[pivot])
+        columns.append(column)
+        left = np.maximum(left - column**2, 0.0)
+    return np.array(columns).reshape(len(columns), len(left)).T, np.sqrt(left)
+
+
+def _packed(values: FloatArray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
+
+
+def _unpacked(text: str, rows: int, columns: int | None = None) -> FloatArray:
+    values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(float)
+    if not rows or len(values) % rows or not np.isfinite(values).all():
+        raise ValueError("the estimates do not have one finite value per key")
+    array = values.reshape(rows, -1)
+    if columns is not None and array.shape[1] != columns:
+        raise ValueError("the estimates do not have one value per key")
+    return array
