@@ -122,7 +122,7 @@ def test_show_prints_identity_and_contents(run_json, measured):
     assert (shown["entries"], shown["failed"], shown["flagged"], shown["networks"]) == (98, 1, 97, 0)
     assert shown["flags"] == {"few-samples": 97, "unstable": 1}
     assert {space["space"] for space in shown["spaces"]} == {SPACE.name, "compofa-fixed-w1.0", "compofa-elastic-w1.0"}
-    fields = ["space", "resolution", "entries", "interpolated", "smallest_ms", "largest_ms", "calibrated"]
+    fields = ["space", "resolution", "entries", "predicted", "smallest_ms", "largest_ms", "calibrated"]
     assert list(shown["spaces"][0]) == fields
 
 

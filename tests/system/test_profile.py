@@ -27,7 +27,7 @@ def every_entry_is_timed_in_every_round(ofa, done):
     assert done.code == 0, done.err
     summary = done.json
     assert summary["entries"] == summary["measured"] == 36
-    assert (summary["reused"], summary["failed"], summary["interpolated"]) == (0, 0, 0)
+    assert (summary["reused"], summary["failed"], summary["predicted"]) == (0, 0, 0)
     assert summary["trials"] >= 4 * 36
     assert 0 < summary["timed_seconds"] < summary["seconds"]
     assert ofa.rows("t.lut", ROUNDS_OF_BLOCKS) == [(4,)] * 36
@@ -138,32 +138,30 @@ def test_a_second_run_on_a_device_names_the_holder(by_macs):
         agent.wait()
 
 
-def test_some_resolutions_are_measured_and_the_others_interpolated(by_macs):
+def test_some_entries_are_measured_and_the_others_predicted(by_macs):
     px = "128,132,136,140,144,148,152"
-    words = ("--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", px, "--effort", "quick")
-    words += ("--runtime", "by-macs")
-    done = by_macs("ofa-profile", *words, "--out", "t.lut", "--json")
+    words = ("--target", "local", "--space", "compofa-fixed-w1.0", "--resolutions", px, "--runtime", "by-macs")
+    done = by_macs("ofa-profile", *words, "--seconds", "4", "--out", "t.lut", "--json")
     assert done.code == 0, done.err
     summary = done.json
-    assert summary["interpolated"] > 0
-    assert summary["entries"] == summary["measured"] + summary["interpolated"]
-    measured = set(re.search(r"measuring ([\d, ]+) px; .* are interpolated", done.err).group(1).split(", "))
-    assert "about" in done.err  # how long it will take
-    again = by_macs("ofa-profile", *words, "--out", "t.lut", "--json").json
+    assert summary["measured"] > 0 < summary["predicted"]
+    assert summary["entries"] == summary["measured"] + summary["predicted"]
+    assert "expected error of networks: ±" in done.err
+    again = by_macs("ofa-profile", *words, "--error", "90%", "--out", "t.lut", "--json").json
     assert (again["measured"], again["reused"], again["trials"]) == (0, summary["measured"], 0)
     shown = by_macs("ofa-table", "show", "t.lut", "--keys", "--json").json
-    flagged = [entry for entry in shown["keys"] if "interpolated" in entry["flags"]]
-    assert len(flagged) == summary["interpolated"]
+    flagged = [entry for entry in shown["keys"] if "predicted" in entry["flags"]]
+    assert len(flagged) == summary["predicted"]
     assert all(entry["trials"] == 0 and entry["half_width"] > 0 for entry in flagged)
     found = by_macs(
         *("ofa-search", "--table", "t.lut", "--space", "compofa-fixed-w1.0", "--max-latency-ms", "1000"),
-        *("--resolutions", min(set(px.split(",")) - measured), "--out", "found.json"),
+        *("--resolutions", px, "--out", "found.json"),
     )
-    assert re.search(r"\d blocks? interpolated between measured sizes", found.out), found.err
+    assert re.search(r"\d blocks? not measured but predicted from the others", found.out), found.err
     predicted = by_macs(
         *("ofa-table", "predict", "t.lut", "--space", "compofa-fixed-w1.0", "--architecture", "found.json", "--json")
     )
-    assert any(block["interpolated"] for block in predicted.json["blocks"]), predicted.err
+    assert any(block["predicted"] for block in predicted.json["blocks"]), predicted.err
 
 
 def test_conditions_are_set_for_the_run_or_reported_as_not_set(by_macs):

@@ -54,14 +54,14 @@ def test_a_prediction_with_missing_entries_is_nan(make_table):
     assert np.isnan(priced).all()
 
 
-def test_interpolated_entries_are_known_after_the_file_is_closed(make_table):
-    space = find_space("ofa-mbv3-w1.0")
-    with LatencyTable.open(make_table(resolutions=space.resolutions_px)) as table:
-        table.interpolate()
+def test_predicted_entries_are_known_after_the_file_is_closed(make_table):
+    space = find_space("compofa-fixed-w1.0")
+    with LatencyTable.open(make_table(space=space.name, resolutions=(160,))) as table:
+        table.estimate([*space.blocks(160), *space.blocks(168)])
     with LatencyTable.read(table.path) as table:
         model = LatencyModel(table, space)
-    assert model.resolutions_px == list(space.resolutions_px)
-    assert model.interpolated() == []
+    assert model.resolutions_px == [160, 168]
+    assert {entry.key for entry in model.predicted()} == set(space.keys(168)) - set(space.keys(160))
 
 
 def test_a_calibration_is_a_line():

@@ -42,7 +42,7 @@ def test_every_entry_is_flagged_and_computed_again_without_noise(lut):
         ({"precision": "fp32"}, "computes in int8"),
         ({"runtime": "onnxruntime"}, "--runtime"),
         ({"blocks": "alone"}, "--blocks"),
-        ({"interpolate": True}, "--interpolate"),
+        ({"seconds": 60.0}, "--seconds"),
         ({"settings": {"governor": "performance"}}, "--set"),
     ],
 )

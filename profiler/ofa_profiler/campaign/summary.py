@@ -9,24 +9,17 @@ from ofa_tables.estimates.estimates import PARTLY, PREDICTED
 from ofa_tables.table import LatencyTable
 
 
-def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
-    """The keys that were timed in every round."""
-    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
-
-
 def summarise(
     table: LatencyTable,
     space: Space,
     resolutions: Sequence[int],
     outcome: Outcome,
-    finished: set[str],
     seconds: float,
 ) -> dict[str, Any]:
     """Count the entries of a space at some resolutions: the JSON of ``ofa-profile``."""
     keys = {key for px in resolutions for key in space.keys(px)}
     entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
-    reused = sum(entry.key in finished for entry in entries)
-    partly = sum(PARTLY in entry.flags and entry.key not in finished for entry in entries)
+    reused = sum(entry.trials > 0 and not outcome.trials[entry.key] for entry in entries)
     predicted = sum(PREDICTED in entry.flags for entry in entries)
     return {
         "table": str(table.path),
@@ -34,10 +27,10 @@ def summarise(
         "space": space.name,
         "simulated": False,
         "entries": len(keys),
-        "measured": len(entries) - reused - partly - predicted,
+        "measured": len(entries) - reused - predicted,
         "reused": reused,
         "failed": len(keys) - len(entries),
-        "partly_measured": partly,
+        "partly_measured": sum(PARTLY in entry.flags for entry in entries),
         "predicted": predicted,
         "flagged": sum(bool(set(entry.flags) - {PARTLY, PREDICTED}) for entry in entries),
         "trials": sum(outcome.trials[key] for key in keys),

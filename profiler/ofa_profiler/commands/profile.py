@@ -180,11 +180,7 @@ def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:
         answer.print(f"table: {summary['table']}", markup=False)
         return
     parts = [f"{summary['measured']} measured"]
-    parts += [
-        f"{summary[name]} {name.replace('_', ' ')}"
-        for name in ("reused", "partly_measured", "predicted", "failed", "flagged")
-        if summary[name]
-    ]
+    parts += [f"{summary[name]} {name}" for name in ("reused", "predicted", "failed", "flagged") if summary[name]]
     answer.print(
         f"[bold]{counted(summary['entries'], 'entry', 'entries')}[/]: {', '.join(parts)}; "
         f"{counted(summary['trials'], 'trial')} of blocks in {summary['seconds']:.1f} s "

@@ -16,7 +16,7 @@ reach is fitted to each table by its marginal likelihood (chapter 5).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
 OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
 REACH_SPREAD = 0.7
 REACH_TURNS = 2
+MOST_FOR_COSTS = 300
 
 STEPS = 15
 LONGEST_STEP = 1.5
@@ -90,7 +91,7 @@ class Posterior:
     covariance: FloatArray
     costs: FloatArray
     reach: Reach
-    evidence: float
+    evidence: float = 0.0
 
 
 class CostModel:
@@ -109,16 +110,19 @@ class CostModel:
     def fit(self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray) -> Posterior:
         """Fit the model to the blocks ``rows``, with one value of ``log_ms`` and its standard error per row.
 
-        The reach with the largest marginal likelihood is chosen, at the costs that were found so far.
+        The reach with the largest marginal likelihood is chosen, at the costs that were found so far. Some hundred
+        blocks determine both; the posterior is of all.
         """
         known = _Known.of(rows, log_ms, errors)
-        reach, costs = Reach(), self._mode(known, Reach())
+        some = known.some(MOST_FOR_COSTS)
+        reach, costs = Reach(), self._mode(some, Reach())
         for _ in range(REACH_TURNS):
-            linear = self._linear(costs, known.rows)
+            linear = self._linear(costs, some.rows)
             tried = [Reach(of_operators, of_blocks) for of_operators in REACHES for of_blocks in OWN_REACHES]
-            reach = max(tried, key=lambda one: self._explained(known, linear, one, costs).evidence)
-            costs = self._mode(known, reach, costs)
-        return self._posterior(known, reach, costs)
+            reach = max(tried, key=lambda one: self._explained(some, linear, one, costs).evidence)
+            costs = self._mode(some, reach, costs)
+        evidence = self._explained(some, self._linear(costs, some.rows), reach, costs).evidence
+        return replace(self._posterior(known, reach, costs), evidence=evidence)
 
     def posterior(
         self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray, reach: Reach
@@ -142,26 +146,35 @@ class CostModel:
 
     def _explained(self, known: "_Known", linear: "_Linear", reach: Reach, log_costs: FloatArray) -> "_Explained":
         """Return what the measured blocks say, linearised at ``log_costs``."""
-        like = self._belief.like[known.rows]
-        covariance = linear.shares @ self._drawn @ linear.shares.T + reach.operators**2 * linear.residuals
-        covariance += like @ like.T + np.diag(known.errors**2 + (OWN * reach.blocks) ** 2)
-        lower = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-        off = known.log_ns - linear.log_sums - linear.shares @ (self._typical(known) - log_costs)
-        weights = np.linalg.solve(lower.T, np.linalg.solve(lower, off))
-        evidence = -0.5 * off @ weights - np.log(np.diag(lower)).sum()
+        covariance = self._covariance(linear, reach, known.rows) + np.diag(known.errors**2)
+        off = self._off(known, linear, log_costs)
+        weights = np.linalg.solve(covariance, off)
+        evidence = -0.5 * (off @ weights + np.linalg.slogdet(covariance)[1])
         evidence -= 0.5 * (np.log(reach.operators) ** 2 + np.log(reach.blocks) ** 2) / REACH_SPREAD**2
-        return _Explained(lower, weights, float(evidence))
+        return _Explained(weights, float(evidence))
 
     def _posterior(self, known: "_Known", reach: Reach, log_costs: FloatArray) -> Posterior:
-        explained = self._explained(known, self._linear(log_costs, known.rows), reach, log_costs)
-        linear, like = self._linear(log_costs), self._belief.like
-        covariance = linear.shares @ self._drawn @ linear.shares.T + reach.operators**2 * linear.residuals
-        covariance += like @ like.T + np.eye(len(like)) * (OWN * reach.blocks) ** 2
+        linear = self._linear(log_costs)
+        covariance = self._covariance(linear, reach)
         across = covariance[:, known.rows]
-        mean = linear.log_sums + linear.shares @ (self._typical(known) - log_costs) + across @ explained.weights
-        half = np.linalg.solve(explained.lower, across.T)
-        of_ms = mean - np.log(1e6)
-        return Posterior(of_ms, covariance - half.T @ half, np.exp(log_costs), reach, explained.evidence)
+        off = self._off(known, self._linear(log_costs, known.rows), log_costs)
+        both = np.column_stack([off, across.T])
+        solved = np.linalg.solve(across[known.rows] + np.diag(known.errors**2), both)
+        mean = linear.log_sums + linear.shares @ (self._typical(known) - log_costs) + across @ solved[:, 0]
+        left = covariance - across @ solved[:, 1:]
+        return Posterior(mean - np.log(1e6), (left + left.T) / 2, np.exp(log_costs), reach)
+
+    def _covariance(self, linear: "_Linear", reach: Reach, rows: IntArray | None = None) -> FloatArray:
+        """Return the prior covariance (n, n) of the log latencies of some blocks, or of all."""
+        like = self._belief.like if rows is None else self._belief.like[rows]
+        of_operators = reach.operators**2 * linear.residuals
+        of_blocks = np.eye(len(like)) * (OWN * reach.blocks) ** 2
+        return np.asarray(linear.shares @ self._drawn @ linear.shares.T + of_operators + of_blocks + like @ like.T)
+
+    def _off(self, known: "_Known", linear: "_Linear", log_costs: FloatArray) -> FloatArray:
+        """Return (n,) what the typical costs leave unexplained of the measured log latencies."""
+        expected = linear.log_sums + linear.shares @ (self._typical(known) - log_costs)
+        return np.asarray(known.log_ns - expected)
 
     def _typical(self, known: "_Known") -> FloatArray:
         """Return the centres of the log costs (costs,), at the speed that the measured blocks show."""
@@ -219,6 +232,11 @@ class _Known(NamedTuple):
         log_ns = np.asarray(log_ms, dtype=float) + np.log(1e6)
         return cls(np.asarray(rows, dtype=int), log_ns, np.asarray(errors, dtype=float))
 
+    def some(self, count: int) -> "_Known":
+        """Return at most ``count`` of them, spread evenly."""
+        chosen = np.linspace(0, len(self.rows) - 1, min(count, len(self.rows))).round().astype(int)
+        return _Known(self.rows[chosen], self.log_ns[chosen], self.errors[chosen])
+
 
 class _Linear(NamedTuple):
     """The linearised model of n blocks: log sums (n,), their gradient by log costs (n, costs), and covariance (n, n)
@@ -231,10 +249,7 @@ class _Linear(NamedTuple):
 
 
 class _Explained(NamedTuple):
-    """The Cholesky factor (n, n) of the covariance of the measured blocks, its inverse times what is off (n,), and the
-    log marginal likelihood.
-    """
+    """The inverse covariance of the measured blocks times what is off (n,), and the log marginal likelihood."""
 
-    lower: FloatArray
     weights: FloatArray
     evidence: float
