@@ -66,7 +66,7 @@ def test_a_block_that_runs_on_other_memory_is_not_refused(trial_of, monkeypatch)
 
 def test_the_free_memory_is_that_of_the_tightest_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "CGROUP", str(tmp_path))
-    monkeypatch.setattr(memory, "_own", lambda: ["/outer/inner", "/outer", ""])
+    monkeypatch.setattr(memory, "_own", lambda controller="": [] if controller else ["/outer/inner", "/outer", ""])
     assert memory.free_bytes() == pytest.approx(memory._available(), rel=0.2)
     inner = tmp_path / "outer" / "inner"
     inner.mkdir(parents=True)
@@ -80,3 +80,21 @@ def test_the_free_memory_is_that_of_the_tightest_limit(tmp_path, monkeypatch):
     before = memory.oom_kills()
     (inner / "memory.events").write_text("low 0\noom 3\noom_kill 3\n")
     assert memory.oom_kills() == before + 1
+
+
+def test_the_limits_of_cgroups_of_version_1_count_too(tmp_path, monkeypatch):
+    """As on a Jetson with Linux 4.9."""
+    own = {"/proc/self/cgroup": "9:cpu,cpuacct:/\n5:memory:/user.slice\n1:name=systemd:/init.scope\n"}
+    real = memory._lines
+    monkeypatch.setattr(memory, "CGROUP", str(tmp_path))
+    monkeypatch.setattr(memory, "_lines", lambda path: own[path].splitlines() if path in own else real(path))
+    folder = tmp_path / "memory" / "user.slice"
+    folder.mkdir(parents=True)
+    (folder / "memory.limit_in_bytes").write_text(f"{50 * MIB}\n")
+    (folder / "memory.usage_in_bytes").write_text(f"{30 * MIB}\n")
+    (folder / "memory.stat").write_text(f"inactive_file 1\ntotal_inactive_file {5 * MIB}\n")
+    (folder / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n")
+    before = memory.oom_kills()
+    assert memory.free_bytes() == 25 * MIB
+    (folder / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n")
+    assert memory.oom_kills() >= before + 1

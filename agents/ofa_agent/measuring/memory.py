@@ -50,18 +50,21 @@ def needed_bytes(block: Block, batch: int, precision: str) -> int:
 
 def oom_kills() -> int:
     """Return how many processes the kernel has ended so far because memory ran out; 0 if it does not say."""
-    counts = [
-        _counter(path, "oom_kill") for path in ["/proc/vmstat"] + [CGROUP + at + "/memory.events" for at in _own()]
-    ]
+    paths = ["/proc/vmstat"] + [CGROUP + at + "/memory.events" for at in _own()]
+    paths += [CGROUP + "/memory" + at + "/memory.oom_control" for at in _own("memory")]
+    counts = [_counter(path, "oom_kill") for path in paths]
     return sum(count for count in counts if count is not None)
 
 
 def free_bytes() -> Optional[int]:
     """Return the memory that this process can still allocate: of the machine and of its cgroups; None if unknown."""
     found = [available for available in [_available()] if available is not None]
-    for folder in _own():
-        limit, used = (_number(CGROUP + folder + "/memory." + name) for name in ("max", "current"))
-        cached = _counter(CGROUP + folder + "/memory.stat", "inactive_file") or 0
+    places = [(CGROUP + folder, ("max", "current"), "inactive_file") for folder in _own()]
+    in_version_1 = ("limit_in_bytes", "usage_in_bytes")
+    places += [(CGROUP + "/memory" + folder, in_version_1, "total_inactive_file") for folder in _own("memory")]
+    for folder, names, unused in places:
+        limit, used = (_number("%s/memory.%s" % (folder, name)) for name in names)
+        cached = _counter(folder + "/memory.stat", unused) or 0
         if limit is not None and used is not None:
             found.append(max(0, limit - used + cached))
     return min(found) if found else None
@@ -72,10 +75,12 @@ def _available() -> Optional[int]:
     return None if kib is None else kib * 1024
 
 
-def _own() -> List[str]:
-    """Return the folders of the cgroups (version 2) of this process, the innermost first."""
+def _own(controller: str = "") -> List[str]:
+    """Return the folders of the cgroups of this process, the innermost first: of a controller of version 1, or of
+    version 2.
+    """
     lines = [line.split(":", 2) for line in _lines("/proc/self/cgroup")]
-    paths = [line[2].strip().rstrip("/") for line in lines if len(line) == 3 and line[0] == "0"]
+    paths = [line[2].strip().rstrip("/") for line in lines if len(line) == 3 and controller in line[1].split(",")]
     folders = []
     for path in paths[:1]:
         parts = path.split("/")

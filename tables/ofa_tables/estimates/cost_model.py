@@ -151,7 +151,7 @@ class CostModel:
         weights = np.linalg.solve(covariance, off)
         evidence = -0.5 * (off @ weights + np.linalg.slogdet(covariance)[1])
         evidence -= 0.5 * (np.log(reach.operators) ** 2 + np.log(reach.blocks) ** 2) / REACH_SPREAD**2
-        return _Explained(weights, float(evidence))
+        return _Explained(np.asarray(weights, dtype=np.float64), float(evidence))
 
     def _posterior(self, known: "_Known", reach: Reach, log_costs: FloatArray) -> Posterior:
         linear = self._linear(log_costs)
