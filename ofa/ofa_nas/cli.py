@@ -10,13 +10,22 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
 from ofa_agent.text import one_line
 from ofa_tables.errors import OfaError, UsageError
 
+
+class PlainConsole(Console):
+    """A console that shows control characters as blanks: text of a table or device cannot change the terminal."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str("".join(one if one.isprintable() or one == "\n" else " " for one in text), **options)
+
+
 # Progress and messages go to standard error; standard output has only the result.
-console = Console(stderr=True, highlight=False, soft_wrap=True)
-answer = Console(highlight=False, soft_wrap=True)
+console = PlainConsole(stderr=True, highlight=False, soft_wrap=True)
+answer = PlainConsole(highlight=False, soft_wrap=True)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on the last line.")
 

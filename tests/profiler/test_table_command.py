@@ -126,6 +126,18 @@ def test_show_prints_identity_and_contents(run_json, measured):
     assert list(shown["spaces"][0]) == fields
 
 
+def test_text_of_a_table_cannot_change_the_terminal(run, tmp_path):
+    path = tmp_path / "t.lut"
+    hostile = "\x1b]0;owned\x07\x1b[2J\rerror: forged"
+    with LatencyTable.create(path, Identity(hostile, "f", hostile, hostile), {"chip": hostile}) as table:
+        table.add([Measurement(f"{hostile} 1", hostile, status="crashed", error=hostile)])
+    for words in (("show", path, "--keys"), ("check", path)):
+        code, out, err = run(*words)
+        assert code in (0, 1)
+        assert "owned" in out
+        assert not set("\x1b\x07\r") & set(out + err)
+
+
 def test_show_names_the_rails_of_the_energies_and_the_settings_without_effect(run, run_json, tmp_path):
     path = tmp_path / "t.lut"
     reason = "nvpmodel -m 0 reported success, but the power mode is MODE_15W (2)"

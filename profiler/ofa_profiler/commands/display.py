@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ofa_nas.cli import NowAndThen, answer, console, duration, say
+from ofa_nas.cli import NowAndThen, PlainConsole, answer, console, duration, say
 
 TABLE = click.Path(path_type=Path)
 
@@ -70,4 +69,4 @@ def print_wide(listing: Table) -> None:
     """Print a listing at its full width, even if the terminal is narrower."""
     unbounded = answer.options.update(max_width=10_000)
     width = answer.measure(listing, options=unbounded).maximum
-    Console(highlight=False, width=max(1, width)).print(listing)
+    PlainConsole(highlight=False, width=max(1, width)).print(listing)
