@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from ofa_nas.spaces import Space, all_spaces
 from ofa_profiler.campaign.choosing import (
     TRIAL_ERROR,
     Candidate,
+    FloatArray,
     Targets,
     block_candidates,
     choose,
@@ -24,8 +26,10 @@ from ofa_tables.estimates.prior import NO_PRIOR, Hypotheses, PriorTable
 from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
-# The cost of a trial before the first one: loading in s, and iterations; of a network and of a block.
-LOADING_S = {True: 0.15, False: 0.05}
+# The expected cost of a trial before the first one: in s without the iterations, and iterations; of a network and of a
+# block. A network that the device has already costs less.
+UNTIMED_S = {True: 0.5, False: 0.05}
+AGAIN_S = 0.2
 RUNS = {True: 30, False: 40}
 FEWEST_FOR_ERROR = 10  # entries with several trials that show the error of one trial
 FIRST_NETWORK_MS = 10.0
@@ -50,6 +54,7 @@ class Choice:
         self._targets = Targets(space, resolutions_px, [block.key for block in self._blocks])
         self._in_networks = table.identity.blocks == IN_NETWORKS
         self._budget = NETWORK_BUDGET if self._in_networks else budget
+        self._on_device: dict[str, Candidate] = {}
         self._batches = 0
         self._expected_s = 0.0
         self._slower = 1.0  # how much longer trials take than expected
@@ -78,12 +83,14 @@ class Choice:
             log_ms = log_ms + np.log(FIRST_NETWORK_MS / (np.exp(log_ms).mean() * len(self._space.positions)))
         if self._in_networks:
             rng = np.random.default_rng((self._batches, len(self._table.measurements)))
-            candidates = network_candidates(self._targets, self._seconds, log_ms, rng)
+            candidates = network_candidates(self._targets, self._seconds, log_ms, rng) + self._again(log_ms)
         else:
             candidates = block_candidates(log_ms, self._seconds)
         chosen = choose(self._targets, self._mixture, candidates, self._trial_error(), seconds)
         self._batches += 1
         self._expected_s = sum(candidate.seconds for candidate in chosen)
+        if self._in_networks:
+            self._on_device |= {str(candidate.network): candidate for candidate in chosen}
         return self._in_free_rounds(self._jobs(chosen)), self._budget
 
     def took(self, seconds: float) -> None:
@@ -91,9 +98,16 @@ class Choice:
         if self._expected_s:
             self._slower *= min(4.0, max(0.25, seconds / self._expected_s))
 
-    def _seconds(self, latency_ms: float) -> float:
-        expected_s = LOADING_S[self._in_networks] + RUNS[self._in_networks] * latency_ms / 1e3
-        return expected_s * self._slower
+    def _seconds(self, latency_ms: float, on_device: bool = False) -> float:
+        untimed_s = AGAIN_S if on_device else UNTIMED_S[self._in_networks]
+        return (untimed_s + RUNS[self._in_networks] * latency_ms / 1e3) * self._slower
+
+    def _again(self, log_ms: FloatArray) -> list[Candidate]:
+        """The networks of earlier batches, whose models the device has."""
+        return [
+            replace(known, seconds=self._seconds(float(np.exp(log_ms[known.rows]).sum()), on_device=True))
+            for known in self._on_device.values()
+        ]
 
     def _trial_error(self) -> float:
         """The relative error of one trial of a block, from the entries with several trials."""

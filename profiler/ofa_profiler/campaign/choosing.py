@@ -98,10 +98,10 @@ def network_candidates(
     """Draw networks of all sizes; ``seconds_of`` estimates the cost in s of a trial from the latency in ms."""
     space = targets.space
     networks = space.canonical(space.sample_spread(CANDIDATES, rng, targets.resolutions_px))
-    found = []
-    for network, rows in zip(space.decode(networks), targets.rows_of(networks), strict=True):
-        found.append(Candidate(network, rows, seconds_of(float(np.exp(log_ms[rows]).sum()))))
-    return found
+    return [
+        Candidate(network, rows, seconds_of(float(np.exp(log_ms[rows]).sum())))
+        for network, rows in zip(space.decode(networks), targets.rows_of(networks), strict=True)
+    ]
 
 
 def block_candidates(log_ms: FloatArray, seconds_of: Callable[[float], float]) -> list[Candidate]:

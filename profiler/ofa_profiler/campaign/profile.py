@@ -57,8 +57,10 @@ class Profiler:
         choice = self._choice(resolutions_px)
         started = time.monotonic()
         while True:
+            began = time.monotonic()
             half_width = choice.fit()
-            left_s, spent_s = deadline - time.monotonic(), time.monotonic() - started
+            fitting_s = time.monotonic() - began  # the last trials are fitted, too
+            left_s, spent_s = deadline - time.monotonic() - fitting_s, time.monotonic() - started
             if half_width is not None:
                 self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
                 if half_width <= error or left_s <= 0:

@@ -14,6 +14,10 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
 FEWEST_TRIALS = 3  # needed to estimate a spread
 
+# Flags of entries whose trials determine the latency poorly.
+UNSTABLE = "unstable"
+FEW_SAMPLES = "few-samples"
+
 # Entries are flagged as unstable if half their 95 % interval is wider than this, relative to the latency.
 UNSTABLE_HALF_WIDTH = 0.10
 
@@ -170,7 +174,7 @@ def with_standard_errors(
             error = float(np.hypot(of_trials, speed_error(trials[place])))
             entry = replace(entry, standard_error=error, degrees_of_freedom=float(freedom))
         unstable = entry.half_width is not None and entry.half_width > UNSTABLE_HALF_WIDTH
-        errors[place] = entry.flagged("unstable") if unstable else entry
+        errors[place] = entry.flagged(UNSTABLE) if unstable else entry
     return {**entries, **errors}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ofa_agent.operators import Block
-from ofa_tables.estimates.entry import Entry
+from ofa_tables.estimates.entry import FEW_SAMPLES, UNSTABLE, UNSTABLE_HALF_WIDTH, Entry
 from ofa_tables.estimates.physics import FloatArray
 from ofa_tables.estimates.prior import Hypotheses, Mixture, PriorTable, observed
 
@@ -63,10 +63,17 @@ class Estimates:
             return measured
         latency_ms, error = float(np.exp(self.log_ms[row])), float(self.errors[row])
         base = measured or Entry(key, latency_ms, latency_ms, 0.0, 0.0, 0, 0, flags=(PREDICTED,))
-        whole = float(np.hypot(error, common_error))
-        estimated = replace(base, latency_ms=latency_ms, standard_error=whole, degrees_of_freedom=FREEDOM)
-        own = base.trial_error
-        return estimated.flagged(PARTLY) if own is not None and own > np.sqrt(2) * error else estimated
+        flags = [flag for flag in base.flags if flag not in (UNSTABLE, FEW_SAMPLES)]
+        if base.trial_error is not None and base.trial_error > np.sqrt(2) * error:
+            flags.append(PARTLY)
+        estimated = replace(
+            base,
+            latency_ms=latency_ms,
+            standard_error=float(np.hypot(error, common_error)),
+            degrees_of_freedom=FREEDOM,
+            flags=tuple(flags),
+        )
+        return estimated.flagged(UNSTABLE) if (estimated.half_width or 0.0) > UNSTABLE_HALF_WIDTH else estimated
 
     def to_json(self) -> dict[str, Any]:
         arrays = {name: _packed(getattr(self, name)) for name in ("log_ms", "factors", "own")}

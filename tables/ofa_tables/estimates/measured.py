@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ofa_tables.estimates.device_speed import SpeedErrors, at_table_speed, interrupted, off_speed, usual_reference_ms
-from ofa_tables.estimates.entry import FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
+from ofa_tables.estimates.entry import FEW_SAMPLES, FEWEST_TRIALS, Entry, derive_entry, with_standard_errors
 from ofa_tables.estimates.keys import kind_and_size
 from ofa_tables.identity import IMPORTED
 from ofa_tables.store.measurement import NETWORK, SIMULATED, Measurement
@@ -29,7 +29,7 @@ class Measured:
             if all(self._disturbed(trial) for trial in trials):
                 entries[place] = entries[place].flagged("disturbed")
             if 0 < entries[place].trials < FEWEST_TRIALS and self._runtime not in (IMPORTED, SIMULATED):
-                entries[place] = entries[place].flagged("few-samples")
+                entries[place] = entries[place].flagged(FEW_SAMPLES)
         profiled_networks = {trial.trial_id: trial.key for trial in self.measurements if trial.key.startswith(NETWORK)}
         return with_standard_errors(entries, steady, profiled_networks, self._speed_errors)
 
