@@ -40,7 +40,8 @@ def main() -> None:
             half_widths, estimates = model.half_widths(encoded[0]), model.predicted_blocks(encoded[0])
             off = np.abs(predicted / passes_ms.mean(axis=0) - 1)
             print(
-                f"{path.name}: excess error {calibrated.excess_rms:.2%} (raw sum {raw.excess_rms:.2%}), within their "
+                f"{path.name}: excess error {calibrated.excess_rms:.2%} (raw sum {raw.excess_rms:.2%}), with the noise "
+                f"{calibrated.rmspe:.2%}; within their "
                 f"interval {np.mean(off <= half_widths):.0%}, median half-width {np.median(half_widths):.1%}, "
                 f"{estimates.mean():.1f} predicted blocks per network"
             )

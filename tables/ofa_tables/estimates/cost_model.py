@@ -47,7 +47,7 @@ REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
 OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
 REACH_SPREAD = 0.7
 REACH_TURNS = 2
-MOST_FOR_COSTS = 300
+MOST_FOR_COSTS = 200
 
 STEPS = 15
 LONGEST_STEP = 1.5
@@ -110,16 +110,17 @@ class CostModel:
     def fit(self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray) -> Posterior:
         """Fit the model to the blocks ``rows``, with one value of ``log_ms`` and its standard error per row.
 
-        The reach with the largest marginal likelihood is chosen, at the costs that were found so far. Some hundred
-        blocks determine both; the posterior is of all.
+        The reach with the largest marginal likelihood is chosen, one factor after the other, at the costs found so far. Up
+        to MOST_FOR_COSTS blocks determine both; the posterior is of all.
         """
         known = _Known.of(rows, log_ms, errors)
         some = known.some(MOST_FOR_COSTS)
         reach, costs = Reach(), self._mode(some, Reach())
         for _ in range(REACH_TURNS):
             linear = self._linear(costs, some.rows)
-            tried = [Reach(of_operators, of_blocks) for of_operators in REACHES for of_blocks in OWN_REACHES]
-            reach = max(tried, key=lambda one: self._explained(some, linear, one, costs).evidence)
+            for name, choices in (("operators", REACHES), ("blocks", OWN_REACHES)):
+                tried = [replace(reach, **{name: choice}) for choice in choices]
+                reach = max(tried, key=lambda one: self._explained(some, linear, one, costs).evidence)
             costs = self._mode(some, reach, costs)
         evidence = self._explained(some, self._linear(costs, some.rows), reach, costs).evidence
         return replace(self._posterior(known, reach, costs), evidence=evidence)
