@@ -18,8 +18,8 @@ FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int_]]
 
 # Networks that represent the space, and profiled networks to choose from.
-TARGETS = 200
-CANDIDATES = 120
+TARGETS = 100
+CANDIDATES = 90
 # The relative error of one trial of a block, until the trials show it.
 TRIAL_ERROR = 0.06
 QUANTILE = 1.96  # of a 95 % interval

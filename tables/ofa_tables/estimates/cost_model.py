@@ -47,9 +47,10 @@ REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
 OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
 REACH_SPREAD = 0.7
 REACH_TURNS = 2
-MOST_FOR_COSTS = 200
+MOST_FOR_COSTS = 150
 
 STEPS = 15
+COVARIANCE_STEPS = 4
 LONGEST_STEP = 1.5
 CONVERGED = 1e-4
 
@@ -110,8 +111,8 @@ class CostModel:
     def fit(self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray) -> Posterior:
         """Fit the model to the blocks ``rows``, with one value of ``log_ms`` and its standard error per row.
 
-        The reach with the largest marginal likelihood is chosen, one factor after the other, at the costs found so far. Up
-        to MOST_FOR_COSTS blocks determine both; the posterior is of all.
+        The reach with the largest marginal likelihood is chosen, one factor after the other, at the costs found so far.
+        Up to MOST_FOR_COSTS blocks determine both; the posterior is of all.
         """
         known = _Known.of(rows, log_ms, errors)
         some = known.some(MOST_FOR_COSTS)
@@ -135,8 +136,11 @@ class CostModel:
     def _mode(self, known: "_Known", reach: Reach, log_costs: FloatArray | None = None) -> FloatArray:
         """Return the most likely log costs, from Gauss-Newton steps that start at ``log_costs``."""
         costs = self._typical(known) if log_costs is None else log_costs
-        for _ in range(STEPS):
-            linear = self._linear(costs, known.rows)
+        linear = self._linear(costs, known.rows)
+        for step_number in range(STEPS):
+            # The covariance of the residuals changes little with the costs, and takes most of the time.
+            again = step_number % COVARIANCE_STEPS == COVARIANCE_STEPS - 1
+            linear = self._linear(costs, known.rows, None if again else linear.residuals)
             explained = self._explained(known, linear, reach, costs).weights
             step = self._typical(known) + self._drawn @ linear.shares.T @ explained - costs
             longest = float(np.abs(step).max())
@@ -197,15 +201,18 @@ class CostModel:
     def _units(self) -> FloatArray:
         return self._works.counts @ self._works.units
 
-    def _linear(self, log_costs: FloatArray, rows: IntArray | None = None) -> "_Linear":
-        """Linearise the model of some blocks, or of all, at ``log_costs``."""
+    def _linear(
+        self, log_costs: FloatArray, rows: IntArray | None = None, residuals: FloatArray | None = None
+    ) -> "_Linear":
+        """Linearise the model of some blocks, or of all, at ``log_costs``; keep ``residuals`` (n, n) if given."""
         counts = self._works.counts if rows is None else self._works.counts[rows]
         used = np.flatnonzero(counts.any(axis=0))
         counts, units, costs = counts[:, used], self._works.units[used], np.exp(log_costs)
         of_operators = units @ costs
         sums = counts @ of_operators
-        weighted = counts * of_operators / sums[:, None]
-        residuals = weighted @ self._residuals[np.ix_(used, used)] @ weighted.T
+        if residuals is None:
+            weighted = counts * of_operators / sums[:, None]
+            residuals = weighted @ self._residuals[np.ix_(used, used)] @ weighted.T
         return _Linear(np.log(sums), (counts @ units) * costs / sums[:, None], residuals)
 
     @cached_property
