@@ -20,6 +20,7 @@ from ofa_tables.table import LatencyTable
 # The first trials are chosen by what is known of devices in general. Later batches are longer, because each tells less.
 FIRST_BATCH_S = 5.0
 BATCH_GROWTH = 0.6
+OF_WHAT_IS_LEFT = 0.9  # some trials take longer than expected, and disturbed ones are repeated
 
 
 class Profiler:
@@ -65,7 +66,7 @@ class Profiler:
                 self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
                 if half_width <= error or left_s <= 0:
                     break
-            rounds, budget = choice.rounds(min(left_s, max(FIRST_BATCH_S, BATCH_GROWTH * spent_s)))
+            rounds, budget = choice.rounds(min(OF_WHAT_IS_LEFT * left_s, max(FIRST_BATCH_S, BATCH_GROWTH * spent_s)))
             began = time.monotonic()
             found = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
             outcome.include(found)

@@ -41,7 +41,7 @@ ROUGH_LENGTH = 0.3
 # The independent residual of a block, a relative standard deviation.
 OWN = 0.004
 
-# Factors of the residuals of operators, and of those of blocks, among which the marginal likelihood decides; and the
+# Factors of the residuals of operators, and of those of blocks, which the marginal likelihood weights; and the
 # standard deviation of their prior in log units.
 REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
 OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
@@ -111,8 +111,8 @@ class CostModel:
     def fit(self, rows: Sequence[int] | IntArray, log_ms: FloatArray, errors: FloatArray) -> Posterior:
         """Fit the model to the blocks ``rows``, with one value of ``log_ms`` and its standard error per row.
 
-        The reach with the largest marginal likelihood is chosen, one factor after the other, at the costs found so far.
-        Up to MOST_FOR_COSTS blocks determine both; the posterior is of all.
+        The reach is the mean of the choices by marginal likelihood, one factor after the other, at the costs found so
+        far. Up to MOST_FOR_COSTS blocks determine both; the posterior is of all.
         """
         known = _Known.of(rows, log_ms, errors)
         some = known.some(MOST_FOR_COSTS)
@@ -121,7 +121,9 @@ class CostModel:
             linear = self._linear(costs, some.rows)
             for name, choices in (("operators", REACHES), ("blocks", OWN_REACHES)):
                 tried = [replace(reach, **{name: choice}) for choice in choices]
-                reach = max(tried, key=lambda one: self._explained(some, linear, one, costs).evidence)
+                evidences = np.array([self._explained(some, linear, one, costs).evidence for one in tried])
+                weights = np.exp(evidences - evidences.max())
+                reach = replace(reach, **{name: float(np.exp(np.average(np.log(choices), weights=weights)))})
             costs = self._mode(some, reach, costs)
         evidence = self._explained(some, self._linear(costs, some.rows), reach, costs).evidence
         return replace(self._posterior(known, reach, costs), evidence=evidence)
