@@ -39,7 +39,7 @@ WIDER = {"excite": 2.5, "elementwise": 2.5}
 LENGTHS = {"channels": 1.2, "pixels": 2.5, "kernel": 1.5, "stride": 0.85, "values": 4.0, "groups": 1.5}
 ROUGH_LENGTH = 0.3
 # The independent residual of a block, a relative standard deviation.
-OWN = 0.004
+OWN = 0.008
 
 # Factors of the residuals of operators, and of those of blocks, which the marginal likelihood weights; and the
 # standard deviation of their prior in log units.
