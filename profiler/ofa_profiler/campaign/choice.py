@@ -31,6 +31,9 @@ from ofa_tables.table import LatencyTable
 UNTIMED_S = {True: 0.5, False: 0.05}
 AGAIN_S = 0.2
 RUNS = {True: 30, False: 40}
+# The first trials are chosen by what is known of devices in general. Later batches are longer, because each tells less.
+FIRST_TRIALS = 10
+BATCH_GROWTH = 0.6
 FEWEST_FOR_ERROR = 10  # entries with several trials that show the error of one trial
 FIRST_NETWORK_MS = 10.0
 
@@ -55,7 +58,7 @@ class Choice:
         self._in_networks = table.identity.blocks == IN_NETWORKS
         self._budget = NETWORK_BUDGET if self._in_networks else budget
         self._on_device: dict[str, Candidate] = {}
-        self._batches = 0
+        self._batches = self._trials = 0
         self._expected_s = 0.0
         self._slower = 1.0  # how much longer trials take than expected
 
@@ -86,7 +89,9 @@ class Choice:
             candidates = network_candidates(self._targets, self._seconds, log_ms, rng) + self._again(log_ms)
         else:
             candidates = block_candidates(log_ms, self._seconds)
-        chosen = choose(self._targets, self._mixture, candidates, self._trial_error(), seconds)
+        most = max(FIRST_TRIALS, int(BATCH_GROWTH * self._trials))
+        chosen = choose(self._targets, self._mixture, candidates, self._trial_error(), seconds, most)
+        self._trials += len(chosen)
         self._batches += 1
         self._expected_s = sum(candidate.seconds for candidate in chosen)
         if self._in_networks:

@@ -72,14 +72,19 @@ class Targets:
 
 
 def choose(
-    targets: Targets, mixture: Mixture, candidates: Sequence[Candidate], trial_error: float, seconds: float
+    targets: Targets,
+    mixture: Mixture,
+    candidates: Sequence[Candidate],
+    trial_error: float,
+    seconds: float,
+    most: int | None = None,
 ) -> list[Candidate]:
-    """Return the best trials, in order, that together take at most ``seconds``; the best one, however long it takes."""
+    """Return the best trials, in order: at most ``most``, which together take at most ``seconds``; and at least one."""
     covariance = mixture.covariance.copy()
     seen = targets.shares(mixture.mean) @ covariance  # (networks, blocks)
     left, spent = list(candidates), 0.0
     chosen: list[Candidate] = []
-    while left:
+    while left and (most is None or len(chosen) < most):
         gains = [_gain(seen, covariance, one.rows, trial_error) / one.seconds for one in left]
         best = left.pop(int(np.argmax(gains)))
         rows = np.unique(best.rows)

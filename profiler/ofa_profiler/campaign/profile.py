@@ -17,9 +17,6 @@ from ofa_tables.estimates.prior import PriorTable
 from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
-# The first trials are chosen by what is known of devices in general. Later batches are longer, because each tells less.
-FIRST_BATCH_S = 5.0
-BATCH_GROWTH = 0.6
 OF_WHAT_IS_LEFT = 0.9  # some trials take longer than expected, and disturbed ones are repeated
 
 
@@ -56,17 +53,16 @@ class Profiler:
         """
         outcome = Outcome()
         choice = self._choice(resolutions_px)
-        started = time.monotonic()
         while True:
             began = time.monotonic()
             half_width = choice.fit()
             fitting_s = time.monotonic() - began  # the last trials are fitted, too
-            left_s, spent_s = deadline - time.monotonic() - fitting_s, time.monotonic() - started
+            left_s = deadline - time.monotonic() - fitting_s
             if half_width is not None:
                 self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
                 if half_width <= error or left_s <= 0:
                     break
-            rounds, budget = choice.rounds(min(OF_WHAT_IS_LEFT * left_s, max(FIRST_BATCH_S, BATCH_GROWTH * spent_s)))
+            rounds, budget = choice.rounds(OF_WHAT_IS_LEFT * left_s)
             began = time.monotonic()
             found = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
             outcome.include(found)
