@@ -21,7 +21,7 @@ from ofa_nas.spaces import Architecture, Space, all_spaces, architecture_in, fin
 from ofa_profiler.campaign.campaign import Outcome, Progress
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
-from ofa_profiler.campaign.summary import list_devices, summarise
+from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
@@ -170,6 +170,7 @@ def profile(
                 f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
                 f"{run_settings}"
             )
+            finished = timed_in_all(table, EFFORTS[effort].rounds)
             prior_tables = read_priors([Path(prior) for prior in priors], path)
             chooses = error is not None or seconds is not None or len(wanted_px) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
@@ -182,7 +183,7 @@ def profile(
                 else:
                     outcome = profiler.measure(wanted_px)
             _record(table, device, outcome)
-            summary = summarise(table, space, wanted_px, outcome, time.perf_counter() - started)
+            summary = summarise(table, space, wanted_px, outcome, finished, time.perf_counter() - started)
     return ProfileResult(path, summary, outcome)
 
 

@@ -67,7 +67,7 @@ def kernels_of(content, tmp_path):
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "onnxruntime-tensorrt"])
 @every_block
-def test_int8_outputs_are_close_to_those_in_fp32(block, runtime):
+def test_int8_outputs_are_close_to_those_in_fp32(without_saturation, block, runtime):
     for batch in (1, 2):
         expected = output_of(content_of(block, "fp32", batch=batch), block, batch)
         got = output_of(content_of(block, runtime=runtime, batch=batch), block, batch)

@@ -9,17 +9,23 @@ from ofa_tables.estimates.estimates import PARTLY, PREDICTED
 from ofa_tables.table import LatencyTable
 
 
+def timed_in_all(table: LatencyTable, rounds: int) -> set[str]:
+    """The keys that were timed in every round."""
+    return {key for key, numbers in table.rounds_of().items() if numbers.issuperset(range(rounds))}
+
+
 def summarise(
     table: LatencyTable,
     space: Space,
     resolutions: Sequence[int],
     outcome: Outcome,
+    finished: set[str],
     seconds: float,
 ) -> dict[str, Any]:
-    """Count the entries of a space at some resolutions: the JSON of ``ofa-profile``."""
+    """Count the entries of a space at some resolutions: the JSON of ``ofa-profile``. ``finished`` were so before."""
     keys = {key for px in resolutions for key in space.keys(px)}
     entries = [entry for key in keys if (entry := table.entry(key)) is not None and not entry.failure]
-    reused = sum(entry.trials > 0 and not outcome.trials[entry.key] for entry in entries)
+    reused = sum(entry.key in finished or (entry.trials > 0 and not outcome.trials[entry.key]) for entry in entries)
     predicted = sum(PREDICTED in entry.flags for entry in entries)
     return {
         "table": str(table.path),
