@@ -4,6 +4,7 @@ import threading
 import time
 
 import grpc
+import numpy as np
 import pytest
 
 from ofa_agent.service import streams
@@ -13,6 +14,8 @@ from ofa_tables.errors import AgentLost
 
 TOKEN = (("authorization", "Bearer s3cret"),)
 SOON_S = 3.0  # far less than HELLO_S
+TRIALS = 5
+MOST_CPU_NS = 5e6  # of the agent itself, for one trial
 
 
 @pytest.fixture
@@ -54,9 +57,9 @@ def test_silent_streams_do_not_keep_out_a_host(start_agent, crowd, trial_of, str
     time.sleep(0.5)  # until they are there
     begin = time.monotonic()
     assert describe(agent, metadata)
-    measurement = measuring.take(trial_of())
-    assert measurement.status == "ok"
-    assert measurement.agent_cpu_ns < 500e6
+    measurements = [measuring.take(trial_of()) for _ in range(TRIALS)]
+    assert {measurement.status for measurement in measurements} == {"ok"}
+    assert np.median([measurement.agent_cpu_ns for measurement in measurements]) < MOST_CPU_NS
     measuring.done()
     following = agent.host()
     assert not following.next(SOON_S).welcome.resumed
