@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ofa_agent.operators import Block
-from ofa_nas.spaces import all_spaces
+from ofa_nas.spaces import all_spaces, find_blocks
 from ofa_tables.errors import UsageError
 from ofa_tables.estimates.prior import PriorTable
 from ofa_tables.model.latency_model import fullest_space
@@ -30,15 +29,10 @@ def _tables(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _read(path: Path) -> PriorTable:
     with LatencyTable.read(path) as table:
-        blocks = blocks_of(table)
-        entries = [entry for entry in table.measured.of_blocks if entry.key in blocks and not entry.failure]
+        measured = [entry for entry in table.measured.of_blocks if not entry.failure]
+        blocks = find_blocks({entry.key for entry in measured}, [fullest_space(table, all_spaces())])
+        entries = [entry for entry in measured if entry.key in blocks]
         usable = {entry.key: entry for entry in entries if entry.latency_ms > 0}
         if len(usable) < FEWEST_ENTRIES:
             raise UsageError(f"{path} has {len(usable)} entries of known blocks; a prior needs {FEWEST_ENTRIES}")
         return PriorTable(path.stem, tuple(blocks[key] for key in usable), tuple(usable.values()))
-
-
-def blocks_of(table: LatencyTable) -> dict[str, Block]:
-    """Return the blocks of the space that fits the table best, by key."""
-    space = fullest_space(table, all_spaces())
-    return {block.key: block for px in space.resolutions_px for block in space.blocks(px)}

@@ -138,6 +138,22 @@ def test_text_of_a_table_cannot_change_the_terminal(run, tmp_path):
         assert not set("\x1b\x07\r") & set(out + err)
 
 
+def test_a_merged_table_predicts_what_both_predicted(run_json, tmp_path):
+    space = find_space("compofa-fixed-w1.0")
+    blocks = space.blocks(160)
+    for name, measured in (("a", blocks[:12]), ("b", blocks[12:24])):
+        with LatencyTable.create(tmp_path / f"{name}.lut", IDENTITY, {}) as table:
+            for block in measured:
+                ms = {"count": 9, "median_ms": block.macs / 1e6, "mean_ms": block.macs / 1e6, "std_ms": 0.0}
+                table.add([Measurement(f"{block.key} {trial}", block.key, **ms) for trial in range(3)])
+            table.estimate(blocks)
+    run_json("merge", tmp_path / "a.lut", tmp_path / "b.lut", "--out", tmp_path / "both.lut")
+    shown = run_json("show", tmp_path / "both.lut")
+    (reach,) = [reach for reach in shown["spaces"] if reach["space"] == space.name]
+    assert (reach["resolution"], reach["entries"]) == (160, len(set(space.keys(160))))
+    assert reach["predicted"] == len(set(space.keys(160)) - {block.key for block in blocks[:24]})
+
+
 def test_show_names_the_rails_of_the_energies_and_the_settings_without_effect(run, run_json, tmp_path):
     path = tmp_path / "t.lut"
     reason = "nvpmodel -m 0 reported success, but the power mode is MODE_15W (2)"

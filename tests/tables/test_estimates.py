@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_up import log_ms
 
-from ofa_nas.spaces import find_space
+from ofa_nas.spaces import find_blocks, find_space
 from ofa_tables.errors import TableUnreadable
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.estimates.estimates import PARTLY, PREDICTED, Estimates, estimate, estimates_of
@@ -94,6 +94,12 @@ def test_without_estimates_a_table_is_what_was_measured(table):
     assert table.estimates is None
     assert table.entry(BLOCKS[1].key) is None
     assert table.entries[0].latency_ms == table.entries[0].measured_ms
+
+
+def test_blocks_are_found_by_their_keys():
+    keys = [block.key for block in BLOCKS]
+    assert [find_blocks([*keys, "unknown"])[key] for key in keys] == BLOCKS
+    assert find_blocks([]) == {}
 
 
 def test_common_errors_survive_storing():

@@ -1,5 +1,8 @@
 """Spaces by name. Other packages add spaces through the entry point group ``ofa_nas.spaces``."""
 
+from collections.abc import Collection, Sequence
+
+from ofa_agent.operators import Block
 from ofa_nas.spaces import compofa, mobilenet_v3, proxyless, resnet50d, tiny
 from ofa_nas.spaces.architecture import Architecture, parse_architecture
 from ofa_nas.spaces.reading import architecture_in, read_architectures
@@ -14,6 +17,7 @@ __all__ = [
     "Space",
     "all_spaces",
     "architecture_in",
+    "find_blocks",
     "find_space",
     "parse_architecture",
     "read_architectures",
@@ -42,3 +46,16 @@ def find_space(name: str) -> Space:
 
 def all_spaces() -> list[Space]:
     return plugins.find_all("ofa_nas.spaces", _BUILT_IN)
+
+
+def find_blocks(keys: Collection[str], first: Sequence[Space] = ()) -> dict[str, Block]:
+    """Return the blocks with these keys, by key. The spaces ``first`` are looked through before the others."""
+    found: dict[str, Block] = {}
+    left = set(keys)
+    for space in (*first, *all_spaces()):
+        if not left:
+            break
+        blocks = (block for px in space.resolutions_px for block in space.blocks(px))
+        found |= {block.key: block for block in blocks if block.key in left}
+        left -= found.keys()
+    return found

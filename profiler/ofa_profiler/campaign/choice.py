@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ofa_agent.measuring.timing import Budget
-from ofa_agent.operators import Block
-from ofa_nas.spaces import Space, all_spaces
+from ofa_nas.spaces import Space, find_blocks
 from ofa_profiler.campaign.choosing import (
     TRIAL_ERROR,
     Candidate,
@@ -51,7 +50,9 @@ class Choice:
     ) -> None:
         self._table = table
         self._space = space
-        self._blocks = _asked(table, space, resolutions_px)
+        blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}
+        blocks |= find_blocks(table.asked - blocks.keys(), [space])  # what earlier commands asked for
+        self._blocks = list(blocks.values())
         self._hypotheses = Hypotheses(self._blocks, priors)
         self._mixture = self._hypotheses.before()
         self._targets = Targets(space, resolutions_px, [block.key for block in self._blocks])
@@ -140,16 +141,3 @@ class Choice:
             taken = done.get(job.block.key, set())
             rounds[min(set(range(len(taken) + 1)) - taken)].append(job)
         return [rounds[number] for number in range(max(rounds, default=-1) + 1)]
-
-
-def _asked(table: LatencyTable, space: Space, resolutions_px: Sequence[int]) -> list[Block]:
-    """Return the blocks of a space at these resolutions, and those that earlier commands asked the table for."""
-    blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}
-    before = table.asked - blocks.keys()
-    for other in (space, *all_spaces()):
-        if not before:
-            break
-        found = (block for px in other.resolutions_px for block in other.blocks(px) if block.key in before)
-        blocks |= {block.key: block for block in found}
-        before -= blocks.keys()
-    return list(blocks.values())

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
+from ofa_nas.spaces import find_blocks
 from ofa_profiler.commands.display import TABLE
 from ofa_tables.inspection.summary import summarise
 from ofa_tables.store.merge import merge_tables
@@ -21,11 +22,13 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
     """Merge tables A and B, measured on the same device with the same settings, into a new table.
 
     A trial that is in both tables counts once. A calibration is kept if the entries that it was fitted on are
-    unchanged.
+    unchanged. Entries that were predicted in A or B are predicted again, from the trials of both.
     """
     with LatencyTable.read(one_path) as one, LatencyTable.read(two_path) as two:
-        merged = merge_tables(one, two, out)
-    with LatencyTable.read(out) as opened:
+        merged, asked = merge_tables(one, two, out), one.asked | two.asked
+    with LatencyTable.open(out) as opened:
+        if asked:
+            opened.estimate(find_blocks(asked).values())
         summary, simulated = summarise(opened, []), opened.simulated
     for space in merged.dropped:
         console.print(
