@@ -54,7 +54,7 @@ class Estimates:
         return np.sqrt((self.factors**2).sum(axis=1) + self.own**2)
 
     def entry(self, key: str, measured: Entry | None, common_error: float = 0.0) -> Entry | None:
-        """Combine the measured entry with the estimate of its key; return it unchanged if there is no estimate.
+        """Combine the measured entry with the estimate of its key; return it unchanged without an estimate.
 
         ``common_error`` is the relative error that all entries of the table have in common.
         """
