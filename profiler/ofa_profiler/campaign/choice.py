@@ -30,7 +30,7 @@ from ofa_tables.table import LatencyTable
 UNTIMED_S = {True: 0.5, False: 0.05}
 AGAIN_S = 0.2
 RUNS = {True: 30, False: 40}
-# The first trials are chosen by what is known of devices in general. Later batches are longer, because each trial helps less.
+# The first trials are chosen by what is known of devices in general. Later batches are larger: each trial helps less.
 FIRST_TRIALS = 10
 BATCH_GROWTH = 0.6
 FEWEST_FOR_ERROR = 10  # entries with several trials that show the error of one trial
