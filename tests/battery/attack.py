@@ -6,7 +6,7 @@ READER=COUNT is a number of mutated files. NAME is a file of ``named.py``, which
 
 A call may succeed or raise an error of this project. Everything else is a failure: another exception, more than SLOW_S
 seconds of the processor, more than MEMORY bytes, files of more than FILE bytes. The last line is JSON:
-{"calls", "succeeded", "failures"}.
+{"calls", "succeeded", "failures", "peak_mib"}; the last is the most memory that the process had.
 """
 
 import contextlib
@@ -129,7 +129,8 @@ def main() -> None:
     failures = attack_by_name([word for word in words if "=" not in word], folder, readers, attacks)
     succeeded, more = attack_with_mutations(counts, folder, int(seed), readers)
     calls = len(words) - len(counts) + sum(counts.values())
-    result = {"calls": calls, "succeeded": succeeded, "failures": failures + more}
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    result = {"calls": calls, "succeeded": succeeded, "failures": failures + more, "peak_mib": peak_mib}
     print(json.dumps(result), flush=True)
     os._exit(0)  # without the warnings of tables that were left open
 

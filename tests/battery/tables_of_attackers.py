@@ -51,7 +51,7 @@ SCHEMAS = (
     "DELETE FROM meta",
     "DELETE FROM meta WHERE name = 'identity'",
     "DELETE FROM measurements",
-    "INSERT INTO meta VALUES ('calibration/x', '{}')",
+    "INSERT INTO meta (name, value) VALUES ('calibration/x', '{}')",
     "DROP TABLE networks; CREATE TABLE networks (key, space, architecture, role)",
     "DROP TABLE networks; CREATE TABLE networks (key TEXT PRIMARY KEY, space TEXT, architecture TEXT, role TEXT)"
     " WITHOUT ROWID",

@@ -16,6 +16,7 @@ import pytest
 HERE = Path(__file__).parent
 NEEDS_TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 TIMEOUT_S = 600
+MOST_MIB = 512  # with the libraries that a reader imports
 
 
 def attack(folder, *words):
@@ -68,6 +69,7 @@ def test_many_mutated_files_are_read_or_refused(tmp_path, reader, count):
     result = attack(tmp_path, 2, f"{reader}={count}")
     assert result["failures"] == []
     assert 0 < result["succeeded"] < count
+    assert result["peak_mib"] <= MOST_MIB
 
 
 @NEEDS_TORCH
@@ -77,3 +79,4 @@ def test_many_mutated_torch_files_are_read_or_refused(tmp_path, reader, count):
     result = attack(tmp_path, 3, f"{reader}={count}")
     assert result["failures"] == []
     assert 0 < result["succeeded"] < count
+    assert result["peak_mib"] <= MOST_MIB

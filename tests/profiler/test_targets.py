@@ -4,6 +4,7 @@ import pytest
 
 from ofa_profiler.connections import connect
 from ofa_profiler.targets import target as targets
+from ofa_profiler.targets.target import choose_runtime, find_target
 from ofa_tables.errors import FileError, UnknownName, UsageError
 
 
@@ -94,3 +95,9 @@ def test_a_missing_or_invalid_address_is_reported(write):
         connect(targets.find_target("jetson-tx2"))
     with pytest.raises(UsageError, match="is not an address"):
         connect(targets.find_target("nvidia@board:port"))
+
+
+def test_the_name_of_a_command_without_its_prefix_is_understood_as_a_slip():
+    description = {"runtimes": {"onnxruntime": "1"}, "missing_runtimes": {}}
+    with pytest.raises(UnknownName, match=r"no runtime named 'trtexec'; did you mean command:trtexec\?$"):
+        choose_runtime(find_target("local"), "trtexec", description)

@@ -83,7 +83,7 @@ def show(name: str, as_json: bool) -> None:
         column.justify = "left"
     values = _as_json(target)
     for key, value in values.items():
-        if key in ("name", "from") or (key == "engine" and not value):
+        if key in ("name", "from", "commands") or (key == "engine" and not value):
             continue
         if key == "engine":
             value = engine_lines(value)

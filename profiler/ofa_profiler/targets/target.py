@@ -150,7 +150,9 @@ def choose_runtime(target: Target, wanted: str | None, description: Mapping[str,
         raise DeviceError(
             f"runtime {wanted} does not load on {target.name}: {missing[wanted]}; fix its installation on the device"
         )
-    raise UnknownName("runtime", wanted, [*there, *missing])
+    commands = [PREFIX + name for name in all_commands()]
+    named = [PREFIX + wanted] if PREFIX + wanted in commands else [*there, *missing, *commands]
+    raise UnknownName("runtime", wanted, named)
 
 
 def _installing(runtimes: Sequence[str]) -> str:
