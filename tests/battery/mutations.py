@@ -21,6 +21,7 @@ INTERESTING = (
 )
 
 MOST = 2_000_000  # characters of mutated text
+_WORD = re.compile(r"[\w.+-]+")
 
 # Values that take the place of any JSON value.
 VALUES: tuple[Any, ...] = (
@@ -115,15 +116,14 @@ def change_words(random_: random.Random, text: str) -> str:
             del lines[at]
             text = "".join(lines)
         elif kind == 1 and lines:
-            lines[at] = lines[at] * random_.choice((2, 3, 1000))
+            lines[at] *= min(random_.choice((2, 3, 1000)), 1 + MOST // max(1, len(lines[at])))
             text = "".join(lines)
         elif kind == 2:
             start = random_.randrange(len(text) + 1)
             text = text[:start] + random_.choice(WORDS) + text[start:]
         else:
-            words = list(re.finditer(r"[\w.+-]+", text))
-            if words:
-                word = random_.choice(words)
+            word = _WORD.search(text, random_.randrange(len(text) + 1)) or _WORD.search(text)
+            if word:
                 text = text[: word.start()] + random_.choice(WORDS) + text[word.end() :]
         text = text[:MOST]
     return text
