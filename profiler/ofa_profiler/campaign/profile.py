@@ -63,13 +63,16 @@ class Profiler:
                 if half_width <= error or left_s <= 0:
                     break
             rounds, budget = choice.rounds(OF_WHAT_IS_LEFT * left_s)
-            began = time.monotonic()
+            began, succeeded = time.monotonic(), self._succeeded()
             found = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
             outcome.include(found)
             choice.took(time.monotonic() - began)
-            if not found.trials:
-                break
+            if self._succeeded() == succeeded:
+                break  # more of the same would fail, too
         return outcome
+
+    def _succeeded(self) -> int:
+        return sum(trial.ok for trial in self._table.measurements)
 
     def _campaign(
         self, resolutions_px: Sequence[int], rounds: int, announce: Callable[[float], None] | None = None
