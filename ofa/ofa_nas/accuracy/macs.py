@@ -1,5 +1,10 @@
 """MACs as a stand-in for accuracy."""
 
+from functools import cached_property
+
+import numpy as np
+
+from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.space import FloatArray, Population, Space
 
 
@@ -19,3 +24,17 @@ class MacsStandIn:
     def __call__(self, population: Population) -> FloatArray:
         """Return (N,) MACs of one inference."""
         return self.space.macs(population)
+
+    @property
+    def features(self) -> tuple[Gather, ...]:
+        """The features are the entries of the space."""
+        return tuple((place.genes, place.radices, place.entries) for place in self.space.positions if place.genes)
+
+    def worths(self, population: Population) -> tuple[FloatArray, FloatArray]:
+        """Return (N,) MACs of the networks, and (N, entries + 1) MACs of the entries at their resolutions."""
+        return self(population), self._padded[population.genes[-1]]
+
+    @cached_property
+    def _padded(self) -> FloatArray:
+        figures = self.space.figures(lambda block: block.macs)
+        return np.concatenate([figures, np.zeros((len(figures), 1))], axis=1)

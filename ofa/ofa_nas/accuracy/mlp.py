@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ofa_nas.accuracy.encoding import find_encoder
+from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.space import FloatArray, Population, Space
 from ofa_tables.errors import FileError
 
@@ -62,6 +63,40 @@ class Mlp:
         if not np.isfinite(accuracy).all():
             raise FileError(f"{self.name} predicts an accuracy that is not finite; its weights are not usable")
         return accuracy
+
+    @property
+    def features(self) -> tuple[Gather, ...]:
+        """The features are the inputs."""
+        return self._encoder.hot
+
+    def worths(self, population: Population) -> tuple[FloatArray, FloatArray]:
+        """Return (N,) accuracies, and (N, inputs + 1) gradients with respect to the inputs; the last is 0."""
+        accuracy = np.zeros(len(population), dtype=np.float32)
+        slopes = np.zeros((len(population), self._encoder.inputs + 1), dtype=np.float32)
+        for start in range(0, len(population), self.chunk):
+            piece = slice(start, start + self.chunk)
+            inputs = self._encoder(population[piece])
+            for layers in self.members:
+                value, slope = gradient(layers, inputs)
+                accuracy[piece] += value / len(self.members)
+                slopes[piece, :-1] += slope / len(self.members)
+        return accuracy, slopes
+
+
+def gradient(layers: Sequence[Linear], inputs: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return (N,) values as ``forward`` does, and (N, inputs) gradients."""
+    *hidden, last = layers
+    values, active = inputs, []
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks the values
+        for layer in hidden:
+            values = values @ layer.weight.T
+            values += layer.bias
+            np.maximum(values, 0, out=values)
+            active.append(values > 0)
+        slopes = np.broadcast_to(last.weight[0], (len(inputs), last.weight.shape[1]))
+        for layer, on in zip(reversed(hidden), reversed(active), strict=True):
+            slopes = (slopes * on) @ layer.weight
+        return (values @ last.weight[0]) + last.bias[0], slopes
 
 
 def forward(layers: Sequence[Linear], inputs: FloatArray) -> FloatArray:
