@@ -61,14 +61,14 @@ def solve_exactly(
             return None
         states.append(last)
     at = int(last.worths.argmax())
-    chosen, shared = np.zeros((options.slots, 1), dtype=int), dict[int, IntArray]()
+    chosen, shared = np.zeros((options.slots, 1), dtype=int), np.zeros((len(options.shared), 1), dtype=int)
     value = float(last.worths[at])
     for (slots, rows), (_, picks), state in zip(
         reversed(list(options.parts())), reversed(tables), reversed(states), strict=True
     ):
         pick = picks[int(state.own[at])]
         chosen[slots, 0] = pick[len(rows) :]
-        shared |= {row: np.array([choice]) for row, choice in zip(rows, pick, strict=False)}
+        shared[[options.shared.index(row) for row in rows], 0] = pick[: len(rows)]
         at = int(state.before[at])
     return value, options.networks(chosen, shared, np.array([resolution]))
 

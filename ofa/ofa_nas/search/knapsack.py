@@ -6,12 +6,12 @@ network is within the limits. With several limits, the ratios of their prices ar
 options then fill what is left of the limits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ofa_nas.accuracy.model import Differentiable
-from ofa_nas.search.options import Options
+from ofa_nas.search.options import IMPOSSIBLE, Options, picked
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
@@ -44,7 +44,7 @@ class Knapsacks:
         barred: FloatArray = np.zeros((len(problem.space.resolutions_px), len(options)), dtype=bool)
         for metric, limit in zip(problem.metrics, problem.limits, strict=True):
             if metric.is_peak:
-                over = np.concatenate([metric.figures, np.zeros((len(metric.figures), 1))], axis=1) > limit
+                over: FloatArray = np.concatenate([metric.figures, np.zeros((len(metric.figures), 1))], axis=1) > limit
                 barred |= over[:, options.entries].any(axis=1) | over[:, fixed].any(axis=1)[:, None]
                 continue
             padded = np.concatenate([metric.figures, np.zeros((len(metric.figures), 1))], axis=1)
@@ -52,7 +52,7 @@ class Knapsacks:
             bases.append(metric.constant + padded[:, fixed].sum(axis=1))
         self.costs: FloatArray = np.array(costs, dtype=np.float32)  # (limits, resolutions, options)
         self.bases: FloatArray = np.array(bases)  # (limits, resolutions)
-        self._barred = np.where(barred, np.float32(-np.inf), np.float32(0)) if barred.any() else None
+        self._barred = np.where(barred, np.float32(IMPOSSIBLE), np.float32(0)) if barred.any() else None
 
     def solve(
         self,
@@ -72,68 +72,95 @@ class Knapsacks:
             worths = worths + self._barred[resolutions].T
         count = len(resolutions)
         ratios = np.ones((len(costs), count), dtype=np.float32) / len(costs) if near is None else near[1]
-        best, chosen, prices, kept = np.full(count, -np.inf), None, np.zeros(count), ratios
-        genes: Population | None = None
-        for _ in range(ROUNDS if len(costs) > 1 and near is None else 1):
-            joint = costs[0] if len(costs) == 1 else np.einsum("mn,mon->on", ratios, costs)
-            middle = _middle(worths, joint) if near is None else near[0]
-            price, options, shared, used = self._bisected(worths, costs, joint, middle, near is not None)
-            within = (used <= 1).all(axis=0)
-            value = np.where(within, np.take_along_axis(worths, options, axis=0).sum(axis=0), -1e30 * used.max(axis=0))
-            found = self.options.networks(options, shared, resolutions)
-            if chosen is None or genes is None:
-                best, chosen, prices, kept, genes = value, options, price, ratios, found
-            else:
-                better = value > best
-                best, prices = np.where(better, value, best), np.where(better, price, prices)
-                chosen, kept = np.where(better, options, chosen), np.where(better, ratios, kept)
-                genes = Population(np.where(better, found.genes, genes.genes))
-            ratios = ratios * used**2
+        found = self._at_least_price(worths, costs, ratios, None if near is None else near[0])
+        for _ in range(ROUNDS if len(costs) > 1 and near is None else 0):
+            ratios = ratios * found.used**2
             ratios = (ratios / ratios.sum(axis=0)).astype(np.float32)
-        assert chosen is not None
-        assert genes is not None
+            found = found.better(self._at_least_price(worths, costs, ratios, None))
+        chosen = found.chosen
         for _ in range(FILLS):
             chosen = self._filled(worths, costs, chosen)
-        return Solved(self.options.with_options(genes, chosen), chosen, prices, kept)
+        networks = self.options.networks(chosen, found.shared, resolutions)
+        return Solved(networks, chosen, found.prices, found.ratios)
 
-    def _bisected(
-        self, worths: FloatArray, costs: FloatArray, joint: FloatArray, middle: FloatArray, is_near: bool
-    ) -> tuple[FloatArray, IntArray, dict[int, IntArray], FloatArray]:
-        """Return prices, options, shared genes, and the used parts of the limits, at the lowest feasible prices."""
-        (low, high), halvings = (NEAR_OCTAVES, NEAR_HALVINGS) if is_near else (OCTAVES, HALVINGS)
-        below, above = np.full(len(middle), low), np.full(len(middle), high)
-        _, options, shared = self.options.best(worths)
-        used = self._used(costs, options)
-        free = (used <= 1).all(axis=0)
+    def _at_least_price(
+        self, worths: FloatArray, costs: FloatArray, ratios: FloatArray, near: FloatArray | None
+    ) -> "_Found":
+        """Return the best options at the lowest prices at which they are within the limits.
+
+        Without ``near``, the prices are searched in a wide range, which includes 0.
+        """
+        joint = costs[0] if len(costs) == 1 else np.einsum("mn,mon->on", ratios, costs)
+        middle = _middle(worths, joint) if near is None else near
+        (low, high), halvings = (OCTAVES, HALVINGS) if near is None else (NEAR_OCTAVES, NEAR_HALVINGS)
+        above = np.full(len(middle), high)
+        below = np.full(len(middle), low)
+        found = self._at(worths, costs, joint, ratios, middle * 2**above)
+        if near is None:
+            found = found.if_within(self._at(worths, costs, joint, ratios, np.zeros(len(middle))))
         for _ in range(halvings):
             half = (below + above) / 2
-            _, options, shared = self.options.best(worths - (middle * 2**half).astype(np.float32) * joint)
-            within = (self._used(costs, options) <= 1).all(axis=0)
-            below, above = np.where(within, below, half), np.where(within, half, above)
-        price = np.where(free, 0.0, middle * 2**above)
-        _, options, shared = self.options.best(worths - price.astype(np.float32) * joint)
-        return np.where(free, middle, price), options, shared, self._used(costs, options)
+            other = self._at(worths, costs, joint, ratios, middle * 2**half)
+            below, above = np.where(other.is_within, below, half), np.where(other.is_within, half, above)
+            found = found.if_within(other)
+        return found
 
-    def _used(self, costs: FloatArray, options: IntArray) -> FloatArray:
-        return np.stack([np.take_along_axis(cost, options, axis=0).sum(axis=0) for cost in costs])
+    def _at(
+        self, worths: FloatArray, costs: FloatArray, joint: FloatArray, ratios: FloatArray, prices: FloatArray
+    ) -> "_Found":
+        _, chosen, shared = self.options.best(worths - prices.astype(np.float32) * joint)
+        used = np.stack([picked(cost, chosen).sum(axis=0) for cost in costs])
+        return _Found(chosen, shared, prices, ratios, used, picked(worths, chosen).sum(axis=0))
 
     def _filled(self, worths: FloatArray, costs: FloatArray, chosen: IntArray) -> IntArray:
         """Exchange the one option that adds the most worth and fits into what is left of the limits."""
-        options, columns = self.options, np.arange(chosen.shape[1])
+        options = self.options
         here = chosen[options.slot_of]
-        gain = worths - np.take_along_axis(worths, here, axis=0)
+        gain = worths - picked(worths, chosen)[options.slot_of]
         gain[options.set_of_option[here] != options.set_of_option[:, None]] = 0
         for cost in costs:
-            left = 1 - np.take_along_axis(cost, chosen, axis=0).sum(axis=0)
-            gain[cost - np.take_along_axis(cost, here, axis=0) > left] = 0
+            own = picked(cost, chosen)
+            room = own + (1 - own.sum(axis=0))
+            gain[cost > room[options.slot_of]] = 0
         best = gain.argmax(axis=0)
-        better = np.flatnonzero(gain[best, columns] > 0)
+        better = np.flatnonzero(picked(gain, best[None])[0] > 0)
         filled = chosen.copy()
         filled[options.slot_of[best[better]], better] = best[better]
         return filled
 
 
+@dataclass(frozen=True)
+class _Found:
+    """Options (slots, N) and shared genes, prices (N,), the used parts (limits, N) of the limits, and worths (N,)."""
+
+    chosen: IntArray
+    shared: IntArray
+    prices: FloatArray
+    ratios: FloatArray
+    used: FloatArray
+    worths: FloatArray
+
+    @property
+    def is_within(self) -> FloatArray:
+        """(N,)"""
+        within: FloatArray = (self.used <= 1).all(axis=0)
+        return within
+
+    def if_within(self, other: "_Found") -> "_Found":
+        """Take the other networks that are within the limits."""
+        return self._where(other.is_within, other)
+
+    def better(self, other: "_Found") -> "_Found":
+        """Take the other networks that are within the limits and worth more, or closer to the limits."""
+        more = np.where(self.is_within, other.worths > self.worths, other.used.max(axis=0) < self.used.max(axis=0))
+        return self._where(np.where(other.is_within, more, ~self.is_within & more), other)
+
+    def _where(self, which: FloatArray, other: "_Found") -> "_Found":
+        pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        return _Found(*(np.where(which, there, here) for here, there in pairs))
+
+
 def _middle(worths: FloatArray, joint: FloatArray) -> FloatArray:
     """Return (N,) ratios of the ranges of worths and costs."""
-    finite = np.where(np.isfinite(worths), worths, 0)
-    return np.ptp(finite, axis=0).astype(float) / np.maximum(np.ptp(joint, axis=0), 1e-12) + 1e-12
+    possible = np.where(worths > IMPOSSIBLE / 2, worths, 0)
+    return np.ptp(possible, axis=0).astype(float) / np.maximum(np.ptp(joint, axis=0), 1e-12) + 1e-12

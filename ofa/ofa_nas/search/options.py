@@ -19,6 +19,8 @@ from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.reader import Reader
 from ofa_nas.spaces.space import ABSENT, FloatArray, IntArray, Population, Space
 
+IMPOSSIBLE = -1e30  # a score that is never chosen; finite, because it is multiplied by 0
+
 
 @dataclass(frozen=True)
 class _Slot:
@@ -59,6 +61,11 @@ class Options:
         self._set_of = [
             np.array([place_of[first + one] for one in slot.set_of]) for first, slot in zip(firsts, slots, strict=True)
         ]
+        self.shared = sorted({row for slot in slots for row in slot.shared})
+        radix_of = [tuple(int(space.radices[row]) for row in slot.shared) for slot in slots]
+        at_of = [tuple(self.shared.index(row) for row in slot.shared) for slot in slots]
+        self._set_reader = Reader(len(self.shared), list(zip(at_of, radix_of, self._set_of, strict=True)))
+        self._sums_of_sets(len(order))
         tables = list(by_rows.values())
         self.entries, self.features = (
             _columns([[np.ravel(part[2])[code] for part in tables[slot] if part[3] == kind] for slot, code in flat])
@@ -86,8 +93,8 @@ class Options:
         """Return (options, N) sums of ``values`` (N, entries or features + 1) over those of each option."""
         return values.T[kind].sum(axis=0)
 
-    def best(self, score: FloatArray) -> tuple[FloatArray, IntArray, dict[int, IntArray]]:
-        """Return the largest sum of scores (options, N) per network, its options (slots, N) and its shared genes."""
+    def best(self, score: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:
+        """Return the largest sum of scores (options, N) per network, its options (slots, N) and its ``shared`` genes."""
         top, arg = [], []
         for start, count, size in self._blocks:
             block = score[start : start + count * size].reshape(count, size, -1)
@@ -96,20 +103,13 @@ class Options:
             arg.append(at + (start + size * np.arange(count))[:, None])
         best, option = np.concatenate(top), np.concatenate(arg)
         shared, total = self._best_shared(best)
-        columns = np.arange(score.shape[1])
-        sets = np.stack(
-            [
-                of[self._code(slot, shared)] if slot.shared else np.broadcast_to(of, columns.shape)
-                for slot, of in zip(self._slots, self._set_of, strict=True)
-            ]
-        )
-        return total, option[sets, columns], shared
+        sets = self._set_reader(shared)
+        return total, picked(option, sets), shared
 
-    def networks(self, chosen: IntArray, shared: dict[int, IntArray], resolutions: IntArray) -> Population:
-        """Return the networks with these options, shared genes, and resolution indices (N,)."""
+    def networks(self, chosen: IntArray, shared: IntArray, resolutions: IntArray) -> Population:
+        """Return the networks with these options (slots, N), shared genes (shared, N), and resolution indices (N,)."""
         genes = np.zeros((len(self.space.radices), chosen.shape[1]), dtype=np.uint8)
-        for row, choice in shared.items():
-            genes[row] = choice
+        genes[self.shared] = shared
         genes[-1] = resolutions
         return self.with_options(Population(genes), chosen)
 
@@ -134,38 +134,50 @@ class Options:
     def sets_of(self, slots: Sequence[int], shared: Sequence[int]) -> Iterator[tuple[tuple[int, ...], list[IntArray]]]:
         """Yield each choice of the shared genes, and the options that it allows in each slot."""
         for choice in np.ndindex(*(int(self.space.radices[row]) for row in shared)):
-            of_row = {row: np.array([value]) for row, value in zip(shared, choice, strict=True)}
-            which = [
-                int(self._set_of[at][self._code(self._slots[at], of_row)[0] if self._slots[at].shared else 0])
-                for at in slots
-            ]
-            yield choice, [np.flatnonzero(self.set_of_option == one) for one in which]
+            genes = np.zeros((len(self.shared), 1), dtype=np.uint8)
+            genes[[self.shared.index(row) for row in shared], 0] = choice
+            sets = self._set_reader(genes)[slots, 0]
+            yield choice, [np.flatnonzero(self.set_of_option == one) for one in sets]
 
-    def _best_shared(self, best: FloatArray) -> tuple[dict[int, IntArray], FloatArray]:
+    def _best_shared(self, best: FloatArray) -> tuple[IntArray, FloatArray]:
+        """Return the best shared genes (shared, N) for the best scores (sets, N) of the sets, and (N,) sums."""
+        if self._single is not None:
+            sums = (self._single @ best + self._impossible).reshape(len(self.shared), self._most, best.shape[1])
+            return sums.argmax(axis=1), self._alone @ best + sums.max(axis=1).sum(axis=0)
         grids: dict[tuple[int, ...], FloatArray] = {}
-        alone = np.zeros(best.shape[1], dtype=best.dtype)
         for slot, of in zip(self._slots, self._set_of, strict=True):
             if slot.shared:
                 grids[slot.shared] = grids.get(slot.shared, 0) - best[of]
-            else:
-                alone += best[of[0]]
-        shaped = [
-            (rows, grid.T.reshape(best.shape[1], *self.space.radices[list(rows)])) for rows, grid in grids.items()
-        ]
-        least, shared = least_sums(shaped)
-        return shared, alone - least
+        radices = self.space.radices
+        least, shared = least_sums(
+            [(rows, grid.T.reshape(best.shape[1], *radices[list(rows)])) for rows, grid in grids.items()]
+        )
+        return np.array([shared[row] for row in self.shared]), self._alone @ best - least
 
-    def _code(self, slot: _Slot, shared: dict[int, IntArray]) -> IntArray:
-        code = shared[slot.shared[0]]
-        for row in slot.shared[1:]:
-            code = code * int(self.space.radices[row]) + shared[row]
-        return code
+    def _sums_of_sets(self, sets: int) -> None:
+        """Prepare the sums over sets for ``_best_shared``. They are simple if no slot has two shared genes."""
+        self._alone = np.zeros(sets, dtype=np.float32)
+        self._most = most = max([1, *(int(self.space.radices[row]) for row in self.shared)])
+        single = np.zeros((len(self.shared), most, sets), dtype=np.float32)
+        impossible = np.full((len(self.shared), most, 1), IMPOSSIBLE, dtype=np.float32)
+        for slot, of in zip(self._slots, self._set_of, strict=True):
+            if len(slot.shared) == 1:
+                at = self.shared.index(slot.shared[0])
+                single[at, np.arange(len(of)), of] += 1
+                impossible[at, : len(of)] = 0
+            elif not slot.shared:
+                self._alone[of[0]] += 1
+        is_single = all(len(slot.shared) < 2 for slot in self._slots)
+        self._single = single.reshape(-1, sets) if is_single else None
+        self._impossible = impossible.reshape(-1, 1)
 
     def _option_of_codes(self, at: int, option_at: dict[tuple[int, int, int], int]) -> IntArray:
         slot = self._slots[at]
         codes = np.array(list(np.ndindex(*slot.radices)))
-        shared = {row: codes[:, slot.rows.index(row)] for row in slot.shared}
-        sets = self._set_of[at][self._code(slot, shared)] if slot.shared else np.repeat(self._set_of[at], len(codes))
+        shared = np.zeros(len(codes), dtype=int)
+        for row in slot.shared:
+            shared = shared * int(self.space.radices[row]) + codes[:, slot.rows.index(row)]
+        sets = self._set_of[at][shared]
         return np.array([option_at[at, slot.like[code], int(which)] for code, which in enumerate(sets)])
 
     def _private(self, flat: Sequence[tuple[int, int]]) -> tuple[list[IntArray], list[IntArray]]:
@@ -202,6 +214,14 @@ def _slot(space: Space, rows: tuple[int, ...], others: Sequence[tuple[int, ...]]
         stands = {signature[code]: code for code in own}
         like.update({int(code): stands[signature[code]] for code in inside})
     return _Slot(rows, radices, shared, tuple(sets), np.array(set_of), like)
+
+
+def picked(values: FloatArray, which: IntArray) -> FloatArray:
+    """Return ``values[which[i, n], n]`` for values (options or sets, N) and which (slots, N)."""
+    flat = which * values.shape[1]
+    flat += np.arange(values.shape[1])
+    taken: FloatArray = values.ravel().take(flat)
+    return taken
 
 
 def _private_of(slot: _Slot) -> tuple[int, ...]:
