@@ -4,6 +4,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ofa_nas.accuracy.relaxation import Most
 from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.space import FloatArray, Population, Space
 
@@ -38,3 +39,13 @@ class MacsStandIn:
     def _padded(self) -> FloatArray:
         figures = self.space.figures(lambda block: block.macs)
         return np.concatenate([figures, np.zeros((len(figures), 1))], axis=1)
+
+    @property
+    def effects(self) -> FloatArray:
+        """(1, entries): the entries differ by their MACs."""
+        return self._padded[-1:, :-1]
+
+    def upper_worths(self, resolution: int, most: Most) -> tuple[FloatArray, float]:
+        """Return (entries,) worths and a constant, whose sum for a network at this resolution is its MACs."""
+        worths = self._padded[resolution, :-1]
+        return worths, float(sum(worths[place.entries[0]] for place in self.space.positions if not place.genes))

@@ -19,8 +19,11 @@ import math
 
 import numpy as np
 
+from ofa_nas.accuracy.model import Differentiable
 from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.search.exhaustive import combinations, exhaustive
+from ofa_nas.search.guided import guided_annealing
+from ofa_nas.search.linearised import is_additive
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
@@ -45,10 +48,13 @@ FRUITFUL = 0.1
 
 
 def annealing(run: Run) -> None:
-    fruitful = True
+    model, fruitful = run.problems[-1].accuracy, True
     while fruitful and not run.over:
         tried, enough = run.cache.evaluated, FRUITFUL * run.left
-        ends = _anneal(run)
+        if isinstance(model, Differentiable) and is_additive(run.problems[-1]):
+            ends = guided_annealing(run, model, run.left - _for_polish(run))
+        else:
+            ends = _anneal(run)
         for problem in run.problems:
             polish(run, problem, run.cache.best(problem))
         for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
@@ -69,7 +75,7 @@ def _anneal(run: Run) -> Evaluated:
         limits[:, chains] = np.array(each.limits)[:, None]
         smallest[:, chains] = each.smallest().genes
     here = run.look_up(variation.repaired(variation.newcomers(count), Population(smallest), limits))
-    steps = int(run.left - min(POLISH * run.left, MOST_POLISH)) // count
+    steps = (run.left - _for_polish(run)) // count
     seconds = run.seconds_left
     scale = 0.0
     for step in range(steps):
@@ -92,6 +98,10 @@ def _anneal(run: Run) -> Evaluated:
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
     return here
+
+
+def _for_polish(run: Run) -> int:
+    return math.ceil(min(POLISH * run.left, MOST_POLISH))
 
 
 def _time_used(run: Run, seconds: float) -> float:

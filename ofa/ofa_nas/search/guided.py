@@ -1,86 +1,142 @@
-"""Annealing that proposes networks by their worths: the default method where every limit is on a sum or a peak.
+"""Annealing that proposes networks by their worths, where every limit is on a sum or a peak.
 
-The chains start at the ends of the sequential linearisation (``linearised.py``). In each step, every chain draws several
-networks: each is the solution of a knapsack with noise on the worths (perturb and MAP: Papandreou and Yuille, ICCV
-2011) and a price for every changed slot. The best of them is accepted with probability exp(difference / temperature).
-Noise and temperature fall together. Part of the proposals combine two chains: only slots that differ from both are
-priced. At fixed intervals, copies of the best networks replace the worst chains.
+The chains start at the ends of the sequential linearisation (``linearised.py``). In each step, every chain draws
+several networks. Each is the solution of a knapsack with noise on the worths (perturb and MAP: Papandreou and Yuille,
+ICCV 2011) and a random price for every changed slot. The best one is accepted with probability exp(difference /
+temperature). Noise and temperature fall together. A part of the proposals combines two chains: slots that are as in
+either chain have no price. Another part has another resolution. At fixed intervals, copies of the best networks replace
+the worst chains.
 """
+
+import math
 
 import numpy as np
 
+from ofa_nas.accuracy.model import Differentiable
 from ofa_nas.search.evaluation_cache import Evaluated
-from ofa_nas.search.linearised import Linearised, Places
+from ofa_nas.search.linearised import Bounds, Linearised, bounds_of
 from ofa_nas.search.run import Run
-from ofa_nas.spaces.space import FloatArray
+from ofa_nas.search.variation import Variation
+from ofa_nas.spaces.space import FloatArray, IntArray
 
-TRIES = 8
-NOISE = (0.5, 0.05)  # relative to the mean range of the worths of a slot
+PER_CHAIN = 5  # networks of the population
+TRIES = 8  # proposals of a chain in a step
+STARTS = 40  # at least for each problem
+STARTED = 0.25  # at most this part of the budget goes to the linearisation
+# First and last values; relative to the range of the worths.
+NOISE = (0.5, 0.05)
 HEAT = (0.1, 0.005)
 TRUST = (0.05, 4.0)
-MATED = 0.25
+MATED, RESIZED = 0.25, 0.03
 SELECTION_STEPS = 10
 SELECTED = 0.2
-POOL = 1 << 20
+MOST_TRIED = 4  # proposals for each new network
+POOL = 1 << 20  # of noise
 
 
-def anneal(run: Run, linearised: Linearised, here: Evaluated, places: Places, evaluations: int) -> Evaluated:
-    """Anneal chains from networks within the limits, with this number of evaluations. Return the final networks."""
-    rng, count = run.rng, len(here)
-    options = linearised.knapsacks.options
-    pool = -np.log(rng.exponential(size=POOL)).astype(np.float32)
-    first = run.cache.evaluated
-    worths, scale = linearised.worths(here.population)
-    chosen = options.chosen(here.population)
-    near = None
-    tiled = np.repeat(np.arange(count), TRIES)
-    fruitless = step = 0
-    while not run.over and fruitless < 20:
-        progress = (run.cache.evaluated - first) / evaluations
-        if progress >= 1:
-            break
-        noise = NOISE[0] * (NOISE[1] / NOISE[0]) ** progress
-        at = int(rng.integers(POOL - len(options) * len(tiled)))
-        drawn = pool[at : at + len(options) * len(tiled)].reshape(len(options), -1)
-        noisy = worths[:, tiled] + (noise * scale)[tiled].astype(np.float32) * drawn
-        trust = scale[tiled] * np.exp(rng.uniform(*np.log(TRUST), size=len(tiled)))
-        mates = np.flatnonzero(rng.random(len(tiled)) < MATED)
-        other = chosen[:, rng.integers(count, size=len(mates))]
-        differs = other != chosen[:, tiled[mates]]
-        noisy[other, mates] += np.where(differs, trust[mates], 0)
-        now = None if near is None else (near[0][tiled], near[1][:, tiled])
-        solved, proposed = linearised.solve(noisy, chosen[:, tiled], trust, places[tiled], now)
-        before = run.cache.evaluated
+def guided_annealing(run: Run, model: Differentiable, evaluations: int) -> Evaluated:
+    """Use about this number of evaluations. Return the final chains; those of the problems alternate."""
+    guide = Linearised(run, model, Variation(run.problems[0], run.rng))
+    problems = len(run.problems)
+    chains = max(problems, run.population // PER_CHAIN)
+    chains -= chains % problems
+    starts = min(STARTS * problems, int(STARTED * evaluations) // 10)
+    starts = max(chains, starts - starts % chains)
+    bounds = bounds_of(run, starts)
+    ends = guide.climb(guide.starts(starts, bounds), bounds)
+    best = [ends[slice(at, None, problems)].best(chains // problems) for at in range(problems)]
+    here = Evaluated.concatenate(best)[np.arange(chains).reshape(problems, -1).T.ravel()]
+    return _Chains(run, guide, here, bounds[np.arange(chains)]).anneal(run.cache.evaluated + evaluations)
+
+
+class _Chains:
+    """Networks ``here`` with their worths, and prices of their limits."""
+
+    def __init__(self, run: Run, guide: Linearised, here: Evaluated, bounds: Bounds) -> None:
+        self._run = run
+        self._guide = guide
+        self._bounds = bounds
+        self.here = here
+        self._worths, self._scale = guide.worths(here.population)
+        self._chosen = guide.options.chosen(here.population)
+        self._near: tuple[FloatArray, FloatArray] | None = None
+        self._pool = -np.log(run.rng.standard_exponential(POOL, dtype=np.float32))  # Gumbel's distribution
+        self._resolutions = run.problems[0].space.resolution_indices(run.problems[0].resolutions_px)
+
+    def anneal(self, last: int) -> Evaluated:
+        """Anneal up to ``last`` evaluated networks in the cache."""
+        run, first, seconds = self._run, self._run.cache.evaluated, self._run.seconds_left
+        tried = steps = 0
+        while not run.over:
+            done = max((run.cache.evaluated - first) / (last - first), tried / (MOST_TRIED * (last - first)))
+            if seconds < math.inf:
+                done = max(done, 1 - run.seconds_left / seconds)
+            if done >= 1:
+                break
+            self._step(_between(NOISE, done), _between(HEAT, done))
+            tried += TRIES * len(self.here)
+            steps += 1
+            if steps % SELECTION_STEPS == 0:
+                self._move(self._survivors())
+        return self.here
+
+    def _step(self, noise: float, heat: float) -> None:
+        run, count = self._run, len(self.here)
+        of = np.repeat(np.arange(count), TRIES)
+        worths = self._noisy(of, noise)
+        resolutions = self.here.population.genes[-1][of]
+        resized = np.flatnonzero(run.rng.random(len(of)) < RESIZED)
+        resolutions[resized] = run.rng.choice(self._resolutions, size=len(resized))
+        near = None if self._near is None else (self._near[0][of], self._near[1][:, of])
+        solved, proposed = self._guide.solve(worths, resolutions, self._bounds[of], near)
+        self._near = (solved.prices.reshape(count, TRIES).mean(axis=1), solved.ratios[:, ::TRIES])
         there = run.look_up(proposed)
-        fruitless = 0 if run.cache.evaluated > before else fruitless + 1
-        same = (there.population.genes == here.population.genes[:, tiled]).all(axis=0)
-        scores = np.where(same, -np.inf, there.accuracy).reshape(count, TRIES)
-        best = scores.argmax(axis=1)
-        pick = np.arange(count) * TRIES + best
-        gain = scores[np.arange(count), best] - here.accuracy
-        heat = scale * HEAT[0] * (HEAT[1] / HEAT[0]) ** progress
-        accepted = gain >= heat * np.log(rng.random(count))
-        here = here.where(accepted, there[pick])
-        prices = solved.prices.reshape(count, TRIES).mean(axis=1)
-        near = (prices, solved.ratios[:, ::TRIES])
-        step += 1
-        if step % SELECTION_STEPS == 0:
-            here, source = selected(run, here, places)
-            accepted |= source != np.arange(count)
-        moved = np.flatnonzero(accepted)
+        same = (proposed.genes == self.here.population.genes[:, of]).all(axis=0)
+        accuracy = np.where(same, -np.inf, there.accuracy).reshape(count, TRIES)
+        at = accuracy.argmax(axis=1)
+        gain = accuracy[np.arange(count), at] - self.here.accuracy
+        accepted = gain >= heat * self._scale * np.log(run.rng.random(count))
+        self.here = self.here.where(accepted, there[at + TRIES * np.arange(count)])
+        self._renew(np.flatnonzero(accepted))
+
+    def _noisy(self, of: IntArray, noise: float) -> FloatArray:
+        """Return (options, tries) worths for the chains ``of`` (tries,), with noise and prices of changed slots."""
+        rng, tries, columns = self._run.rng, len(of), np.arange(len(of))
+        size = len(self._worths) * tries
+        offset = int(rng.integers(max(1, POOL - size)))
+        drawn = np.resize(self._pool[offset : offset + size], (len(self._worths), tries))
+        scale = self._scale[of]
+        worths: FloatArray = drawn * (noise * scale) + self._worths[:, of]
+        trust = scale * np.exp(rng.uniform(math.log(TRUST[0]), math.log(TRUST[1]), tries)).astype(np.float32)
+        worths[self._chosen[:, of], columns] += trust
+        mated = np.flatnonzero(rng.random(tries) < MATED)
+        mates = self._chosen[:, rng.integers(len(self.here), size=len(mated))]
+        worths[mates, mated] += np.where(mates != self._chosen[:, of[mated]], trust[mated], 0)
+        return worths
+
+    def _survivors(self) -> IntArray:
+        """Return the chains to continue: copies of the best ones replace the worst ones of each problem."""
+        source, problems = np.arange(len(self.here)), len(self._run.problems)
+        for at in range(problems):
+            own = source[at::problems]
+            order = own[np.argsort(self.here.accuracy[own], kind="stable")]
+            few = round(SELECTED * len(own))
+            source[order[:few]] = order[len(order) - few :]
+        return source
+
+    def _move(self, source: IntArray) -> None:
+        self.here = self.here[source]
+        self._worths, self._scale = self._worths[:, source], self._scale[source]
+        self._chosen = self._chosen[:, source]
+        if self._near is not None:
+            self._near = self._near[0][source], self._near[1][:, source]
+
+    def _renew(self, moved: IntArray) -> None:
         if len(moved):
-            worths[:, moved], scale[moved] = linearised.worths(here.population[moved])
-            chosen[:, moved] = options.chosen(here.population[moved])
-    return here
+            networks = self.here.population[moved]
+            self._worths[:, moved], self._scale[moved] = self._guide.worths(networks)
+            self._chosen[:, moved] = self._guide.options.chosen(networks)
 
 
-def selected(run: Run, here: Evaluated, places: Places) -> tuple[Evaluated, FloatArray]:
-    source = np.arange(len(here))
-    by_limit = {tuple(limits): None for limits in places.limits.T}
-    for limits in by_limit:
-        own = np.flatnonzero((limits == places.limits.T).all(axis=1))
-        order = own[np.argsort(here.accuracy[own], kind="stable")]
-        few = round(SELECTED * len(own))
-        source[order[:few]] = order[len(order) - few :]
-    places.resolutions[:] = places.resolutions[source]
-    return here[source], source
+def _between(ends: tuple[float, float], done: float) -> float:
+    return ends[0] * (ends[1] / ends[0]) ** done

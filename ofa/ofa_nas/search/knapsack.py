@@ -43,16 +43,27 @@ class Knapsacks:
         costs, bases = [], []
         barred: FloatArray = np.zeros((len(problem.space.resolutions_px), len(options)), dtype=bool)
         for metric, limit in zip(problem.metrics, problem.limits, strict=True):
+            figures: FloatArray = np.pad(metric.figures, ((0, 0), (0, 1)))  # ABSENT reads the last column: 0
             if metric.is_peak:
-                over: FloatArray = np.concatenate([metric.figures, np.zeros((len(metric.figures), 1))], axis=1) > limit
-                barred |= over[:, options.entries].any(axis=1) | over[:, fixed].any(axis=1)[:, None]
+                barred |= figures[:, options.entries].max(axis=1) > limit
+                barred |= (figures[:, fixed].max(axis=1, initial=0) > limit)[:, None]
                 continue
-            padded = np.concatenate([metric.figures, np.zeros((len(metric.figures), 1))], axis=1)
-            costs.append(padded[:, options.entries].sum(axis=1))
-            bases.append(metric.constant + padded[:, fixed].sum(axis=1))
+            costs.append(figures[:, options.entries].sum(axis=1))
+            bases.append(metric.constant + figures[:, fixed].sum(axis=1))
         self.costs: FloatArray = np.array(costs, dtype=np.float32)  # (limits, resolutions, options)
         self.bases: FloatArray = np.array(bases)  # (limits, resolutions)
+        self.allowed = ~barred  # (resolutions, options)
         self._barred = np.where(barred, np.float32(IMPOSSIBLE), np.float32(0)) if barred.any() else None
+
+    def has_room(self, resolution: int, limits: FloatArray) -> bool:
+        """Return whether the blocks that every network has at this resolution are within the limits (metrics, 1)."""
+        return bool((limits[self._sums, 0] > self.bases[:, resolution]).all())
+
+    def joint(self, resolution: int, limits: FloatArray) -> FloatArray:
+        """Return (options,) costs at a resolution. Those of a network within ``limits`` (metrics, 1) are at most 1."""
+        rooms = limits[self._sums, 0] - self.bases[:, resolution]
+        mean: FloatArray = (self.costs[:, resolution].astype(np.float64) / rooms[:, None]).mean(axis=0)
+        return mean
 
     def solve(
         self,
@@ -143,7 +154,7 @@ class _Found:
     @property
     def is_within(self) -> FloatArray:
         """(N,)"""
-        within: FloatArray = (self.used <= 1).all(axis=0)
+        within: FloatArray = np.all(self.used <= 1, axis=0)
         return within
 
     def if_within(self, other: "_Found") -> "_Found":
@@ -152,8 +163,9 @@ class _Found:
 
     def better(self, other: "_Found") -> "_Found":
         """Take the other networks that are within the limits and worth more, or closer to the limits."""
-        more = np.where(self.is_within, other.worths > self.worths, other.used.max(axis=0) < self.used.max(axis=0))
-        return self._where(np.where(other.is_within, more, ~self.is_within & more), other)
+        closer = other.used.max(axis=0) < self.used.max(axis=0)
+        improves = np.where(other.is_within, ~self.is_within | (other.worths > self.worths), ~self.is_within & closer)
+        return self._where(improves, other)
 
     def _where(self, which: FloatArray, other: "_Found") -> "_Found":
         pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))

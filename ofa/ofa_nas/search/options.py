@@ -94,7 +94,7 @@ class Options:
         return values.T[kind].sum(axis=0)
 
     def best(self, score: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:
-        """Return the largest sum of scores (options, N) per network, its options (slots, N) and its ``shared`` genes."""
+        """Return (N,) largest sums of scores (options, N), and their options (slots, N) and ``shared`` genes."""
         top, arg = [], []
         for start, count, size in self._blocks:
             block = score[start : start + count * size].reshape(count, size, -1)
