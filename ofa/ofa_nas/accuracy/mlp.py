@@ -20,7 +20,7 @@ class Mlp:
     """
 
     is_accuracy = True
-    chunk = 1 << 11  # rows at a time, so that the hidden layers stay in the CPU caches
+    chunk = 1 << 9  # rows at a time, so that the hidden layers stay in the CPU caches
 
     def __init__(self, space: Space, members: Sequence[Sequence[Linear]], name: str) -> None:
         inputs = {layers[0].weight.shape[1] for layers in members}

@@ -22,7 +22,7 @@ from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray
 
 PRICES = 8  # steps of the search for the price with the lowest bound
-ROUNDING = 1e-6  # of the bound, relative; float32 in the knapsack and in the accuracy model
+ROUNDING = 5e-6  # of the bound, relative; float32 in the knapsack and in the accuracy model
 
 
 @dataclass(order=True)

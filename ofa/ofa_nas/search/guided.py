@@ -60,7 +60,7 @@ class _Chains:
         self._worths, self._scale = guide.worths(here.population)
         self._chosen = guide.options.chosen(here.population)
         self._near: tuple[FloatArray, FloatArray] | None = None
-        self._pool = -np.log(run.rng.standard_exponential(POOL, dtype=np.float32))  # Gumbel's distribution
+        self._pool = run.rng.gumbel(size=POOL).astype(np.float32)
         self._resolutions = run.problems[0].space.resolution_indices(run.problems[0].resolutions_px)
 
     def anneal(self, last: int) -> Evaluated:
@@ -115,13 +115,15 @@ class _Chains:
         return worths
 
     def _survivors(self) -> IntArray:
-        """Return the chains to continue: copies of the best ones replace the worst ones of each problem."""
-        source, problems = np.arange(len(self.here)), len(self._run.problems)
-        for at in range(problems):
-            own = source[at::problems]
-            order = own[np.argsort(self.here.accuracy[own], kind="stable")]
-            few = round(SELECTED * len(own))
-            source[order[:few]] = order[len(order) - few :]
+        """Return the chains to continue: copies of the best ones within its limits replace the worst of a problem."""
+        source, accuracy = np.arange(len(self.here)), self.here.accuracy
+        for at, problem in enumerate(self._run.problems):
+            own = np.arange(at, len(self.here), len(self._run.problems))
+            worst = own[np.argsort(accuracy[own], kind="stable")[: math.ceil(SELECTED * len(own))]]
+            fit = np.flatnonzero(problem.fits(self.here.prices))
+            best = fit[np.argsort(-accuracy[fit], kind="stable")[: len(worst)]]
+            better = accuracy[best] > accuracy[worst]
+            source[worst[better]] = best[better]
         return source
 
     def _move(self, source: IntArray) -> None:
