@@ -22,8 +22,8 @@ import numpy as np
 from ofa_nas.accuracy.model import Differentiable
 from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.search.exhaustive import combinations, exhaustive
-from ofa_nas.search.guided import guided_annealing
 from ofa_nas.search.linearised import is_additive
+from ofa_nas.search.memetic import memetic
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
@@ -52,7 +52,7 @@ def annealing(run: Run) -> None:
     while fruitful and not run.over:
         tried, enough = run.cache.evaluated, FRUITFUL * run.left
         if isinstance(model, Differentiable) and is_additive(run.problems[-1]):
-            ends = guided_annealing(run, model, run.left - _for_polish(run))
+            ends = memetic(run, model, run.left - _for_polish(run))
         else:
             ends = _anneal(run)
         for problem in run.problems:

@@ -18,10 +18,10 @@ from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
-STEPS = 12
 TRUST = np.array([0.25, 1.0, 4.0])  # prices of a changed slot, relative to the current one
 NEXT_TRUST = np.array([0.5, 1.0, 4.0])  # the next current one, if the solution at this price is the best
-FIRST_TRUST, LEAST_TRUST, MOST_TRUST = 0.25, 0.02, 16.0  # relative to the range of the worths
+LARGER = 16.0  # if none is better
+FIRST_TRUST, LEAST_TRUST, MOST_TRUST = 0.25, 0.02, 8.0  # relative to half the range of the worths
 
 
 def is_additive(problem: Problem) -> bool:
@@ -59,19 +59,24 @@ class Linearised:
         self._variation = variation
         self._knapsacks = Knapsacks(run.problems[-1], model)
         self.options = self._knapsacks.options
+        self._resolutions = run.problems[0].space.resolution_indices(run.problems[0].resolutions_px)
+        self._drawn = 0
 
     def worths(self, population: Population) -> tuple[FloatArray, FloatArray]:
         """Return (options, N) worths of the options in these networks, and half their ranges (N,)."""
         worths = self.options.summed(self._model.worths(population)[1].astype(np.float32), self.options.features)
         return worths, np.ptp(worths, axis=0) / 2
 
-    def starts(self, count: int, bounds: Bounds) -> Evaluated:
-        """Return random networks within the bounds. The resolutions take turns."""
-        problems = self._run.problems
-        resolutions = problems[0].space.resolution_indices(problems[0].resolutions_px)
+    def random(self, count: int) -> Population:
+        """Return random networks. The resolutions take turns."""
+        resolutions = self._resolutions[(self._drawn + np.arange(count)) % len(self._resolutions)]
+        self._drawn += count
         genes = self._variation.newcomers(count).genes
-        genes[-1] = resolutions[(np.arange(count) // len(problems)) % len(resolutions)]
-        return self._run.look_up(self._repaired(Population(genes), bounds))
+        genes[-1] = resolutions
+        return Population(genes)
+
+    def repaired(self, population: Population, bounds: Bounds) -> Population:
+        return self._variation.repaired(population, Population(bounds.smallest), bounds.limits)
 
     def solve(
         self,
@@ -82,40 +87,69 @@ class Linearised:
     ) -> tuple[Solved, Population]:
         """Solve knapsacks with ``worths`` (options, N); the networks are repaired if rounding or ``near`` needs it."""
         solved = self._knapsacks.solve(worths, resolutions, bounds.limits, near)
-        return solved, self._repaired(solved.population, bounds)
+        return solved, self.repaired(solved.population, bounds)
 
-    def climb(self, here: Evaluated, bounds: Bounds) -> Evaluated:
-        """Take steps from networks within the bounds until no step is better."""
-        trust = np.full(len(here), FIRST_TRUST)
-        going = np.arange(len(here))
-        for _ in range(STEPS):
-            if self._run.over or not len(going):
-                break
-            there, better, at = self._step(here[going], bounds[going], trust[going])
-            here = _replaced(here, going[better], there[better])
-            trust[going] *= np.where(better, NEXT_TRUST[at], TRUST[-1])
-            trust = np.maximum(trust, LEAST_TRUST)
-            going = going[trust[going] <= MOST_TRUST]
-        return here
-
-    def _step(self, here: Evaluated, bounds: Bounds, trust: FloatArray) -> tuple[Evaluated, FloatArray, IntArray]:
-        """Return the best solutions, whether they are better than ``here``, and the indices of their prices."""
-        count, chosen = len(here), self.options.chosen(here.population)
-        worths, scale = self.worths(here.population)
-        tiled = np.tile(np.arange(count), len(TRUST))
-        priced = worths[:, tiled]
-        priced[chosen[:, tiled], np.arange(len(tiled))] += (TRUST[:, None] * trust * scale).ravel().astype(np.float32)
-        _, proposed = self.solve(priced, here.population.genes[-1][tiled], bounds[tiled])
-        there = self._run.look_up(proposed)
-        at = there.accuracy.reshape(len(TRUST), count).argmax(axis=0)
-        best = there[at * count + np.arange(count)]
-        return best, best.accuracy > here.accuracy, at
-
-    def _repaired(self, population: Population, bounds: Bounds) -> Population:
-        return self._variation.repaired(population, Population(bounds.smallest), bounds.limits)
+    def look_up(self, population: Population) -> Evaluated:
+        return self._run.look_up(population)
 
 
-def _replaced(whole: Evaluated, which: IntArray, parts: Evaluated) -> Evaluated:
-    genes, accuracy, prices = whole.population.genes.copy(), whole.accuracy.copy(), whole.prices.copy()
-    genes[:, which], accuracy[which], prices[:, which] = parts.population.genes, parts.accuracy, parts.prices
-    return Evaluated(Population(genes), accuracy, prices)
+class Climb:
+    """Networks that climb together. Those that are ``ended`` have no better solution; they can be restarted."""
+
+    def __init__(self, guide: Linearised, population: Population, bounds: Bounds) -> None:
+        self._guide = guide
+        self._bounds = bounds
+        count = len(population)
+        self.here = Evaluated(population, np.full(count, -np.inf), np.full(bounds.limits.shape, np.nan))
+        self._trust = np.full(count, FIRST_TRUST)
+        self._worths, self._scale = guide.worths(population)
+        self._chosen = guide.options.chosen(population)
+        self._near: tuple[FloatArray, FloatArray] | None = None
+
+    @property
+    def ended(self) -> FloatArray:
+        """(N,)"""
+        ended: FloatArray = self._trust > MOST_TRUST
+        return ended
+
+    def step(self) -> int:
+        """Move each network to the best of its solutions, if that is better. Return the number of solutions."""
+        count, times = len(self.here), len(TRUST)
+        tiled = np.tile(np.arange(count), times)
+        priced = self._worths[:, tiled]
+        trust = (TRUST[:, None] * self._trust * self._scale).ravel().astype(np.float32)
+        priced[self._chosen[:, tiled], np.arange(len(tiled))] += trust
+        near = None if self._near is None else (self._near[0][tiled], self._near[1][:, tiled])
+        resolutions = self.here.population.genes[-1][tiled]
+        solved, proposed = self._guide.solve(priced, resolutions, self._bounds[tiled], near)
+        there = self._guide.look_up(proposed)
+        at = there.accuracy.reshape(times, count).argmax(axis=0)
+        which = at * count + np.arange(count)
+        better = there.accuracy[which] > self.here.accuracy
+        self.here = self.here.where(better, there[which])
+        if self._near is None:
+            self._near = solved.prices[:count], solved.ratios[:, :count]
+        else:  # a network that does not move does not use up its limits, so that its price is too low
+            prices, ratios = self._near
+            self._near = (
+                np.where(better, solved.prices[which], prices),
+                np.where(better, solved.ratios[:, which], ratios),
+            )
+        self._trust = np.maximum(self._trust * np.where(better, NEXT_TRUST[at], LARGER), LEAST_TRUST)
+        self._renew(np.flatnonzero(better))
+        return len(tiled)
+
+    def restart(self, which: IntArray, population: Population) -> None:
+        """Replace these networks by others, whose accuracies are not evaluated."""
+        genes, accuracy = self.here.population.genes.copy(), self.here.accuracy.copy()
+        prices, others = self.here.prices.copy(), self._guide.look_up(population)
+        genes[:, which], accuracy[which], prices[:, which] = population.genes, others.accuracy, others.prices
+        self.here = Evaluated(Population(genes), accuracy, prices)
+        self._trust[which] = FIRST_TRUST
+        self._renew(which)
+
+    def _renew(self, moved: IntArray) -> None:
+        if len(moved):
+            networks = self.here.population[moved]
+            self._worths[:, moved], self._scale[moved] = self._guide.worths(networks)
+            self._chosen[:, moved] = self._guide.options.chosen(networks)

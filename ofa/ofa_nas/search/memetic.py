@@ -1,0 +1,85 @@
+"""A memetic search (Moscato 1989) that uses worths, where every limit is on a sum or a peak.
+
+Networks climb by sequential linearisation (``linearised.py``). The first ones start at random networks of all
+resolutions. The others are children of two ends, which take some places from one and the rest from the other, and
+mutate. Ends enter the pool of their limits, where the best stay. All climbing networks take each step together; a new
+child takes the place of each one that has reached its end.
+"""
+
+import numpy as np
+
+from ofa_nas.accuracy.model import Differentiable
+from ofa_nas.search.evaluation_cache import Evaluated
+from ofa_nas.search.linearised import Bounds, Climb, Linearised, bounds_of
+from ofa_nas.search.run import Run
+from ofa_nas.search.variation import Variation
+from ofa_nas.spaces.space import FloatArray, IntArray, Population
+
+CLIMBING = 0.6  # networks that climb at a time, relative to the population of the search
+PER_END = 12  # typical evaluations of a climb
+POOL = 0.1  # the pools together, relative to the number of ends that the budget allows
+SMALLEST_POOL = 8
+MIXED = (0.2, 0.5)  # share of the places that a child takes from its second parent
+MUTATION, RESOLUTION_MUTATION = 0.05, 0.02
+FRUITLESS = 0.02  # stop if fewer than this share of the proposals is new
+
+
+def memetic(run: Run, model: Differentiable, evaluations: int) -> Evaluated:
+    """Use about this number of evaluations. Return the ends in the pools."""
+    return _Search(run, model, evaluations).search(run.cache.evaluated + evaluations)
+
+
+class _Search:
+    def __init__(self, run: Run, model: Differentiable, evaluations: int) -> None:
+        self._run = run
+        self._variation = Variation(run.problems[0], run.rng)
+        self._guide = Linearised(run, model, self._variation)
+        problems = len(run.problems)
+        self._climbing = max(problems, min(int(CLIMBING * run.population), evaluations // PER_END // problems))
+        self._size = max(SMALLEST_POOL, int(POOL * evaluations / PER_END / problems))
+        self._pools = [run.cache.nothing for _ in run.problems]
+        self._ended = np.zeros(problems, dtype=int)
+
+    def search(self, last: int) -> Evaluated:
+        run, climbing = self._run, self._climbing
+        problem_of = np.arange(climbing) % len(run.problems)
+        bounds = bounds_of(run, climbing)
+        climb = Climb(self._guide, self._guide.repaired(self._guide.random(climbing), bounds), bounds)
+        share = 1.0
+        while not run.over and run.cache.evaluated < last and share > FRUITLESS:
+            before, proposed = run.cache.evaluated, climb.step()
+            share += 0.1 * ((run.cache.evaluated - before) / proposed - share)
+            ended = np.flatnonzero(climb.ended)
+            if len(ended):
+                self._enter(climb.here[ended], problem_of[ended])
+                climb.restart(ended, self._children(problem_of[ended], bounds[ended]))
+        self._enter(climb.here, problem_of)
+        return Evaluated.concatenate(self._pools)
+
+    def _enter(self, ends: Evaluated, problem_of: IntArray) -> None:
+        """Add ends to the pools. Of equal networks, one stays."""
+        for at in np.unique(problem_of):
+            own = np.flatnonzero((problem_of == at) & np.isfinite(ends.accuracy))
+            both = Evaluated.concatenate([self._pools[at], ends[own]])
+            _, first = np.unique(self._run.problems[0].space.digests(both.population), return_index=True)
+            self._pools[at] = both[np.sort(first)].best(self._size)
+            self._ended[at] += len(own)
+
+    def _children(self, problem_of: IntArray, bounds: Bounds) -> Population:
+        """Return a child for each of ``problem_of``, or a random network while its pool has too few ends."""
+        rng, genes = self._run.rng, self._guide.random(len(problem_of)).genes
+        ready = np.flatnonzero((self._ended[problem_of] >= self._size) & (self._sizes[problem_of] > 1))
+        if len(ready):
+            first, second = (
+                Population.concatenate(
+                    [self._pools[at].population[[rng.integers(len(self._pools[at]))]] for at in problem_of[ready]]
+                )
+                for _ in range(2)
+            )
+            mixed = self._variation.mixed(first, second, rng.uniform(*MIXED, len(ready)))
+            genes[:, ready] = self._variation.mutants(mixed, MUTATION, RESOLUTION_MUTATION).genes
+        return self._guide.repaired(Population(genes), bounds)
+
+    @property
+    def _sizes(self) -> FloatArray:
+        return np.array([len(pool) for pool in self._pools])
