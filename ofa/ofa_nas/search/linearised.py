@@ -1,7 +1,7 @@
 """Sequential linearisation: networks that are the best of their own linear model within the limits.
 
-The worths of a network are the gradient of the accuracy model there. The knapsack with these worths is solved at three
-prices for every changed slot (a trust region), the three solutions are evaluated, and the best one is the next network.
+The worths of a network are the gradient of the accuracy model there. The knapsack with these worths is solved at two
+prices for every changed slot (a trust region), both solutions are evaluated, and the better one is the next network.
 The price rises while no solution is better, up to a price at which nothing changes. Many networks, at all resolutions
 and limits, take each step together.
 """
@@ -18,10 +18,10 @@ from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
-TRUST = np.array([0.25, 1.0, 4.0])  # prices of a changed slot, relative to the current one
-NEXT_TRUST = np.array([0.5, 1.0, 4.0])  # the next current one, if the solution at this price is the best
-LARGER = 16.0  # if none is better
-FIRST_TRUST, LEAST_TRUST, MOST_TRUST = 0.25, 0.02, 8.0  # relative to half the range of the worths
+TRUST = np.array([0.5, 2.0])  # prices of a changed slot, relative to the current one
+NEXT_TRUST = np.array([0.5, 2.0])  # the next current one, if the solution at this price is the best
+LARGER = 8.0  # the next one, if none is better
+FIRST_TRUST, LEAST_TRUST, MOST_TRUST = 0.25, 0.02, 16.0  # relative to half the range of the worths
 
 
 def is_additive(problem: Problem) -> bool:
@@ -126,6 +126,7 @@ class Climb:
         at = there.accuracy.reshape(times, count).argmax(axis=0)
         which = at * count + np.arange(count)
         better = there.accuracy[which] > self.here.accuracy
+        unchanged = (proposed.genes[:, -count:] == self.here.population.genes).all(axis=0)
         self.here = self.here.where(better, there[which])
         if self._near is None:
             self._near = solved.prices[:count], solved.ratios[:, :count]
@@ -135,7 +136,8 @@ class Climb:
                 np.where(better, solved.prices[which], prices),
                 np.where(better, solved.ratios[:, which], ratios),
             )
-        self._trust = np.maximum(self._trust * np.where(better, NEXT_TRUST[at], LARGER), LEAST_TRUST)
+        larger = np.where(unchanged, np.inf, LARGER)
+        self._trust = np.maximum(self._trust * np.where(better, NEXT_TRUST[at], larger), LEAST_TRUST)
         self._renew(np.flatnonzero(better))
         return len(tiled)
 

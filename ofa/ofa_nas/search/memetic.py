@@ -15,13 +15,13 @@ from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
-CLIMBING = 0.6  # networks that climb at a time, relative to the population of the search
+CLIMBING = 0.7  # networks that climb at a time, relative to the size of the pools together
 PER_END = 12  # typical evaluations of a climb
 POOL = 0.1  # the pools together, relative to the number of ends that the budget allows
 SMALLEST_POOL = 8
-MIXED = (0.2, 0.5)  # share of the places that a child takes from its second parent
-MUTATION, RESOLUTION_MUTATION = 0.05, 0.02
-FRUITLESS = 0.02  # stop if fewer than this share of the proposals is new
+MIXED = (0.4, 0.5)  # share of the places that a child takes from its second parent
+MUTATION, RESOLUTION_MUTATION = 0.01, 0.02
+FRUITLESS = 0.1  # stop if fewer than this share of the proposals is new
 
 
 def memetic(run: Run, model: Differentiable, evaluations: int) -> Evaluated:
@@ -35,8 +35,8 @@ class _Search:
         self._variation = Variation(run.problems[0], run.rng)
         self._guide = Linearised(run, model, self._variation)
         problems = len(run.problems)
-        self._climbing = max(problems, min(int(CLIMBING * run.population), evaluations // PER_END // problems))
         self._size = max(SMALLEST_POOL, int(POOL * evaluations / PER_END / problems))
+        self._climbing = problems * max(1, int(CLIMBING * min(self._size, evaluations // PER_END)))
         self._pools = [run.cache.nothing for _ in run.problems]
         self._ended = np.zeros(problems, dtype=int)
 
