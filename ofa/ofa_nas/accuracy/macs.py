@@ -33,7 +33,7 @@ class MacsStandIn:
 
     def worths(self, population: Population) -> tuple[FloatArray, FloatArray]:
         """Return (N,) MACs of the networks, and (N, entries + 1) MACs of the entries at their resolutions."""
-        return self(population), self._padded[population.genes[-1]]
+        return self.space.macs(population), self._padded[population.genes[-1]]
 
     @cached_property
     def _padded(self) -> FloatArray:

@@ -56,17 +56,18 @@ def annealing(run: Run) -> None:
         else:
             ends = _anneal(run)
         for problem in run.problems:
-            polish(run, problem, run.cache.best(problem))
-        for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
-            for end in ends[chains].best(count=run.population).each():
+            for best in run.cache.best(problem).each():
+                polish(run, problem, best)
+        for problem, of_problem in zip(run.problems, ends, strict=True):
+            for end in of_problem.best(count=run.population).each():
                 polish(run, problem, end)
         fruitful = run.cache.evaluated - tried >= enough
     if combinations(run.problems[-1]) <= run.left:  # evaluating the rest proves the answer
         exhaustive(run)
 
 
-def _anneal(run: Run) -> Evaluated:
-    """Run all chains and return their final networks."""
+def _anneal(run: Run) -> list[Evaluated]:
+    """Run all chains and return their final networks, by problem."""
     problem, count = run.problems[0], max(run.population, len(run.problems))
     variation = Variation(problem, run.rng)
     limits = np.empty((len(problem.metrics), count))
@@ -97,7 +98,7 @@ def _anneal(run: Run) -> Evaluated:
         here = here.where(accepted, there)
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
-    return here
+    return [here[chains] for chains in _by_problem(run, count)]
 
 
 def _for_polish(run: Run) -> int:

@@ -136,8 +136,8 @@ class Climb:
                 np.where(better, solved.prices[which], prices),
                 np.where(better, solved.ratios[:, which], ratios),
             )
-        larger = np.where(unchanged, np.inf, LARGER)
-        self._trust = np.maximum(self._trust * np.where(better, NEXT_TRUST[at], larger), LEAST_TRUST)
+        factor = np.where(better, NEXT_TRUST[at], np.where(unchanged, np.inf, LARGER))
+        self._trust = np.clip(self._trust * factor, LEAST_TRUST, 2 * MOST_TRUST)
         self._renew(np.flatnonzero(better))
         return len(tiled)
 

@@ -2,8 +2,8 @@
 
 Networks climb by sequential linearisation (``linearised.py``). The first ones start at random networks of all
 resolutions. The others are children of two ends, which take some places from one and the rest from the other, and
-mutate. Ends enter the pool of their limits, where the best stay. All climbing networks take each step together; a new
-child takes the place of each one that has reached its end.
+mutate. Ends enter the pool of their limits, where the best stay; resolutions that may be the best one have equal parts
+of it. All climbing networks take each step together; a new child takes the place of each one that has reached its end.
 """
 
 import numpy as np
@@ -18,15 +18,15 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population
 CLIMBING = 0.7  # networks that climb at a time, relative to the size of the pools together
 PER_END = 12  # typical evaluations of a climb
 POOL = 0.1  # the pools together, relative to the number of ends that the budget allows
-SMALLEST_POOL = 8
+SMALLEST_POOL = 20
 MIXED = (0.4, 0.5)  # share of the places that a child takes from its second parent
-MUTATION, RESOLUTION_MUTATION = 0.01, 0.02
+MUTATION, RESOLUTION_MUTATION = 0.01, 0.05
 FRUITLESS = 0.1  # stop if fewer than this share of the proposals is new
 
 
-def memetic(run: Run, model: Differentiable, evaluations: int) -> Evaluated:
-    """Use about this number of evaluations. Return the ends in the pools."""
-    return _Search(run, model, evaluations).search(run.cache.evaluated + evaluations)
+def memetic(run: Run, model: Differentiable, evaluations: int) -> list[Evaluated]:
+    """Use about this number of evaluations. Return the ends in the pool of each problem."""
+    return _Search(run, model, evaluations).search(run.cache.evaluated + max(1, evaluations))
 
 
 class _Search:
@@ -40,7 +40,7 @@ class _Search:
         self._pools = [run.cache.nothing for _ in run.problems]
         self._ended = np.zeros(problems, dtype=int)
 
-    def search(self, last: int) -> Evaluated:
+    def search(self, last: int) -> list[Evaluated]:
         run, climbing = self._run, self._climbing
         problem_of = np.arange(climbing) % len(run.problems)
         bounds = bounds_of(run, climbing)
@@ -54,7 +54,7 @@ class _Search:
                 self._enter(climb.here[ended], problem_of[ended])
                 climb.restart(ended, self._children(problem_of[ended], bounds[ended]))
         self._enter(climb.here, problem_of)
-        return Evaluated.concatenate(self._pools)
+        return self._pools
 
     def _enter(self, ends: Evaluated, problem_of: IntArray) -> None:
         """Add ends to the pools. Of equal networks, one stays."""
@@ -62,8 +62,22 @@ class _Search:
             own = np.flatnonzero((problem_of == at) & np.isfinite(ends.accuracy))
             both = Evaluated.concatenate([self._pools[at], ends[own]])
             _, first = np.unique(self._run.problems[0].space.digests(both.population), return_index=True)
-            self._pools[at] = both[np.sort(first)].best(self._size)
+            self._pools[at] = self._kept(both[np.sort(first)])
             self._ended[at] += len(own)
+
+    def _kept(self, ends: Evaluated) -> Evaluated:
+        """Return the best ends. A quarter of them is reserved for the resolutions that may be the best one.
+
+        Those are the ones with an end that is better than the median of the ends of the best resolution.
+        """
+        ranked = ends.best(len(ends))
+        resolutions, bests = np.unique(ranked.population.genes[-1], return_index=True)
+        own = np.flatnonzero(ranked.population.genes[-1] == resolutions[bests.argmin()])[: self._size]
+        rivals = resolutions[ranked.accuracy[bests] >= np.median(ranked.accuracy[own])]
+        part = max(1, self._size // (4 * len(rivals)))
+        safe = np.concatenate([np.flatnonzero(ranked.population.genes[-1] == px)[:part] for px in rivals])
+        others = np.setdiff1d(np.arange(len(ranked)), safe)[: self._size - len(safe)]
+        return ranked[np.sort(np.concatenate([safe, others]))]
 
     def _children(self, problem_of: IntArray, bounds: Bounds) -> Population:
         """Return a child for each of ``problem_of``, or a random network while its pool has too few ends."""

@@ -100,7 +100,8 @@ def search_front(
     ended = _carry_out(_levels(problem), cache, method, budget, budget.evaluations, seed, progress)
     _best(cache, problem, ended.proven)
     found = front(cache.best(problem, cache.evaluated))
-    found = replace(found, population=problem.space.canonical(found.population))
+    each = [_normalised(problem, found[np.array([at])]) for at in range(len(found))]
+    found = front(Evaluated.concatenate(each))  # of two networks with almost equal accuracies, one may be dominated now
     best = tuple(found[np.array([at])] for at in range(len(found)))
     return Found(best, (), cache.evaluated, time.perf_counter() - started, *ended)
 

@@ -10,7 +10,7 @@ import pytest
 from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.accuracy.layers import forward, gradient
 from ofa_nas.search import Budget, EvaluationCache, Question, Run, find_method, search
-from ofa_nas.search.linearised import Linearised, bounds_of, is_additive
+from ofa_nas.search.linearised import Climb, Linearised, bounds_of, is_additive
 from ofa_nas.search.run import silent
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces import find_space
@@ -94,12 +94,20 @@ def test_the_linearisation_ends_within_the_limits_and_is_never_worse(to_problem,
     problem = to_problem(share, rugged)
     run = run_of(problem, 2000)
     guide, bounds = Linearised(run, rugged, Variation(problem, run.rng)), bounds_of(run, 12)
-    starts = guide.starts(12, bounds)
-    ends = guide.climb(starts, bounds)
-    assert problem.fits(problem.prices(ends.population)).all()
-    assert ends.accuracy == pytest.approx(problem.accuracy(ends.population), abs=1e-6)
-    assert (ends.accuracy >= starts.accuracy).all()
-    assert np.median(ends.accuracy) > starts.accuracy.max()
+    starts = guide.repaired(guide.random(12), bounds)
+    climb = Climb(guide, starts, bounds)
+    before = -np.inf
+    while not climb.ended.all():
+        climb.step()
+        assert (climb.here.accuracy >= before).all()
+        before = climb.here.accuracy
+    assert problem.fits(climb.here.prices).all()
+    assert climb.here.prices == pytest.approx(problem.prices(climb.here.population))
+    assert climb.here.accuracy == pytest.approx(problem.accuracy(climb.here.population), abs=1e-6)
+    assert np.median(climb.here.accuracy) > problem.accuracy(starts).max()
+    climb.restart(np.array([3, 5]), starts[[3, 5]])
+    assert list(np.flatnonzero(~climb.ended)) == [3, 5]
+    assert climb.here.prices == pytest.approx(problem.prices(climb.here.population))
 
 
 def test_only_sums_and_peaks_are_searched_by_worths(to_problem, rugged):
@@ -111,7 +119,7 @@ def test_only_sums_and_peaks_are_searched_by_worths(to_problem, rugged):
     assert is_additive(replace(problem, metrics=(peak,)))
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5])
+@pytest.mark.parametrize("share", [0.2, 0.8])
 def test_worths_save_evaluations(to_problem, rugged, share):
     with_worths, without = to_problem(share, rugged), to_problem(share, Called(rugged))
     for seed in range(2):
