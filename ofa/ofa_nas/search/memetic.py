@@ -60,6 +60,8 @@ class _Search:
         """Add ends to the pools. Of equal networks, one stays."""
         for at in np.unique(problem_of):
             own = np.flatnonzero((problem_of == at) & np.isfinite(ends.accuracy))
+            if not len(own):  # the search was over before they were evaluated
+                continue
             both = Evaluated.concatenate([self._pools[at], ends[own]])
             _, first = np.unique(self._run.problems[0].space.digests(both.population), return_index=True)
             self._pools[at] = self._kept(both[np.sort(first)])

@@ -141,3 +141,11 @@ def test_a_bound_is_reported_for_each_limit(to_problem):
 def test_the_bound_is_unknown_where_it_is_far_from_the_answer(to_problem, rugged):
     found = search(to_problem(0.3, rugged), find_method("annealing"), Budget(50, 3), bound_seconds=0.001)
     assert found.bounds == (None,)
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 0.02])
+def test_a_search_by_worths_stops_at_its_time_limit(to_problem, rugged, seconds):
+    problem = to_problem(0.3, rugged)
+    found = search(problem, find_method("annealing"), Budget(100, 90_000, seconds=seconds))
+    assert problem.fits(problem.prices(found.best[0].population)).all()
+    assert found.seconds < 2.0
