@@ -18,7 +18,7 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population
 CLIMBING = 0.7  # networks that climb at a time, relative to the size of the pools together
 PER_END = 12  # typical evaluations of a climb
 POOL = 0.1  # the pools together, relative to the number of ends that the budget allows
-SMALLEST_POOL = 20
+SMALLEST_POOL, LARGEST_POOL = 20, 300  # of a problem
 MIXED = (0.4, 0.5)  # share of the places that a child takes from its second parent
 MUTATION, RESOLUTION_MUTATION = 0.01, 0.05
 FRUITLESS = 0.1  # stop if fewer than this share of the proposals is new
@@ -35,7 +35,8 @@ class _Search:
         self._variation = Variation(run.problems[0], run.rng)
         self._guide = Linearised(run, model, self._variation)
         problems = len(run.problems)
-        self._size = max(SMALLEST_POOL, int(POOL * evaluations / PER_END / problems))
+        size = int(POOL * evaluations / PER_END / problems)
+        self._size = min(max(SMALLEST_POOL, size), LARGEST_POOL)
         self._climbing = problems * max(1, int(CLIMBING * min(self._size, evaluations // PER_END)))
         self._pools = [run.cache.nothing for _ in run.problems]
         self._ended = np.zeros(problems, dtype=int)
