@@ -104,6 +104,7 @@ class Climb:
         self._trust = np.full(count, FIRST_TRUST)
         self._worths, self._scale = guide.worths(population)
         self._chosen = guide.options.chosen(population)
+        self._stale = np.zeros(count, dtype=bool)  # networks that have moved since their worths were computed
         self._near: tuple[FloatArray, FloatArray] | None = None
 
     @property
@@ -114,6 +115,7 @@ class Climb:
 
     def step(self) -> int:
         """Move each network to the best of its solutions, if that is better. Return the number of solutions."""
+        self._renew()
         count, times = len(self.here), len(TRUST)
         tiled = np.tile(np.arange(count), times)
         priced = self._worths[:, tiled]
@@ -138,7 +140,7 @@ class Climb:
             )
         factor = np.where(better, NEXT_TRUST[at], np.where(unchanged, np.inf, LARGER))
         self._trust = np.clip(self._trust * factor, LEAST_TRUST, 2 * MOST_TRUST)
-        self._renew(np.flatnonzero(better))
+        self._stale |= better
         return len(tiled)
 
     def restart(self, which: IntArray, population: Population) -> None:
@@ -148,9 +150,11 @@ class Climb:
         genes[:, which], accuracy[which], prices[:, which] = population.genes, others.accuracy, others.prices
         self.here = Evaluated(Population(genes), accuracy, prices)
         self._trust[which] = FIRST_TRUST
-        self._renew(which)
+        self._stale[which] = True
 
-    def _renew(self, moved: IntArray) -> None:
+    def _renew(self) -> None:
+        moved = np.flatnonzero(self._stale)
+        self._stale[:] = False
         if len(moved):
             networks = self.here.population[moved]
             self._worths[:, moved], self._scale[moved] = self._guide.worths(networks)

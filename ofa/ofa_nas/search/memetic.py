@@ -13,7 +13,7 @@ from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.search.linearised import Bounds, Climb, Linearised, bounds_of
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
-from ofa_nas.spaces.space import FloatArray, IntArray, Population
+from ofa_nas.spaces.space import IntArray, Population
 
 CLIMBING = 0.7  # networks that climb at a time, relative to the size of the pools together
 PER_END = 12  # typical evaluations of a climb
@@ -21,7 +21,7 @@ POOL = 0.1  # the pools together, relative to the number of ends that the budget
 SMALLEST_POOL, LARGEST_POOL = 20, 300  # of a problem
 MIXED = (0.4, 0.5)  # share of the places that a child takes from its second parent
 MUTATION, RESOLUTION_MUTATION = 0.01, 0.05
-FRUITLESS = 0.1  # stop if fewer than this share of the proposals is new
+FRUITLESS = 0.2  # stop if fewer than this share of the proposals is new
 
 
 def memetic(run: Run, model: Differentiable, evaluations: int) -> list[Evaluated]:
@@ -85,18 +85,10 @@ class _Search:
     def _children(self, problem_of: IntArray, bounds: Bounds) -> Population:
         """Return a child for each of ``problem_of``, or a random network while its pool has too few ends."""
         rng, genes = self._run.rng, self._guide.random(len(problem_of)).genes
-        ready = np.flatnonzero((self._ended[problem_of] >= self._size) & (self._sizes[problem_of] > 1))
-        if len(ready):
-            first, second = (
-                Population.concatenate(
-                    [self._pools[at].population[[rng.integers(len(self._pools[at]))]] for at in problem_of[ready]]
-                )
-                for _ in range(2)
-            )
-            mixed = self._variation.mixed(first, second, rng.uniform(*MIXED, len(ready)))
-            genes[:, ready] = self._variation.mutants(mixed, MUTATION, RESOLUTION_MUTATION).genes
+        for at in np.unique(problem_of):
+            pool, own = self._pools[at].population, np.flatnonzero(problem_of == at)
+            if self._ended[at] >= self._size and len(pool) > 1:
+                first, second = (pool[rng.integers(len(pool), size=len(own))] for _ in range(2))
+                mixed = self._variation.mixed(first, second, rng.uniform(*MIXED, len(own)))
+                genes[:, own] = self._variation.mutants(mixed, MUTATION, RESOLUTION_MUTATION).genes
         return self._guide.repaired(Population(genes), bounds)
-
-    @property
-    def _sizes(self) -> FloatArray:
-        return np.array([len(pool) for pool in self._pools])
