@@ -18,7 +18,9 @@ from ofa_nas.spaces.space import IntArray, Population
 CLIMBING = 0.7  # networks that climb at a time, relative to the size of the pools together
 PER_END = 12  # typical evaluations of a climb
 POOL = 0.1  # the pools together, relative to the number of ends that the budget allows
-SMALLEST_POOL, LARGEST_POOL = 20, 300  # of a problem
+SMALLEST_POOL, LARGEST_POOL = 20, 300  # of one problem
+FEWEST_ENDS = 4  # of each of many problems
+NEIGHBOURS = 2  # tighter or looser limits at most, from which the second parent comes
 MIXED = (0.4, 0.5)  # share of the places that a child takes from its second parent
 MUTATION, RESOLUTION_MUTATION = 0.01, 0.05
 FRUITLESS = 0.2  # stop if fewer than this share of the proposals is new
@@ -36,7 +38,7 @@ class _Search:
         self._guide = Linearised(run, model, self._variation)
         problems = len(run.problems)
         size = int(POOL * evaluations / PER_END / problems)
-        self._size = min(max(SMALLEST_POOL, size), LARGEST_POOL)
+        self._size = min(max(SMALLEST_POOL // problems, FEWEST_ENDS, size), LARGEST_POOL)
         self._climbing = problems * max(1, int(CLIMBING * min(self._size, evaluations // PER_END)))
         self._pools = [run.cache.nothing for _ in run.problems]
         self._ended = np.zeros(problems, dtype=int)
@@ -60,13 +62,14 @@ class _Search:
     def _enter(self, ends: Evaluated, problem_of: IntArray) -> None:
         """Add ends to the pools. Of equal networks, one stays."""
         for at in np.unique(problem_of):
-            own = np.flatnonzero((problem_of == at) & np.isfinite(ends.accuracy))
+            tighter = problem_of == at - 1  # their ends are within these limits, too
+            own = np.flatnonzero(((problem_of == at) | tighter) & np.isfinite(ends.accuracy))
             if not len(own):  # the search was over before they were evaluated
                 continue
             both = Evaluated.concatenate([self._pools[at], ends[own]])
             _, first = np.unique(self._run.problems[0].space.digests(both.population), return_index=True)
             self._pools[at] = self._kept(both[np.sort(first)])
-            self._ended[at] += len(own)
+            self._ended[at] += int((problem_of[own] == at).sum())
 
     def _kept(self, ends: Evaluated) -> Evaluated:
         """Return the best ends. A quarter of them is reserved for the resolutions that may be the best one.
@@ -88,7 +91,10 @@ class _Search:
         for at in np.unique(problem_of):
             pool, own = self._pools[at].population, np.flatnonzero(problem_of == at)
             if self._ended[at] >= self._size and len(pool) > 1:
-                first, second = (pool[rng.integers(len(pool), size=len(own))] for _ in range(2))
+                first = pool[rng.integers(len(pool), size=len(own))]
+                others = range(max(0, at - NEIGHBOURS), min(len(self._pools), at + NEIGHBOURS + 1))
+                near = Population.concatenate([self._pools[other].population for other in others])
+                second = near[rng.integers(len(near), size=len(own))]
                 mixed = self._variation.mixed(first, second, rng.uniform(*MIXED, len(own)))
                 genes[:, own] = self._variation.mutants(mixed, MUTATION, RESOLUTION_MUTATION).genes
         return self._guide.repaired(Population(genes), bounds)
