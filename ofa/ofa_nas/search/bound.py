@@ -15,6 +15,7 @@ import numpy as np
 
 from ofa_nas.accuracy.macs import MacsStandIn
 from ofa_nas.accuracy.mlp import Mlp
+from ofa_nas.search.exact import solve_exactly
 from ofa_nas.search.knapsack import OCTAVES, Knapsacks
 from ofa_nas.search.linearised import is_additive
 from ofa_nas.search.options import IMPOSSIBLE
@@ -70,6 +71,7 @@ class _Relaxed:
         self._limits = np.array([problem.limits]).T
         self._knapsacks = Knapsacks(problem, model)
         self.options = self._knapsacks.options
+        self._is_linear = isinstance(model, MacsStandIn) and len(self._knapsacks.costs) == 1
         self._slots = [np.flatnonzero(self.options.slot_of == slot) for slot in range(self.options.slots)]
 
     def branches(self, resolution: int, left: IntArray, known: float, before: float = np.inf) -> list[_Branch]:
@@ -78,13 +80,25 @@ class _Relaxed:
             return []
 
         def most(functions: FloatArray) -> FloatArray:
-            return self._most(self._worths(functions), resolution, left)
+            return self._most(self._worths(functions), resolution, left)[0]
 
         slopes, constant = self._model.upper_worths(resolution, most)
         worths = self._worths(slopes[None])
-        bound = float(self._most(worths, resolution, left)[0]) + constant
+        (largest,), (price,) = self._most(worths, resolution, left)
+        if self._is_linear:  # the solution of the knapsack is then the optimum
+            costs, allowed = self._knapsacks.joint(resolution, self._limits), self._allowed(resolution, left)
+            least = known - constant
+            solved = solve_exactly(
+                self.options, worths[:, 0] + allowed, costs, 1 + ROUNDING, resolution, float(price), least
+            )
+            largest = largest if solved is None else min(largest, max(solved[0], least))
+        bound = float(largest) + constant
         bound = min(bound + ROUNDING * max(1.0, abs(bound)), before)
         return [_Branch(-bound, resolution, left, worths[:, 0])] if bound > known else []
+
+    def _allowed(self, resolution: int, left: IntArray) -> FloatArray:
+        """Return (options,): 0, or IMPOSSIBLE for an option that is not left or exceeds the limit of a peak."""
+        return np.where(left & self._knapsacks.allowed[resolution], 0.0, IMPOSSIBLE)
 
     def split(self, branch: _Branch) -> list[IntArray]:
         """Return two parts of the options that are left; none if every slot has one option left."""
@@ -116,21 +130,21 @@ class _Relaxed:
         padded = np.concatenate([functions, np.zeros((len(functions), 1))], axis=1)
         return self.options.summed(padded, self.options.features)
 
-    def _most(self, worths: FloatArray, resolution: int, left: IntArray) -> FloatArray:
-        """Return (N,) upper bounds of the largest sums of ``worths`` (options, N) within the limits.
+    def _most(self, worths: FloatArray, resolution: int, left: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Return (N,) upper bounds of the largest sums of ``worths`` (options, N) within the limits, and their prices.
 
         At any price, the best network without limits, plus the price, is a bound. The lowest one is searched.
         """
         costs = self._knapsacks.joint(resolution, self._limits)[:, None]
-        worths = worths + np.where(left & self._knapsacks.allowed[resolution], 0.0, IMPOSSIBLE)[:, None]
+        worths = worths + self._allowed(resolution, left)[:, None]
         middle = np.ptp(np.where(worths > IMPOSSIBLE / 2, worths, 0.0), axis=0) / np.ptp(costs)
-        lowest = self.options.best(worths)[0]
+        lowest, prices = self.options.best(worths)[0], np.zeros(len(middle))
         below, above = np.full(len(middle), OCTAVES[0]), np.full(len(middle), OCTAVES[1])
         for _ in range(PRICES):
             half = (below + above) / 2
             price = middle * 2**half
             total, chosen, _ = self.options.best(worths - price * costs)
-            lowest = np.minimum(lowest, total + price)
+            lowest, prices = np.minimum(lowest, total + price), np.where(total + price < lowest, price, prices)
             within = costs[chosen, 0].sum(axis=0) <= 1
             below, above = np.where(within, below, half), np.where(within, half, above)
-        return lowest
+        return lowest, prices

@@ -75,6 +75,13 @@ def test_branching_lowers_the_bound_to_the_optimum(made_up, every):
     assert best <= upper_bound(problem, best, seconds=10.0, enough=0.001) <= best + 0.001
 
 
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_the_bound_of_macs_is_the_optimum(made_up, every, seed):
+    problem = replace(made_up(seed, every), accuracy=MacsStandIn(SMALL))
+    best = best_of(problem, every)
+    assert upper_bound(problem, 0.9 * best, seconds=0.0) == pytest.approx(best, rel=2e-5)
+
+
 def test_macs_are_bounded_closely_in_a_large_space():
     space = find_space("ofa-mbv3-w1.0")
     metric = parameters_metric(space)
