@@ -1,5 +1,8 @@
 """The default method: simulated annealing of many networks in parallel, then local search.
 
+Where the accuracy model has worths and every limit is on a sum or a peak, a search by worths (``memetic.py``) takes the
+place of the annealing.
+
 Each chain proposes to redraw one place of its network (the kernel size and expand ratio of a block, a depth, or the
 resolution), or several places at once, or to copy some places from another chain. Copies become more frequent as the
 temperature falls.

@@ -2,8 +2,10 @@
 
 Networks climb by sequential linearisation (``linearised.py``). The first ones start at random networks of all
 resolutions. The others are children of two ends, which take some places from one and the rest from the other, and
-mutate. Ends enter the pool of their limits, where the best stay; resolutions that may be the best one have equal parts
-of it. All climbing networks take each step together; a new child takes the place of each one that has reached its end.
+mutate. Ends enter the pool of their limits, where the best stay. A part of the pool is reserved for the resolutions
+that may be the best one. With several limits, ends also enter the pool of the next looser limit, and mate with ends of
+neighbouring limits. All climbing networks take each step together; a new child takes the place of each one that has
+reached its end.
 """
 
 import numpy as np
