@@ -89,14 +89,17 @@ class _Search:
 
     def _children(self, problem_of: IntArray, bounds: Bounds) -> Population:
         """Return a child for each of ``problem_of``, or a random network while its pool has too few ends."""
-        rng, genes = self._run.rng, self._guide.random(len(problem_of)).genes
+        rng = self._run.rng
+        genes = np.zeros((len(self._run.problems[0].space.radices), len(problem_of)), dtype=np.uint8)
         for at in np.unique(problem_of):
             pool, own = self._pools[at].population, np.flatnonzero(problem_of == at)
-            if self._ended[at] >= self._size and len(pool) > 1:
-                first = pool[rng.integers(len(pool), size=len(own))]
-                others = range(max(0, at - NEIGHBOURS), min(len(self._pools), at + NEIGHBOURS + 1))
-                near = Population.concatenate([self._pools[other].population for other in others])
-                second = near[rng.integers(len(near), size=len(own))]
-                mixed = self._variation.mixed(first, second, rng.uniform(*MIXED, len(own)))
-                genes[:, own] = self._variation.mutants(mixed, MUTATION, RESOLUTION_MUTATION).genes
+            if self._ended[at] < self._size or len(pool) < 2:
+                genes[:, own] = self._guide.random(len(own)).genes
+                continue
+            first = pool[rng.integers(len(pool), size=len(own))]
+            others = range(max(0, at - NEIGHBOURS), min(len(self._pools), at + NEIGHBOURS + 1))
+            near = Population.concatenate([self._pools[other].population for other in others])
+            second = near[rng.integers(len(near), size=len(own))]
+            mixed = self._variation.mixed(first, second, rng.uniform(*MIXED, len(own)))
+            genes[:, own] = self._variation.mutants(mixed, MUTATION, RESOLUTION_MUTATION).genes
         return self._guide.repaired(Population(genes), bounds)

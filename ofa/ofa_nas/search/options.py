@@ -95,13 +95,13 @@ class Options:
 
     def best(self, score: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:
         """Return (N,) largest sums of scores (options, N), and their options (slots, N) and ``shared`` genes."""
-        top, arg = [], []
+        arg = []
         for start, count, size in self._blocks:
             block = score[start : start + count * size].reshape(count, size, -1)
             at = block.argmax(axis=1) if size > 1 else np.zeros((count, block.shape[2]), dtype=np.intp)
-            top.append(block.max(axis=1))
             arg.append(at + (start + size * np.arange(count))[:, None])
-        best, option = np.concatenate(top), np.concatenate(arg)
+        option = np.concatenate(arg)
+        best = picked(score, option)
         shared, total = self._best_shared(best)
         sets = self._set_reader(shared)
         return total, picked(option, sets), shared
