@@ -13,7 +13,7 @@ from landscape import landscape
 
 from ofa_nas.accuracy import MacsStandIn, Mlp
 from ofa_nas.accuracy.encoding import PUBLISHED_PX
-from ofa_nas.accuracy.mlp import forward
+from ofa_nas.accuracy.layers import forward
 from ofa_nas.search import Problem, Question, find_method, search
 from ofa_nas.spaces import Architecture, find_space
 from ofa_tables.identity import Identity

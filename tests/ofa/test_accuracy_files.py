@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ofa_nas.accuracy import Mlp, open_accuracy, read_members, write_members
-from ofa_nas.accuracy.mlp import forward
+from ofa_nas.accuracy.layers import forward
 from ofa_nas.spaces import find_space
 from ofa_tables.errors import FileError
 

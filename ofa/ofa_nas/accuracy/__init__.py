@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ofa_nas.accuracy.files import read_members, write_members
+from ofa_nas.accuracy.layers import Linear
 from ofa_nas.accuracy.macs import MacsStandIn
-from ofa_nas.accuracy.mlp import Linear, Mlp
+from ofa_nas.accuracy.mlp import Mlp
 from ofa_nas.accuracy.model import AccuracyModel, require_resolutions
 from ofa_nas.spaces.space import Space
 from ofa_tables.errors import FileError

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.reader import Reader
 from ofa_nas.spaces.space import ABSENT, FloatArray, IntArray, Population, Position, Space
 from ofa_tables.errors import FileError
@@ -32,8 +33,13 @@ class Encoder:
         for px in self.resolutions_px:
             hot[space.resolutions_px.index(px)] = first + tuple(known_px).index(px)
         resolution = ((len(space.radices) - 1,), (len(hot),), np.array(hot))
-        others = _hot_genes(space, first)
-        self._reader = Reader(len(space.radices), [*_hot_inputs(space, blocks, self.inputs), *others, resolution])
+        # Which input is 1 for each joint code of some genes; ``inputs`` stands for none.
+        self.hot: tuple[Gather, ...] = (
+            *_hot_inputs(space, blocks, self.inputs),
+            *_hot_genes(space, first),
+            resolution,
+        )
+        self._reader = Reader(len(space.radices), self.hot)
 
     def __call__(self, population: Population) -> FloatArray:
         """Return (N, inputs) float32 zeros and ones. A resolution without an input is all zeros."""

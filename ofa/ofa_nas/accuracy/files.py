@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ofa_nas.accuracy.mlp import Linear
+from ofa_nas.accuracy.layers import Linear
 from ofa_nas.spaces.space import FloatArray
 from ofa_tables.errors import FileError
 from ofa_tables.reading import opened, zip_problem

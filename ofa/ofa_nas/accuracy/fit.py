@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ofa_nas.accuracy.encoding import Encoder
-from ofa_nas.accuracy.mlp import Linear
+from ofa_nas.accuracy.layers import Linear
 from ofa_nas.accuracy.pairs import Pairs
 from ofa_nas.spaces import Space
 from ofa_tables.errors import UsageError

@@ -1,21 +1,15 @@
 """An MLP with ReLU, or an ensemble of MLPs, over one-hot choices."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ofa_nas.accuracy.encoding import find_encoder
+from ofa_nas.accuracy.layers import Linear, forward, gradient
+from ofa_nas.accuracy.relaxation import Most, linear_upper_bound
+from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.space import FloatArray, Population, Space
 from ofa_tables.errors import FileError
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear layer, x ↦ x · weightᵀ + bias: ``weight`` (outputs, inputs) and ``bias`` (outputs,), float32."""
-
-    weight: FloatArray
-    bias: FloatArray
 
 
 class Mlp:
@@ -26,7 +20,7 @@ class Mlp:
     """
 
     is_accuracy = True
-    chunk = 1 << 11  # rows at a time, so that the hidden layers stay in the CPU caches
+    chunk = 1 << 9  # rows at a time, so that the hidden layers stay in the CPU caches
 
     def __init__(self, space: Space, members: Sequence[Sequence[Linear]], name: str) -> None:
         inputs = {layers[0].weight.shape[1] for layers in members}
@@ -63,17 +57,43 @@ class Mlp:
             raise FileError(f"{self.name} predicts an accuracy that is not finite; its weights are not usable")
         return accuracy
 
+    @property
+    def features(self) -> tuple[Gather, ...]:
+        """The features are the inputs."""
+        return self._encoder.hot
 
-def forward(layers: Sequence[Linear], inputs: FloatArray) -> FloatArray:
-    """Return (N,) values of the first output of the last layer, from inputs (N, inputs)."""
-    *hidden, last = layers
-    values = inputs
-    with np.errstate(over="ignore", invalid="ignore"):  # the caller checks for it
-        for layer in hidden:
-            values = values @ layer.weight.T
-            values += layer.bias
-            np.maximum(values, 0, out=values)
-        return (values @ last.weight[0]) + last.bias[0]
+    def worths(self, population: Population) -> tuple[FloatArray, FloatArray]:
+        """Return (N,) accuracies, and (N, inputs + 1) gradients with respect to the inputs; the last is 0."""
+        accuracy = np.zeros(len(population), dtype=np.float32)
+        slopes = np.zeros((len(population), self._encoder.inputs + 1), dtype=np.float32)
+        for start in range(0, len(population), self.chunk):
+            piece = slice(start, start + self.chunk)
+            inputs = self._encoder(population[piece])
+            for layers in self.members:
+                value, slope = gradient(layers, inputs)
+                accuracy[piece] += value / len(self.members)
+                slopes[piece, :-1] += slope / len(self.members)
+        return accuracy, slopes
+
+    @property
+    def effects(self) -> FloatArray:
+        """The weights of the first layers: (units of all members, inputs)."""
+        return np.concatenate([layers[0].weight for layers in self.members])
+
+    def upper_worths(self, resolution: int, most: Most) -> tuple[FloatArray, float]:
+        """Return (inputs,) worths and a constant, whose sum for a network is at least its accuracy.
+
+        ``resolution`` is the index of the resolution of the networks. ``most`` returns the largest values of linear
+        functions (functions, inputs) over these networks.
+        """
+        inputs = int(self._encoder.hot[-1][2][resolution])
+        slopes, constant = np.zeros(self._encoder.inputs), 0.0
+        for first, *others in self.members:
+            at_resolution = Linear(first.weight, first.bias + first.weight[:, inputs])
+            slope, offset = linear_upper_bound([at_resolution, *others], most)
+            slopes += slope / len(self.members)
+            constant += offset / len(self.members)
+        return slopes, constant
 
 
 def _listed(sizes: set[int]) -> str:

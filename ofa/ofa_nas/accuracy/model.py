@@ -1,8 +1,9 @@
 """The interface of accuracy models."""
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from ofa_nas.spaces.gathers import Gather
 from ofa_nas.spaces.space import FloatArray, Population
 from ofa_tables.errors import UsageError
 
@@ -24,6 +25,21 @@ class AccuracyModel(Protocol):
     def resolutions_px(self) -> tuple[int, ...]: ...
 
     def __call__(self, population: Population) -> FloatArray: ...
+
+
+@runtime_checkable
+class Differentiable(AccuracyModel, Protocol):
+    """An accuracy model that also says what each choice of a network is worth.
+
+    ``features`` say which feature each joint code of some genes selects; ABSENT, or the number of features, stands for
+    none. ``worths`` returns (N,) values, and (N, features + 1) worths; the last worth is 0. To first order, networks at
+    one resolution differ in value by the difference of their sums of worths.
+    """
+
+    @property
+    def features(self) -> tuple[Gather, ...]: ...
+
+    def worths(self, population: Population) -> tuple[FloatArray, FloatArray]: ...
 
 
 def require_resolutions(model: AccuracyModel, resolutions_px: Iterable[int]) -> None:

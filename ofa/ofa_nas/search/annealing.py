@@ -1,5 +1,8 @@
 """The default method: simulated annealing of many networks in parallel, then local search.
 
+Where the accuracy model has worths and every limit is on a sum or a peak, a search by worths (``memetic.py``) takes the
+place of the annealing.
+
 Each chain proposes to redraw one place of its network (the kernel size and expand ratio of a block, a depth, or the
 resolution), or several places at once, or to copy some places from another chain. Copies become more frequent as the
 temperature falls.
@@ -19,8 +22,11 @@ import math
 
 import numpy as np
 
+from ofa_nas.accuracy.model import Differentiable
 from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.search.exhaustive import combinations, exhaustive
+from ofa_nas.search.linearised import is_additive
+from ofa_nas.search.memetic import memetic
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
@@ -45,22 +51,26 @@ FRUITFUL = 0.1
 
 
 def annealing(run: Run) -> None:
-    fruitful = True
+    model, fruitful = run.problems[-1].accuracy, True
     while fruitful and not run.over:
         tried, enough = run.cache.evaluated, FRUITFUL * run.left
-        ends = _anneal(run)
+        if isinstance(model, Differentiable) and is_additive(run.problems[-1]):
+            ends = memetic(run, model, run.left - _for_polish(run))
+        else:
+            ends = _anneal(run)
         for problem in run.problems:
-            polish(run, problem, run.cache.best(problem))
-        for problem, chains in zip(run.problems, _by_problem(run, len(ends)), strict=True):
-            for end in ends[chains].best(count=run.population).each():
+            for best in run.cache.best(problem).each():
+                polish(run, problem, best)
+        for problem, of_problem in zip(run.problems, ends, strict=True):
+            for end in of_problem.best(count=run.population).each():
                 polish(run, problem, end)
         fruitful = run.cache.evaluated - tried >= enough
     if combinations(run.problems[-1]) <= run.left:  # evaluating the rest proves the answer
         exhaustive(run)
 
 
-def _anneal(run: Run) -> Evaluated:
-    """Run all chains and return their final networks."""
+def _anneal(run: Run) -> list[Evaluated]:
+    """Run all chains and return their final networks, by problem."""
     problem, count = run.problems[0], max(run.population, len(run.problems))
     variation = Variation(problem, run.rng)
     limits = np.empty((len(problem.metrics), count))
@@ -69,7 +79,7 @@ def _anneal(run: Run) -> Evaluated:
         limits[:, chains] = np.array(each.limits)[:, None]
         smallest[:, chains] = each.smallest().genes
     here = run.look_up(variation.repaired(variation.newcomers(count), Population(smallest), limits))
-    steps = int(run.left - min(POLISH * run.left, MOST_POLISH)) // count
+    steps = (run.left - _for_polish(run)) // count
     seconds = run.seconds_left
     scale = 0.0
     for step in range(steps):
@@ -91,7 +101,11 @@ def _anneal(run: Run) -> Evaluated:
         here = here.where(accepted, there)
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
-    return here
+    return [here[chains] for chains in _by_problem(run, count)]
+
+
+def _for_polish(run: Run) -> int:
+    return math.ceil(min(POLISH * run.left, MOST_POLISH))
 
 
 def _time_used(run: Run, seconds: float) -> float:

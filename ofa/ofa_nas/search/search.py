@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ofa_nas.errors import LimitUnreachable, NoneFound
+from ofa_nas.search.bound import upper_bound
 from ofa_nas.search.evaluation_cache import Evaluated, EvaluationCache
 from ofa_nas.search.pareto import front, levels
 from ofa_nas.search.problem import Budget, Problem
@@ -17,6 +18,9 @@ from ofa_tables.errors import OfaError
 
 T = TypeVar("T")
 
+# In accuracy, 0…1, or relative to MACs: a bound is not refined if it is this close, and unknown if it is this far away.
+CLOSE, USELESS = 0.0004, 0.05
+
 
 @dataclass(frozen=True)
 class Found:
@@ -24,7 +28,9 @@ class Found:
 
     ``best`` has one network for each of ``limits`` on the first metric; a front has no ``limits``. ``evaluated`` is the
     number of networks that the accuracy model evaluated. ``interrupted``: the search stopped early. ``proven``: no
-    better network exists. ``unmet`` maps each limit without a known network to the reason.
+    better network exists. ``unmet`` maps each limit without a known network to the reason. ``bounds`` has, for each of
+    ``best``, a value that no network within its limits exceeds, or None if it is not known; it is empty if no time was
+    given to it.
     """
 
     best: tuple[Evaluated, ...]
@@ -34,6 +40,7 @@ class Found:
     interrupted: bool = False
     proven: bool = False
     unmet: Mapping[float, str] = field(default_factory=dict)
+    bounds: tuple[float | None, ...] = ()
 
     @property
     def is_front(self) -> bool:
@@ -47,13 +54,15 @@ def search(
     seed: int = 0,
     progress: Progress = silent,
     limits: Sequence[float] = (),
+    bound_seconds: float = 0.0,
 ) -> Found:
     """Search for the best network with ``method``. The result depends only on the problem and the seed.
 
     With ``limits`` on the first metric, the result has the best network for each limit. Each limit has the full budget,
     and networks found for one limit count for all. Ctrl-C ends the search with the best network so far, or the smallest
-    network if none was evaluated. Raises LimitUnreachable if no network meets the limits, and NoneFound if none was
-    found. Several limits raise only if all of them fail.
+    network if none was evaluated. ``bound_seconds`` is the additional time to bound the best possible networks. Raises
+    LimitUnreachable if no network meets the limits, and NoneFound if none was found. Several limits raise only if all
+    of them fail.
     """
     started = time.perf_counter()
     problems = [problem.within(limit) for limit in limits] or [problem]
@@ -71,7 +80,13 @@ def search(
     met, best = zip(*_met(reachable, answer, unmet), strict=True)
     seconds = time.perf_counter() - started
     reasons = {limit: str(why) for limit, why in unmet.items()}
-    return Found(best, met, cache.evaluated, seconds, *ended, unmet=reasons)
+    bounds: tuple[float | None, ...] = ()
+    if bound_seconds and not ended.interrupted:
+        bounds = tuple(
+            _bound(problem.within(limit), one, ended.proven and limit <= widest, bound_seconds / len(best))
+            for limit, one in zip(met, best, strict=True)
+        )
+    return Found(best, met, cache.evaluated, seconds, *ended, unmet=reasons, bounds=bounds)
 
 
 def search_front(
@@ -85,7 +100,8 @@ def search_front(
     ended = _carry_out(_levels(problem), cache, method, budget, budget.evaluations, seed, progress)
     _best(cache, problem, ended.proven)
     found = front(cache.best(problem, cache.evaluated))
-    found = replace(found, population=problem.space.canonical(found.population))
+    each = [_normalised(problem, found[np.array([at])]) for at in range(len(found))]
+    found = front(Evaluated.concatenate(each))  # of two networks with almost equal accuracies, one may be dominated now
     best = tuple(found[np.array([at])] for at in range(len(found)))
     return Found(best, (), cache.evaluated, time.perf_counter() - started, *ended)
 
@@ -166,6 +182,14 @@ def _best(cache: EvaluationCache, problem: Problem, proven: bool) -> Evaluated:
             "or allow smaller --resolutions"
         )
     return _normalised(problem, cache.enter(problem.smallest()))
+
+
+def _bound(problem: Problem, best: Evaluated, proven: bool, seconds: float) -> float | None:
+    """Return a value that no network within the limits exceeds; None if it is unknown or much higher than ``best``."""
+    known = float(best.accuracy[0])
+    scale = 1.0 if problem.accuracy.is_accuracy else known
+    bound = known if proven else upper_bound(problem, known, seconds, CLOSE * scale)
+    return None if bound is None or bound > known + USELESS * scale else bound
 
 
 def _normalised(problem: Problem, best: Evaluated) -> Evaluated:

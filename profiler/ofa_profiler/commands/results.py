@@ -37,6 +37,8 @@ def summarise(problem: Problem, found: Found, method: str, seed: int) -> dict[st
         how["left_out"] = [asdict(each) for each in problem.left_out]
     limits = found.limits or problem.limits[:1] * len(found.best)
     networks = [_network(problem.within(limit), best) for limit, best in zip(limits, found.best, strict=True)]
+    for network, bound in zip(networks, found.bounds, strict=False):
+        network["bound"] = bound
     if is_one(found):
         return {**networks[0], **how}
     named = [{"name": name, **network} for name, network in zip(names(found), networks, strict=True)]
@@ -105,6 +107,8 @@ def print_found(problem: Problem, found: Found, method: str) -> None:
     answer.print()
     for label, text in described(problem, found.best[0]):
         answer.print(f"{label:<11} {text}", markup=False)
+    for bound in found.bounds:
+        answer.print(f"{'bound':<11} {_bounded(problem, found.best[0], bound)}", markup=False)
 
 
 def print_several(problem: Problem, found: Found, method: str) -> None:
@@ -210,6 +214,16 @@ def _basis(latency: LatencyModel) -> str:
             f"--table {latency.table.path} --space {latency.space.name} --calibrate 10, then search again"
         )
     return f"calibrated with {counted(latency.calibration.networks, 'network')}"
+
+
+def _bounded(problem: Problem, best: Evaluated, bound: float | None) -> str:
+    """Describe how much better than ``best`` a network within the limits can be."""
+    if bound is None:
+        return "unknown; a better network may exist"
+    more = max(0.0, bound - float(best.accuracy[0]))
+    if problem.accuracy.is_accuracy:
+        return f"no network within the limits has a predicted accuracy more than {more:.4f} higher"
+    return f"no network within the limits has more than {more / float(best.accuracy[0]):.4%} more MACs"
 
 
 def _ranking(problem: Problem) -> str:

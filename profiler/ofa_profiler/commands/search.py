@@ -38,13 +38,14 @@ class Search:
     budget: Budget
     seed: int
     pareto: bool
+    bound_seconds: float
 
     def __call__(self, problem: Problem, limits: Sequence[float] = ()) -> Found:
         method = find_method(self.method)
         with bar(f"searching {problem.space.name}") as progress:
             if self.pareto:
                 return search_front(problem, method, self.budget, self.seed, progress)
-            return search(problem, method, self.budget, self.seed, progress, limits)
+            return search(problem, method, self.budget, self.seed, progress, limits, self.bound_seconds)
 
 
 @click.command(
@@ -97,6 +98,15 @@ class Search:
 )
 @click.option("--seconds", type=POSITIVE, help="Time limit of the search, in seconds.")
 @click.option(
+    "--bound",
+    "bound_seconds",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Additional time to bound how much better any network can be.",
+)
+@click.option(
     "--resolutions",
     type=Resolutions(),
     help='Input sizes in pixels, comma-separated, or "all". [default: sizes that the tables and the model cover]',
@@ -118,6 +128,7 @@ def command(
     population: int,
     generations: int,
     seconds: float | None,
+    bound_seconds: float,
     resolutions: tuple[int, ...] | None,
     seed: int,
     pareto: bool,
@@ -134,6 +145,8 @@ def command(
     """
     asked = {kind: limit for kind, limit in caps.items() if limit is not None}
     _check(paths, limits_ms, asked, confidence, pareto, verifies)
+    if pareto and bound_seconds:
+        raise UsageError("--bound does not support --pareto; remove one of them")
     if not verifies and (target is not None or pairs):
         raise UsageError("--target and --set apply to --verify only; add --verify, or remove them")
     page = _page(paths[0], out) if pareto else None
@@ -141,7 +154,7 @@ def command(
         require_writable(path)
     space = find_space(space_name)
     find_method(method)
-    carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto)
+    carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto, bound_seconds)
     space.require_resolutions(resolutions or ())
     wanted = space.resolutions_px if resolutions == () else resolutions
     question = Question(space, open_accuracy(source, space), limits_ms, asked, wanted, confidence)
