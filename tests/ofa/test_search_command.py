@@ -322,6 +322,25 @@ def test_a_complete_table_is_described_without_warnings(call, make_table):
     assert "of 100 ms, raw sum of the blocks" in out
 
 
+def test_a_bound_is_reported_if_it_is_asked_for(ofa_search, model):
+    words = ("--bound", 0.2, "--population", 20, "--generations", 10)
+    found = answer_of(ofa_search(*words, "--json"))
+    assert set(found) == FIELDS | {"bound"}
+    assert found["macs_m"] * 1e6 <= found["bound"] <= 1.05 * found["macs_m"] * 1e6
+    assert "no network within the limits has more than 0." in ofa_search(*words)[1]
+    assert (
+        "no network within the limits has a predicted accuracy more than 0."
+        in ofa_search("--bound", 0.2, "--accuracy", model)[1]
+    )
+    assert "no network within" not in ofa_search()[1]
+
+
+def test_a_front_has_no_bound(ofa_search):
+    code, _, err = ofa_search("--pareto", "--bound", 1)
+    assert code == 2
+    assert "--bound does not support --pareto" in err
+
+
 def test_a_proven_optimum_is_reported(ofa_search):
     assert "proven optimum" in ofa_search("--method", "exhaustive")[1]
     assert "proven optimum" in ofa_search("9", "--method", "exhaustive")[1]
