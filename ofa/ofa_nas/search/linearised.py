@@ -1,4 +1,4 @@
-"""Sequential linearisation: networks that are the best of their own linear model within the limits.
+"""Sequential linearisation: networks that are the best of the linear model around them, within the limits.
 
 The worths of a network are the gradient of the accuracy model there. The knapsack with these worths is solved at two
 prices for every changed slot (a trust region), both solutions are evaluated, and the better one is the next network.
