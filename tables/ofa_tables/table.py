@@ -296,8 +296,9 @@ class LatencyTable:
 
     @cached_property
     def made_of(self) -> str:
-        """A hash of the trials of blocks."""
-        trials = sorted(trial.trial_id for trial in self.measurements if not trial.key.startswith(NETWORK))
+        """A hash of the trials of blocks and their latencies."""
+        blocks = (trial for trial in self.measurements if not trial.key.startswith(NETWORK))
+        trials = sorted(f"{trial.trial_id} {trial.median_ms}" for trial in blocks)
         return hashlib.sha256("\n".join(trials).encode()).hexdigest()[:16]
 
     def _predicted(self, key: str) -> Entry | None:

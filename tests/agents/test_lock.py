@@ -183,6 +183,21 @@ def test_a_process_that_only_the_file_names_is_not_ended(home):
         bystander.kill()
 
 
+def test_a_process_that_is_ending_is_waited_for(monkeypatch):
+    """The kernel frees the memory of a process, and with it the command, before its files."""
+    monkeypatch.setattr(lock, "_command", lambda process: b"")
+    with holder() as (process, _):
+        monkeypatch.setattr(lock.time, "sleep", lambda seconds: (process.kill(), process.wait()))
+        assert lock.end()
+
+
+def test_a_process_that_does_not_end_is_reported(monkeypatch):
+    monkeypatch.setattr(lock, "_command", lambda process: b"")
+    with holder() as (process, _), pytest.raises(PermissionError, match="does not end"):
+        lock.end(patience_s=0.2)
+    assert process.returncode is not None
+
+
 def test_a_process_that_is_not_an_agent_is_not_ended(home):
     other = subprocess.Popen(["flock", "-x", str(home / "agent.lock"), "-c", "echo; sleep 60"], stdout=subprocess.PIPE)
     try:

@@ -97,7 +97,10 @@ def end(patience_s: float = 10.0) -> bool:
             os.close(descriptor)
             return ended
         except BlockingIOError:  # the process that holds the lock is alive
-            _signal_holder(descriptor, signal.SIGKILL if time.monotonic() > deadline else signal.SIGTERM)
+            late_s = time.monotonic() - deadline
+            if late_s > patience_s:
+                raise _not_ours("the process that locks %s does not end" % lock_path()) from None
+            _signal_holder(descriptor, signal.SIGKILL if late_s > 0 else signal.SIGTERM)
             ended = True
             time.sleep(0.1)
 
@@ -110,7 +113,10 @@ def _signal_holder(descriptor: int, number: int) -> None:
             holder = int(json.loads(os.pread(descriptor, 4096, 0).decode())["pid"])
         except (ValueError, KeyError, TypeError):
             raise _not_ours("its file %s is not readable" % lock_path()) from None
-    if not _is_agent(holder):
+    command = _command(holder)
+    if command == b"":  # it is ending: the kernel frees its memory before its files
+        return
+    if command is not None and b"ofa_agent" not in command and b"ofa-agent" not in command:
         raise _not_ours("process %d, which is not an agent, locks %s" % (holder, lock_path()))
     try:
         os.kill(holder, number)
@@ -135,14 +141,13 @@ def _holder(descriptor: int) -> Optional[int]:
     return holders[0] if holders and holders[0] > 0 else None
 
 
-def _is_agent(process: int) -> bool:
-    """Whether the command of a process is that of an agent; True where commands cannot be read."""
+def _command(process: int) -> Optional[bytes]:
+    """Return the command of a process, empty if it is ending or has ended; None where commands cannot be read."""
     try:
         with open("/proc/%d/cmdline" % process, "rb") as file:
-            command = file.read()
+            return file.read()
     except OSError:
-        return not os.path.isdir("/proc/self")
-    return b"ofa_agent" in command or b"ofa-agent" in command
+        return b"" if os.path.isdir("/proc/self") else None
 
 
 def _who(descriptor: int) -> str:

@@ -59,6 +59,10 @@ class ServeOptions(NamedTuple):
     programs: Optional[Sequence[str]] = ()  # that command templates may run; None: all
 
 
+# The kernel may deliver a signal to a thread of gRPC. Python handles it when the main thread wakes up.
+SIGNAL_S = 0.5
+
+
 def serve(
     options: ServeOptions,
     announce: Callable[[str], None],
@@ -91,7 +95,7 @@ def serve(
     if options.end_with_stdin:
         threading.Thread(target=_wait_for_stdin, args=(stopped,), daemon=True).start()
     announce(address)
-    while not stopped.wait(timeout=0.5 if options.linger_s is not None else None):
+    while not stopped.wait(SIGNAL_S):
         if options.linger_s is not None and desk.idle_s() > options.linger_s:
             break
     log("stopping")
