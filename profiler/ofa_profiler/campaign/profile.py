@@ -56,8 +56,8 @@ class Profiler:
         while True:
             began = time.monotonic()
             half_width = choice.fit()
-            fitting_s = time.monotonic() - began  # the last trials are fitted, too
-            left_s = deadline - time.monotonic() - fitting_s
+            ending_s = 2 * (time.monotonic() - began)  # the last trials are fitted, and the table and agent are closed
+            left_s = deadline - time.monotonic() - ending_s
             if half_width is not None:
                 self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
                 if half_width <= error or left_s <= 0:
