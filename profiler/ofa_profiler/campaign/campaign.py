@@ -5,6 +5,7 @@ succeeded; what the table already contains counts, so a campaign that was interr
 """
 
 import itertools
+import math
 import random
 import socket
 import time
@@ -88,7 +89,8 @@ class Campaign:
     """Measure ``rounds``, the jobs of each round. The order within a round is random.
 
     ``announce`` receives the expected duration in seconds, after one trial of the reference job. If ``adopts``, results
-    of an interrupted earlier command that the agent still holds are used.
+    of an interrupted earlier command that the agent still holds are used. No trial starts after ``until``, in s of
+    ``time.monotonic``.
     """
 
     def __init__(
@@ -100,9 +102,11 @@ class Campaign:
         purpose: str,
         announce: Callable[[float], None] | None = None,
         adopts: bool = True,
+        until: float = math.inf,
     ) -> None:
         self._announce = announce
         self._adopts = adopts
+        self._until = until
         self._table = table
         self._rounds = rounds
         runtime, settings, command = table.identity.runtime, table.identity.settings, table.command
@@ -163,6 +167,9 @@ class Campaign:
 
     def _is_done(self, pool: DevicePool) -> bool:
         """Return whether nothing is left to measure. At the end of a run, disturbed trials are repeated."""
+        if time.monotonic() >= self._until:
+            self._waiting = []
+            return not any(worker.under_way for worker in pool.workers)
         if self._outcome.failures:  # a failed job needs no more trials
             self._waiting = [trial for trial in self._waiting if trial.job.block.key not in self._outcome.failures]
         if self._waiting or self._agreement_check or any(worker.under_way for worker in pool.workers):

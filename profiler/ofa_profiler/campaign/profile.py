@@ -64,7 +64,9 @@ class Profiler:
                     break
             rounds, budget = choice.rounds(OF_WHAT_IS_LEFT * left_s)
             began, succeeded = time.monotonic(), self._succeeded()
-            found = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
+            until = math.inf if half_width is None else deadline - ending_s
+            campaign = Campaign(self._table, rounds, budget, self._progress, self._purpose, until=until)
+            found = campaign.run(self._connection)
             outcome.include(found)
             choice.took(time.monotonic() - began)
             if self._succeeded() == succeeded:
