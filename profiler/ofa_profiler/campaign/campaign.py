@@ -167,7 +167,7 @@ class Campaign:
 
     def _is_done(self, pool: DevicePool) -> bool:
         """Return whether nothing is left to measure. At the end of a run, disturbed trials are repeated."""
-        if time.monotonic() >= self._until:
+        if time.monotonic() >= self._until and self._agreement_check is None:  # which holds measurements back
             self._waiting = []
             return not any(worker.under_way for worker in pool.workers)
         if self._outcome.failures:  # a failed job needs no more trials
