@@ -123,6 +123,14 @@ def test_estimates_whose_arrays_do_not_fit_their_keys_are_refused(table):
         again.entry(BLOCKS[1].key)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_estimates_that_are_not_latencies_are_refused(table, value):
+    made = table.estimate(BLOCKS)
+    made.log_ms[0] = value
+    with pytest.raises(ValueError, match="one finite value per key"):
+        Estimates.from_json(made.to_json())
+
+
 def test_networks_err_as_their_entries_do_together(table):
     """The standard error of a network is that of sums drawn from the joint distribution of its entries."""
     made = table.estimate(BLOCKS)

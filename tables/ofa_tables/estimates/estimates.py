@@ -24,6 +24,7 @@ PARTLY = "partly-measured"  # flag of an entry whose trials count less than what
 # the variance to the entries alone.
 MOST_FACTORS = 96
 LEFT_TO_ENTRIES = 0.01
+MOST_LOG = 60.0  # of a stored value: e⁶⁰ ms are longer than any latency
 FREEDOM = 100.0  # degrees of freedom of an estimated entry
 
 
@@ -133,7 +134,7 @@ def _packed(values: FloatArray) -> str:
 
 def _unpacked(text: str, rows: int, columns: int | None = None) -> FloatArray:
     values = np.frombuffer(base64.b64decode(text, validate=True), dtype="<f4").astype(float)
-    if not rows or len(values) % rows or not np.isfinite(values).all():
+    if not rows or len(values) % rows or not (np.abs(values) <= MOST_LOG).all():
         raise ValueError("the estimates do not have one finite value per key")
     array = values.reshape(rows, -1)
     if columns is not None and array.shape[1] != columns:
