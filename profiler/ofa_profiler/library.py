@@ -158,6 +158,8 @@ def profile(
         return ProfileResult(*compute_table(device, space, wanted_px, run_settings, out, fresh, fit, say), Outcome())
     if fit is not None:
         raise UsageError(f"--fit scales the engine of a simulated target, and {device.name} is measured; remove it")
+    if measure_all and (error is not None or seconds is not None):
+        raise UsageError("--measure-all measures every block, and --error and --seconds only some; remove one of them")
     with connect(device) as connection:
         connection.say = say
         description = connection.agent.describe()

@@ -21,7 +21,7 @@ from ofa_profiler.campaign.effort import NETWORK_BUDGET
 from ofa_profiler.campaign.jobs import OTHERS_BYTES, Job, lower_jobs
 from ofa_profiler.campaign.profiled_networks import networks_kept_out, profiled_network_job
 from ofa_tables.estimates.estimates import estimates_of, fitted
-from ofa_tables.estimates.prior import NO_PRIOR, Hypotheses, PriorTable
+from ofa_tables.estimates.prior import NO_PRIOR, Hypotheses, Mixture, PriorTable
 from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
@@ -54,7 +54,7 @@ class Choice:
         blocks |= find_blocks(table.asked - blocks.keys(), [space])  # what earlier commands asked for
         self._blocks = list(blocks.values())
         self._hypotheses = Hypotheses(self._blocks, priors)
-        self._mixture = self._hypotheses.before()
+        self._mixture: Mixture | None = None
         self._targets = Targets(space, resolutions_px, [block.key for block in self._blocks])
         self._in_networks = table.identity.blocks == IN_NETWORKS
         self._budget = NETWORK_BUDGET if self._in_networks else budget
@@ -77,13 +77,15 @@ class Choice:
 
     def weights(self) -> str:
         """Describe the weights of the prior tables; empty without any."""
-        weights = [f"{name} {weight:.0%}" for name, weight in self._mixture.weights.items() if name != NO_PRIOR]
+        fitted_weights = self._mixture.weights if self._mixture is not None else {}
+        weights = [f"{name} {weight:.0%}" for name, weight in fitted_weights.items() if name != NO_PRIOR]
         return f" (prior: {', '.join(weights)})" if weights else ""
 
     def rounds(self, seconds: float) -> tuple[list[list[Job]], Budget]:
         """Return the next jobs, which take about ``seconds``, by round; and the budget of a burst."""
-        log_ms = self._mixture.mean
-        if not self._table.measured.of_blocks:  # the speed of the device is unknown
+        mixture = self._mixture or self._hypotheses.before()
+        log_ms = mixture.mean
+        if self._mixture is None:  # the speed of the device is unknown
             log_ms = log_ms + np.log(FIRST_NETWORK_MS / (np.exp(log_ms).mean() * len(self._space.positions)))
         if self._in_networks:
             rng = np.random.default_rng((self._batches, len(self._table.measurements)))
@@ -91,7 +93,7 @@ class Choice:
         else:
             candidates = block_candidates(log_ms, self._seconds)
         most = max(FIRST_TRIALS, int(BATCH_GROWTH * self._trials))
-        chosen = choose(self._targets, self._mixture, candidates, self._trial_error(), seconds, most)
+        chosen = choose(self._targets, mixture, candidates, self._trial_error(), seconds, most)
         self._trials += len(chosen)
         self._batches += 1
         self._expected_s = sum(candidate.seconds for candidate in chosen)
