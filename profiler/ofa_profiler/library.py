@@ -28,10 +28,9 @@ from ofa_profiler.connections import Connection, connect
 from ofa_profiler.priors import read_priors
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
-from ofa_profiler.table_file import Say, default_path, open_for_writing
+from ofa_profiler.table_file import Say, default_path, open_for_writing, record_conditions
 from ofa_profiler.targets.table_target import find_again, require_conditions, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
-from ofa_tables.conditions import join_conditions
 from ofa_tables.errors import UsageError
 from ofa_tables.identity import ALONE, IN_NETWORKS, Identity, Settings
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
@@ -167,7 +166,7 @@ def profile(
         path = Path(out) if out is not None else default_path(device, identity)
         with open_for_writing(path, identity, description, fresh, say) as table:
             require_conditions(table, device)
-            _record_conditions(table, device, Outcome())  # now, in case this run is interrupted
+            record_conditions(table, device, Outcome())  # now, in case this run is interrupted
             say(
                 f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
                 f"{run_settings}"
@@ -260,15 +259,9 @@ def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:
     """Refit the calibrations to the new latencies, and keep the conditions of the run."""
     for name in calibrations(table):
         Comparer(table, find_space(name)).calibrate()
-    _record_conditions(table, device, outcome)
+    record_conditions(table, device, outcome)
     if outcome.factors or outcome.set_aside:
         table.store.put("devices", list_devices(outcome))
-
-
-def _record_conditions(table: LatencyTable, device: Target, outcome: Outcome) -> None:
-    made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
-    took_effect = {"not_set": outcome.not_set, "notes": outcome.notes, "warnings": outcome.warnings}
-    table.keep_conditions(join_conditions(table.conditions, {**made_with, **took_effect}))
 
 
 def _networks_to_test(

@@ -1,4 +1,7 @@
-"""The latency of each part of a network inside the network, from the operator times that a runtime reports."""
+"""The latency of each part of a network inside the network, from the operator times that a runtime reports.
+
+A part is a block of a network of ours, or a layer of a model file.
+"""
 
 from typing import Any, List, NamedTuple, Optional, Sequence
 
@@ -54,11 +57,25 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     reported = part_sums(profiled.operator_ns, sizes)
     if not kernels.all():
         raise ValueError("the runtime reported no kernel for part %d" % int(np.argmin(kernels)))
-    if profiled.pure:
-        own = reported * (whole_ns / max(1.0, float(np.median(reported.sum(axis=1)))))
-    else:
-        own = less_overhead(reported, kernels, whole_ns)
-    return [[max(1, int(sample)) for sample in column] for column in own.T]
+    return _whole_numbers(scaled(reported, whole_ns) if profiled.pure else less_overhead(reported, kernels, whole_ns))
+
+
+def layer_samples(profiled: Profiled, whole_ns: float) -> List[List[int]]:
+    """Return the samples of each layer of a model file in ns, one per run.
+
+    ``whole_ns`` is the median of runs without the profiler. Layers that add up to more contain overhead of the
+    profiler, which is taken off. If they add up to less, the model spends the rest between its layers.
+    """
+    own = profiled.operator_ns
+    if float(np.median(own.sum(axis=1))) > whole_ns:
+        counted = np.maximum(profiled.kernels, 1)
+        own = scaled(own, whole_ns) if profiled.pure else less_overhead(own, counted, whole_ns)
+    return _whole_numbers(own)
+
+
+def scaled(reported_ns: Any, whole_ns: float) -> Any:
+    """Scale (runs, parts) so that the median run takes ``whole_ns``."""
+    return reported_ns * (whole_ns / max(1.0, float(np.median(reported_ns.sum(axis=1)))))
 
 
 def part_sums(of_operators: Any, sizes: Sequence[int]) -> Any:
@@ -84,3 +101,7 @@ def _overhead_ns(reported_ns: Any, kernels: Any, surplus_ns: float) -> float:
     steps = np.concatenate([[0.0], np.sort(most / np.maximum(kernels, 1e-9))])  # the sum is linear between two steps
     taken_off = np.minimum(np.outer(steps, kernels), most).sum(axis=1)
     return float(np.interp(surplus_ns, taken_off, steps))
+
+
+def _whole_numbers(own_ns: Any) -> List[List[int]]:
+    return [[max(1, int(sample)) for sample in column] for column in own_ns.T]

@@ -16,6 +16,7 @@ from ofa_agent import runtimes
 from ofa_agent.device.shell import LocalShell
 from ofa_agent.measuring import memory
 from ofa_agent.measuring.block_trial import measure
+from ofa_agent.measuring.file_trial import measure_file
 from ofa_agent.measuring.frames import read_frame, write_frame
 from ofa_agent.measuring.reference import Reference
 from ofa_agent.operators import InvalidBlock
@@ -139,10 +140,13 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     reference.mean_ns()
     try:
         runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
-        reason = memory.refusal(wire.job_block(trial.job), trial.job.settings)
-        if reason:
-            raise runtimes.OutOfMemory(reason)
-        measure(trial, model_path, reference, measurement, runtime, LocalShell())
+        if trial.job.HasField("file"):
+            measure_file(trial, model_path, reference, measurement, runtime, LocalShell())
+        else:
+            reason = memory.refusal(wire.job_block(trial.job), trial.job.settings)
+            if reason:
+                raise runtimes.OutOfMemory(reason)
+            measure(trial, model_path, reference, measurement, runtime, LocalShell())
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:
@@ -151,7 +155,7 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
         measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
     except Exception as error:
         measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
-    measurement.error = one_line(measurement.error)
+    measurement.error, measurement.layers_error = one_line(measurement.error), one_line(measurement.layers_error)
     return measurement
 
 
