@@ -9,6 +9,8 @@ import numpy as np
 
 # Lower bound for the latency of a part, as a fraction of its reported time. It keeps every latency positive.
 LEAST_OWN = 0.05
+# The most that a profiler adds to a kernel of a model file. What is beyond it is due to the speed of the device.
+MOST_OVERHEAD_NS = 5000.0
 
 
 class Launches(NamedTuple):
@@ -57,7 +59,11 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
     reported = part_sums(profiled.operator_ns, sizes)
     if not kernels.all():
         raise ValueError("the runtime reported no kernel for part %d" % int(np.argmin(kernels)))
-    return _whole_numbers(scaled(reported, whole_ns) if profiled.pure else less_overhead(reported, kernels, whole_ns))
+    if profiled.pure:
+        own = reported * (whole_ns / max(1.0, float(np.median(reported.sum(axis=1)))))
+    else:
+        own = less_overhead(reported, kernels, whole_ns)
+    return _whole_numbers(own)
 
 
 def layer_samples(profiled: Profiled, whole_ns: float) -> List[List[int]]:
@@ -67,15 +73,16 @@ def layer_samples(profiled: Profiled, whole_ns: float) -> List[List[int]]:
     profiler, which is taken off. If they add up to less, the model spends the rest between its layers.
     """
     own = profiled.operator_ns
-    if float(np.median(own.sum(axis=1))) > whole_ns:
+    usual = np.median(own, axis=0)  # a pause of the process is in few runs of one layer, but in many runs of the model
+    surplus_ns = float(usual.sum()) - whole_ns
+    if surplus_ns > 0 and not profiled.pure:
         counted = np.maximum(profiled.kernels, 1)
-        own = scaled(own, whole_ns) if profiled.pure else less_overhead(own, counted, whole_ns)
+        overhead_ns = _overhead_ns(usual, counted, min(surplus_ns, MOST_OVERHEAD_NS * counted.sum()))
+        own = np.maximum(own - counted * overhead_ns, own * LEAST_OWN)
+        usual = np.median(own, axis=0)
+    if surplus_ns > 0:
+        own = own * (whole_ns / max(1.0, float(usual.sum())))
     return _whole_numbers(own)
-
-
-def scaled(reported_ns: Any, whole_ns: float) -> Any:
-    """Scale (runs, parts) so that the median run takes ``whole_ns``."""
-    return reported_ns * (whole_ns / max(1.0, float(np.median(reported_ns.sum(axis=1)))))
 
 
 def part_sums(of_operators: Any, sizes: Sequence[int]) -> Any:

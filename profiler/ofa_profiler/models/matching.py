@@ -10,14 +10,19 @@ from collections.abc import Sequence
 
 from ofa_profiler.models.model_file import FileOperator
 
-# What runtimes add to names: ONNX Runtime's optimisers.
+# What runtimes add to names: the optimisers of ONNX Runtime and of OpenVINO.
 MARKS = re.compile(
-    r"^fused |_nchwc$|_nhwc$|_quant(ized)?$|_token_\d+$|_scale_cast$|/(Quantize|Dequantize)Linear$|_\d+$"
+    r"^fused |_nchwc$|_nhwc$|_quant(ized)?$|_token_\d+$|_scale_cast$|_\d+$"
+    r"|/WithoutBiases$|/(Quantize|Dequantize)Linear$"
 )
 UPSTREAM = 4  # operators that may be fused behind a convolution
-KINDS = {"FusedConv": "Conv", "QLinearConv": "Conv", "FusedMatMul": "MatMul", "QLinearMatMul": "MatMul"}
-KINDS |= {"FusedGemm": "Gemm", "QGemm": "Gemm", "ConvInteger": "Conv", "DynamicQuantizeMatMul": "MatMul"}
-KINDS |= {"MatMulIntegerToFloat": "MatMul", "NhwcFusedConv": "Conv"}
+# Kinds that are the same work, by what runtimes and formats call them.
+CONVOLUTIONS = ("conv", "convolution", "fusedconv", "qlinearconv", "convinteger", "nhwcfusedconv", "groupconvolution")
+PRODUCTS = (
+    *("matmul", "fusedmatmul", "qlinearmatmul", "matmulinteger", "matmulintegertofloat", "dynamicquantizematmul"),
+    *("gemm", "fusedgemm", "qgemm", "fullyconnected"),
+)
+ALIKE = (CONVOLUTIONS, PRODUCTS)
 
 
 class Matcher:
@@ -30,10 +35,9 @@ class Matcher:
     def find(self, name: str, kind: str) -> FileOperator | None:
         """Return the operator of a layer by its name and kind; None if the name leads to none."""
         found = self._named(name)
-        wanted = KINDS.get(kind, kind)
-        if found is None or not kind or _plain(found.kind) == _plain(wanted):
+        if found is None or not kind or _work(found.kind) == _work(kind):
             return found
-        return self._upstream(found, wanted)
+        return self._upstream(found, kind)
 
     def _named(self, name: str) -> FileOperator | None:
         while name:
@@ -49,13 +53,14 @@ class Matcher:
     def _upstream(self, operator: FileOperator, kind: str) -> FileOperator | None:
         for _ in range(UPSTREAM):
             before = [self._by_output[value] for value in operator.inputs if value in self._by_output]
-            found = next((each for each in before if _plain(each.kind) == _plain(kind)), None)
+            found = next((each for each in before if _work(each.kind) == _work(kind)), None)
             if found is not None or not before:
                 return found
             operator = before[0]
         return None
 
 
-def _plain(kind: str) -> str:
-    """``Conv`` and ``conv2d`` and ``CONV_2D`` are one kind in different spellings."""
-    return re.sub(r"[^a-z]", "", kind.lower())
+def _work(kind: str) -> str:
+    """Return one name for all kinds of the same work: of letters only, in lower case."""
+    plain = re.sub(r"[^a-z]", "", kind.lower())
+    return next((alike[0] for alike in ALIKE if plain in alike), plain)

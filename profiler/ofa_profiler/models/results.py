@@ -1,6 +1,7 @@
 """How long a model file and its layers took: what reports and ``--json`` are made of."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,12 +10,14 @@ import numpy as np
 
 from ofa_profiler.models.matching import Matcher
 from ofa_profiler.models.model_file import ModelFile
+from ofa_tables.estimates.entry import FEWEST_TRIALS, MEDIAN_TO_MEAN, Entry, students_t
 from ofa_tables.identity import Identity
 from ofa_tables.layers import LayerKey, parse_layer_key
 from ofa_tables.store.measurement import LAYERS_ERROR, PEAK_MB
 from ofa_tables.table import LatencyTable
 
 FLOPS = 2  # of one multiply-accumulate
+LEAST_MS = 5e-6  # layers below are not executed: the runtime reports that they take no time
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,7 @@ def profile_of(table: LatencyTable, file: ModelFile, failure: str = "") -> Model
         return replace(made, failure=failure or (entry.failure if entry else "") or "it was not measured")
     trials = [trial for trial in table.measurements if trial.key == file.key and trial.ok]
     conditions = [json.loads(trial.condition or "{}") for trial in trials]
-    layers = tuple(_layers(table, file, entry.latency_ms))
+    layers = tuple(_layers(table, file, entry))
     errors = [str(condition[LAYERS_ERROR]) for condition in conditions if LAYERS_ERROR in condition]
     return replace(
         made,
@@ -168,25 +171,60 @@ def profile_of(table: LatencyTable, file: ModelFile, failure: str = "") -> Model
     )
 
 
-def _layers(table: LatencyTable, file: ModelFile, whole_ms: float) -> Iterator[LayerProfile]:
+def _layers(table: LatencyTable, file: ModelFile, whole: Entry) -> Iterator[LayerProfile]:
+    """Yield the layers in order of execution.
+
+    In each trial, a layer has a share of the whole model, both at the speed that the device had for each. Its latency
+    is the median share of the latency of the whole model: the speed of a trial is in neither.
+    """
     matcher = Matcher(file.operators)
-    found: list[tuple[LayerKey, Any]] = []
-    for entry in table.entries:
-        key = parse_layer_key(entry.key)
-        if key is not None and key.digest == file.digest and not entry.failure:
-            found.append((key, entry))
-    for key, entry in sorted(found, key=lambda pair: pair[0].index):
+    trials, found = _shares(table, file)
+    for key, shares in sorted(found.items(), key=lambda item: item[0].index):
         operator = matcher.find(key.name, key.operator)
+        share = float(np.median(shares + [0.0] * (trials - len(shares))))
+        if share * whole.latency_ms < LEAST_MS:
+            continue
         yield LayerProfile(
             index=key.index,
             name=(operator.label or operator.name) if operator else key.name,
             operator=key.operator or (operator.kind if operator else ""),
-            latency_ms=entry.latency_ms,
-            half_width=entry.half_width,
-            share=entry.latency_ms / whole_ms,
+            latency_ms=share * whole.latency_ms,
+            half_width=_half_width(shares, whole),
+            share=share,
             macs=operator.macs if operator else None,
             moved_bytes=(operator.moved_bytes if operator else None) or key.moved_bytes or None,
         )
+
+
+def _shares(table: LatencyTable, file: ModelFile) -> tuple[int, dict[LayerKey, list[float]]]:
+    """Return the number of trials with layers, and the share of each layer in each.
+
+    Disturbed trials count only if there are too few others.
+    """
+    wholes = [trial for trial in table.measurements if trial.key == file.key and trial.ok and trial.median_ms]
+    steady = {trial.trial_id for trial in table.measured.steady(wholes)}
+    steady = steady if len(steady) >= FEWEST_TRIALS else {trial.trial_id for trial in wholes}
+    of_trial = {trial.trial_id: trial for trial in wholes if trial.trial_id in steady}
+    shares: dict[LayerKey, list[float]] = defaultdict(list)
+    divided = set()
+    for layer in table.measurements:
+        whole, key = of_trial.get(layer.taken_with), parse_layer_key(layer.key)
+        if whole is not None and key is not None and key.digest == file.digest and layer.median_ms:
+            assert whole.median_ms is not None
+            speed = 1.0
+            if whole.reference_ms and layer.reference_ms:
+                speed = whole.reference_ms / layer.reference_ms
+            shares[key].append(speed * layer.median_ms / whole.median_ms)
+            divided.add(whole.trial_id)
+    return len(divided), shares
+
+
+def _half_width(shares: Sequence[float], whole: Entry) -> float | None:
+    """Return half the 95 % interval: of the share, and of the whole model."""
+    if len(shares) < 2 or whole.half_width is None:
+        return None
+    error = MEDIAN_TO_MEAN * float(np.std(np.log(shares), ddof=1)) / np.sqrt(len(shares))
+    return float(np.hypot(students_t(max(3, len(shares) - 1)) * error, whole.half_width))
 
 
 def _median(values: Sequence[float]) -> float | None:
