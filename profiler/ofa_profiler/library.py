@@ -3,11 +3,9 @@
 ``docs/python.md`` shows how to use them from a notebook. No caller handles a Connection or a thread.
 """
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,16 @@ from ofa_nas.search import Budget, Question, find_method
 from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
 from ofa_nas.spaces import Architecture, Space, all_spaces, architecture_in, find_space
-from ofa_profiler.campaign.campaign import Outcome, Progress
+from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
+from ofa_profiler.campaign.progress import ShowProgress, no_progress, silent
 from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
+from ofa_profiler.models.from_python import profile_model
+from ofa_profiler.models.results import ModelProfile
 from ofa_profiler.priors import read_priors
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
@@ -34,36 +35,25 @@ from ofa_profiler.targets.target import Target, choose_runtime, find_target
 from ofa_tables.errors import UsageError
 from ofa_tables.identity import ALONE, IN_NETWORKS, Identity, Settings
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
-from ofa_tables.store.measurement import SIMULATED, Measurement
+from ofa_tables.store.measurement import SIMULATED
 from ofa_tables.table import LatencyTable
 
-__all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", "profile", "search"]
+__all__ = [
+    "ModelProfile",
+    "ProfileResult",
+    "SearchResult",
+    "compare",
+    "open_table",
+    "predict",
+    "profile",
+    "profile_model",
+    "search",
+]
 
 PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
 MOST_MEASURED = 5  # resolutions; if more are wanted, some entries are predicted
 FIRST_CALIBRATION = 10  # networks
 ENOUGH_CALIBRATION = 5  # with fewer networks, as after --verify, the line is unreliable
-
-ShowProgress = Callable[[str], AbstractContextManager[Progress]]
-
-
-class NoProgress:
-    """Progress that is not shown."""
-
-    def begin(self, trials: int) -> None: ...
-
-    def measured(self, measurement: Measurement, trials_left: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-def silent(text: str) -> None:
-    """Print nothing."""
-
-
-@contextlib.contextmanager
-def no_progress(noun: str) -> Iterator[Progress]:
-    yield NoProgress()
 
 
 def open_table(path: str | Path) -> LatencyTable:

@@ -1,13 +1,13 @@
 """Profile model files on targets: one table per target and runtime, one profile per file and target."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ofa_profiler.campaign.campaign import Outcome, Progress
+from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
+from ofa_profiler.campaign.progress import ShowProgress
 from ofa_profiler.connections import connect
 from ofa_profiler.models.formats import find_runtime, read_model
 from ofa_profiler.models.measuring import measure_files, models_path
@@ -20,8 +20,6 @@ from ofa_profiler.targets.target import Target, choose_runtime
 from ofa_tables.errors import DeviceError, FileError, UsageError
 from ofa_tables.identity import ALONE, Identity, Settings
 from ofa_tables.store.measurement import SIMULATED
-
-ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
 
 def read_models(paths: Sequence[Path], shapes: Mapping[str, Shape]) -> tuple[list[ModelFile], list[FileError]]:
