@@ -24,7 +24,9 @@ from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
+from ofa_profiler.models.formats import read_model, require_reads
 from ofa_profiler.models.from_python import profile_model
+from ofa_profiler.models.model_file import ModelFile
 from ofa_profiler.models.results import ModelProfile
 from ofa_profiler.priors import read_priors
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
@@ -47,6 +49,7 @@ __all__ = [
     "predict",
     "profile",
     "profile_model",
+    "read_model",
     "search",
 ]
 
@@ -180,8 +183,10 @@ def profile(
 
 def compare(
     path: str | Path,
-    networks: int | str | Sequence[Architecture | Mapping[str, Any]] = 30,
+    networks: int | str | Sequence[Architecture | Mapping[str, Any]] | None = 30,
     *,
+    models: Sequence[ModelFile] = (),
+    accuracies: Mapping[str, float] | None = None,
     calibrate: int | None = None,
     target: str | None = None,
     space: str | Space | None = None,
@@ -192,20 +197,21 @@ def compare(
 ) -> Comparison:
     """Measure whole networks in two passes and compare them with the prediction of the table at ``path``.
 
-    ``networks`` are a number to draw, architectures, a file of them, or "references". ``calibrate`` further networks
-    calibrate the table; None: 10 if fewer than 5 calibrate it now. Measurements and calibration are kept in the table.
-    Networks that failed are in ``Comparison.failures``. Raises OfaError.
+    ``networks`` are a number to draw, architectures, a file of them, "references", or None. ``models`` are model files
+    (``read_model``), measured as references with the ``accuracies`` (0 to 1) that the user states by file name.
+    ``calibrate`` further networks calibrate the table; None: 10 if fewer than 5 calibrate it now. Measurements and
+    calibration are kept in the table. Networks that failed are in ``Comparison.failures``. Raises OfaError.
     """
     started = time.perf_counter()
     references = REFERENCES if networks == FAMILY else ()
     with LatencyTable.open(Path(path)) as table:
         space = _space(table, space)
         model = LatencyModel(table, space)
-        tested, names = _networks_to_test(networks, space, model)
+        tested, names = ([], []) if networks is None else _networks_to_test(networks, space, model)
         if calibrate is None:
             fitted = read_calibration(table, space)
             enough = fitted is not None and fitted.networks >= ENOUGH_CALIBRATION
-            calibrate = 0 if references or enough else FIRST_CALIBRATION
+            calibrate = 0 if references or enough or networks is None else FIRST_CALIBRATION
         if isinstance(tested, int) or calibrate:
             model.require()
         if not isinstance(tested, int):
@@ -214,10 +220,14 @@ def compare(
             draw(model, space, tested, calibrate, seed),
             references=references,
             names={space.network(network).key: name for name, network in names},
+            files=models,
+            accuracies=accuracies or {},
         )
         if drawn.retired:
             say(_retired(drawn))
         device = find_again(table, target, settings or {})
+        for file in models:
+            require_reads(table.identity.runtime, file)
         with connect(device) as connection:
             comparison = _measured(table, space, drawn, device, connection, started, say, show_progress)
     return comparison

@@ -57,15 +57,15 @@ class Job:
 
 @dataclass(frozen=True)
 class FileJob:
-    """A model file of the user, to be timed as a whole and layer by layer."""
+    """A model file of the user, to be timed as a whole, and if ``divided`` layer by layer."""
 
     key: str
     model: Model
     format: str
     inputs: tuple[ModelInput, ...]
+    divided: bool
 
     timeout_s = 600.0  # it may be of any size
-    divided = True
 
     @property
     def size(self) -> int:
@@ -73,7 +73,7 @@ class FileJob:
         return chunks_size(self.model.chunks)
 
     def message(self, settings: Any) -> Any:
-        return wire.file_job_message(self.key, self.format, self.inputs, True, settings, self.model.model_id)
+        return wire.file_job_message(self.key, self.format, self.inputs, self.divided, settings, self.model.model_id)
 
 
 @dataclass(frozen=True)

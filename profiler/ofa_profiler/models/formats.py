@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ofa_agent.commands.template import PREFIX, parse_text
 from ofa_profiler.models.model_file import MOST_BYTES, WHAT, ModelFile, Shape
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import DeviceError, FileError, UsageError
@@ -86,12 +85,10 @@ def find_runtime(target: Target, wanted: str | None, name: str, description: Map
     """
     (found,) = (each for each in FORMATS if each.name == name)
     there: Sequence[str] = description["runtimes"]
-    commands = {PREFIX + key.removeprefix(PREFIX): text for key, text in target.commands.items()}
-    reading = [*found.runtimes, *(key for key, text in commands.items() if parse_text(text).model == name)]
     if wanted is not None:
-        if wanted not in reading:
-            raise UsageError(f"runtime {wanted} does not read {found.title} files; {', '.join(found.runtimes)} do")
+        _require_reads(wanted, found)
         return wanted
+    reading = found.runtimes
     preferred = [runtime for runtime in [*target.runtimes, *found.runtimes] if runtime in reading and runtime in there]
     if not preferred:
         reasons = [f"{runtime}: {description['missing_runtimes'].get(runtime, '')}" for runtime in found.runtimes[:2]]
@@ -100,3 +97,13 @@ def find_runtime(target: Target, wanted: str | None, name: str, description: Map
             f"with ofa-targets provision {target.name} --runtime {found.runtimes[0]}"
         )
     return preferred[0]
+
+
+def require_reads(runtime: str, file: ModelFile) -> None:
+    """Raise UsageError if a runtime does not read files of this format."""
+    _require_reads(runtime, next(each for each in FORMATS if each.name == file.format))
+
+
+def _require_reads(runtime: str, found: Format) -> None:
+    if runtime not in found.runtimes:
+        raise UsageError(f"runtime {runtime} does not read {found.title} files; {', '.join(found.runtimes)} do")

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ofa_nas.references import store_file
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
 from ofa_profiler.campaign.effort import NETWORK_BUDGET
 from ofa_profiler.campaign.jobs import FileJob
@@ -11,9 +11,7 @@ from ofa_profiler.connections import Connection
 from ofa_profiler.models.model_file import ModelFile
 from ofa_profiler.targets.target import Target
 from ofa_tables.identity import Identity
-from ofa_tables.table import REFERENCE, LatencyTable
-
-FILES = "files"  # stored in place of the name of a space
+from ofa_tables.table import LatencyTable
 
 
 def models_path(device: Target, made: Identity) -> Path:
@@ -22,23 +20,14 @@ def models_path(device: Target, made: Identity) -> Path:
     return Path(f"{device.file_stem}-{runtime}-{made.settings.precision}-t{made.settings.threads}-models.lut")
 
 
-def file_job(file: ModelFile) -> FileJob:
-    return FileJob(file.key, file.model, file.format, file.inputs)
+def file_job(file: ModelFile, layers: bool) -> FileJob:
+    return FileJob(file.key, file.model, file.format, file.inputs, layers)
 
 
 def add_file(table: LatencyTable, file: ModelFile, accuracy: float | None = None) -> None:
-    """Add a model file to the networks of a table, with the accuracy that the user states. Its facts are replaced."""
-    table.store.add_network(file.key, FILES, {"name": file.name}, REFERENCE)
-    known = table.store.get(f"file/{file.key}") or {}
-    facts: dict[str, Any] = {
-        "name": file.name,
-        "macs": file.macs,
-        "parameters": file.parameters,
-        "resolution_px": file.resolution_px,
-        "accuracy": known.get("accuracy") if accuracy is None else accuracy,
-    }
-    if facts != known:
-        table.store.put(f"file/{file.key}", facts)
+    """Add a model file to the networks of a table, with the accuracy (0 to 1) that the user states."""
+    facts = {"macs": file.macs, "parameters": file.parameters, "resolution_px": file.resolution_px}
+    store_file(table, file.key, file.name, {**facts, "accuracy": accuracy})
 
 
 def measure_files(
@@ -47,7 +36,7 @@ def measure_files(
     """Measure what the table lacks of these files in ``rounds`` rounds."""
     for file in files:
         add_file(table, file)
-    jobs = [file_job(file) for file in files]
+    jobs = [file_job(file, layers=True) for file in files]
     names = ", ".join(file.name for file in files)
     campaign = Campaign(table, [jobs] * rounds, NETWORK_BUDGET, progress, f"ofa-profile --model {names}"[:100])
     return campaign.run(connection)
