@@ -44,12 +44,11 @@ ITERATIONS = 12
 def usual_reference_ms(measurements: Sequence[Measurement]) -> float | None:
     """Return the device speed of the table: the median latency of the reference job in ms, over trials of blocks.
 
-    If there are none, it is that over trials of whole networks.
+    In a table without blocks, it is that over whole networks.
     """
-    known = [measurement for measurement in measurements if measurement.reference_ms is not None]
-    of_blocks = [measurement for measurement in known if not measurement.key.startswith(NETWORK)]
-    readings = [measurement.reference_ms for measurement in of_blocks or known]
-    return float(np.median(readings)) if readings else None  # type: ignore[arg-type]
+    blocks = [measurement for measurement in measurements if not measurement.key.startswith(NETWORK)]
+    readings = [each.reference_ms for each in blocks or measurements if each.reference_ms is not None]
+    return float(np.median(readings)) if readings else None
 
 
 def at_table_speed(measurements: Sequence[Measurement], reference_ms: float | None) -> list[Measurement]:
