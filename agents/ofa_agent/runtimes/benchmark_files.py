@@ -1,9 +1,7 @@
 """Model files of users in TFLite's ``benchmark_model``: its inputs, its memory, and the profile of its operators.
 
-With ``--enable_op_profiling`` the tool prints tables of operators after the runs. Their columns depend on the version:
-
-    2020, 2022  ``[node type] [start] [first] [avg ms] [%] [cdf%] [mem KB] [times called] [Name]``
-    later       the same without ``[start]``
+With ``--enable_op_profiling`` the tool prints tables of operators after the runs. Their columns depend on the version,
+and are found by their names: ``[node type] [start] [first] [avg ms] [%] [cdf%] [mem KB] [times called] [Name]``.
 """
 
 import re
