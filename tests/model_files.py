@@ -35,7 +35,7 @@ def conv_onnx(path, batch=1, size=16, **options):
         helper.make_node("Gemm", ["f", "v"], ["y"], "last"),
     ]
     outputs = [value("y", None), value("r", None)]
-    initializers = [weights("w", 8, 3, 3, 3), weights("v", 8 * 16 * 16, 10)]
+    initializers = [weights("w", 8, 3, 3, 3), weights("v", 8 * (size or 16) ** 2, 10)]
     return save(path, nodes, [value("x", [batch, 3, size, size])], outputs, initializers, **options)
 
 
@@ -66,6 +66,12 @@ def loop_onnx(path, runs=3):
     count = numpy_helper.from_array(np.array(runs, np.int64), "count")
     loop = helper.make_node("Loop", ["count", "", "x"], ["y"], "loop", body=body)
     return save(path, [loop], [value("x", [64])], [value("y", [64])], [count])
+
+
+def contradictory_onnx(path):
+    """A product of shapes that do not fit."""
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+    return save(path, [node], [value("x", [1, 4])], [value("y", [1, 2])], [weights("w", 5, 2)])
 
 
 def custom_onnx(path):

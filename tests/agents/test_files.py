@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from model_files import (
+    contradictory_onnx,
     conv_onnx,
     custom_onnx,
     loop_onnx,
@@ -177,3 +178,12 @@ def test_times_without_overhead_are_scaled():
 def test_a_pause_of_one_run_is_not_in_the_sum_of_the_layers():
     runs = [(100, 300)] * 2 + [(9000, 300), (100, 9000)] + [(100, 300)]
     assert layer_samples(times(*runs, pure=True), 400.0)[0][0] == 100
+
+
+def test_a_model_that_contradicts_itself_is_malformed_and_not_tried_again(tmp_path):
+    """The message names no file of the agent."""
+    path = contradictory_onnx(tmp_path / "m.onnx")
+    measurement = take(path, [ModelInput("x", "float32", (1, 4))], "onnxruntime")
+    assert measurement.status == "malformed"
+    assert "the model" in measurement.error
+    assert str(path) not in measurement.error

@@ -155,7 +155,9 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
         measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
     except Exception as error:
         measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
-    measurement.error, measurement.layers_error = one_line(measurement.error), one_line(measurement.layers_error)
+    for field in ("error", "layers_error"):
+        text = getattr(measurement, field)
+        setattr(measurement, field, one_line(text.replace(model_path, "the model") if model_path else text))
     return measurement
 
 

@@ -35,7 +35,10 @@ TF32_OPTION = (1, 18)  # the first version with the option use_tf32
 
 # Kernels of int8 models that some versions rename, and how many of them an operator has.
 RENAMED: Dict[str, Dict[type, int]] = {"QLinearConv": {Conv: 1, SqueezeExcite: 2}, "NhwcMaxPool": {MaxPool: 1}}
-OF_MODEL = ("invalid dimensions", "Unexpected input data type", "External data path")  # in errors of a wrong model
+OF_MODEL = (  # in errors of a wrong model
+    *("invalid dimensions", "Unexpected input data type", "External data path"),
+    *("ShapeInferenceError", "Load model from"),
+)
 NOT_SUPPORTED = ("NOT_IMPLEMENTED", "opset", "IR version", "INVALID_GRAPH", "not a registered")
 OF_WEIGHTS = re.compile(r"\.(weight|bias)")
 
