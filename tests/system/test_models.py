@@ -93,7 +93,7 @@ def test_a_torch_export_file_is_executed_by_pytorch(ofa):
     assert done.code == 0, done.err
     (model,) = done.json["models"]
     assert model["runtime"] == "torch"
-    assert [layer["name"] for layer in model["layers"]][0] == "conv conv2d"
+    assert model["layers"][0]["name"] == "conv conv2d"
 
 
 def test_bad_models_cost_one_line_each_and_the_good_one_is_measured(ofa):
