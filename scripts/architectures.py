@@ -244,9 +244,12 @@ class Detector(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         fine = self.fine(x)
         maps = fine, self.coarse(fine)
-        boxes = [head(values).permute(0, 2, 3, 1).reshape(1, -1, 4) for head, values in zip(self.boxes, maps)]
+        boxes = [
+            head(values).permute(0, 2, 3, 1).reshape(1, -1, 4) for head, values in zip(self.boxes, maps, strict=True)
+        ]
         scores = [
-            head(values).permute(0, 2, 3, 1).reshape(1, -1, self.classes) for head, values in zip(self.scores, maps)
+            head(values).permute(0, 2, 3, 1).reshape(1, -1, self.classes)
+            for head, values in zip(self.scores, maps, strict=True)
         ]
         return torch.cat(boxes, 1), torch.cat(scores, 1).softmax(-1)
 

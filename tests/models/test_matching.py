@@ -25,6 +25,8 @@ MATCHER = Matcher([CONV, RELU, SECOND, HEAD])
         ("node_5/WithoutBiases", "Convolution", SECOND),
         ("19", "FullyConnected", HEAD),
         ("node_5", "Conv", SECOND),
+        ("gemm/MatMulAddFusion", "Gemm", HEAD),
+        ("gemm/MatMulScaleFusion/", "FusedMatMul", HEAD),
         ("node_6", "Conv", None),
         ("ReorderOutput", "ReorderOutput", None),
         ("r_output_0", "MaxPool", None),  # no operator of this kind is upstream

@@ -73,15 +73,18 @@ def layer_samples(profiled: Profiled, whole_ns: float) -> List[List[int]]:
     profiler, which is taken off. If they add up to less, the model spends the rest between its layers.
     """
     own = profiled.operator_ns
-    usual = np.median(own, axis=0)  # a pause of the process is in few runs of one layer, but in many runs of the model
-    surplus_ns = float(usual.sum()) - whole_ns
+    usual = np.median(own, axis=0)
+    # Pauses of the process are in many runs of the whole model, but in few runs of each layer: divide them by length.
+    run_ns = float(np.median(own.sum(axis=1)))
+    own = own * (run_ns / max(1.0, float(usual.sum())))
+    surplus_ns = run_ns - whole_ns
     if surplus_ns > 0 and not profiled.pure:
         counted = np.maximum(profiled.kernels, 1)
+        usual = np.median(own, axis=0)
         overhead_ns = _overhead_ns(usual, counted, min(surplus_ns, MOST_OVERHEAD_NS * counted.sum()))
         own = np.maximum(own - counted * overhead_ns, own * LEAST_OWN)
-        usual = np.median(own, axis=0)
     if surplus_ns > 0:
-        own = own * (whole_ns / max(1.0, float(usual.sum())))
+        own = own * (whole_ns / max(1.0, float(np.median(own, axis=0).sum())))
     return _whole_numbers(own)
 
 

@@ -1,6 +1,7 @@
 """Model files of users in ONNX Runtime: any inputs and outputs, and layers as its profiler reports them."""
 
 import json
+import re
 import shutil
 from typing import Any, Dict, List, Tuple
 
@@ -14,6 +15,7 @@ from ofa_agent.runtimes import Layer, Loaded, LoadedLayers, Malformed, Unsupport
 from ofa_agent.runtimes.onnxruntime import INPUT_SEED, typed
 
 ENDING = "_kernel_time"  # of the names of kernel events
+TOKEN = re.compile(r"_token_\d+")  # makes names unique, with another number each time a model is loaded
 LOST_US = 0.5  # the average loss when a time is rounded down to whole microseconds
 SIZES = ("activation_size", "parameter_size", "output_size")  # of an event: what a kernel reads and writes, in bytes
 
@@ -83,7 +85,7 @@ def read_layers(events: List[Dict[str, Any]], runs: int) -> Tuple[List[Layer], P
 def _layer(event: Dict[str, Any]) -> Layer:
     facts = event.get("args", {})
     moved_bytes = sum(int(facts.get(size, 0)) for size in SIZES)
-    return Layer(event["name"][: -len(ENDING)], str(facts.get("op_name", "")), moved_bytes)
+    return Layer(TOKEN.sub("", event["name"][: -len(ENDING)]), str(facts.get("op_name", "")), moved_bytes)
 
 
 def _outermost(events: List[Dict[str, Any]]) -> List[Dict[str, Any]]:

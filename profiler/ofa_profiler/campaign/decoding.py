@@ -1,7 +1,7 @@
 """Decode the results of a trial into Measurements."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -84,8 +84,11 @@ def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
     occurrences: dict[str, list[Any]] = defaultdict(list)
     for part in message.parts:
         occurrences[part.key].append(part)
-    for index, layer in enumerate(message.layers):
-        occurrences[layer_key(message.key, index, layer.operator, layer.name, layer.bytes)].append(layer)
+    alike: Counter[tuple[str, str, int]] = Counter()
+    for layer in message.layers:
+        named = layer.operator, layer.name, layer.bytes
+        occurrences[layer_key(message.key, alike[named], *named)].append(layer)
+        alike[named] += 1
     inside = replace(
         whole,
         timed_ns=0,

@@ -13,7 +13,7 @@ from ofa_profiler.models.model_file import FileOperator
 # What runtimes add to names: the optimisers of ONNX Runtime and of OpenVINO.
 MARKS = re.compile(
     r"^fused |_nchwc$|_nhwc$|_quant(ized)?$|_token_\d+$|_scale_cast$|_\d+$"
-    r"|/WithoutBiases$|/(Quantize|Dequantize)Linear$"
+    r"|/WithoutBiases$|/(Quantize|Dequantize)Linear$|/\w+Fusion/?$"
 )
 UPSTREAM = 4  # operators that may be fused behind a convolution
 # Kinds that are the same work, by what runtimes and formats call them.

@@ -22,12 +22,11 @@ LEAST_MS = 5e-6  # layers below are not executed: the runtime reports that they 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """A layer in place, in order of execution. None: unknown.
+    """A layer in place. None: unknown.
 
     ``half_width`` is half the 95 % interval, relative to the latency. ``share`` is that of the whole model.
     """
 
-    index: int
     name: str
     operator: str
     latency_ms: float
@@ -43,7 +42,6 @@ class LayerProfile:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "index": self.index,
             "name": self.name,
             "operator": self.operator,
             "latency_ms": self.latency_ms,
@@ -179,13 +177,13 @@ def _layers(table: LatencyTable, file: ModelFile, whole: Entry) -> Iterator[Laye
     """
     matcher = Matcher(file.operators)
     trials, found = _shares(table, file)
-    for key, shares in sorted(found.items(), key=lambda item: item[0].index):
+    for key, in_trials in sorted(found.items(), key=lambda item: np.median([place for place, _ in item[1]])):
+        shares = [share for _, share in in_trials]
         operator = matcher.find(key.name, key.operator)
         share = float(np.median(shares + [0.0] * (trials - len(shares))))
         if share * whole.latency_ms < LEAST_MS:
             continue
         yield LayerProfile(
-            index=key.index,
             name=(operator.label or operator.name) if operator else key.name,
             operator=key.operator or (operator.kind if operator else ""),
             latency_ms=share * whole.latency_ms,
@@ -196,8 +194,8 @@ def _layers(table: LatencyTable, file: ModelFile, whole: Entry) -> Iterator[Laye
         )
 
 
-def _shares(table: LatencyTable, file: ModelFile) -> tuple[int, dict[LayerKey, list[float]]]:
-    """Return the number of trials with layers, and the share of each layer in each.
+def _shares(table: LatencyTable, file: ModelFile) -> tuple[int, dict[LayerKey, list[tuple[int, float]]]]:
+    """Return the number of trials with layers, and the place and the share of each layer in each.
 
     Disturbed trials count only if there are too few others.
     """
@@ -205,7 +203,7 @@ def _shares(table: LatencyTable, file: ModelFile) -> tuple[int, dict[LayerKey, l
     steady = {trial.trial_id for trial in table.measured.steady(wholes)}
     steady = steady if len(steady) >= FEWEST_TRIALS else {trial.trial_id for trial in wholes}
     of_trial = {trial.trial_id: trial for trial in wholes if trial.trial_id in steady}
-    shares: dict[LayerKey, list[float]] = defaultdict(list)
+    shares: dict[LayerKey, list[tuple[int, float]]] = defaultdict(list)
     divided = set()
     for layer in table.measurements:
         whole, key = of_trial.get(layer.taken_with), parse_layer_key(layer.key)
@@ -214,7 +212,8 @@ def _shares(table: LatencyTable, file: ModelFile) -> tuple[int, dict[LayerKey, l
             speed = 1.0
             if whole.reference_ms and layer.reference_ms:
                 speed = whole.reference_ms / layer.reference_ms
-            shares[key].append(speed * layer.median_ms / whole.median_ms)
+            place = int(layer.trial_id.rpartition("/")[2])
+            shares[key].append((place, speed * layer.median_ms / whole.median_ms))
             divided.add(whole.trial_id)
     return len(divided), shares
 

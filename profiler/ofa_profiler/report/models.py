@@ -63,15 +63,12 @@ def rows(profiles: Sequence[ModelProfile]) -> pd.DataFrame:
             "precision": made.settings.precision,
             "threads": made.settings.threads,
         }
-        whole = LayerProfile(-1, "", "", profile.latency_ms, profile.half_width, 1.0, profile.macs)
-        for layer in (whole, *profile.layers):
-            facts = {**layer.to_json(), "index": None if layer is whole else layer.index}
-            listed.append(
-                {**where, "part": "whole" if layer is whole else "layer", **facts, "failure": profile.failure}
-            )
+        whole = LayerProfile("", "", profile.latency_ms, profile.half_width, 1.0, profile.macs)
+        for number, layer in enumerate((whole, *profile.layers)):
+            part = {"part": "layer", "number": number} if number else {"part": "whole", "number": None}
+            listed.append({**where, **part, **layer.to_json(), "failure": profile.failure})
     frame = pd.DataFrame(listed)
-    counts = {name: "Int64" for name in ("index", "macs", "bytes") if name in frame}
-    return frame.astype(counts)
+    return frame.astype(dict.fromkeys(("number", "macs", "bytes"), "Int64"))
 
 
 def render(profiles: Sequence[ModelProfile]) -> str:
@@ -198,10 +195,10 @@ def _legend(profile: ModelProfile, colours: Mapping[str, str]) -> list[tuple[str
 def _listed(profile: ModelProfile, colours: Mapping[str, str]) -> Any:
     """Yield the cells of each layer, and its bar: start and width in percent."""
     end_ms, start = max(profile.layers_ms, profile.latency_ms), 0.0
-    for layer in profile.layers:
+    for number, layer in enumerate(profile.layers, 1):
         width = 100 * layer.latency_ms / end_ms
         yield {
-            "index": layer.index,
+            "number": number,
             "name": layer.name,
             "operator": layer.operator,
             "start": f"{start:.3f}",
