@@ -109,3 +109,20 @@ def _require_reads(runtime: str, found: Format, command: str) -> None:
     reads = parse_text(command).model == found.name if command else runtime in found.runtimes
     if not reads:
         raise UsageError(f"runtime {runtime} does not read {found.title} files; {', '.join(found.runtimes)} do")
+
+
+def stated_accuracies(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """Parse ``mine.onnx=0.752``. Raises UsageError."""
+    accuracies: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        name = Path(name).name
+        if name not in names:
+            raise UsageError(f"--accuracy-of {text}: {name or text} is not one of the model files")
+        try:
+            accuracies[name] = float(value)
+        except ValueError:
+            accuracies[name] = -1.0
+        if not 0 < accuracies[name] <= 1:
+            raise UsageError(f"--accuracy-of takes FILE=0.752, a fraction from 0 to 1, not {text!r}")
+    return accuracies
