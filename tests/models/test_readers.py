@@ -30,6 +30,16 @@ def test_an_onnx_file_has_inputs_operators_and_macs(tmp_path):
     assert file.resolution_px == 16
 
 
+def test_nodes_without_a_name_of_their_own_get_one(tmp_path):
+    """Otherwise the layers that a runtime reports could not be found in the file."""
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Relu", ["a"], ["b"])]
+    nodes += [helper.make_node("Neg", ["b"], ["c"], "Relu"), helper.make_node("Abs", ["c"], ["y"], "last")]
+    file = read_model(save(tmp_path / "m.onnx", nodes, [value("x", [4])], [value("y", [4])]))
+    names = ["Relu", "Relu#2", "Relu#3", "last"]
+    assert [each.name for each in file.operators] == names
+    assert [node.name for node in onnx.ModelProto.FromString(file.content).graph.node] == names
+
+
 def test_token_ids_are_rows_of_their_table_and_masks_are_bools(tmp_path):
     file = read_model(tokens_onnx(tmp_path / "tokens.onnx", rows=50))
     assert [(each.kind, each.below) for each in file.inputs] == [("int64", 50), ("bool", 0)]
@@ -44,8 +54,18 @@ def test_a_tflite_file(tmp_path):
     file = read_model(small_tflite(tmp_path / "mine.tflite"))
     assert file.inputs == (ModelInput("x", "float32", (1, 12, 12, 3)),)
     assert file.macs == 12 * 12 * 8 * 27 + 8 * 5
-    assert "CONV_2D" in [each.kind for each in file.operators]
+    assert [(each.name, each.kind) for each in file.operators][:2] == [("node 0", "CONV_2D"), ("node 1", "MEAN")]
+    assert file.operators[0].label.startswith("0 operator0")
     assert file.resolution_px == 12
+
+
+def test_the_label_of_a_tflite_node_is_the_end_of_its_name():
+    pytest.importorskip("ai_edge_litert")
+    from ofa_profiler.models.tflite_reader import _short
+
+    assert _short("Net/torch.nn.modules.container.Sequential_body/torch.nn.modules.conv.Conv2d_0;Net;1") == "Conv2d_0"
+    assert _short("model/block1/relu.1") == "relu.1"
+    assert len(_short("x" * 500)) == 60
 
 
 def test_a_torch_export_file(tmp_path):

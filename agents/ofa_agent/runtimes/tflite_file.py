@@ -8,6 +8,7 @@ from ofa_agent.inputs import random_values
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.protocol import messages as wire
 from ofa_agent.runtimes import Layer, Loaded, LoadedLayers, Malformed, Unsupported, litert_profiler
+from ofa_agent.runtimes.litert_layers import assign
 from ofa_agent.runtimes.tflite import INPUT_SEED, typed
 
 
@@ -50,20 +51,13 @@ class TfliteFileLayers(TfliteFile, LoadedLayers):
         return None
 
     def layer_times(self) -> Tuple[List[Layer], Profiled]:
-        """Return the nodes of the model with their times; the kernels, if they cannot be assigned to nodes."""
+        """Return the kernels with their times, named after the nodes that they execute where these are known."""
         assert self._profiled
         tags, took_ns = self._profiled.kernel_times()
         nodes = self._nodes()
-        try:
-            owners = litert_profiler.owners_of(tags, [(layer.operator, at) for at, layer in enumerate(nodes)])
-        except Unsupported:
-            return [Layer(tag, "") for tag in tags], Profiled(took_ns, np.ones(len(tags), dtype=int), pure=True)
-        node_ns = np.zeros((len(took_ns), len(nodes)))
-        np.add.at(node_ns.T, np.array(owners), took_ns.T)
-        executed = np.unique(owners)
-        return [nodes[at] for at in executed], Profiled(
-            node_ns[:, executed], np.ones(len(executed), dtype=int), pure=True
-        )
+        found = assign(tags, [node.operator for node in nodes])
+        layers = [Layer(tag, "") if at is None else nodes[at] for tag, at in zip(tags, found)]
+        return layers, Profiled(took_ns, np.ones(len(layers), dtype=int), pure=True)
 
     def close(self) -> None:
         if self._profiled:
@@ -80,10 +74,9 @@ class TfliteFileLayers(TfliteFile, LoadedLayers):
         raise Unsupported("the LiteRT profiler names an input %r, which the model does not have" % name)
 
     def _nodes(self) -> List[Layer]:
-        """Return the nodes of the model, named after their outputs."""
-        names = {tensor["index"]: tensor["name"] for tensor in self._interpreter.get_tensor_details()}
+        """Return the nodes of the model, named by their numbers: names of tensors may be long, and equal."""
         return [
-            Layer(names.get(node["outputs"][0], ""), node["op_name"])
+            Layer("node %d" % node["index"], node["op_name"])
             for node in self._interpreter._get_ops_details()
-            if node["op_name"] != "DELEGATE" and len(node["outputs"])
+            if node["op_name"] != "DELEGATE"
         ]

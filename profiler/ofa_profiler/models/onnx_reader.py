@@ -13,6 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_model, uses_external_data
 
 from ofa_agent.inputs import ModelInput
+from ofa_agent.text import numbered
 from ofa_profiler.models.model_file import (
     MOST_BYTES,
     WHAT,
@@ -48,7 +49,8 @@ def read_onnx(path: Path, shapes: Mapping[str, Shape]) -> ModelFile:
     """Read a model file. Raises FileError if it is damaged or too large, or has an open shape; UsageError."""
     content = read_bytes(path, MOST_BYTES, WHAT)
     model = _parsed(path, content)
-    if _load_weights(path, model):
+    is_changed = _load_weights(path, model)
+    if _name_nodes(model) or is_changed:
         content = model.SerializeToString()
     _require_operators(path, model)
     initial = {tensor.name for tensor in model.graph.initializer}
@@ -112,6 +114,15 @@ def _load_weights(path: Path, model: ModelProto) -> bool:
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]
     return True
+
+
+def _name_nodes(model: ModelProto) -> bool:
+    """Name the nodes without a name of their own, so that layers can be found, and return whether there were any."""
+    given = [node.name for node in model.graph.node]
+    names = numbered(name or node.op_type for name, node in zip(given, model.graph.node, strict=True))
+    for node, name in zip(model.graph.node, names, strict=True):
+        node.name = name
+    return names != given
 
 
 def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
@@ -187,9 +198,9 @@ def _table_rows(model: ModelProto) -> dict[str, int]:
 
 def _operators(model: ModelProto, resolved: Mapping[str, Shape]) -> Iterator[FileOperator]:
     shapes, sizes = _inferred(model, resolved)
-    for number, node in enumerate(model.graph.node):
+    for node in model.graph.node:
         yield FileOperator(
-            node.name or f"{node.op_type}_{number}",
+            node.name,
             node.op_type,
             tuple(node.input),
             tuple(node.output),

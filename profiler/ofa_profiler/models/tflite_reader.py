@@ -28,6 +28,7 @@ BYTES = {"float32": 4, "float16": 2, "float64": 8, "int8": 1, "uint8": 1, "int16
 BYTES |= {"uint32": 4, "int64": 8, "uint64": 8, "bool": 1}
 # Custom operators that every TFLite interpreter has.
 BUILT_IN_CUSTOM = ("TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram")
+LONGEST_LABEL = 60  # characters
 NOT_COUNTED = ("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM", "RNN", "CONV_3D", "SVDF", "WHILE", "IF")
 COUNTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
 
@@ -133,13 +134,21 @@ def _operators(
         names = tuple(tensor.name if tensor else "" for tensor in read)
         outputs = tuple(tensor.name for tensor in written if tensor)
         yield FileOperator(
-            outputs[0] if outputs else f"{kind}_{number}",
+            f"node {number}",  # as the agent names it
             kind,
             names,
             outputs,
             _macs(kind, read, written) if is_fixed else None,
             count_bytes([*names, *outputs], sizes),
+            f"{number} {_short(outputs[0])}" if outputs else f"{number}",
         )
+
+
+def _short(name: str) -> str:
+    """Return the end of the name of a tensor. Converters write the path of a module, and more behind a semicolon."""
+    first = next((part for part in name.split(";") if part), name)
+    last = first.rpartition("/")[2]
+    return (last.rpartition(".")[2] if last.startswith("torch.nn.") else last)[-LONGEST_LABEL:]
 
 
 def _named(tensors: Sequence[_Tensor], index: int) -> _Tensor | None:
