@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces.recorded import find_space_of, spaces_of
 from ofa_profiler.commands.display import TABLE
 from ofa_tables.inspection.check import ERROR, Finding, Inspected
 from ofa_tables.inspection.check import check as find
@@ -54,7 +54,7 @@ def check(
     opened = [LatencyTable.read(other) for other in others]
     try:
         with LatencyTable.read(path) as table:
-            space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
+            space = find_space_of(space_name, table) if space_name else fullest_space(table, spaces_of(table))
             findings = find(Inspected(table, space, opened, max_age))
             entries, simulated = len(table.entries), table.simulated
     finally:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces import find_space
+from ofa_nas.spaces.recorded import find_space_of, record, spaces_of
 from ofa_profiler.commands.display import TABLE
 from ofa_tables.formats import find_format, format_names
 from ofa_tables.formats.exchange import export_table, import_files
@@ -38,7 +39,8 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
     """
     space = find_space(space_name)
     import_files(files, find_format(format_name), space, target, out)
-    with LatencyTable.read(out) as opened:
+    with LatencyTable.open(out) as opened:
+        record(opened, space)
         summary = summarise(opened, [space])
         without = sum(measurement.ok and measurement.std_ms is None for measurement in opened.measurements)
         simulated = ", simulated" if opened.simulated else ""
@@ -82,9 +84,9 @@ def export(path: Path, format_name: str, out: Path, space_name: str | None, as_j
     the table's prediction. "std" and "count" are of the samples.
     """
     format = find_format(format_name)
-    space = find_space(space_name) if space_name else None
     with LatencyTable.read(path) as opened:
-        exported = export_table(opened, format, out, all_spaces(), space)
+        space = find_space_of(space_name, opened) if space_name else None
+        exported = export_table(opened, format, out, spaces_of(opened), space)
         simulated = opened.simulated
     name = exported.space.name if exported.space else None
     if as_json:
