@@ -23,7 +23,10 @@ ALONE = "architecture"  # of a network that was trained separately
 
 
 def save_supernet(path: Path, supernet: Supernet, **reported: Any) -> None:
-    """Write the published form, with the space (``spaces.recorded``) and plain values ``reported``. Raises FileError."""
+    """Write the published form, with the space (``spaces.recorded``) and plain values ``reported``.
+
+    Raises FileError.
+    """
     alone = {ALONE: supernet.architecture.to_json()} if isinstance(supernet, OneNetwork) else {}
     save(path, {"state_dict": supernet.state_dict(), **about(supernet.space), **alone, **reported})
 

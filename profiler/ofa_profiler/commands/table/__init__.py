@@ -14,7 +14,7 @@ from ofa_profiler.commands.table.space import space
 
 @click.group(epilog=example("ofa-table show local-onnxruntime-fp32-t1-b1.lut"))
 def table() -> None:
-    """Show, check, compare, import, export, and merge latency tables, and predict networks with them. Check search spaces.
+    """Show, check, compare, import, export, and merge latency tables, and predict networks. Check search spaces.
 
     A latency is the time of one inference of the whole batch, in ms.
     """
