@@ -59,14 +59,20 @@ def residual_conv_key(input_shape: Shape, output_shape: Shape) -> str:
     return "%s-idskip:1" % first_conv_key(input_shape, output_shape)
 
 
-def bottleneck_key(input_shape: Shape, output_shape: Shape, mid_channels: int, stride: int) -> str:
-    """Return the key of a ResNet block, modelled on ``expanded_conv_key``: no table of ResNets was published."""
-    return "bottleneck-input:%s-output:%s-expand:%d-kernel:3-stride:%d" % (
+def bottleneck_key(
+    input_shape: Shape, output_shape: Shape, mid_channels: int, stride: int, convolved: bool = False
+) -> str:
+    """Return the key of a ResNet block, modelled on ``expanded_conv_key``: no table of ResNets was published.
+
+    ``convolved``: the shortcut has a convolution. The key says so if the shapes do not require one.
+    """
+    key = "bottleneck-input:%s-output:%s-expand:%d-kernel:3-stride:%d" % (
         _size(input_shape),
         _size(output_shape),
         mid_channels,
         stride,
     )
+    return key + "-shortcut:1" if convolved and input_shape == output_shape else key
 
 
 def max_pool_key(input_shape: Shape, output_shape: Shape) -> str:

@@ -287,7 +287,9 @@ def _block(part: Part, resolution_px: int) -> Block:
         return classifier((part.in_channels, 1, 1), part.out_channels)
     operators = bottleneck(part)
     output = ops.shapes(operators, shape)[-1]
-    return Block(keys.bottleneck_key(shape, output, part.mid_channels, part.stride), shape, tuple(operators))
+    return Block(
+        keys.bottleneck_key(shape, output, part.mid_channels, part.stride, part.shortcut), shape, tuple(operators)
+    )
 
 
 def bottleneck(part: Part) -> list[Operator]:

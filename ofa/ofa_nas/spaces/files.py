@@ -149,7 +149,8 @@ def checked(space: Space, origin: str) -> Space:
         for block in blocks:
             if known.setdefault(block.key, block.operators) != block.operators:
                 raise FileError(
-                    f'{origin}: at {px} px, two different blocks have the key {block.key}; use keys = "channels"'
+                    f"{origin}: at {px} px, two different blocks have the key {block.key}; give one of them another "
+                    "kernel size or other channels"
                 )
     return space
 

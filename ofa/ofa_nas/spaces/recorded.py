@@ -6,7 +6,8 @@ Python code defines, it keeps the name: code of a table is never run.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -49,29 +50,30 @@ def find_space_of(name: str, table: LatencyTable) -> Space:
 
     Raises as ``find_space`` does, and TableMismatch if the table keeps another space of this name.
     """
-    if not is_file(name) and table.store.get(SPACES + name) == _IN_CODE and not _is_name(name):
-        raise UsageError(
-            f"{table.path} has only the name of the space {name}, which Python code defines; give its file, as in "
-            "--space my_file.py:NAME"
-        )
-    space = find_space(name, recorded(table))
-    _require_same(table, space)
-    return space
+    return _found(name, [table])
 
 
 def find_space_in(name: str, paths: Iterable[Path]) -> Space:
     """Return the space of this name or file, also if only one of these tables has it. A missing table has none."""
     if not is_file(name) and _is_name(name):
-        return find_space(name)
-    space = None
-    for path in paths:
-        if path.exists():
-            with LatencyTable.read(path) as table:
-                if space is None and (is_file(name) or table.store.get(SPACES + name) is not None):
-                    space = find_space_of(name, table)
-                elif space is not None:
-                    _require_same(table, space)
-    return space or find_space(name)
+        return find_space(name)  # without opening the tables
+    with ExitStack() as opened:
+        return _found(name, [opened.enter_context(LatencyTable.read(path)) for path in paths if path.exists()])
+
+
+def _found(name: str, tables: Sequence[LatencyTable]) -> Space:
+    kept = [space for table in tables for space in recorded(table)]
+    if not is_file(name) and not _is_name(name) and name not in {space.name for space in kept}:
+        for table in tables:
+            if table.store.get(SPACES + name) == _IN_CODE:
+                raise UsageError(
+                    f"{table.path} has only the name of the space {name}, which Python code defines; give its file, as "
+                    "in --space my_file.py:NAME"
+                )
+    space = find_space(name, kept)
+    for table in tables:
+        _require_same(table, space)
+    return space
 
 
 def about(space: Space) -> dict[str, Any]:
@@ -121,8 +123,8 @@ def _require_same(table: LatencyTable, space: Space) -> None:
     here = definition_of(space)
     if there != here:
         raise TableMismatch(
-            f"{table.path} was made with another space named {space.name} ({difference(there, here)}); give this one "
-            f"another name, or remove the file from --space to use the one in the table: --space {space.name}"
+            f"{table.path} has another space named {space.name} ({difference(there, here)}); give this one another "
+            f"name, with which it reuses the entries of the table, or use the one of the table: --space {space.name}"
         )
 
 

@@ -96,8 +96,6 @@ def operators_of(steps: Sequence[Step], shape: Shape, place: Place) -> tuple[Ope
     operators: list[Operator] = []
     shapes, labels = [shape], {INPUT: 0}
     for number, step in enumerate(steps, start=1):
-        if step.op not in ("add", "take", "linear") and len(shapes[-1]) != 3:
-            raise ops.InvalidBlock(f"{step.op} cannot follow a linear layer")
         operators.append(step.operator(shapes[-1], shape, place, labels))
         shapes = ops.shapes(operators, shape)
         if step.label:
