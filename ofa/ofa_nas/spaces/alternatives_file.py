@@ -18,6 +18,7 @@ from ofa_nas.spaces.fields import Fields
 from ofa_nas.spaces.steps import Place, read_steps
 
 MOST_ALTERNATIVES, MOST_POSITIONS = 64, 128
+MOST_OPERATORS = 1 << 13  # of all alternatives of all positions
 
 
 def read_alternatives(name: str, fields: Fields) -> AlternativesSpace:
@@ -34,6 +35,9 @@ def read_alternatives(name: str, fields: Fields) -> AlternativesSpace:
         choices += _choices(table, known, classes, f"position {len(choices) + 1}")
         if len(choices) > MOST_POSITIONS:
             fields.fail(f"positions has more than {MOST_POSITIONS} positions; use fewer, or a smaller repeat")
+    steps = sum(_size(alternative) for choice in choices for alternative in choice.alternatives.values())
+    if steps > MOST_OPERATORS:
+        fields.fail(f"its positions have {steps:,} operators, and {MOST_OPERATORS:,} is the most; use fewer of them")
     definition = {"classes": classes, "resolutions": list(resolutions_px), **_plain(fields)}
     fields.done()
     try:
@@ -44,6 +48,10 @@ def read_alternatives(name: str, fields: Fields) -> AlternativesSpace:
 
 def define_alternatives(space: AlternativesSpace) -> dict[str, Any]:
     return dict(space.definition)
+
+
+def _size(alternative: Alternative) -> int:
+    return len(alternative) if isinstance(alternative, tuple) else 1
 
 
 def _plain(fields: Fields) -> Mapping[str, Any]:

@@ -33,7 +33,8 @@ from ofa_tables.reading import read_text
 
 MAX_BYTES = 1 << 18
 DEEPEST_LIKE = 5
-LARGEST = 1 << 22  # joint codes of all positions and resolutions
+# The largest space, at all resolutions together: joint codes of its positions, and operators of its entries.
+MOST_CODES, MOST_OPERATORS = 1 << 22, 1 << 17
 EXAMPLE = "my_space.toml, or my_file.py:NAME"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _PYTHON = re.compile(r"(.+\.py)(?::(\w+))?", re.DOTALL)
@@ -131,11 +132,16 @@ def with_width(name: str, width: float) -> Space:
 
 def checked(space: Space, origin: str) -> Space:
     """Check the blocks and the size of a space that did not come with this package. Raises FileError."""
+    try:
+        largest = space.blocks(max(space.resolutions_px))
+    except InvalidBlock as error:
+        raise FileError(f"{origin}: {error}") from None
     codes = sum(position.entries.size for position in space.positions) * len(space.resolutions_px)
-    if codes > LARGEST:
+    operators = sum(len(block.operators) for block in largest) * len(space.resolutions_px)
+    if codes > MOST_CODES or operators > MOST_OPERATORS:
         raise FileError(
-            f"{origin}: the space is too large: its positions have {codes:,} combinations of choices at all "
-            f"resolutions, and {LARGEST:,} is the most; use fewer choices or resolutions"
+            f"{origin}: the space is too large: it has {len(largest):,} entries at {len(space.resolutions_px)} "
+            "resolutions; use fewer resolutions or choices"
         )
     for px in space.resolutions_px:
         try:

@@ -92,12 +92,16 @@ def read_steps(fields: Fields, name: str) -> tuple[Step, ...]:
 
 
 def operators_of(steps: Sequence[Step], shape: Shape, place: Place) -> tuple[Operator, ...]:
-    """Return the operators of a block with this input. Raises InvalidBlock if they do not fit together."""
+    """Return the operators of a block with this input. Raises InvalidBlock if one cannot take its input."""
     operators: list[Operator] = []
     shapes, labels = [shape], {INPUT: 0}
     for number, step in enumerate(steps, start=1):
-        operators.append(step.operator(shapes[-1], shape, place, labels))
-        shapes = ops.shapes(operators, shape)
+        operator = step.operator(shapes[-1], shape, place, labels)
+        operators.append(operator)
+        if isinstance(operator, ops.Add | ops.Take):
+            shapes.append(shapes[operator.value])
+        else:
+            shapes.append(ops.shapes((operator,), shapes[-1])[-1])
         if step.label:
             labels[step.label] = number
     return tuple(operators)
