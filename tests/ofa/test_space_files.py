@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,6 +168,14 @@ def test_the_outline_has_the_ranges_of_all_networks(written):
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.toml")))
 def test_the_example_files_are_spaces(name):
     assert outline_of(find_space(str(EXAMPLES / name))).networks > 1
+
+
+def test_the_files_in_the_documentation_are_spaces(written):
+    text = (EXAMPLES.parents[1] / "docs" / "spaces.md").read_text()
+    files = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    spaces = [find_space(written(file, f"doc-{number}.toml")) for number, file in enumerate(files)]
+    assert len({type(space) for space in spaces}) == 2
+    assert f"networks     {count_networks(spaces[0]):,.0f} per resolution" in text
 
 
 # What is refused.

@@ -108,8 +108,10 @@ def test_a_changed_file_is_refused_and_works_under_another_name(run, ok, profile
 @pytest.mark.parametrize("space", ["fbnet-small"], indirect=True)
 def test_a_csv_of_keys_and_latencies_becomes_a_table_of_the_space(ok, run, space):
     keys = find_space("mine.toml").keys(64)
-    lines = ["key,latency_ms", *(f"{key},{0.1 + number / 100}" for number, key in enumerate(keys))]
-    Path("mine.csv").write_text("\n".join(lines))
+    code, out, _ = run("ofa-table", "space", "mine.toml", "--keys")
+    header, *rows = [line for line in out.splitlines() if line.endswith((",64,", "latency_ms"))]
+    assert (code, header, len(rows)) == (0, "key,resolution,latency_ms", len(keys))
+    Path("mine.csv").write_text("\n".join([header, *(f"{row}{0.1 + at / 100}" for at, row in enumerate(rows))]))
     words = ("ofa-table", "import", "mine.csv", "--format", "csv", "--target", "phone", "--out", "t.lut")
     imported = ok(*words, "--space", "mine.toml")
     assert (imported["space"], imported["resolutions"], imported["entries"]) == ("mine", [64], len(keys))

@@ -46,7 +46,10 @@ def command() -> None:
 )
 @click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published one.")
 @click.option(
-    "--space", "space_name", help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it."
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it.",
 )
 @click.option("--data", "source", required=True, metavar="PATH|digits|fashion-mnist", help="Data set, as in ofa-train.")
 @click.option(

@@ -58,7 +58,7 @@ class Search:
     ),
 )
 @click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Latency table. Repeatable.")
-@click.option("--space", "space_name", required=True, help="Search space, such as ofa-mbv3-w1.0.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space, such as ofa-mbv3-w1.0.")
 @click.option(
     "--max-latency-ms",
     "limits_ms",

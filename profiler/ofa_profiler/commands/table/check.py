@@ -23,7 +23,12 @@ MOST_LISTED = 3  # of each kind
     epilog=example("ofa-table check note10.lut", "ofa-table check mine.lut --against published.lut"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--space", "space_name", help="Search space. [default: the largest complete space in the table]")
+@click.option(
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space. [default: the largest complete space in the table]",
+)
 @click.option(
     "--against",
     "others",

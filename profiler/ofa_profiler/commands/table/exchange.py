@@ -27,7 +27,7 @@ from ofa_tables.words import counted
 @click.option(
     "--format", "format_name", required=True, metavar="|".join(format_names("read")), help="Format of the files."
 )
-@click.option("--space", "space_name", required=True, help="Search space of the files.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space of the files.")
 @click.option("--target", required=True, help="Device on which the files were measured.")
 @click.option("--out", required=True, type=TABLE, help="Table to create; must not exist.")
 @json_option
@@ -74,7 +74,10 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
 @click.option("--format", "format_name", required=True, metavar="|".join(format_names("write")), help="File format.")
 @click.option("--out", required=True, type=TABLE, help="Output file; for ofa-yaml, a directory.")
 @click.option(
-    "--space", "space_name", help="Search space to export. [default: the most complete for ofa-yaml, else all entries]"
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space to export. [default: the most complete for ofa-yaml, else all entries]",
 )
 @json_option
 def export(path: Path, format_name: str, out: Path, space_name: str | None, as_json: bool) -> None:

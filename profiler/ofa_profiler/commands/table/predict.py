@@ -25,7 +25,7 @@ from ofa_tables.table import LatencyTable
     epilog=example("ofa-table predict note10.lut --space ofa-mbv3-w1.2 --architecture net.json"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--space", "space_name", required=True, help="Search space of the network.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space of the network.")
 @click.option(
     "--architecture",
     required=True,

@@ -1,5 +1,7 @@
 """``ofa-table space``: checks a space, and prints and draws it."""
 
+import csv
+import sys
 from dataclasses import asdict
 from itertools import pairwise
 
@@ -18,17 +20,21 @@ _DIGITS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @click.command(
     short_help="Check a search space, and draw it.",
-    epilog=example("ofa-table space my_space.toml", "ofa-table space ofa-mbv3-w1.0 --json"),
+    epilog=example("ofa-table space my_space.toml", "ofa-table space my_space.toml --keys > latencies.csv"),
 )
 @click.argument("name", metavar="NAME|FILE")
+@click.option("--keys", is_flag=True, help="Print every entry as CSV, with an empty column for its latency.")
 @json_option
-def space(name: str, as_json: bool) -> None:
+def space(name: str, keys: bool, as_json: bool) -> None:
     """Check a search space and print its stages, its size, and the ranges of MACs and parameters.
 
     NAME is a built-in space. FILE is a space file (TOML), or FILE.py:NAME for a Space in a Python file. Exits with 1 if
     the file has an error.
     """
     found = find_space(name)
+    if keys:
+        print_keys(found)
+        return
     outline = outline_of(found)
     if as_json:
         print_json(summary(found, outline))
@@ -38,6 +44,14 @@ def space(name: str, as_json: bool) -> None:
         answer.print(f"{label:<12} {text}", markup=False)
     answer.print()
     print_wide(draw(found, outline))
+
+
+def print_keys(space: Space) -> None:
+    """Print the form that ``ofa-table import --format csv`` reads, with empty latencies."""
+    lines = csv.writer(sys.stdout, lineterminator="\n")
+    lines.writerow(("key", "resolution", "latency_ms"))
+    for px in space.resolutions_px:
+        lines.writerows((key, px, "") for key in dict.fromkeys(space.keys(px)))
 
 
 def summary(space: Space, outline: Outline) -> dict[str, object]:
