@@ -12,6 +12,7 @@ from ofa_nas.spaces.files import BuiltIn, is_file, read_space, require_free_name
 from ofa_nas.spaces.reading import architecture_in, read_architectures
 from ofa_nas.spaces.space import ABSENT, Population, Pricer, Space
 from ofa_tables import plugins
+from ofa_tables.errors import UnknownName
 
 __all__ = [
     "ABSENT",
@@ -22,6 +23,7 @@ __all__ = [
     "all_spaces",
     "architecture_in",
     "find_blocks",
+    "find_named",
     "find_space",
     "parse_architecture",
     "read_architectures",
@@ -38,10 +40,19 @@ def find_space(name: str, known: Iterable[Space] = ()) -> Space:
     """
     if is_file(name):
         space = read_space(name)
-        require_free_name(space, name, all_spaces())
+        require_free_name(space, name, find_named(space.name))
         return space
     by_name = ChainMap({space.name: space for space in known}, _BUILT_IN)  # type: ignore[arg-type]
     found: Space = plugins.find("space", _GROUP, name, by_name, "a space file is given as --space my_space.toml")
+    return found
+
+
+def find_named(name: str) -> Space | None:
+    """Return the built-in space or the space of another package with this name, if there is one."""
+    try:
+        found: Space = plugins.find("space", _GROUP, name, _BUILT_IN)
+    except UnknownName:
+        return None
     return found
 
 

@@ -6,7 +6,7 @@ later commands find the space without its file.
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
@@ -117,10 +117,9 @@ def definition_of(space: Space) -> dict[str, Any] | None:
         return None
 
 
-def require_free_name(space: Space, origin: str, others: Iterable[Space]) -> None:
-    """Raise FileError if another of the other spaces has this name."""
-    same = next((other for other in others if other.name == space.name and other is not space), None)
-    if same is not None and definition_of(same) != definition_of(space):
+def require_free_name(space: Space, origin: str, named: Space | None) -> None:
+    """Raise FileError if ``named``, the space that the name finds without the file, is another one."""
+    if named is not None and named is not space and definition_of(named) != definition_of(space):
         raise FileError(f"{origin}: there is another space named {space.name}; choose another name in the file")
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces import all_spaces, find_named, find_space
 from ofa_nas.spaces.files import definition_of, is_file, space_of
 from ofa_nas.spaces.space import Space
 from ofa_tables.errors import TableMismatch, UsageError
@@ -108,11 +108,11 @@ def _of_json(name: str, text: str, origin: str) -> Space:
 
 
 def _is_known(space: Space) -> bool:
-    return any(other is space for other in all_spaces())
+    return find_named(space.name) is space
 
 
 def _is_name(name: str) -> bool:
-    return any(space.name == name for space in all_spaces())
+    return find_named(name) is not None
 
 
 def _require_same(table: LatencyTable, space: Space) -> None:
