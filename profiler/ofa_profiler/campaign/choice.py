@@ -140,6 +140,8 @@ class Choice:
         """Put each job into the first round in which it has no trial yet."""
         done, rounds = self._table.rounds_of(), defaultdict(list)
         for job in jobs:
-            taken = done.get(job.block.key, set())
-            rounds[min(set(range(len(taken) + 1)) - taken)].append(job)
+            taken = done.setdefault(job.block.key, set())
+            number = min(set(range(len(taken) + 1)) - taken)
+            taken.add(number)
+            rounds[number].append(job)
         return [rounds[number] for number in range(max(rounds, default=-1) + 1)]

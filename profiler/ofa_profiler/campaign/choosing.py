@@ -79,21 +79,24 @@ def choose(
     seconds: float,
     most: int | None = None,
 ) -> list[Candidate]:
-    """Return the best trials, in order: at most ``most``, which together take at most ``seconds``; and at least one."""
+    """Return the best trials, in order: at most ``most``, which together take at most ``seconds``; and at least one.
+
+    A block can be chosen several times. A network is chosen once, because another one shows more.
+    """
     covariance = mixture.covariance.copy()
     seen = targets.shares(mixture.mean) @ covariance  # (networks, blocks)
     left, spent = list(candidates), 0.0
     chosen: list[Candidate] = []
     while left and (most is None or len(chosen) < most):
         gains = [_gain(seen, covariance, one.rows, trial_error) / one.seconds for one in left]
-        best = left.pop(int(np.argmax(gains)))
+        best = left[int(np.argmax(gains))]
         rows = np.unique(best.rows)
         weighted = np.linalg.solve(_of_trial(covariance, rows, trial_error), covariance[rows])
         seen = seen - seen[:, rows] @ weighted
         covariance = covariance - covariance[:, rows] @ weighted
         chosen.append(best)
         spent += best.seconds
-        left = [one for one in left if spent + one.seconds <= seconds]
+        left = [one for one in left if spent + one.seconds <= seconds and (one.network is None or one is not best)]
     return chosen
 
 

@@ -18,6 +18,9 @@ from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
 OF_WHAT_IS_LEFT = 0.9  # some trials take longer than expected, and disturbed ones are repeated
+# Trials no longer help if the expected error falls by less than this fraction in this number of batches.
+LEAST_FALL = 0.05
+STALLED_BATCHES = 2
 
 
 class Profiler:
@@ -49,9 +52,9 @@ class Profiler:
         """Measure what takes most off the expected error of networks, and estimate the rest.
 
         It ends when half the 95 % interval of networks, relative to the latency, is below ``error``, or at ``deadline``
-        in seconds of ``time.monotonic``.
+        in seconds of ``time.monotonic``. Without a deadline, it also ends when more trials no longer help.
         """
-        outcome = Outcome()
+        outcome, widths = Outcome(), list[float]()
         choice = self._choice(resolutions_px)
         while True:
             began = time.monotonic()
@@ -60,7 +63,11 @@ class Profiler:
             left_s = deadline - time.monotonic() - ending_s
             if half_width is not None:
                 self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
+                widths.append(half_width)
                 if half_width <= error or left_s <= 0:
+                    break
+                if math.isinf(deadline) and has_stalled(widths):
+                    self._progress.say(f"more trials no longer help; ±{error:.1%} is out of reach on this device now")
                     break
             rounds, budget = choice.rounds(OF_WHAT_IS_LEFT * left_s)
             began, succeeded = time.monotonic(), self._succeeded()
@@ -105,3 +112,8 @@ class Profiler:
         runtime, settings = self._table.identity.runtime, self._table.identity.settings
         jobs = lower_jobs(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision, self._table.command)
         return [jobs] * rounds, self._effort.budget
+
+
+def has_stalled(widths: Sequence[float]) -> bool:
+    """Return whether the expected error hardly fell during the last batches."""
+    return len(widths) > STALLED_BATCHES and widths[-1] > (1 - LEAST_FALL) * min(widths[:-STALLED_BATCHES])
