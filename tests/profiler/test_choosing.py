@@ -13,7 +13,7 @@ from ofa_tables.estimates.prior import Hypotheses
 
 SPACE = find_space("compofa-elastic-w1.0")
 BLOCKS = list({block.key: block for px in (160, 192) for block in SPACE.blocks(px)}.values())
-TARGETS = Targets(SPACE, (160, 192), [block.key for block in BLOCKS])
+TARGETS = Targets.of_space(SPACE, (160, 192), [block.key for block in BLOCKS])
 HYPOTHESES = Hypotheses(BLOCKS)
 TRUTH = log_ms(BLOCKS, wave=0.1)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ofa_agent.measuring.timing import Budget
-from ofa_nas.spaces import Space, find_blocks
+from ofa_nas.spaces import Population, Space, find_blocks
 from ofa_profiler.campaign.choosing import (
     TRIAL_ERROR,
     Candidate,
@@ -38,7 +38,10 @@ FIRST_NETWORK_MS = 10.0
 
 
 class Choice:
-    """Chooses trials for one table; ``fit`` and ``rounds`` take turns."""
+    """Chooses trials for one table; ``fit`` and ``rounds`` take turns.
+
+    They lower the expected error of ``networks``, or of the whole space without these.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Choice:
         resolutions_px: Sequence[int],
         priors: Sequence[PriorTable],
         budget: Budget,
+        networks: Population | None = None,
     ) -> None:
         self._table = table
         self._space = space
@@ -55,7 +59,11 @@ class Choice:
         self._blocks = list(blocks.values())
         self._hypotheses = Hypotheses(self._blocks, priors)
         self._mixture: Mixture | None = None
-        self._targets = Targets(space, resolutions_px, [block.key for block in self._blocks])
+        keys = [block.key for block in self._blocks]
+        if networks is None:
+            self._targets = Targets.of_space(space, resolutions_px, keys)
+        else:
+            self._targets = Targets(space, networks, keys)
         self._in_networks = table.identity.blocks == IN_NETWORKS
         self._budget = NETWORK_BUDGET if self._in_networks else budget
         self._on_device: dict[str, Candidate] = {}

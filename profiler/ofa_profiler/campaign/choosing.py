@@ -35,16 +35,20 @@ class Candidate:
 
 
 class Targets:
-    """Networks of the space at the wanted resolutions; the error of their predictions is what counts."""
+    """Networks of the space; the error of their predictions is what counts. ``keys`` are those of all blocks."""
 
-    def __init__(self, space: Space, resolutions_px: Sequence[int], keys: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, space: Space, networks: Population, keys: Sequence[str]) -> None:
         self.space = space
-        self.resolutions_px = list(resolutions_px)
+        self.resolutions_px = sorted({space.resolutions_px[px] for px in networks.genes[-1]})
         self.row = {key: row for row, key in enumerate(keys)}
-        networks = space.sample(TARGETS, np.random.default_rng(seed), self.resolutions_px)
         self._counts = np.zeros((len(networks), len(keys)))
         for number, rows in enumerate(self.rows_of(networks)):
             np.add.at(self._counts[number], rows, 1.0)
+
+    @classmethod
+    def of_space(cls, space: Space, resolutions_px: Sequence[int], keys: Sequence[str], seed: int = 0) -> "Targets":
+        """Draw networks at the wanted resolutions."""
+        return cls(space, space.sample(TARGETS, np.random.default_rng(seed), list(resolutions_px)), keys)
 
     def rows_of(self, networks: Population) -> list[IntArray]:
         """Return the rows of the blocks of each network, one per position that is in use."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ofa_agent.measuring.timing import Budget
 from ofa_nas.cli import duration
-from ofa_nas.spaces import Space
+from ofa_nas.search.neighbours import changed, changes
+from ofa_nas.spaces import Population, Space
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
 from ofa_profiler.campaign.choice import Choice
 from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET, Effort
@@ -80,6 +81,20 @@ class Profiler:
                 break  # more of the same would fail, too
         return outcome
 
+    def measure_near(self, network: Population, seconds: float) -> Outcome:
+        """Measure for about ``seconds`` what takes most off the error of the differences between one network and those
+        that differ from it in one gene.
+        """
+        px = self._space.resolutions_px[int(network.genes[-1, 0])]
+        rows, values = changes(self._space, [px], network.genes[:, 0])
+        near = changed(network, rows[:, None], values[:, None])
+        choice = self._choice([px], near)
+        choice.fit()
+        rounds, budget = choice.rounds(seconds)
+        outcome = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
+        choice.fit()
+        return outcome
+
     def _succeeded(self) -> int:
         return sum(trial.ok for trial in self._table.measurements)
 
@@ -89,8 +104,8 @@ class Profiler:
         jobs, budget = self._plan(resolutions_px, rounds)
         return Campaign(self._table, jobs, budget, self._progress, self._purpose, announce)
 
-    def _choice(self, resolutions_px: Sequence[int]) -> Choice:
-        return Choice(self._table, self._space, resolutions_px, self._priors, self._effort.budget)
+    def _choice(self, resolutions_px: Sequence[int], networks: Population | None = None) -> Choice:
+        return Choice(self._table, self._space, resolutions_px, self._priors, self._effort.budget, networks)
 
     @property
     def _purpose(self) -> str:
