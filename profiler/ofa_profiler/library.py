@@ -25,7 +25,7 @@ from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
-from ofa_profiler.priors import read_priors
+from ofa_profiler.priors import priors_of
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
 from ofa_profiler.table_file import Say, default_path, open_for_writing
@@ -144,8 +144,8 @@ def profile(
     (``{"governor": "performance"}``) and of its connection. With ``error`` (half the 95 % interval of networks,
     relative to it) or ``seconds``, only what helps most is measured until then, and the rest is predicted; without
     either, the same is done for more than MOST_MEASURED resolutions unless ``measure_all`` is set. ``priors`` are other
-    tables, or folders of them. The table of a simulated target is computed; ``fit`` is a CSV file of measured latencies
-    to fit its engine to. Raises OfaError.
+    tables, or folders of them; the table remembers them. The table of a simulated target is computed; ``fit`` is a CSV
+    file of measured latencies to fit its engine to. Raises OfaError.
     """
     started, began = time.perf_counter(), time.monotonic()
     device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
@@ -173,7 +173,7 @@ def profile(
                 f"{run_settings}"
             )
             finished = timed_in_all(table, EFFORTS[effort].rounds)
-            prior_tables = read_priors([Path(prior) for prior in priors], path)
+            prior_tables = priors_of(table, [Path(prior) for prior in priors], say)
             chooses = error is not None or seconds is not None or len(wanted_px) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
             with show_progress(noun) as progress:

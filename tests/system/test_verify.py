@@ -55,7 +55,9 @@ def test_a_table_with_too_low_latencies_is_recalibrated(by_macs, profiled_by_mac
 
 def test_predicted_blocks_of_the_network_that_is_found_are_measured_first(by_macs):
     by_macs.profile("--error", "30%", "--out", "t.lut")
-    (before,) = (space for space in by_macs("ofa-table", "show", "t.lut", "--json").json["spaces"] if space["predicted"])
+    (before,) = (
+        space for space in by_macs("ofa-table", "show", "t.lut", "--json").json["spaces"] if space["predicted"]
+    )
     limit_ms = middle_ms(by_macs)
     done = search(by_macs, limit_ms)
     assert is_verified(done, limit_ms)

@@ -15,6 +15,7 @@ from ofa_profiler.campaign.profile import Profiler
 from ofa_profiler.comparison.compare import Comparer
 from ofa_profiler.comparison.statistics import ComparedNetwork
 from ofa_profiler.connections import Connection
+from ofa_profiler.priors import priors_of
 from ofa_tables.errors import OfaError
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
@@ -79,7 +80,7 @@ def verify(
         if count and refinements < REFINEMENTS and not model.simulated:
             say(f"{count} blocks of the network that was found are only predicted; measuring them and similar ones")
             with progress() as shown:
-                profiler = Profiler(table, space, EFFORTS["standard"], connection, shown)
+                profiler = Profiler(table, space, EFFORTS["standard"], connection, shown, priors_of(table, (), say))
                 profiler.measure_near(network, REFINEMENT_S)
             comparer = Comparer(table, space)
             comparer.calibrate()

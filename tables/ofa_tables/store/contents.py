@@ -153,6 +153,7 @@ _VALUES: dict[str, _Check] = {
         {},
     ),
     "imported_from": _is_list(_is_text),
+    "priors": _is_list(_is_text),
     "calibration": _CALIBRATION,
 }
 _ARCHITECTURE = _is_mapping(lambda value: _is_plain(value) or _is_list(_is_plain)(value))
