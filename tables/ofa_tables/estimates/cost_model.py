@@ -51,7 +51,7 @@ REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
 OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
 VARIANT_REACHES = (0.3, 1.0, 3.0, 10.0)
 CHOICES = {"operators": REACHES, "blocks": OWN_REACHES, "variants": VARIANT_REACHES}
-REACH_SPREAD = 0.7
+REACH_SPREADS = np.array([0.7, 0.7, 1.4])
 REACH_TURNS = 2
 MOST_FOR_COSTS = 150
 
@@ -137,7 +137,7 @@ class CostModel:
                 tried = [replace(reach, **{name: choice}) for choice in choices]
                 evidences = np.array([self._explained(some, linear, one, logs).evidence for one in tried])
                 weights = np.exp(evidences - evidences.max())
-                reach = replace(reach, **{name: float(np.exp(np.average(np.log(choices), weights=weights)))})
+                reach = replace(reach, **{name: _mean(name, choices, weights)})
             logs = self._mode(some, reach, logs)
         evidence = self._explained(some, self._linear(logs, some.rows), reach, logs).evidence
         return replace(self._posterior(known, reach, logs), evidence=evidence)
@@ -171,8 +171,8 @@ class CostModel:
         off = self._off(known, linear, logs)
         weights = np.linalg.solve(covariance, off)
         evidence = -0.5 * (off @ weights + np.linalg.slogdet(covariance)[1])
-        reaches = np.log([reach.operators, reach.blocks, reach.variants])
-        evidence -= 0.5 * (reaches @ reaches) / REACH_SPREAD**2
+        reaches = np.log([reach.operators, reach.blocks, reach.variants]) / REACH_SPREADS
+        evidence -= 0.5 * reaches @ reaches
         return _Explained(np.asarray(weights, dtype=np.float64), float(evidence))
 
     def _posterior(self, known: "_Known", reach: Reach, logs: FloatArray) -> Posterior:
@@ -293,3 +293,10 @@ class _Explained(NamedTuple):
 
     weights: FloatArray
     evidence: float
+
+
+def _mean(name: str, choices: Sequence[float], weights: FloatArray) -> float:
+    """Return the mean of a reach: of its logarithm; of its square for variants, so that what is rare counts."""
+    if name == "variants":
+        return float(np.sqrt(np.average(np.square(choices), weights=weights)))
+    return float(np.exp(np.average(np.log(choices), weights=weights)))
