@@ -76,11 +76,12 @@ class Choice:
 
         The error is half the 95 % interval, relative to the latency.
         """
-        mixture = fitted(self._hypotheses, self._blocks, self._table.measured.of_blocks)
+        entries = self._table.measured.of_blocks
+        mixture = fitted(self._hypotheses, self._blocks, entries)
         if mixture is None:
             return None
         self._mixture = mixture
-        self._table.keep_estimates(estimates_of(mixture, self._blocks, self._table.made_of))
+        self._table.keep_estimates(estimates_of(mixture, self._blocks, entries, self._table.made_of))
         return self._targets.half_width(mixture)
 
     def weights(self) -> str:
