@@ -17,7 +17,8 @@ from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.search import Budget, Question, find_method
 from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
-from ofa_nas.spaces import Architecture, Space, all_spaces, architecture_in, find_space
+from ofa_nas.spaces import Architecture, Space, architecture_in
+from ofa_nas.spaces.recorded import find_space_in, find_space_of, record, spaces_of
 from ofa_profiler.campaign.campaign import Outcome, Progress
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
@@ -149,7 +150,7 @@ def profile(
     """
     started, began = time.perf_counter(), time.monotonic()
     device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
-    space = find_space(space) if isinstance(space, str) else space
+    space = find_space_in(space, [Path(out)] if out else []) if isinstance(space, str) else space
     wanted_px = default_resolutions(space) if resolutions is None else tuple(resolutions) or space.resolutions_px
     space.require_resolutions(wanted_px)
     run_settings = Settings(precision or device.precision, threads, batch)
@@ -167,6 +168,7 @@ def profile(
         path = Path(out) if out is not None else default_path(device, identity)
         with open_for_writing(path, identity, description, fresh, say) as table:
             require_conditions(table, device)
+            record(table, space)
             _record_conditions(table, device, Outcome())  # now, in case this run is interrupted
             say(
                 f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
@@ -184,7 +186,7 @@ def profile(
                     outcome = profiler.measure_until(wanted_px, wanted, deadline)
                 else:
                     outcome = profiler.measure(wanted_px)
-            _record(table, device, outcome)
+            _record(table, space, device, outcome, say)
             summary = summarise(table, space, wanted_px, outcome, finished, time.perf_counter() - started)
     return ProfileResult(path, summary, outcome)
 
@@ -211,6 +213,7 @@ def compare(
     references = REFERENCES if networks == FAMILY else ()
     with LatencyTable.open(Path(path)) as table:
         space = _space(table, space)
+        record(table, space)
         model = LatencyModel(table, space)
         tested, names = _networks_to_test(networks, space, model)
         if calibrate is None:
@@ -241,8 +244,8 @@ def default_resolutions(space: Space) -> tuple[int, ...]:
 
 def _space(table: LatencyTable, space: str | Space | None) -> Space:
     if space is None:
-        return fullest_space(table, all_spaces())
-    return find_space(space) if isinstance(space, str) else space
+        return fullest_space(table, spaces_of(table))
+    return find_space_of(space, table) if isinstance(space, str) else space
 
 
 def _identity(
@@ -256,10 +259,15 @@ def _identity(
     return Identity(device.name, description["fingerprint"], runtime, version, settings, blocks)
 
 
-def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:
+def _record(table: LatencyTable, space: Space, device: Target, outcome: Outcome, say: Say) -> None:
     """Refit the calibrations to the new latencies, and keep the conditions of the run."""
     for name in calibrations(table):
-        Comparer(table, find_space(name)).calibrate()
+        try:
+            of_name = space if space.name == name else find_space_of(name, table)
+        except UsageError as error:  # such as a space that only Python code defines
+            say(f"the calibration for {name} is as before, not fitted to the new latencies: {error}")
+            continue
+        Comparer(table, of_name).calibrate()
     _record_conditions(table, device, outcome)
     if outcome.factors or outcome.set_aside:
         table.store.put("devices", list_devices(outcome))

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ofa_nas.spaces import all_spaces, find_blocks
+from ofa_nas.spaces import find_blocks
+from ofa_nas.spaces.recorded import spaces_of
 from ofa_tables.errors import UsageError
 from ofa_tables.estimates.prior import PriorTable
 from ofa_tables.model.latency_model import fullest_space
@@ -43,7 +44,8 @@ def _tables(paths: Sequence[Path]) -> Iterator[Path]:
 def _read(path: Path) -> PriorTable:
     with LatencyTable.read(path) as table:
         measured = [entry for entry in table.measured.of_blocks if not entry.failure]
-        blocks = find_blocks({entry.key for entry in measured}, [fullest_space(table, all_spaces())])
+        spaces = spaces_of(table)
+        blocks = find_blocks({entry.key for entry in measured}, [fullest_space(table, spaces), *spaces])
         entries = [entry for entry in measured if entry.key in blocks]
         usable = {entry.key: entry for entry in entries if entry.latency_ms > 0}
         if len(usable) < FEWEST_ENTRIES:

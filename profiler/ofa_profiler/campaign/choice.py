@@ -8,6 +8,7 @@ import numpy as np
 
 from ofa_agent.measuring.timing import Budget
 from ofa_nas.spaces import Population, Space, find_blocks
+from ofa_nas.spaces.recorded import recorded
 from ofa_profiler.campaign.choosing import (
     TRIAL_ERROR,
     Candidate,
@@ -55,7 +56,7 @@ class Choice:
         self._table = table
         self._space = space
         blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}
-        blocks |= find_blocks(table.asked - blocks.keys(), [space])  # what earlier commands asked for
+        blocks |= find_blocks(table.asked - blocks.keys(), [space, *recorded(table)])  # what earlier commands asked for
         self._blocks = list(blocks.values())
         self._hypotheses = Hypotheses(self._blocks, priors)
         self._mixture: Mixture | None = None

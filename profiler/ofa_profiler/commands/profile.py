@@ -32,7 +32,14 @@ from ofa_tables.words import counted
     required=True,
     help="Device to profile: a name from ofa-targets, user@host, adb:SERIAL, or tcp:HOST:PORT.",
 )
-@click.option("--space", "space_name", default="ofa-mbv3-w1.0", show_default=True, help="Search space to profile.")
+@click.option(
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    default="ofa-mbv3-w1.0",
+    show_default=True,
+    help="Search space to profile.",
+)
 @click.option(
     "--resolutions",
     type=Resolutions(),

@@ -16,7 +16,7 @@ from ofa_nas.cli import Resolutions, answer, console, example, json_option, prin
 from ofa_nas.references import MeasuredReference, measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
-from ofa_nas.spaces import find_space
+from ofa_nas.spaces.recorded import find_space_in, record
 from ofa_profiler.commands.display import TABLE, bar
 from ofa_profiler.commands.results import is_one, print_answer, print_measured, print_references, summarise
 from ofa_profiler.commands.variadic import Variadic
@@ -58,7 +58,7 @@ class Search:
     ),
 )
 @click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Latency table. Repeatable.")
-@click.option("--space", "space_name", required=True, help="Search space, such as ofa-mbv3-w1.0.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space, such as ofa-mbv3-w1.0.")
 @click.option(
     "--max-latency-ms",
     "limits_ms",
@@ -152,7 +152,7 @@ def command(
     page = _page(paths[0], out) if pareto else None
     for path in filter(None, (out, page)):
         require_writable(path)
-    space = find_space(space_name)
+    space = find_space_in(space_name, paths)
     find_method(method)
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto, bound_seconds)
     space.require_resolutions(resolutions or ())
@@ -249,6 +249,7 @@ def _verify(
         with connect(device) as connection:
             connection.say = say
             require_same(table, device, connection.agent.describe())
+            record(table, question.space)
             progress = partial(CampaignProgress, console, "verifying")
             verified = verify(table, question, carry_out, connection, progress, say)
     measured = {

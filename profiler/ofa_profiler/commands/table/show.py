@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ofa_nas.cli import answer, example, json_option, print_json
-from ofa_nas.spaces import all_spaces
+from ofa_nas.spaces.recorded import spaces_of
 from ofa_profiler.commands.display import TABLE, columns, engine_lines, print_wide
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.identity import IMPORTED, IN_NETWORKS
@@ -30,7 +30,7 @@ from ofa_tables.words import counted
 def show(path: Path, keys: bool, as_json: bool) -> None:
     """Show the device, settings, and entries of table T, and the latency range of each space that it can predict."""
     with LatencyTable.read(path) as opened:
-        summary = summarise(opened, all_spaces())
+        summary = summarise(opened, spaces_of(opened))
         if as_json:
             listed = {"keys": [_entry_json(entry) for entry in _all_entries(opened)]} if keys else {}
             print_json({**_summary_json(opened, summary), **listed})
@@ -43,7 +43,7 @@ def show(path: Path, keys: bool, as_json: bool) -> None:
 
 def _all_entries(opened: LatencyTable) -> list[Entry]:
     """Return the measured entries, then the predicted ones."""
-    return opened.entries + LatencyModel(opened, fullest_space(opened, all_spaces())).predicted()
+    return opened.entries + LatencyModel(opened, fullest_space(opened, spaces_of(opened))).predicted()
 
 
 def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
