@@ -44,7 +44,7 @@ class Truth:
                 np.add.at(counts, rows, 1)
             self.log_ms = np.log(sums / counts)
         self.networks = self.space.sample(NETWORKS, np.random.default_rng(0), self.resolutions_px)
-        self.targets = Targets(self.space, self.resolutions_px, list(blocks))
+        self.targets = Targets.of_space(self.space, self.resolutions_px, list(blocks))
         self._rows = self.targets.rows_of(self.networks)
 
     def error(self, log_ms: np.ndarray) -> float:

@@ -1,19 +1,22 @@
-"""Published networks for comparison: the architectures and accuracies of their papers.
+"""Reference networks for comparison: published ones, and model files of the user.
 
-All networks take 224 px images and have 1000 classes. Their weights are random.
+The published ones have the architectures and accuracies of their papers. They take 224 px images, have 1000 classes and
+random weights.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator
 from ofa_nas.spaces.parts import inverted_residual, make_divisible
 from ofa_tables.model.passes import network_passes_ms
 from ofa_tables.store.measurement import NETWORK
-from ofa_tables.table import LatencyTable
+from ofa_tables.table import REFERENCE, LatencyTable
 
 FAMILY = "references"  # stored in place of the name of a Space
+FILES = "files"  # the same of model files
 RESOLUTION_PX = 224
 CLASSES = 1000
 
@@ -48,19 +51,21 @@ class Reference:
 
 @dataclass(frozen=True)
 class MeasuredReference:
-    """A Reference measured on the device of one table.
+    """A reference network measured on the device of one table.
 
     ``passes_ms`` are the latencies of two independent passes, for one inference of the whole batch. The other values
-    are the published ones.
+    are the published ones; of a model file, ``top1`` is what the user states, and None is unknown. ``resolution_px`` is
+    0 if the model takes no image.
     """
 
     name: str
     passes_ms: tuple[float, float]
-    top1: float
-    macs: float
-    parameters: float
+    top1: float | None
+    macs: float | None
+    parameters: float | None
     source: str
     resolution_px: int = RESOLUTION_PX
+    is_file: bool = False  # a model file of the user
 
     @property
     def latency_ms(self) -> float:
@@ -75,7 +80,44 @@ def measured_references(table: LatencyTable) -> list[MeasuredReference]:
         for one in REFERENCES
         if (passes_ms := network_passes_ms(table, one.block.key)) is not None
     ]
-    return sorted(found, key=lambda measured: measured.latency_ms)
+    return sorted([*found, *_measured_files(table)], key=lambda measured: measured.latency_ms)
+
+
+def _measured_files(table: LatencyTable) -> Iterator[MeasuredReference]:
+    """Yield the model files that the table has in both passes; of files with one name, the last."""
+    keys = {value["name"]: key for key, space, value, _ in table.store.networks() if space == FILES and "name" in value}
+    for name, key in keys.items():
+        passes_ms = network_passes_ms(table, key)
+        if passes_ms is not None:
+            facts = read_file_facts(table, key)
+            yield MeasuredReference(
+                str(name),
+                passes_ms,
+                facts["accuracy"],
+                facts["macs"],
+                facts["parameters"],
+                "a model file; the user states the accuracy" if facts["accuracy"] is not None else "a model file",
+                facts["resolution_px"] or 0,
+                is_file=True,
+            )
+
+
+FACTS = ("macs", "parameters", "resolution_px", "accuracy")
+
+
+def read_file_facts(table: LatencyTable, key: str) -> dict[str, Any]:
+    """Return what the table keeps about a model file: FACTS; None: unknown."""
+    stored = table.store.get(f"file/{key}") or {}
+    return {name: stored.get(name) for name in FACTS}
+
+
+def store_file(table: LatencyTable, key: str, name: str, facts: Mapping[str, Any]) -> None:
+    """Add a model file to the networks of a table. Facts that are None do not replace known ones."""
+    table.store.add_network(key, FILES, {"name": name}, REFERENCE)
+    known = read_file_facts(table, key)
+    changed = {**known, **{fact: value for fact, value in facts.items() if value is not None}}
+    if changed != known:
+        table.store.put(f"file/{key}", changed)
 
 
 @dataclass(frozen=True)

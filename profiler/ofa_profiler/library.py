@@ -3,11 +3,9 @@
 ``docs/python.md`` shows how to use them from a notebook. No caller handles a Connection or a thread.
 """
 
-import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,53 +17,47 @@ from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
 from ofa_nas.spaces import Architecture, Space, architecture_in
 from ofa_nas.spaces.recorded import find_space_in, find_space_of, record, spaces_of
-from ofa_profiler.campaign.campaign import Outcome, Progress
+from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
+from ofa_profiler.campaign.progress import ShowProgress, no_progress, silent
 from ofa_profiler.campaign.summary import list_devices, summarise, timed_in_all
 from ofa_profiler.comparison.compare import Comparer, Drawn, draw
 from ofa_profiler.comparison.statistics import Comparison
 from ofa_profiler.connections import Connection, connect
-from ofa_profiler.priors import read_priors
+from ofa_profiler.models.formats import read_model, require_reads
+from ofa_profiler.models.from_python import profile_model
+from ofa_profiler.models.model_file import ModelFile
+from ofa_profiler.models.results import ModelProfile
+from ofa_profiler.priors import priors_of
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
-from ofa_profiler.table_file import Say, default_path, open_for_writing
+from ofa_profiler.table_file import Say, default_path, open_for_writing, record_conditions
 from ofa_profiler.targets.table_target import find_again, require_conditions, require_same
 from ofa_profiler.targets.target import Target, choose_runtime, find_target
-from ofa_tables.conditions import join_conditions
 from ofa_tables.errors import UsageError
 from ofa_tables.identity import ALONE, IN_NETWORKS, Identity, Settings
 from ofa_tables.model.latency_model import LatencyModel, calibrations, fullest_space, read_calibration
-from ofa_tables.store.measurement import SIMULATED, Measurement
+from ofa_tables.store.measurement import SIMULATED
 from ofa_tables.table import LatencyTable
 
-__all__ = ["ProfileResult", "SearchResult", "compare", "open_table", "predict", "profile", "search"]
+__all__ = [
+    "ModelProfile",
+    "ProfileResult",
+    "SearchResult",
+    "compare",
+    "open_table",
+    "predict",
+    "profile",
+    "profile_model",
+    "read_model",
+    "search",
+]
 
 PUBLISHED_RESOLUTIONS_PX = (160, 176, 192, 208, 224)
 MOST_MEASURED = 5  # resolutions; if more are wanted, some entries are predicted
 FIRST_CALIBRATION = 10  # networks
 ENOUGH_CALIBRATION = 5  # with fewer networks, as after --verify, the line is unreliable
-
-ShowProgress = Callable[[str], AbstractContextManager[Progress]]
-
-
-class NoProgress:
-    """Progress that is not shown."""
-
-    def begin(self, trials: int) -> None: ...
-
-    def measured(self, measurement: Measurement, trials_left: int) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-
-def silent(text: str) -> None:
-    """Print nothing."""
-
-
-@contextlib.contextmanager
-def no_progress(noun: str) -> Iterator[Progress]:
-    yield NoProgress()
 
 
 def open_table(path: str | Path) -> LatencyTable:
@@ -145,8 +137,8 @@ def profile(
     (``{"governor": "performance"}``) and of its connection. With ``error`` (half the 95 % interval of networks,
     relative to it) or ``seconds``, only what helps most is measured until then, and the rest is predicted; without
     either, the same is done for more than MOST_MEASURED resolutions unless ``measure_all`` is set. ``priors`` are other
-    tables, or folders of them. The table of a simulated target is computed; ``fit`` is a CSV file of measured latencies
-    to fit its engine to. Raises OfaError.
+    tables, or folders of them; the table remembers them. The table of a simulated target is computed; ``fit`` is a CSV
+    file of measured latencies to fit its engine to. Raises OfaError.
     """
     started, began = time.perf_counter(), time.monotonic()
     device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
@@ -169,13 +161,13 @@ def profile(
         with open_for_writing(path, identity, description, fresh, say) as table:
             require_conditions(table, device)
             record(table, space)
-            _record_conditions(table, device, Outcome())  # now, in case this run is interrupted
+            record_conditions(table, device, Outcome())  # now, in case this run is interrupted
             say(
                 f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
                 f"{run_settings}"
             )
             finished = timed_in_all(table, EFFORTS[effort].rounds)
-            prior_tables = read_priors([Path(prior) for prior in priors], path)
+            prior_tables = priors_of(table, [Path(prior) for prior in priors], say)
             chooses = error is not None or seconds is not None or len(wanted_px) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
             with show_progress(noun) as progress:
@@ -193,8 +185,10 @@ def profile(
 
 def compare(
     path: str | Path,
-    networks: int | str | Sequence[Architecture | Mapping[str, Any]] = 30,
+    networks: int | str | Sequence[Architecture | Mapping[str, Any]] | None = 30,
     *,
+    models: Sequence[ModelFile] = (),
+    accuracies: Mapping[str, float] | None = None,
     calibrate: int | None = None,
     target: str | None = None,
     space: str | Space | None = None,
@@ -205,9 +199,10 @@ def compare(
 ) -> Comparison:
     """Measure whole networks in two passes and compare them with the prediction of the table at ``path``.
 
-    ``networks`` are a number to draw, architectures, a file of them, or "references". ``calibrate`` further networks
-    calibrate the table; None: 10 if fewer than 5 calibrate it now. Measurements and calibration are kept in the table.
-    Networks that failed are in ``Comparison.failures``. Raises OfaError.
+    ``networks`` are a number to draw, architectures, a file of them, "references", or None. ``models`` are model files
+    (``read_model``), measured as references with the ``accuracies`` (0 to 1) that the user states by file name.
+    ``calibrate`` further networks calibrate the table; None: 10 if fewer than 5 calibrate it now. Measurements and
+    calibration are kept in the table. Networks that failed are in ``Comparison.failures``. Raises OfaError.
     """
     started = time.perf_counter()
     references = REFERENCES if networks == FAMILY else ()
@@ -215,11 +210,11 @@ def compare(
         space = _space(table, space)
         record(table, space)
         model = LatencyModel(table, space)
-        tested, names = _networks_to_test(networks, space, model)
+        tested, names = ([], []) if networks is None else _networks_to_test(networks, space, model)
         if calibrate is None:
             fitted = read_calibration(table, space)
             enough = fitted is not None and fitted.networks >= ENOUGH_CALIBRATION
-            calibrate = 0 if references or enough else FIRST_CALIBRATION
+            calibrate = 0 if references or enough or networks is None else FIRST_CALIBRATION
         if isinstance(tested, int) or calibrate:
             model.require()
         if not isinstance(tested, int):
@@ -228,10 +223,14 @@ def compare(
             draw(model, space, tested, calibrate, seed),
             references=references,
             names={space.network(network).key: name for name, network in names},
+            files=models,
+            accuracies=accuracies or {},
         )
         if drawn.retired:
             say(_retired(drawn))
         device = find_again(table, target, settings or {})
+        for file in models:
+            require_reads(table.identity.runtime, file)
         with connect(device) as connection:
             comparison = _measured(table, space, drawn, device, connection, started, say, show_progress)
     return comparison
@@ -268,15 +267,9 @@ def _record(table: LatencyTable, space: Space, device: Target, outcome: Outcome,
             say(f"the calibration for {name} is as before, not fitted to the new latencies: {error}")
             continue
         Comparer(table, of_name).calibrate()
-    _record_conditions(table, device, outcome)
+    record_conditions(table, device, outcome)
     if outcome.factors or outcome.set_aside:
         table.store.put("devices", list_devices(outcome))
-
-
-def _record_conditions(table: LatencyTable, device: Target, outcome: Outcome) -> None:
-    made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
-    took_effect = {"not_set": outcome.not_set, "notes": outcome.notes, "warnings": outcome.warnings}
-    table.keep_conditions(join_conditions(table.conditions, {**made_with, **took_effect}))
 
 
 def _networks_to_test(

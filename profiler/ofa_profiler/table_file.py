@@ -5,7 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.targets.target import Target
+from ofa_tables.conditions import join_conditions
 from ofa_tables.errors import TableUnreadable
 from ofa_tables.identity import Identity
 from ofa_tables.table import LatencyTable
@@ -45,3 +47,10 @@ def open_for_writing(
     table.close()
     path.unlink()
     return LatencyTable.create(path, identity, description)
+
+
+def record_conditions(table: LatencyTable, device: Target, outcome: Outcome) -> None:
+    """Keep the conditions of a run in the table, beside those of earlier runs."""
+    made_with = {"set": dict(device.conditions), "connection": dict(device.settings)}
+    took_effect = {"not_set": outcome.not_set, "notes": outcome.notes, "warnings": outcome.warnings}
+    table.keep_conditions(join_conditions(table.conditions, {**made_with, **took_effect}))

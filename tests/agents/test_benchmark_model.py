@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from ofa_agent.runtimes import Malformed, OutOfMemory, RuntimeFailure, Unsupported, benchmark_model
+from ofa_agent.inputs import ModelInput
+from ofa_agent.runtimes import (
+    Malformed,
+    OutOfMemory,
+    RuntimeFailure,
+    Unsupported,
+    benchmark_files,
+    benchmark_model,
+)
 from ofa_agent.runtimes.benchmark_model import Options, Report, abi, command, parse
 
 OUTPUTS = Path(__file__).parent / "benchmark_model_outputs"
@@ -391,3 +399,46 @@ def test_the_stand_in_rejects_files_that_are_not_models(tmp_path, model, content
 def test_a_delegate_that_would_compute_in_another_precision_is_refused(delegate):
     with pytest.raises(Unsupported, match="computes in fp16 only with the delegates xnnpack, gpu and nnapi"):
         command("tool", Options("m", delegate=delegate, fp16=True))
+
+
+# Model files of users.
+
+
+def test_the_profile_of_operators_is_read_by_its_columns():
+    """The recorded profile is shortened to the first operators."""
+    layers, took_ns = benchmark_files.read_layers((OUTPUTS / "cpu-2022-profiled.txt").read_text())
+    assert [(layer.name, layer.operator) for layer in layers] == [
+        ("MobilenetV1/MobilenetV1/Conv2d_0/Relu6", "CONV_2D"),
+        ("MobilenetV1/MobilenetV1/Conv2d_1_depthwise/Relu6", "DEPTHWISE_CONV_2D"),
+    ]
+    assert took_ns == [60_957_000, 49_870_000]
+
+
+def test_a_profile_without_the_column_of_starts():
+    printed = (OUTPUTS / "cpu-2022-profiled.txt").read_text()
+    newer = [
+        line.replace("          [start]\t", "").replace("            0.066\t", "") for line in printed.splitlines()
+    ]
+    newer = [line.replace("           61.033\t", "") for line in newer]
+    assert benchmark_files.read_layers("\n".join(newer)) == benchmark_files.read_layers(printed)
+
+
+def test_an_output_without_a_profile_is_unsupported():
+    with pytest.raises(Unsupported, match="prints no profile of operators"):
+        benchmark_files.read_layers((OUTPUTS / "xnnpack-2025.txt").read_text())
+
+
+def test_the_memory_of_a_model_is_read():
+    assert benchmark_files.footprint_bytes((OUTPUTS / "default-2025.txt").read_text()) == int(14.8164 * 2**20)
+    assert benchmark_files.footprint_bytes("nothing") == 0
+
+
+def test_inputs_are_flags():
+    inputs = [ModelInput("ids", "int64", (1, 7), 50), ModelInput("x", "float32", (1, 8, 8, 3))]
+    assert benchmark_files.input_flags(inputs) == [
+        "--input_layer=ids,x",
+        "--input_layer_shape=1,7:1,8,8,3",
+        "--input_layer_value_range=ids,0,49",
+    ]
+    with pytest.raises(Unsupported, match="cannot name the input 'x:0'"):
+        benchmark_files.input_flags([ModelInput("x:0", "float32", (1,))])

@@ -202,3 +202,45 @@ def test_values_drawn_in_pieces_are_the_same(monkeypatch):
     assert whole.tobytes() == expected.tobytes() == wire.ops.drawn(7, 1000, 0.5).tobytes()
     chunks = [b"head", SeededValues(7, 1000, 0.5), SeededValues(7, 1000, 0.5, 10, "float16")]
     assert b"".join(wire.model_pieces(chunks)) == wire.model_bytes(chunks)
+
+
+@pytest.fixture
+def on_disk(monkeypatch):
+    monkeypatch.setattr(models, "MAX_LITERAL_BYTES", 100)
+
+
+def test_a_large_file_is_kept_on_the_disk_only(cache, on_disk):
+    """Beside others, it would not fit into the memory for recipes."""
+    model_id = receive(cache, literal(1))
+    assert model_id in cache
+    assert cache._held_bytes() == 0
+    assert Path(cache.path(model_id)).read_bytes() == literal(1)[0]
+
+
+def test_a_large_file_that_was_removed_is_asked_for_again(cache, on_disk, monkeypatch):
+    monkeypatch.setattr(cache, "_max_files_bytes", 1500)
+    first, second = receive(cache, literal(1)), receive(cache, literal(2))
+    assert (first in cache, second in cache) == (False, True)
+    with pytest.raises(KeyError):
+        cache.path(first)
+    receive(cache, literal(1))
+    assert Path(cache.path(first)).read_bytes() == literal(1)[0]
+
+
+def test_a_large_file_without_room_on_the_disk_is_refused(cache, on_disk, monkeypatch):
+    def full(model_id, pieces):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "_write", full)
+    with pytest.raises(BadModel, match=r"No space left on device.*free some space"):
+        receive(cache, literal(1))
+
+
+def test_many_pieces_are_joined_in_one_step(cache):
+    """The time grows with the size, not with its square."""
+    pieces = [b"ab"] * 20_000
+    assert wire.merged([*pieces, SeededValues(1, 2, 1.0), *pieces]) == [
+        b"ab" * 20_000,
+        SeededValues(1, 2, 1.0),
+        b"ab" * 20_000,
+    ]

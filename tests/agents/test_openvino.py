@@ -208,7 +208,7 @@ def test_a_job_without_a_model_is_malformed():
     ],
 )
 def test_errors_of_openvino_are_typed(error, kind):
-    assert type(runtime._typed(error)) is kind
+    assert type(runtime.typed(error)) is kind
 
 
 # Blocks inside networks.

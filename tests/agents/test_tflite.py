@@ -110,7 +110,7 @@ def test_an_unknown_precision_is_unsupported(loaded_by):
     ],
 )
 def test_errors_of_the_interpreter_are_typed(error, kind):
-    assert type(runtime._typed(error)) is kind
+    assert type(runtime.typed(error)) is kind
 
 
 def test_a_missing_gpu_delegate_is_unsupported(litert):

@@ -6,6 +6,7 @@ import sqlite3
 import time
 
 import pytest
+from model_files import conv_onnx
 
 SPACE = ("--space", "compofa-fixed-w1.0", "--resolutions", "128", "--effort", "quick")
 
@@ -64,6 +65,18 @@ def test_from_an_address_to_a_table_and_back_to_an_empty_board(board, bound):
     assert not (board.home / ".cache" / "ofa-profile").exists()
     again = bound("ofa-targets", "clean", "jetson-tx2")
     assert "no agent served there; removed nothing" in again.stdout
+
+
+def test_a_model_file_is_profiled_on_the_board(board, bound):
+    conv_onnx(bound.folder / "mine.onnx")
+    done = bound("ofa-profile", "--target", "jetson-tx2", "--effort", "quick", "--model", "mine.onnx", "--json")
+    assert done.returncode == 0, done.stderr
+    (model,) = answer(done)["models"]
+    assert (model["target"], model["runtime"]) == ("jetson-tx2", "onnxruntime")
+    assert model["latency_ms"] > 0
+    assert model["peak_mb"] is None or model["peak_mb"] > 0
+    assert {layer["operator"] for layer in model["layers"]} >= {"Conv", "Gemm"}
+    assert len(list((board.home / ".cache" / "ofa-profile").glob("*.pyz"))) == 1  # nothing else was put there
 
 
 def test_the_next_command_finds_the_agent_that_the_last_one_left(board, bound):

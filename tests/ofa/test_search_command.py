@@ -280,7 +280,7 @@ def test_measured_published_networks_are_drawn_in_the_front(call, with_reference
     words = ("--table", table, "--space", FIXED, "--pareto", "--out", out, "--generations", "20")
     answer_of(call(search, *words, "--json"))
     page = out.with_suffix(".html").read_text()
-    assert "Published networks on this device" in page
+    assert "Reference networks on this device" in page
     assert "mobilenet-v3-large" in page.split("<svg")[1].split("</svg>")[0]
     assert "75.2" in page
 

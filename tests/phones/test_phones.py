@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_files import conv_onnx, small_tflite
 
 from ofa_agent.commands.template import parse
 from ofa_agent.device.shell import Ran
@@ -181,6 +182,32 @@ def test_a_phone_is_checked_by_its_models_name(command, phone, tool):
     assert reported["describe"].startswith("msm8996, Android 10 (SDK 29)")
     assert "model Google Pixel" in reported["describe"]
     assert "by benchmark_model, fp32, 1 thread" in reported["time a network"]
+
+
+def test_a_model_file_is_profiled_on_a_phone(command, phone, tool, tmp_path):
+    """The stand-in for the tool has no profile of operators, which the report says."""
+    phone()
+    small_tflite(tmp_path / "mine.tflite")
+    profile = ("ofa-profile", "--target", "pixel-1", "--effort", "quick", "--model", tmp_path / "mine.tflite", "--json")
+    ran = command(*profile, "--set", f"benchmark_model={tool}", "--out", tmp_path / "report")
+    assert ran.returncode == 0, ran.stderr
+    (model,) = json.loads(ran.stdout.splitlines()[-1])["models"]
+    assert (model["target"], model["runtime"]) == ("pixel-1", "benchmark_model")
+    assert model["latency_ms"] > 0
+    assert model["first_ms"] > 0
+    assert model["peak_mb"] > 0
+    assert model["macs"] == 12 * 12 * 8 * 27 + 8 * 5
+    assert "does not support some flags" in model["layers_error"]
+    assert (tmp_path / "report" / "profile.html").exists()
+
+
+def test_an_onnx_file_needs_another_runtime_on_a_phone(command, phone, tool, tmp_path):
+    phone()
+    conv_onnx(tmp_path / "mine.onnx")
+    profile = ("ofa-profile", "--target", "pixel-1", "--model", tmp_path / "mine.onnx")
+    ran = command(*profile, "--set", f"benchmark_model={tool}")
+    assert ran.returncode == 1
+    assert "has no runtime that reads ONNX files" in ran.stderr
 
 
 def test_an_agent_on_the_phone_runs_by_its_own_python(command, phone, python36):

@@ -49,3 +49,22 @@ def test_a_trial_carries_the_devices_condition_before_and_after():
 def test_unknown_values_of_a_device_are_not_kept():
     kept = measurement_of(message(), 0)
     assert (kept.condition, kept.was(HOT), kept.was(THROTTLED)) == ("{}", False, False)
+
+
+def test_layers_of_a_model_file_keep_their_keys_in_another_order():
+    """A runtime may execute independent layers in another order, and may give several layers one name."""
+
+    def keys(*layers):
+        message = wire.Measurement(trial_id="t", key="network:file/m@0f", status="ok", samples_ns=[100])
+        for name, operator in layers:
+            message.layers.add(name=name, operator=operator, bytes=8, samples_ns=[10])
+        return [part.key for part in parts_of(message, measurement_of(message, 0))]
+
+    one, two, copy = ("one", "Conv"), ("two", "Conv"), ("copy", "Reorder")
+    assert keys(copy, one, copy, two) == [
+        "layer:0f/0 Reorder 8 copy",
+        "layer:0f/0 Conv 8 one",
+        "layer:0f/1 Reorder 8 copy",
+        "layer:0f/0 Conv 8 two",
+    ]
+    assert sorted(keys(two, copy, copy, one)) == sorted(keys(copy, one, copy, two))

@@ -215,7 +215,7 @@ REFERENCES = (
 def test_published_networks_have_a_separate_section(tmp_path, tested):
     comparison = dataclasses.replace(make(tested), references=REFERENCES)
     text = Page(write_report(comparison, tmp_path)).text.replace("\N{NO-BREAK SPACE}", " ")
-    section = text[text.index("Published networks") : text.index("Device condition")]
+    section = text[text.index("Reference networks") : text.index("Device condition")]
     for reported in (
         "mobilenet-v3-large",
         "224 px",
@@ -229,7 +229,7 @@ def test_published_networks_have_a_separate_section(tmp_path, tested):
         "25.6 M",
     ):
         assert reported in section
-    assert ("Latencies of 2 published networks on this device." in text) == (tested == 0)
+    assert ("Latencies of 2 reference networks on this device." in text) == (tested == 0)
     for judged in ("Excess error, ", "All results", "0 networks"):
         assert judged not in text or tested
     rows = pd.read_csv(tmp_path / "comparison.csv").set_index("role").loc["reference"]
@@ -237,7 +237,7 @@ def test_published_networks_have_a_separate_section(tmp_path, tested):
     assert list(rows["pass_1_ms"]) == [5.1, 30.0]
     assert rows["raw_ms"].isna().all()
     assert [one["name"] for one in comparison.measured][-2:] == list(rows["name"])
-    assert "Published networks" not in Page(write_report(make(), tmp_path)).text
+    assert "Reference networks" not in Page(write_report(make(), tmp_path)).text
 
 
 def test_an_earlier_report_is_replaced(tmp_path):

@@ -108,6 +108,11 @@ def packages(tmp_path_factory, install_sleeping):
     return install_sleeping(tmp_path_factory.mktemp("packages"))
 
 
+@pytest.fixture(scope="session")
+def make_commands():
+    return Commands
+
+
 @pytest.fixture
 def ofa(tmp_path, packages):
     return Commands(tmp_path, "onnxruntime", packages)

@@ -69,10 +69,10 @@ def test_published_networks_are_measured_like_any_other(by_macs, sleeping_table)
         "ofa-compare", "--table", sleeping_table, "--networks", "1", "--calibrate", "0", "--out", "later", "--json"
     )
     assert {reference["name"] for reference in later.json["references"]} == set(references)
-    assert "Published networks" in (by_macs.folder / "later" / "report.html").read_text()
+    assert "Reference networks" in (by_macs.folder / "later" / "report.html").read_text()
     listed = by_macs("ofa-compare", "--table", sleeping_table, "--networks", "references")
     assert "trials to run" not in listed.err
-    assert "published top-1" in listed.out
+    assert "top-1" in listed.out
     assert "proxylessnas-mobile" in listed.out
 
 

@@ -53,6 +53,19 @@ def test_a_table_with_too_low_latencies_is_recalibrated(by_macs, profiled_by_mac
     assert len(roles) == 1 + len(done.json["misses"])
 
 
+def test_predicted_blocks_of_the_network_that_is_found_are_measured_first(by_macs):
+    by_macs.profile("--error", "30%", "--out", "t.lut")
+    (before,) = (
+        space for space in by_macs("ofa-table", "show", "t.lut", "--json").json["spaces"] if space["predicted"]
+    )
+    limit_ms = middle_ms(by_macs)
+    done = search(by_macs, limit_ms)
+    assert is_verified(done, limit_ms)
+    assert "are only predicted; measuring them" in done.err
+    (after,) = (space for space in by_macs("ofa-table", "show", "t.lut", "--json").json["spaces"] if space["predicted"])
+    assert after["predicted"] < before["predicted"]
+
+
 def test_unreachable_and_ambiguous_limits_are_refused(profiled):
     assert search(profiled, 0.001).fails(1, "the smallest latency is")
     assert search(profiled, 3, "--target", "nosuch").fails(2, "nosuch")

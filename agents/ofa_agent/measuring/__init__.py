@@ -1,5 +1,5 @@
 """Run one trial.
 
-Reading order: ``executor.py`` (the queue), ``worker.py`` (the process with the runtime), ``timing.py`` (when to stop),
-``parts.py`` (blocks inside a network), ``power.py``.
+Reading order: ``executor.py`` (the queue), ``worker.py`` (the process with the runtime), ``block_trial.py``,
+``reference.py``, ``bursts.py``, ``timing.py`` (when to stop), ``parts.py`` (blocks inside a network), ``power.py``.
 """

@@ -136,7 +136,7 @@ class TrialExecutor(threading.Thread):
             advice = "free some space; ofa-targets clean NAME removes the files of ofa-profile from a device"
             return _failed(trial, "out-of-memory", "%s; %s" % (what, advice))
         except KeyError:
-            return _failed(trial, "malformed", "the model is missing from the cache of the agent")
+            return _failed(trial, "crashed", "the model is missing from the cache of the agent")
         except WorkerGone as gone:
             self._discard_worker()
             return _failed(trial, gone.status, str(gone))

@@ -1,7 +1,13 @@
-"""The memory of this machine: what is free, and whether the kernel has ended processes for lack of it."""
+"""The memory of this machine: what is free, what a model takes, and whether processes were ended for lack of it."""
 
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+import contextlib
+import ctypes
+import os
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
+import numpy as np
+
+from ofa_agent.inputs import ModelInput
 from ofa_agent.operators import PRECISIONS, Add, Block, Conv, Linear, SqueezeExcite, Take, product
 
 CGROUP = "/sys/fs/cgroup"
@@ -18,6 +24,40 @@ def refusal(block: Block, settings: Any) -> str:
     mib = 1 << 20
     text = "%s needs at least %d MiB of memory at batch %d; the device has %d MiB free"
     return text % (block.key, needed // mib, settings.batch, free // mib)
+
+
+def refusal_of_file(key: str, path: str, inputs: Sequence[ModelInput], settings: Any) -> str:
+    """Return why a model file and its inputs do not fit into the free memory; empty if they may fit."""
+    free = free_bytes()
+    needed = sum(np.dtype(each.kind).itemsize * product(each.shape) for each in inputs)
+    needed += os.path.getsize(path) if path else 0
+    if free is None or needed <= free or any(part in settings.runtime for part in ELSEWHERE):
+        return ""
+    mib = 1 << 20
+    text = "%s and its inputs need at least %d MiB of memory; the device has %d MiB free"
+    return text % (key, needed // mib, free // mib)
+
+
+class Peak:
+    """The most memory that this process used since this was created, above what it used then (Linux)."""
+
+    def __init__(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)  # else a model could use memory that an earlier one has left
+        try:
+            with open("/proc/self/clear_refs", "w") as file:
+                file.write("5")  # resets the peak
+        except OSError:
+            pass
+        self._before = _counter("/proc/self/status", "VmRSS:")
+        self._peak_before = _counter("/proc/self/status", "VmHWM:")
+
+    def bytes(self) -> int:
+        """Return the memory in bytes; 0 if unknown, or below an earlier peak that could not be reset."""
+        peak = _counter("/proc/self/status", "VmHWM:")
+        if peak is None or self._before is None or self._peak_before is None or peak <= self._peak_before:
+            return 0
+        return (peak - self._before) * 1024
 
 
 def needed_bytes(block: Block, batch: int, precision: str) -> int:

@@ -1,4 +1,7 @@
-"""The latency of each part of a network inside the network, from the operator times that a runtime reports."""
+"""The latency of each part of a network inside the network, from the operator times that a runtime reports.
+
+A part is a block of a network of ours, or a layer of a model file.
+"""
 
 from typing import Any, List, NamedTuple, Optional, Sequence
 
@@ -6,6 +9,8 @@ import numpy as np
 
 # Lower bound for the latency of a part, as a fraction of its reported time. It keeps every latency positive.
 LEAST_OWN = 0.05
+# The most that a profiler adds to a kernel of a model file. What is beyond it is due to the speed of the device.
+MOST_OVERHEAD_NS = 5000.0
 
 
 class Launches(NamedTuple):
@@ -58,7 +63,29 @@ def part_samples(profiled: Profiled, sizes: Sequence[int], whole_ns: float) -> L
         own = reported * (whole_ns / max(1.0, float(np.median(reported.sum(axis=1)))))
     else:
         own = less_overhead(reported, kernels, whole_ns)
-    return [[max(1, int(sample)) for sample in column] for column in own.T]
+    return _whole_numbers(own)
+
+
+def layer_samples(profiled: Profiled, whole_ns: float) -> List[List[int]]:
+    """Return the samples of each layer of a model file in ns, one per run.
+
+    ``whole_ns`` is the median of runs without the profiler. Layers that add up to more contain overhead of the
+    profiler, which is taken off. If they add up to less, the model spends the rest between its layers.
+    """
+    own = profiled.operator_ns
+    usual = np.median(own, axis=0)
+    # Pauses of the process are in many runs of the whole model, but in few runs of each layer: divide them by length.
+    run_ns = float(np.median(own.sum(axis=1)))
+    own = own * (run_ns / max(1.0, float(usual.sum())))
+    surplus_ns = run_ns - whole_ns
+    if surplus_ns > 0 and not profiled.pure:
+        counted = np.maximum(profiled.kernels, 1)
+        usual = np.median(own, axis=0)
+        overhead_ns = _overhead_ns(usual, counted, min(surplus_ns, MOST_OVERHEAD_NS * counted.sum()))
+        own = np.maximum(own - counted * overhead_ns, own * LEAST_OWN)
+    if surplus_ns > 0:
+        own = own * (whole_ns / max(1.0, float(np.median(own, axis=0).sum())))
+    return _whole_numbers(own)
 
 
 def part_sums(of_operators: Any, sizes: Sequence[int]) -> Any:
@@ -84,3 +111,7 @@ def _overhead_ns(reported_ns: Any, kernels: Any, surplus_ns: float) -> float:
     steps = np.concatenate([[0.0], np.sort(most / np.maximum(kernels, 1e-9))])  # the sum is linear between two steps
     taken_off = np.minimum(np.outer(steps, kernels), most).sum(axis=1)
     return float(np.interp(surplus_ns, taken_off, steps))
+
+
+def _whole_numbers(own_ns: Any) -> List[List[int]]:
+    return [[max(1, int(sample)) for sample in column] for column in own_ns.T]

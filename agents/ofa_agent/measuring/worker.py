@@ -5,29 +5,25 @@ ends when its agent ends.
 """
 
 import ctypes
-import gc
 import os
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
-from ofa_agent import conditions, runtimes
-from ofa_agent.conditions.nvidia import POWER_OF
-from ofa_agent.conditions.nvml import nvml
-from ofa_agent.device import suitability
-from ofa_agent.device.shell import LocalShell, Shell
-from ofa_agent.measuring import memory, parts, timing
+from ofa_agent import runtimes
+from ofa_agent.device.shell import LocalShell
+from ofa_agent.measuring import memory
+from ofa_agent.measuring.block_trial import measure
+from ofa_agent.measuring.file_trial import measure_file
 from ofa_agent.measuring.frames import read_frame, write_frame
-from ofa_agent.measuring.power import PowerMeter, gpu_power_w
-from ofa_agent.operators import Block, InvalidBlock
+from ofa_agent.measuring.reference import Reference
+from ofa_agent.operators import InvalidBlock
 from ofa_agent.protocol import messages as wire
 from ofa_agent.text import one_line
 
 START_TIMEOUT_S = 120.0
-MAX_OTHERS_BYTES = 256 << 20
 END_S = 5.0
 
 
@@ -136,55 +132,6 @@ def answer(arguments: List[str], probe: Callable[[], Any], take: Callable[[Any],
         write_frame(up, take(request).SerializeToString())
 
 
-class Reference:
-    """The reference job, which stays loaded between trials and measures the device speed."""
-
-    def __init__(self) -> None:
-        self._job = b""
-        self._loaded: Optional[runtimes.Loaded] = None
-        self._spent_ns = 0
-        self._samples_ns: List[int] = []
-        self.error = ""
-
-    def load(self, job: Any, model_path: str) -> None:
-        """Load the reference job if it differs from the loaded one.
-
-        A failure sets ``error``; the device speed is then unknown.
-        """
-        if job.SerializeToString() == self._job:
-            return
-        if self._loaded is not None:
-            self._loaded.close()
-        self._job, self._loaded, self.error = job.SerializeToString(), None, ""
-        if not job.key:
-            return
-        try:
-            self._loaded = runtimes.find(job.settings.runtime).load(wire.job_block(job), job, model_path)
-            self._loaded.run()
-        except Exception as error:
-            self._loaded, self.error = None, one_line("%s: %s" % (type(error).__name__, error))
-
-    def time_ns(self) -> int:
-        """Return the median of a few runs in ns; 0 without a reference job."""
-        if self._loaded is None:
-            return 0
-        start = timing.clock_ns()
-        samples_ns = timing.time_reference(self._loaded.run, timing.clock_ns)
-        self._spent_ns += timing.clock_ns() - start
-        self._samples_ns += samples_ns
-        return int(timing.median(samples_ns))
-
-    def mean_ns(self) -> int:
-        """Return the mean of the runs since the last call, in ns; 0 if there were none."""
-        samples_ns, self._samples_ns = self._samples_ns, []
-        return sum(samples_ns) // max(1, len(samples_ns))
-
-    def spent_ns(self) -> int:
-        """Return the time spent in the reference job since the last call, in ns."""
-        spent_ns, self._spent_ns = self._spent_ns, 0
-        return spent_ns
-
-
 def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = None) -> Any:
     """Load the job, time one burst, and return the Measurement; a failure is reported in its status."""
     measurement = wire.Measurement(trial_id=trial.trial_id, key=trial.job.key, status="ok", started_at=time.time())
@@ -193,10 +140,13 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
     reference.mean_ns()
     try:
         runtime = runtimes.find(trial.job.settings.runtime, trial.job.settings.command)
-        reason = memory.refusal(wire.job_block(trial.job), trial.job.settings)
-        if reason:
-            raise runtimes.OutOfMemory(reason)
-        measure(trial, model_path, reference, measurement, runtime, LocalShell())
+        if trial.job.HasField("file"):
+            measure_file(trial, model_path, reference, measurement, runtime, LocalShell())
+        else:
+            reason = memory.refusal(wire.job_block(trial.job), trial.job.settings)
+            if reason:
+                raise runtimes.OutOfMemory(reason)
+            measure(trial, model_path, reference, measurement, runtime, LocalShell())
     except InvalidBlock as error:
         measurement.status, measurement.error = "malformed", str(error)
     except runtimes.RuntimeFailure as error:
@@ -205,116 +155,10 @@ def take_trial(trial: Any, model_path: str, reference: Optional[Reference] = Non
         measurement.status, measurement.error = "out-of-memory", str(error) or "the device ran out of memory"
     except Exception as error:
         measurement.status, measurement.error = "crashed", "%s: %s" % (type(error).__name__, error)
-    measurement.error = one_line(measurement.error)
+    for field in ("error", "layers_error"):
+        text = getattr(measurement, field)
+        setattr(measurement, field, one_line(text.replace(model_path, "the model") if model_path else text))
     return measurement
-
-
-def measure(trial: Any, model_path: str, reference: Reference, measurement: Any, runtime: Any, shell: Shell) -> None:
-    """Load the job and fill the Measurement; ``shell`` is that of the device. Raises InvalidBlock, RuntimeFailure."""
-    block = wire.job_block(trial.job)
-    reason = suitability.refusal(shell, trial.job.settings.threads)
-    if reason:
-        raise runtimes.Unsupported(reason)
-    measurement.runtime_version = runtime.version()
-    start = timing.clock_ns()
-    loaded = _load(runtime, block, trial.job, model_path)
-    measurement.load_ns = timing.clock_ns() - start
-    budget = wire.budget_of(trial.budget)
-    on_gpu = hasattr(loaded, "device_times")
-    measurement.condition_before.CopyFrom(conditions.read(shell, of_all=False, of_gpu=on_gpu))
-    gc.disable()
-    try:
-        reported = in_parts = None
-        if trial.job.parts:
-            measurement.reference_before_parts_ns = reference.time_ns()
-            in_parts = _burst(loaded, budget)
-            reported = loaded.operator_times()
-        measurement.reference_before_ns = reference.time_ns()
-        if in_parts is not None and getattr(loaded, "in_one_run", False):
-            burst, measurement.reference_after_ns = in_parts, measurement.reference_before_parts_ns
-        else:
-            burst = _whole_burst(loaded, budget, trial.job.others_bytes, shell, measurement)
-            measurement.reference_after_ns = reference.time_ns()
-            measurement.timed_ns += in_parts.timed_ns if in_parts else 0
-        measurement.reference_mean_ns = reference.mean_ns()
-        if on_gpu:
-            is_network = not trial.job.parts and not trial.job.others_bytes
-            _measure_gpu(loaded, None if is_network else nvml(), measurement)
-    finally:
-        gc.enable()
-        loaded.close()
-    measurement.condition_after.CopyFrom(conditions.read(shell, of_all=False, of_gpu=on_gpu))
-    measurement.samples_ns.extend(burst.samples_ns)
-    if burst.statistics is not None:
-        measurement.summary.CopyFrom(wire.Summary(**burst.statistics._asdict()))
-    measurement.warmup_runs = burst.warmup_runs
-    measurement.first_ns = burst.first_ns
-    measurement.timed_ns += burst.timed_ns + reference.spent_ns()
-    measurement.warm, measurement.narrow = burst.warm, burst.narrow
-    if in_parts is not None and reported is not None:
-        _divide(reported.after(in_parts.warmup_runs), burst.typical_ns, trial.job, measurement)
-
-
-def _whole_burst(
-    loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int, shell: Shell, measurement: Any
-) -> timing.Burst:
-    """Time a burst of the whole job, and the power meanwhile; of a tool, it would include the start of the tool."""
-    if isinstance(loaded, runtimes.SelfTimed):
-        return loaded.burst()
-    with PowerMeter(shell) as meter:
-        burst = _burst(loaded, budget, others_bytes)
-    measurement.power_w, measurement.power_of = meter.mean_w, meter.of
-    return burst
-
-
-def _burst(loaded: runtimes.Loaded, budget: timing.Budget, others_bytes: int = 0) -> timing.Burst:
-    """Time one burst. A tool that times itself has its own rule for the duration, and keeps the caches as they are."""
-    if isinstance(loaded, runtimes.SelfTimed):
-        return loaded.burst()
-    others_bytes = min(others_bytes, MAX_OTHERS_BYTES)
-    prepare = partial(loaded.chill, others_bytes) if others_bytes else None
-    return timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
-
-
-def _measure_gpu(loaded: Any, gpu: Any, measurement: Any) -> None:
-    """Add the times on GPU and host, and the power of ``gpu`` unless it is None, all from separate runs."""
-    of_device = loaded.device_times()
-    measurement.device_ns, measurement.launch_ns = int(of_device.device_ns), int(of_device.launch_ns)
-    power_w = gpu_power_w(loaded.run, gpu)
-    if power_w:
-        measurement.power_w, measurement.power_of = power_w, POWER_OF
-
-
-def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
-    """Load a job. If it has parts, the runtime profiles its runs until the operator times are read."""
-    if not job.parts:
-        return runtime.load(block, job, model_path)
-    if not hasattr(runtime, "load_profiled"):
-        raise runtimes.Unsupported("runtime %s does not report operator times" % job.settings.runtime)
-    return runtime.load_profiled(block, job, model_path)
-
-
-def _divide(reported: parts.Profiled, whole_ns: float, job: Any, measurement: Any) -> None:
-    """Divide the latency of the network among its parts, corrected to the device speed of the profiled runs."""
-    around_whole = measurement.reference_before_ns + measurement.reference_after_ns
-    around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
-    speed = around_parts / around_whole if around_whole else 1.0
-    sizes = [part.operators for part in job.parts]
-    try:
-        samples = parts.part_samples(reported, sizes, speed * whole_ns)
-    except ValueError as error:
-        raise runtimes.Unsupported("%s (%s)" % (error, job.key)) from None
-    for part, of_part in zip(job.parts, samples):
-        measurement.parts.add(key=part.key, samples_ns=of_part)
-    if reported.launches is not None:
-        _add_launches(reported.launches, sizes, measurement)
-
-
-def _add_launches(launches: parts.Launches, sizes: List[int], measurement: Any) -> None:
-    """Add the median times on host and GPU to each part."""
-    for name, of_operators in launches._asdict().items():
-        for part, of_runs in zip(measurement.parts, parts.part_sums(of_operators, sizes).T):
-            setattr(part, name, int(timing.median(list(of_runs))))
 
 
 def _signal_name(number: int) -> str:

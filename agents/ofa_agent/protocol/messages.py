@@ -6,14 +6,15 @@ The descriptors are in a separate pool, because another package may contain ``he
 import hashlib
 import pkgutil
 import struct
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Union
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from ofa_agent import operators as ops
+from ofa_agent.inputs import ModelInput, check_inputs
 from ofa_agent.measuring.timing import Budget
 
-PROTOCOL = 6
+PROTOCOL = 7
 SERVICE = "ofa_agent.Agent"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 
@@ -58,6 +59,8 @@ Welcome = _classes["Welcome"]
 Trial = _classes["Trial"]
 Job = _classes["Job"]
 Part = _classes["Part"]
+ModelFile = _classes["ModelFile"]
+LayerSamples = _classes["LayerSamples"]
 PartSamples = _classes["PartSamples"]
 Settings = _classes["Settings"]
 Model = _classes["Model"]
@@ -98,6 +101,25 @@ def job_message(block: ops.Block, settings: Message, model_id: str = "", others_
     return job
 
 
+def file_job_message(
+    key: str, file_format: str, inputs: Sequence[ModelInput], layers: bool, settings: Message, model_id: str
+) -> Message:
+    """Return the ``Job`` message that times a model file of the user."""
+    job = Job(key=key, model_id=model_id, settings=settings)
+    job.file.format, job.file.layers = file_format, layers
+    for each in inputs:
+        job.file.inputs.add(name=each.name, kind=each.kind, shape=each.shape, below=each.below)
+    return job
+
+
+def job_inputs(job: Message) -> List[ModelInput]:
+    """Return the inputs of a job with a model file, checked. Raises InvalidBlock."""
+    inputs = [ModelInput(each.name, each.kind, tuple(each.shape), each.below) for each in job.file.inputs]
+    check_inputs(job.key, inputs)
+    _check_threads(job)
+    return inputs
+
+
 def job_block(job: Message) -> ops.Block:
     """Return the block of a ``Job`` message, checked. Raises InvalidBlock."""
     operators = []
@@ -110,15 +132,19 @@ def job_block(job: Message) -> ops.Block:
         operators.append(operator_class(*(getattr(inner, name) for name in operator_class._fields)))
     block = ops.Block(job.key, tuple(job.input_shape), tuple(operators))
     shapes = ops.shapes(block.operators, block.input_shape)
-    batch, threads = job.settings.batch, job.settings.threads
+    batch = job.settings.batch
     largest = max(ops.product(shapes[0]), ops.product(shapes[-1]))
     if batch < 1 or batch * largest > ops.MAX_VALUES:
         raise ops.InvalidBlock("%s at batch %d exceeds the size limit" % (job.key, batch))
-    if threads > MAX_THREADS:
-        raise ops.InvalidBlock("%d threads exceed the limit of %d" % (threads, MAX_THREADS))
+    _check_threads(job)
     if job.parts and sum(part.operators for part in job.parts) != len(block.operators):
         raise ops.InvalidBlock("the parts of %s do not add up to its %d operators" % (job.key, len(block.operators)))
     return block
+
+
+def _check_threads(job: Message) -> None:
+    if job.settings.threads > MAX_THREADS:
+        raise ops.InvalidBlock("%d threads exceed the limit of %d" % (job.settings.threads, MAX_THREADS))
 
 
 def wanted_models(trial: Message) -> List[str]:
@@ -227,11 +253,14 @@ def model_chunks(message: Message) -> List[ModelChunk]:
 def merged(chunks: Iterable[ModelChunk]) -> List[ModelChunk]:
     """Join adjacent literals, so that the hash does not depend on how the messages were split."""
     result: List[ModelChunk] = []
-    for chunk in chunks:
-        if isinstance(chunk, bytes) and result and isinstance(result[-1], bytes):
-            result[-1] += chunk
-        elif chunk != b"":
-            result.append(chunk)
+    literals: List[bytes] = []
+    for chunk in [*chunks, None]:
+        if isinstance(chunk, bytes):
+            literals.append(chunk)
+            continue
+        literal, literals = b"".join(literals), []
+        result.extend([literal] if literal else [])
+        result.extend([chunk] if chunk is not None else [])
     return result
 
 

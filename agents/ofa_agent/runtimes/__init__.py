@@ -9,7 +9,7 @@ Other distributions register runtimes in the entry point group ``ofa_agent.runti
 """
 
 import importlib
-from typing import Any, NamedTuple
+from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 
@@ -112,13 +112,30 @@ class LoadedProfiled(Loaded):
         raise NotImplementedError
 
 
+class Layer(NamedTuple):
+    """A layer of a model file as the runtime executes it; ``moved_bytes`` that it reads and writes, 0 if unknown."""
+
+    name: str
+    operator: str
+    moved_bytes: int = 0
+
+
+class LoadedLayers(Loaded):
+    """A model file whose runs are timed layer by layer until ``layer_times`` is called."""
+
+    def layer_times(self) -> Tuple[List[Layer], Profiled]:
+        """Return the layers in order of execution, and their times in all runs so far."""
+        raise NotImplementedError
+
+
 def find(name: str, command: str = "") -> Any:
     """Return the runtime with this name. Raises Unsupported.
 
     The runtimes ``command:NAME`` run ``command``, the JSON text of a command template.
 
     A runtime has ``version()`` and ``load(block, job, model_path)``. If it can report operator times, it also has
-    ``load_profiled`` with the same arguments.
+    ``load_profiled`` with the same arguments. If it reads model files of users, it has ``load_file(job, model_path)``,
+    and if it can time their layers ``load_file_layers``, which returns LoadedLayers.
     """
     try:
         if name.startswith(PREFIX):

@@ -120,7 +120,8 @@ _FAILED = "Benchmarking failed."
 class Options(NamedTuple):
     """Options of a measurement: at least ``min_runs`` runs and ``min_s`` seconds; no run starts after ``max_s``.
 
-    ``threads`` 0 lets the tool choose the number. ``fp16`` allows 16-bit computation with 32-bit weights.
+    ``threads`` 0 lets the tool choose the number. ``fp16`` allows 16-bit computation with 32-bit weights. ``others``
+    are further flags.
     """
 
     graph: str
@@ -131,6 +132,7 @@ class Options(NamedTuple):
     min_s: float = 1.0
     max_s: float = 150.0
     min_runs: int = 50
+    others: Tuple[str, ...] = ()
 
 
 class Report(NamedTuple):
@@ -178,7 +180,7 @@ def command(binary: str, options: Options) -> List[str]:
         "max_secs": "%g" % options.max_s,
     }
     flags.update(_delegate_flags(options))
-    return [binary] + ["--%s=%s" % flag for flag in flags.items()]
+    return [binary] + ["--%s=%s" % flag for flag in flags.items()] + list(options.others)
 
 
 def _delegate_flags(options: Options) -> Dict[str, str]:

@@ -56,28 +56,32 @@ class Event(ctypes.Structure):
 
 
 class ProfiledModel:
-    """A model with its input that records the time of each kernel in each run. Raises Unsupported."""
+    """A model with its inputs that records the time of each kernel in each run. Raises Unsupported.
 
-    def __init__(self, package_file: str, model_path: str, threads: int, values: Any) -> None:
+    ``values`` are arrays in the order of the inputs of the model.
+    """
+
+    def __init__(self, package_file: str, model_path: str, threads: int, values: Sequence[Any]) -> None:
         self._library = _library(package_file)
         self._payloads: List[Any] = []
         self._environment = _environment(package_file)
         self._model = self._made("LiteRtCreateModelFromFile", self._environment, os.fsencode(model_path))
         self._compiled = self._made("LiteRtCreateCompiledModel", self._environment, self._model, self._options(threads))
         self._signature = self._made("LiteRtGetModelSignature", self._model, ctypes.c_size_t(0))
-        self._input, self._output = self._buffer("Input"), self._buffer("Output")
-        address = self._made("LiteRtLockTensorBuffer", self._input, after=(WRITE,))
-        ctypes.memmove(address, values.ctypes.data, values.nbytes)
-        self._call("LiteRtUnlockTensorBuffer", self._input)
+        self._inputs, self._outputs = self._buffers("Input"), self._buffers("Output")
+        if len(self._inputs) != len(values):
+            raise Unsupported("the LiteRT profiler sees %d inputs, not %d" % (len(self._inputs), len(values)))
+        for buffer, of_input in zip(self._inputs, values):
+            self._fill(Handle(buffer), of_input)
         self._profiler = self._made("LiteRtCompiledModelGetProfiler", self._compiled)
         self._tags: List[str] = []
         self._runs: List[List[int]] = []
 
     def run(self) -> None:
-        one, first = ctypes.c_size_t(1), ctypes.c_size_t(0)
-        taken, given = ctypes.byref(self._input), ctypes.byref(self._output)  # arrays with one element
+        taken, given = ctypes.c_size_t(len(self._inputs)), ctypes.c_size_t(len(self._outputs))
+        first = ctypes.c_size_t(0)
         self._call("LiteRtStartProfiler", self._profiler)
-        self._call("LiteRtRunCompiledModel", self._compiled, first, one, taken, one, given)
+        self._call("LiteRtRunCompiledModel", self._compiled, first, taken, self._inputs, given, self._outputs)
         self._call("LiteRtStopProfiler", self._profiler)
         count = ctypes.c_int()
         self._call("LiteRtGetNumProfilerEvents", self._profiler, ctypes.byref(count))
@@ -91,17 +95,21 @@ class ProfiledModel:
 
     def operator_times(self, nodes: Sequence[Tuple[str, int]], operators: int) -> Profiled:
         """Return the operator times of all runs; ``nodes`` are the (name, operator) pairs of the model."""
-        if any(len(run) != len(self._tags) for run in self._runs):
-            raise Unsupported("LiteRT reported %d kernels in one run but not in another" % len(self._tags))
-        owners = np.array(owners_of(self._tags, nodes))
-        took_ns = (np.array(self._runs) + 0.5) * 1e3  # times are truncated to whole µs: add the mean loss
+        tags, took_ns = self.kernel_times()
+        owners = np.array(owners_of(tags, nodes))
         operator_ns = np.zeros((len(took_ns), operators))
         np.add.at(operator_ns.T, owners, took_ns.T)
         return Profiled(operator_ns, np.bincount(owners, minlength=operators), pure=True)
 
+    def kernel_times(self) -> Tuple[List[str], Any]:
+        """Return what LiteRT calls the kernels, in order of execution, and their times, (runs, kernels) in ns."""
+        if any(len(run) != len(self._tags) for run in self._runs):
+            raise Unsupported("LiteRT reported %d kernels in one run but not in another" % len(self._tags))
+        return self._tags, (np.array(self._runs) + 0.5) * 1e3  # truncated to whole µs: add the mean loss
+
     def close(self) -> None:
-        for buffer in (self._input, self._output):
-            self._library.LiteRtDestroyTensorBuffer(buffer)
+        for buffer in [*self._inputs, *self._outputs]:
+            self._library.LiteRtDestroyTensorBuffer(Handle(buffer))
         self._library.LiteRtDestroyCompiledModel(self._compiled)
         self._library.LiteRtDestroyModel(self._model)
 
@@ -116,14 +124,30 @@ class ProfiledModel:
             self._call("LiteRtAddOpaqueOptions", options, added)
         return options
 
-    def _buffer(self, side: str) -> Any:
-        """Create the buffer of the input or the output; ``side`` is ``Input`` or ``Output``."""
-        first = ctypes.c_size_t(0)
-        tensor = self._made("LiteRtGetSignature%sTensorByIndex" % side, self._signature, first)
-        kind = (ctypes.c_int32 * 64)()  # larger than the structure
-        self._call("LiteRtGetRankedTensorType", tensor, kind)
-        needs = self._made("LiteRtGetCompiledModel%sBufferRequirements" % side, self._compiled, first, first)
-        return self._made("LiteRtCreateManagedTensorBufferFromRequirements", self._environment, kind, needs)
+    def _buffers(self, side: str) -> Any:
+        """Create the buffers of the inputs or the outputs, an array; ``side`` is ``Input`` or ``Output``."""
+        count, first = ctypes.c_size_t(), ctypes.c_size_t(0)
+        self._call("LiteRtGetNumSignature%ss" % side, self._signature, ctypes.byref(count))
+        buffers = (Handle * count.value)()
+        for index in range(count.value):
+            at = ctypes.c_size_t(index)
+            tensor = self._made("LiteRtGetSignature%sTensorByIndex" % side, self._signature, at)
+            kind = (ctypes.c_int32 * 64)()  # larger than the structure
+            self._call("LiteRtGetRankedTensorType", tensor, kind)
+            needs = self._made("LiteRtGetCompiledModel%sBufferRequirements" % side, self._compiled, first, at)
+            made = self._made("LiteRtCreateManagedTensorBufferFromRequirements", self._environment, kind, needs)
+            buffers[index] = made
+        return buffers
+
+    def _fill(self, buffer: Any, values: Any) -> None:
+        """Write values into the buffer of an input. Raises Unsupported if they do not fit."""
+        size = ctypes.c_size_t()
+        self._call("LiteRtGetTensorBufferSize", buffer, ctypes.byref(size))
+        if size.value < values.nbytes:
+            raise Unsupported("the LiteRT profiler expects %d bytes for an input of %d" % (size.value, values.nbytes))
+        address = self._made("LiteRtLockTensorBuffer", buffer, after=(WRITE,))
+        ctypes.memmove(address, values.ctypes.data, values.nbytes)
+        self._call("LiteRtUnlockTensorBuffer", buffer)
 
     def _made(self, name: str, *arguments: Any, **rest: Any) -> Any:
         """Call a function and return the handle that it writes through its output pointer."""

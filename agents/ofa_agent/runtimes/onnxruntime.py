@@ -14,7 +14,15 @@ import onnxruntime as ort
 from ofa_agent.commands.layers import NODE_NAME
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Activation, Block, Conv, MaxPool, Operator, SqueezeExcite, product, seeded
-from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
+from ofa_agent.runtimes import (
+    Loaded,
+    LoadedLayers,
+    LoadedProfiled,
+    Malformed,
+    OutOfMemory,
+    RuntimeFailure,
+    Unsupported,
+)
 
 INPUT_SEED = 1
 
@@ -27,7 +35,11 @@ TF32_OPTION = (1, 18)  # the first version with the option use_tf32
 
 # Kernels of int8 models that some versions rename, and how many of them an operator has.
 RENAMED: Dict[str, Dict[type, int]] = {"QLinearConv": {Conv: 1, SqueezeExcite: 2}, "NhwcMaxPool": {MaxPool: 1}}
-OF_MODEL = ("invalid dimensions", "Unexpected input data type", "External data path")  # in errors of a wrong model
+OF_MODEL = (  # in errors of a wrong model
+    *("invalid dimensions", "Unexpected input data type", "External data path"),
+    *("ShapeInferenceError", "Load model from"),
+)
+NOT_SUPPORTED = ("NOT_IMPLEMENTED", "opset", "IR version", "INVALID_GRAPH", "not a registered")
 OF_WEIGHTS = re.compile(r"\.(weight|bias)")
 
 
@@ -42,6 +54,7 @@ class OnnxRuntime:
         self._providers = providers
         if device == "cpu":  # on a GPU the profile has launch times, not kernel times
             self.load_profiled = self._load_profiled
+            self.load_file_layers = self._load_file_layers
 
     def version(self) -> str:
         """Return the version. Raises Unsupported if this build lacks the provider."""
@@ -59,7 +72,7 @@ class OnnxRuntime:
             as_graph = partial(self._session, job, model_path, as_graph=True)
             return OnnxGpuLoaded(session, block, job.settings.batch, self._device, as_graph)
         except Exception as error:  # the exceptions of onnxruntime have no common base except Exception
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
         """Load with the profiler of onnxruntime. Its events contain node names, which contain the operator index."""
@@ -69,7 +82,25 @@ class OnnxRuntime:
             return _OnnxProfiled(session, block, job.settings.batch, folder)
         except Exception as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise _typed(error) from None
+            raise typed(error) from None
+
+    def load_file(self, job: Any, model_path: str) -> Loaded:
+        from ofa_agent.runtimes.onnxruntime_file import OnnxFile
+
+        try:
+            return OnnxFile(self._session(job, model_path), job, self._device)
+        except Exception as error:
+            raise typed(error) from None
+
+    def _load_file_layers(self, job: Any, model_path: str) -> LoadedLayers:
+        from ofa_agent.runtimes.onnxruntime_file import OnnxFileLayers
+
+        folder = tempfile.mkdtemp()
+        try:
+            return OnnxFileLayers(self._session(job, model_path, os.path.join(folder, "profile")), job, folder)
+        except Exception as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise typed(error) from None
 
     def _session(self, job: Any, model_path: str, profile_prefix: str = "", as_graph: bool = False) -> Any:
         settings = job.settings
@@ -208,7 +239,7 @@ class OnnxLoaded(Loaded):
         try:
             return self._session.run_with_iobinding(self._binding)
         except Exception as error:  # memory may run out only now
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def warm_input(self) -> None:
         np.copyto(self._input, self._values)
@@ -244,13 +275,13 @@ cuda = OnnxRuntime("cuda", (CUDA, CPU))
 tensorrt = OnnxRuntime("cuda", (TENSORRT, CUDA, CPU))
 
 
-def _typed(error: Exception) -> Exception:
+def typed(error: Exception) -> Exception:
     if isinstance(error, RuntimeFailure):
         return error
     text = str(error)
     if isinstance(error, MemoryError) or "bad_alloc" in text or "Failed to allocate" in text:
         return OutOfMemory(text)
-    if "NOT_IMPLEMENTED" in text or "opset" in text or "IR version" in text or "INVALID_GRAPH" in text:
+    if any(sign in text for sign in NOT_SUPPORTED):
         return Unsupported(text)
     if "INVALID_PROTOBUF" in text or "INVALID_ARGUMENT" in text or any(part in text for part in OF_MODEL):
         return Malformed(text)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ofa_agent.commands.layers import Kernel, owners_of
 from ofa_agent.operators import Block, product, seeded
-from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
+from ofa_agent.protocol import messages as wire
+from ofa_agent.runtimes import Loaded, LoadedLayers, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, Unsupported
 from ofa_agent.runtimes.openvino_counters import Counters
 
 INPUT_SEED = 1
@@ -37,6 +38,7 @@ class OpenVino:
         self._device = device
         if device == "CPU":
             self.load_profiled = self._load_profiled
+            self.load_file_layers = self._load_file_layers
 
     def version(self) -> str:
         """Return the version. Raises Unsupported if it is too old, or if this machine has no such device."""
@@ -55,7 +57,7 @@ class OpenVino:
             compiled = self._compile(self._read(block, job, model_path), job.settings)
             return _OpenVinoLoaded(compiled, block, job.settings.batch)
         except Exception as error:  # mostly RuntimeError; only the text distinguishes the causes
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
         """Load the model twice: with counters until the operator times are read, and without."""
@@ -64,20 +66,33 @@ class OpenVino:
             counted = self._compile(model, job.settings, PERF_COUNT=True)
             return _OpenVinoProfiled(self._compile(model, job.settings), counted, block, job.settings.batch)
         except Exception as error:
-            raise _typed(error) from None
+            raise typed(error) from None
+
+    def load_file(self, job: Any, model_path: str) -> Loaded:
+        from ofa_agent.runtimes.openvino_file import OpenVinoFile
+
+        try:
+            return OpenVinoFile(self._compile(self._read_file(job, model_path), job.settings), job)
+        except Exception as error:
+            raise typed(error) from None
+
+    def _load_file_layers(self, job: Any, model_path: str) -> LoadedLayers:
+        from ofa_agent.runtimes.openvino_file import OpenVinoFileLayers
+
+        try:
+            model = self._read_file(job, model_path)
+            return OpenVinoFileLayers(self._compile(model, job.settings, PERF_COUNT=True), job)
+        except Exception as error:
+            raise typed(error) from None
+
+    def _read_file(self, job: Any, model_path: str) -> Any:
+        """Read a model file and fix the shapes of its inputs."""
+        model = self._opened(job.settings, model_path)
+        model.reshape({each.name: list(each.shape) for each in wire.job_inputs(job)})
+        return model
 
     def _read(self, block: Block, job: Any, model_path: str) -> Any:
-        settings = job.settings
-        if settings.precision not in PRECISIONS:
-            raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
-        if not model_path:
-            raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
-        if self._device != "CPU":
-            self._find_device()
-        try:
-            model = _core().read_model(model_path)
-        except Exception as error:
-            raise _typed(error, otherwise=Malformed) from None
+        model, settings = self._opened(job.settings, model_path), job.settings
         if (len(model.inputs), len(model.outputs)) != (1, 1):
             raise Malformed(
                 "a model has one input and one output, not %d and %d" % (len(model.inputs), len(model.outputs))
@@ -87,6 +102,18 @@ class OpenVino:
         if takes != ("f32", shape):
             raise Malformed("the model takes %s of shape %s, which does not match %s" % (takes + (block.key,)))
         return model
+
+    def _opened(self, settings: Any, model_path: str) -> Any:
+        if settings.precision not in PRECISIONS:
+            raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
+        if not model_path:
+            raise Malformed("runtime %s requires a model, but the job has no model_id" % settings.runtime)
+        if self._device != "CPU":
+            self._find_device()
+        try:
+            return _core().read_model(model_path)
+        except Exception as error:
+            raise typed(error, otherwise=Malformed) from None
 
     def _compile(self, model: Any, settings: Any, **others: Any) -> Any:
         """Compile and check that OpenVINO uses the settings, because it replaces some without an error."""
@@ -129,7 +156,7 @@ class _OpenVinoLoaded(Loaded):
         try:
             return self._infer()
         except Exception as error:  # memory may run out only now
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def warm_input(self) -> None:
         np.copyto(self._input, self._values)
@@ -168,7 +195,7 @@ class _OpenVinoProfiled(_OpenVinoLoaded, LoadedProfiled):
         return self._counters.profiled()
 
     def _read(self) -> None:
-        self._counters.add(self._runs, _executed_us(self._request))
+        self._counters.add(self._runs, executed_us(self._request))
         self._read_at = time.perf_counter()
 
 
@@ -183,7 +210,7 @@ def _kernels(compiled: Any) -> List[Kernel]:
     return [kernel for _, kernel in sorted(nodes)]
 
 
-def _executed_us(request: Any) -> Dict[str, float]:
+def executed_us(request: Any) -> Dict[str, float]:
     """Return the counters of the kernels that ran. OpenVINO reports kernels below 1 µs as not run."""
     return {
         info.node_name: info.real_time.total_seconds() * 1e6
@@ -208,7 +235,7 @@ def _core() -> Any:
     return Core()
 
 
-def _typed(error: Exception, otherwise: Any = None) -> Exception:
+def typed(error: Exception, otherwise: Any = None) -> Exception:
     """Return ``error`` as a typed failure; as ``otherwise`` if its text says nothing else."""
     if isinstance(error, RuntimeFailure):
         return error

@@ -9,14 +9,17 @@ import importlib
 import re
 from functools import lru_cache
 from importlib import util
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from ofa_agent.inputs import ModelInput
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.operators import Block, product, seeded
+from ofa_agent.protocol import messages as wire
 from ofa_agent.runtimes import (
     Loaded,
+    LoadedLayers,
     LoadedProfiled,
     Malformed,
     OutOfMemory,
@@ -42,6 +45,7 @@ class TfliteRuntime:
         self._delegate = delegate
         if not delegate and _has_profiler():
             self.load_profiled = self._load_profiled
+            self.load_file_layers = self._load_file_layers
 
     def version(self) -> str:
         """Return the version. Raises Unsupported if the delegate is missing or package versions are incompatible."""
@@ -55,15 +59,32 @@ class TfliteRuntime:
         try:
             return _TfliteLoaded(self._interpreter(job.settings, model_path), block, job.settings)
         except Exception as error:  # ValueError or RuntimeError; only the text distinguishes the causes
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
         try:
             return _TfliteProfiled(self._interpreter(job.settings, model_path), block, job.settings, model_path)
         except Exception as error:
-            raise _typed(error) from None
+            raise typed(error) from None
 
-    def _interpreter(self, settings: Any, model_path: str) -> Any:
+    def load_file(self, job: Any, model_path: str) -> Loaded:
+        from ofa_agent.runtimes.tflite_file import TfliteFile
+
+        try:
+            return TfliteFile(self._interpreter(job.settings, model_path, wire.job_inputs(job)), job)
+        except Exception as error:
+            raise typed(error) from None
+
+    def _load_file_layers(self, job: Any, model_path: str) -> LoadedLayers:
+        from ofa_agent.runtimes.tflite_file import TfliteFileLayers
+
+        try:
+            interpreter = self._interpreter(job.settings, model_path, wire.job_inputs(job))
+            return TfliteFileLayers(interpreter, job, model_path, package_file())
+        except Exception as error:
+            raise typed(error) from None
+
+    def _interpreter(self, settings: Any, model_path: str, inputs: Sequence[ModelInput] = ()) -> Any:
         if settings.precision not in PRECISIONS:
             raise Unsupported("runtime %s does not support %s" % (settings.runtime, settings.precision))
         if not model_path:
@@ -72,6 +93,9 @@ class TfliteRuntime:
         interpreter = _module().Interpreter(
             model_path=model_path, num_threads=settings.threads or None, experimental_delegates=self._delegates()
         )
+        for details, each in zip(interpreter.get_input_details(), inputs):
+            if tuple(map(int, details["shape"])) != each.shape:
+                interpreter.resize_tensor_input(details["index"], each.shape)
         interpreter.allocate_tensors()
         return interpreter
 
@@ -104,7 +128,7 @@ class _TfliteLoaded(Loaded):
         try:
             return self._invoke()
         except Exception as error:  # memory may run out only now
-            raise _typed(error) from None
+            raise typed(error) from None
 
     def warm_input(self) -> None:
         self._interpreter.set_tensor(self._taken, self._values)
@@ -123,8 +147,7 @@ class _TfliteProfiled(_TfliteLoaded, LoadedProfiled):
 
     def __init__(self, interpreter: Any, block: Block, settings: Any, model_path: str) -> None:
         super().__init__(interpreter, block, settings)
-        package_file = importlib.import_module(_installed()[0]).__file__ or ""
-        profiled = litert_profiler.ProfiledModel(package_file, model_path, settings.threads, self._values)
+        profiled = litert_profiler.ProfiledModel(package_file(), model_path, settings.threads, [self._values])
         self._profiled: Optional[litert_profiler.ProfiledModel] = profiled
         self._operators = len(block.operators)
 
@@ -162,6 +185,11 @@ def _version(package: str, distribution: str) -> str:
         return metadata.version(distribution)
     except Exception:  # before Python 3.8, or installed without metadata
         return str(getattr(importlib.import_module(package), "__version__", "(unknown version)"))
+
+
+def package_file() -> str:
+    """Return the path of the package, beside which its library is."""
+    return importlib.import_module(_installed()[0]).__file__ or ""
 
 
 def _has_profiler() -> bool:
@@ -211,7 +239,7 @@ def _moved(values: Any, channels: int) -> Any:
     return np.moveaxis(values, -channels, channels) if values.ndim == 4 else values
 
 
-def _typed(error: Exception) -> Exception:
+def typed(error: Exception) -> Exception:
     if isinstance(error, RuntimeFailure):
         return error
     text = str(error)

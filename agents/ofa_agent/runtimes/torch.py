@@ -12,7 +12,7 @@ from importlib import util
 from typing import Any
 
 from ofa_agent.operators import Block
-from ofa_agent.runtimes import Loaded, LoadedProfiled, Unsupported
+from ofa_agent.runtimes import Loaded, LoadedLayers, LoadedProfiled, Unsupported
 
 PROFILED = (("cpu", "eager"), ("cuda", "eager"), ("cuda", "graph"), ("cuda", "compile"))
 DRIVERS = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu")
@@ -26,6 +26,8 @@ class TorchRuntime:
         self._mode = mode
         if (device, mode) in PROFILED:
             self.load_profiled = self._load_profiled
+        if device == "cpu" and mode in ("eager", "compile"):
+            self.load_file, self.load_file_layers = self._load_file, self._load_file_layers
 
     def version(self) -> str:
         """Return the version. Raises Unsupported if this device or this version cannot run the mode."""
@@ -48,6 +50,16 @@ class TorchRuntime:
         from ofa_agent.runtimes import torch_layers
 
         return torch_layers.load(block, job, self._device, self._mode, profiled=True)
+
+    def _load_file(self, job: Any, model_path: str) -> Loaded:
+        from ofa_agent.runtimes import torch_file
+
+        return torch_file.TorchFile(job, model_path, self._mode)
+
+    def _load_file_layers(self, job: Any, model_path: str) -> LoadedLayers:
+        from ofa_agent.runtimes import torch_file
+
+        return torch_file.TorchFileLayers(job, model_path, self._mode)
 
 
 @lru_cache(maxsize=None)

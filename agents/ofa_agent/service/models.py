@@ -13,6 +13,8 @@ from ofa_agent.protocol import messages as wire
 FILES_SHARE = 0.25
 MAX_FILES_BYTES = 4 << 30
 MAX_RECIPE_BYTES = 256 << 20
+# A model with more literal bytes is only in its file: beside others it would not fit into the memory for recipes.
+MAX_LITERAL_BYTES = 64 << 20
 
 
 class BadModel(ValueError):
@@ -58,6 +60,12 @@ class ModelCache:
         recipe = wire.merged(self._arriving.pop(message.model_id))
         if wire.model_id_of(recipe) != message.model_id:
             raise BadModel("model %s arrived damaged: its content has a different hash" % message.model_id)
+        if _held(recipe) > MAX_LITERAL_BYTES:
+            try:
+                self._store(message.model_id, recipe)
+            except OSError as error:
+                raise BadModel("cannot write the model to %s: %s; free some space" % (self.folder, error)) from None
+            recipe = []
         with self._mutex:
             self._recipes[message.model_id] = recipe
         self._make_room(message.model_id)
@@ -82,16 +90,25 @@ class ModelCache:
             recipe = self._recipes.get(model_id)
             if recipe is not None:
                 self._recipes.move_to_end(model_id)
-        if model_id not in self._files:
-            if recipe is None:
+            is_there = model_id in self._files
+        if not is_there:
+            if not recipe:
                 raise KeyError(model_id)
-            self._files[model_id] = self._write(model_id, wire.model_pieces(recipe))
-        path = os.path.join(self.folder, model_id)
-        self._files.move_to_end(model_id)
-        while len(self._files) > 1 and sum(self._files.values()) > self._max_files_bytes:
-            oldest, _ = self._files.popitem(last=False)
-            os.remove(os.path.join(self.folder, oldest))
-        return path
+            self._store(model_id, recipe)
+        with self._mutex:
+            self._files.move_to_end(model_id)
+        return os.path.join(self.folder, model_id)
+
+    def _store(self, model_id: str, recipe: List[wire.ModelChunk]) -> None:
+        """Write the file of a model, and remove older files beyond the limit. A model without recipe is forgotten."""
+        size = self._write(model_id, wire.model_pieces(recipe))
+        with self._mutex:
+            self._files[model_id] = size
+            while len(self._files) > 1 and sum(self._files.values()) > self._max_files_bytes:
+                oldest, _ = self._files.popitem(last=False)
+                os.remove(os.path.join(self.folder, oldest))
+                if not self._recipes.get(oldest, True):
+                    del self._recipes[oldest]
 
     def _write(self, model_id: str, pieces: Iterable[bytes]) -> int:
         path = os.path.join(self.folder, model_id)

@@ -18,20 +18,19 @@ from typing import Any, Protocol
 from ofa_agent.commands.template import parse_text
 from ofa_agent.measuring.timing import Budget
 from ofa_agent.protocol import messages as wire
-from ofa_profiler.campaign.decoding import latency_ms, measurement_of, parts_of
+from ofa_profiler.campaign.decoding import is_divided, latency_ms, measurement_of, parts_of
 from ofa_profiler.campaign.device_agreement import AgreementCheck
 from ofa_profiler.campaign.device_pool import RESTARTS, DevicePool, DeviceWorker, Event
 from ofa_profiler.campaign.disturbance import Drift
 from ofa_profiler.campaign.effort import Probe
 from ofa_profiler.campaign.failures import HopelessCheck
-from ofa_profiler.campaign.jobs import Job, Trial, reference_job, reference_message, settings_message
+from ofa_profiler.campaign.jobs import FileJob, Job, Trial, reference_job, reference_message, settings_message
 from ofa_profiler.connections import Connection
 from ofa_profiler.connections.client import Lease
 from ofa_tables.errors import OfaError
 from ofa_tables.store.measurement import RETRIED, Measurement
 from ofa_tables.table import LatencyTable
 
-TRIAL_TIMEOUT_S = 120.0
 COMMANDS_IN_A_TRIAL = 5  # convert, and two runs of the tool with a report each
 COOL_S = 120.0  # longest wait before a trial for a hot device to cool
 RETRIES = 2  # of one failed trial; after that its job counts as failed
@@ -96,7 +95,7 @@ class Campaign:
     def __init__(
         self,
         table: LatencyTable,
-        rounds: Sequence[Sequence[Job]],
+        rounds: Sequence[Sequence[Job | FileJob]],
         budget: Budget,
         progress: Progress,
         purpose: str,
@@ -171,7 +170,7 @@ class Campaign:
             self._waiting = []
             return not any(worker.under_way for worker in pool.workers)
         if self._outcome.failures:  # a failed job needs no more trials
-            self._waiting = [trial for trial in self._waiting if trial.job.block.key not in self._outcome.failures]
+            self._waiting = [trial for trial in self._waiting if trial.job.key not in self._outcome.failures]
         if self._waiting or self._agreement_check or any(worker.under_way for worker in pool.workers):
             return False
         for drift in self._drifts.values():
@@ -245,9 +244,7 @@ class Campaign:
         trials = []
         for number, jobs in enumerate(self._rounds):
             jobs = [
-                job
-                for job in jobs
-                if number not in done.get(job.block.key, ()) and job.block.key not in self._outcome.failures
+                job for job in jobs if number not in done.get(job.key, ()) and job.key not in self._outcome.failures
             ]
             random.Random(number).shuffle(jobs)
             trials += [Trial(uuid.uuid4().hex, job, number) for job in jobs]
@@ -291,7 +288,7 @@ class Campaign:
         self._outcome.cooled_seconds += message.cooled_s
         self._report_no_reference(message.reference_error)
         self._hopeless.watch(measurement)
-        if not measurement.ok or (measurement.disturbed and not trial.job.parts):
+        if not measurement.ok or (measurement.disturbed and not message.parts):
             self._retry(trial, measurement, self._waiting)
         else:
             self._drifts.setdefault(worker.name, Drift()).watch(measurement, trial)
@@ -310,9 +307,13 @@ class Campaign:
             trials = [*self._waiting, *worker.under_way.values()]
             if self._template is not None:  # mostly the start of the tool, and a fixed number of runs
                 runs = 1 + bool(self._template.profile)
-                expected_s = sum(took_s * (runs if trial.job.parts else 1) for trial in trials)
+                expected_s = sum(took_s * (runs if trial.job.divided else 1) for trial in trials)
             else:
-                expected_s = sum(probe.expected_s(trial.job.block, self._budget, trial.bursts) for trial in trials)
+                expected_s = sum(
+                    probe.expected_s(trial.job.block, self._budget, trial.bursts)
+                    for trial in trials
+                    if isinstance(trial.job, Job)
+                )
             self._announce(expected_s / max(1, self._agreement_check.devices if self._agreement_check else 1))
         self._announce = None
 
@@ -323,7 +324,7 @@ class Campaign:
         fitting = [
             trial
             for trial in reversed(waiting)
-            if trial.job.block.key == message.key and bool(trial.job.parts) == bool(message.parts)
+            if trial.job.key == message.key and trial.job.divided == is_divided(message)
         ]
         if not fitting:
             return None
@@ -356,10 +357,9 @@ class Campaign:
 
     def _message(self, trial: Trial) -> Any:
         job = trial.job
-        sent = wire.job_message(job.block, self._settings, job.model.model_id, job.others_bytes)
-        sent.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in job.parts)
+        sent = job.message(self._settings)
         message = wire.Trial(trial_id=trial.trial_id, job=sent, reference=self._reference_message)
-        timeout_s = TRIAL_TIMEOUT_S
+        timeout_s = job.timeout_s
         if self._template is not None:  # it has a limit for each command
             timeout_s += COMMANDS_IN_A_TRIAL * self._template.timeout_s
         wire.set_budget(message.budget, self._budget, timeout_s, COOL_S)

@@ -1,7 +1,7 @@
 """Decode the results of a trial into Measurements."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 
 from ofa_agent.conditions.thermal import hottest_c
+from ofa_agent.text import one_line
+from ofa_tables.layers import layer_key
 from ofa_tables.store.measurement import (
     DEVICE,
     DEVICE_MS,
     GAP_MS,
     HOT,
     LAUNCH_MS,
+    LAYERS_ERROR,
+    PEAK_MB,
     POWER_OF,
     POWER_W,
     REFERENCE_MEAN_MS,
@@ -50,6 +54,11 @@ def measurement_of(message: Any, number: int, device: str = "") -> Measurement:
     return replace(measurement, **statistics(message.samples_ns))
 
 
+def is_divided(message: Any) -> bool:
+    """Whether the trial was to time parts of the job, too."""
+    return bool(message.parts or message.layers or message.layers_error)
+
+
 def latency_ms(message: Any) -> float:
     """The median latency of one run in ms; the mean if the runtime reports nothing else."""
     if message.samples_ns:
@@ -68,10 +77,18 @@ def _of_summary(summary: Any) -> dict[str, Any]:
 
 
 def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
-    """One Measurement for each block that was timed inside a network; a block that occurs twice gets all samples."""
+    """One Measurement for each block that was timed inside a network, or for each layer of a model file.
+
+    A block that occurs twice gets all samples.
+    """
     occurrences: dict[str, list[Any]] = defaultdict(list)
     for part in message.parts:
         occurrences[part.key].append(part)
+    alike: Counter[tuple[str, str, int]] = Counter()
+    for layer in message.layers:
+        named = layer.operator, layer.name, layer.bytes
+        occurrences[layer_key(message.key, alike[named], *named)].append(layer)
+        alike[named] += 1
     inside = replace(
         whole,
         timed_ns=0,
@@ -79,12 +96,13 @@ def parts_of(message: Any, whole: Measurement) -> list[Measurement]:
         reference_after_ns=message.reference_before_ns,
     )
     of_network = json.loads(whole.condition)
+    on_gpu = any(part.device_ns for part in message.parts)
     return [
         replace(
             inside,
             trial_id=f"{whole.trial_id}/{index}",
             key=key,
-            condition=_json({**of_network, **_gpu_times(parts)}) if parts[0].device_ns else whole.condition,
+            condition=_json({**of_network, **_gpu_times(parts)}) if on_gpu else whole.condition,
             **statistics([sample for part in parts for sample in part.samples_ns]),
         )
         for index, (key, parts) in enumerate(occurrences.items())
@@ -117,6 +135,8 @@ def _condition(message: Any, device: str) -> dict[str, Any]:
         HOT: before.hot or after.hot,
         THROTTLED: throttled,
         DEVICE: device,
+        PEAK_MB: round(message.peak_bytes / 1e6, 2),
+        LAYERS_ERROR: one_line(message.layers_error),
     }
 
 

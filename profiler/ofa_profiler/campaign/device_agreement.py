@@ -27,10 +27,10 @@ class AgreementCheck:
     def __init__(self, waiting: Sequence[Trial], devices: Sequence[str]) -> None:
         rounds = sorted({trial.round for trial in waiting})[:COMPARED_ROUNDS]
         first = [trial for trial in waiting if trial.round in rounds]
-        jobs = {trial.job.block.key: trial.job for trial in first}
-        chosen = spread(list(jobs.values()), COMPARED_JOBS, lambda job: job.block.macs)
-        keys = {job.block.key for job in chosen}
-        self.shared = [trial for trial in first if trial.job.block.key in keys]
+        jobs = {trial.job.key: trial.job for trial in first}
+        chosen = spread(list(jobs.values()), COMPARED_JOBS, lambda job: job.size)
+        keys = {job.key for job in chosen}
+        self.shared = [trial for trial in first if trial.job.key in keys]
         self.held: list[tuple[DeviceWorker, Any, Trial]] = []
         self._own = {
             device: [replace(trial, trial_id=uuid.uuid4().hex, compared=True) for trial in self.shared]
@@ -65,8 +65,8 @@ class AgreementCheck:
 
     def left(self) -> list[Trial]:
         """The shared trials without a result from a device that is still in the pool."""
-        kept = {(trial.job.block.key, trial.round) for worker, _, trial in self.held if not worker.out}
-        return [trial for trial in self.shared if (trial.job.block.key, trial.round) not in kept]
+        kept = {(trial.job.key, trial.round) for worker, _, trial in self.held if not worker.out}
+        return [trial for trial in self.shared if (trial.job.key, trial.round) not in kept]
 
 
 @dataclass

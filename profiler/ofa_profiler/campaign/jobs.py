@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ofa_agent.commands.template import NO_REFERENCE, Template
+from ofa_agent.inputs import ModelInput
 from ofa_agent.operators import Block
 from ofa_agent.protocol import messages as wire
+from ofa_agent.protocol.messages import chunks_size
 from ofa_nas.spaces import find_space, parse_architecture
 from ofa_profiler.lowering import Model, lower
 from ofa_tables.identity import Identity
@@ -31,18 +33,60 @@ class Job:
     others_bytes: int = 0
     parts: tuple[Block, ...] = ()
 
+    timeout_s = 120.0
+
+    @property
+    def key(self) -> str:
+        return self.block.key
+
+    @property
+    def size(self) -> int:
+        """A number by which jobs are compared: MACs."""
+        return self.block.macs
+
+    @property
+    def divided(self) -> bool:
+        """Whether parts of it are timed, too."""
+        return bool(self.parts)
+
+    def message(self, settings: Any) -> Any:
+        message = wire.job_message(self.block, settings, self.model.model_id, self.others_bytes)
+        message.parts.extend(wire.Part(key=part.key, operators=len(part.operators)) for part in self.parts)
+        return message
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """A model file of the user, to be timed as a whole, and if ``divided`` layer by layer."""
+
+    key: str
+    model: Model
+    format: str
+    inputs: tuple[ModelInput, ...]
+    divided: bool
+
+    timeout_s = 600.0  # it may be of any size
+
+    @property
+    def size(self) -> int:
+        """A number by which jobs are compared: bytes."""
+        return chunks_size(self.model.chunks)
+
+    def message(self, settings: Any) -> Any:
+        return wire.file_job_message(self.key, self.format, self.inputs, self.divided, settings, self.model.model_id)
+
 
 @dataclass(frozen=True)
 class Trial:
     trial_id: str
-    job: Job
+    job: Job | FileJob
     round: int
     attempt: int = 0
     compared: bool = False  # every device of the pool runs it
 
     @property
     def bursts(self) -> int:
-        return 2 if self.job.parts else 1
+        return 2 if self.job.divided else 1
 
     def again(self) -> "Trial":
         """One more attempt, on the next free device."""

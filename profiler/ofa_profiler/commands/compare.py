@@ -1,18 +1,21 @@
 """``ofa-compare``: measures networks on the device and compares them with the table's predictions."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import click
 from rich.table import Table
 
-from ofa_nas.cli import answer, console, example, json_option, print_json, run, say
+from ofa_nas.cli import answer, console, example, json_option, print_json, run, say, say_error
 from ofa_profiler import library
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.comparison.statistics import Comparison
+from ofa_profiler.models.formats import is_model_file
+from ofa_profiler.models.shapes import parse_shapes
 from ofa_profiler.targets.target import parse_settings
-from ofa_tables.errors import DeviceError
+from ofa_tables.errors import DeviceError, UsageError
 from ofa_tables.words import counted
 
 LISTED = 10  # the terminal lists at most this many networks; the report lists all
@@ -27,7 +30,10 @@ LABELS = {
 
 @click.command(
     name="ofa-compare",
-    epilog=example("ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks 50 --calibrate 20"),
+    epilog=example(
+        "ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks 50 --calibrate 20",
+        "ofa-compare --table local-onnxruntime-fp32-t1-b1.lut --networks mine.onnx --accuracy-of mine.onnx=0.752",
+    ),
 )
 @click.option("--table", "path", required=True, type=click.Path(path_type=Path), help="Table to test.")
 @click.option("--target", help="Target to measure on. [default: the target of the table]")
@@ -39,10 +45,24 @@ LABELS = {
 )
 @click.option(
     "--networks",
-    default="30",
-    show_default=True,
+    multiple=True,
     help="Number of networks to test, a JSON file of architectures, FILE:NAME for one of them, smallest, largest, "
-    'random:SEED, or "references" for published networks without a prediction (MobileNetV2 to ResNet50).',
+    'random:SEED, or "references" for published networks without a prediction (MobileNetV2 to ResNet50). A model file '
+    "(.onnx, .tflite, .pt2) is measured as a reference; repeatable with model files. [default: 30]",
+)
+@click.option(
+    "--accuracy-of",
+    "stated",
+    multiple=True,
+    metavar="FILE=0.752",
+    help="Accuracy of a model file, to show it with: a fraction. Repeatable.",
+)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1x3x224x224",
+    help="Shape of an input that a model file leaves open. Repeatable.",
 )
 @click.option("--calibrate", type=click.IntRange(min=0), help="Number of additional networks to calibrate with.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
@@ -53,7 +73,9 @@ def compare(
     path: Path,
     target: str | None,
     space_name: str | None,
-    networks: str,
+    networks: tuple[str, ...],
+    stated: tuple[str, ...],
+    shapes: tuple[str, ...],
     calibrate: int | None,
     seed: int,
     pairs: tuple[str, ...],
@@ -63,12 +85,20 @@ def compare(
     """Measure whole networks on the device and compare them with the table's predictions.
 
     Each network is measured in two independent passes. The measurements and the calibration are stored in the table.
-    Without --calibrate, a table that fewer than 5 networks calibrate gets 10 more. Published networks are never
-    used for calibration.
+    Without --calibrate, a table that fewer than 5 networks calibrate gets 10 more. Published networks and model
+    files are never used for calibration.
     """
+    files = [library.read_model(Path(text), parse_shapes(shapes)) for text in networks if is_model_file(text)]
+    others = [text for text in networks if not is_model_file(text)]
+    if len(others) > 1:
+        raise UsageError(f"--networks can be repeated only with model files; remove {others[1]}")
+    if shapes and not files:
+        raise UsageError("--shape is the shape of an input of a model file; add --networks FILE.onnx, or remove it")
     comparison = library.compare(
         path,
-        networks,
+        others[0] if others else None if files else "30",
+        models=files,
+        accuracies=_stated_accuracies(stated, [file.name for file in files]),
         calibrate=calibrate,
         target=target,
         space=space_name,
@@ -84,11 +114,31 @@ def compare(
         print_json(comparison.summary(report))
     else:
         print_comparison(comparison, report)
+    for file in files:
+        if file.key in comparison.failures:
+            say_error(f"{file.name}: {comparison.failures[file.key]}")
     if not comparison.networks and not comparison.is_of_references:
         reasons = "; ".join(dict.fromkeys(comparison.failures.values())) or "too few of their trials succeeded"
         raise DeviceError(f"no network was measured in both passes: {reasons}; run the command again to continue")
     if comparison.failures:
         raise SystemExit(1)
+
+
+def _stated_accuracies(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """Parse ``mine.onnx=0.752``. Raises UsageError."""
+    accuracies: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        name = Path(name).name
+        if name not in names:
+            raise UsageError(f"--accuracy-of {text}: {name or text} is not among the model files of --networks")
+        try:
+            accuracies[name] = float(value)
+        except ValueError:
+            accuracies[name] = -1.0
+        if not 0 < accuracies[name] <= 1:
+            raise UsageError(f"--accuracy-of takes FILE=0.752, a fraction from 0 to 1, not {text!r}")
+    return accuracies
 
 
 def print_comparison(comparison: Comparison, report: Path) -> None:
@@ -130,11 +180,12 @@ def list_networks(comparison: Comparison) -> Table:
 
 
 def list_references(comparison: Comparison) -> Table:
-    """List the latency of each measured reference network, in ms, and its published accuracy."""
-    listing = columns("network", "px", "pass 1 ms", "pass 2 ms", "published top-1")
+    """List the latency of each measured reference network, in ms, and its published or stated accuracy."""
+    listing = columns("network", "px", "pass 1 ms", "pass 2 ms", "top-1")
     for reference in comparison.references:
         latencies = (f"{latency:.3f}" for latency in reference.passes_ms)
-        listing.add_row(reference.name, str(reference.resolution_px), *latencies, f"{reference.top1:.1%}")
+        px = str(reference.resolution_px) if reference.resolution_px else ""
+        listing.add_row(reference.name, px, *latencies, _percent(reference.top1))
     return listing
 
 

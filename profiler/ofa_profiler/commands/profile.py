@@ -13,33 +13,51 @@ from ofa_nas.cli import Percentage, Resolutions, answer, console, example, json_
 from ofa_profiler import library
 from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
+from ofa_profiler.commands.models import require_no, run_models
 from ofa_profiler.commands.progress import CampaignProgress
+from ofa_profiler.commands.variadic import Variadic
 from ofa_profiler.library import MOST_MEASURED
 from ofa_profiler.targets.target import find_target, parse_settings
+from ofa_tables.errors import UsageError
 from ofa_tables.identity import ALONE, IN_NETWORKS
 from ofa_tables.words import counted
+
+SPACE = "ofa-mbv3-w1.0"
 
 
 @click.command(
     name="ofa-profile",
+    cls=Variadic,
     epilog=example(
         "ofa-profile --target local --resolutions 160",
         "ofa-profile --target local --resolutions all --seconds 60 --prior tables/",
+        "ofa-profile --target local --model mine.onnx other.tflite --shape x=1x3x224x224",
     ),
 )
 @click.option(
     "--target",
+    "targets",
     required=True,
-    help="Device to profile: a name from ofa-targets, user@host, adb:SERIAL, or tcp:HOST:PORT.",
+    multiple=True,
+    help="Device to profile: a name from ofa-targets, user@host, adb:SERIAL, or tcp:HOST:PORT. Repeatable with "
+    "--model.",
 )
 @click.option(
-    "--space",
-    "space_name",
-    metavar="NAME|FILE",
-    default="ofa-mbv3-w1.0",
-    show_default=True,
-    help="Search space to profile.",
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE [FILE2 …]",
+    help="Model files (.onnx, .tflite, or .pt2 of torch.export) to profile layer by layer, instead of a space.",
 )
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1x3x224x224",
+    help="Shape of an input that a model file leaves open; with one input, its name can be omitted. Repeatable.",
+)
+@click.option("--space", "space_name", metavar="NAME|FILE", help=f"Search space to profile. [default: {SPACE}]")
 @click.option(
     "--resolutions",
     type=Resolutions(),
@@ -115,7 +133,8 @@ from ofa_tables.words import counted
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Table file. [default: TARGET-RUNTIME-PRECISION-tTHREADS-bBATCH.lut]",
+    help="Table file. [default: TARGET-RUNTIME-PRECISION-tTHREADS-bBATCH.lut] With --model: folder for the report. "
+    "[default: NAME-profile]",
 )
 @click.option(
     "--fit",
@@ -126,8 +145,10 @@ from ofa_tables.words import counted
 @click.option("--fresh", is_flag=True, help="Start over; an existing table is renamed to FILE.old.")
 @json_option
 def profile(
-    target: str,
-    space_name: str,
+    targets: tuple[str, ...],
+    models: tuple[Path, ...],
+    shapes: tuple[str, ...],
+    space_name: str | None,
     resolutions: tuple[int, ...] | None,
     wanted_runtime: str | None,
     threads: int,
@@ -147,12 +168,37 @@ def profile(
 ) -> None:
     """Measure the latency of every block of a search space on a device and write a latency table.
 
-    You can interrupt the command at any time; run it again to resume. The table of a simulated target is computed, not
-    measured.
+    With --model, measure model files and their layers. You can interrupt the command at any time; run it again to
+    resume. The table of a simulated target is computed, not measured.
     """
+    if models:
+        about_blocks: dict[str, object] = {
+            "--space": space_name,
+            "--resolutions": resolutions is not None,
+            "--batch": batch != 1,
+        }
+        about_blocks |= {"--blocks": wanted_blocks, "--error": error, "--seconds": seconds, "--prior": priors}
+        require_no({**about_blocks, "--measure-all": measure_all, "--fit": fit})
+        return run_models(
+            models,
+            targets,
+            shapes,
+            runtime=wanted_runtime,
+            threads=threads,
+            precision=precision,
+            effort=effort,
+            pairs=pairs,
+            fresh=fresh,
+            out=out,
+            as_json=as_json,
+        )
+    if shapes:
+        raise UsageError("--shape is the shape of an input of a model file; add --model FILE, or remove it")
+    if len(targets) > 1:
+        raise UsageError("--target can be repeated only with --model; profile one target after the other")
     result = library.profile(
-        find_target(target, parse_settings(pairs), wanted_runtime),
-        space_name,
+        find_target(targets[0], parse_settings(pairs), wanted_runtime),
+        space_name or SPACE,
         resolutions=resolutions,
         runtime=wanted_runtime,
         threads=threads,
@@ -176,6 +222,7 @@ def profile(
         print_summary(result.summary, result.outcome)
     if result.outcome.failures:
         raise SystemExit(1)
+    return None
 
 
 def print_summary(summary: Mapping[str, Any], outcome: Outcome) -> None:

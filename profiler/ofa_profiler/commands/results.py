@@ -152,20 +152,35 @@ def print_measured(limit_ms: float, measured: dict[str, Any]) -> None:
 def print_references(
     references: Sequence[MeasuredReference], problem: Problem, best: Evaluated, measured: dict[str, Any]
 ) -> None:
-    """Print the published networks with the nearest latencies, fastest first. Their accuracies are on ImageNet."""
+    """Print the user's model files, and the published networks with the nearest latencies, fastest first."""
     this_ms, this = float(problem.predicted_ms(best.population)[0]), "this one's prediction"
     if measured:
         this_ms, this = measured["measured_latency_ms"], "this one, measured"
     elif not is_calibrated(problem):
         this = "this one's uncalibrated prediction"
-    nearest = sorted(references, key=lambda one: abs(math.log(one.latency_ms / this_ms)))[:NEAREST]
-    for one in sorted(nearest, key=lambda one: one.latency_ms):
+    published = [one for one in references if not one.is_file]
+    nearest = sorted(published, key=lambda one: abs(math.log(one.latency_ms / this_ms)))[:NEAREST]
+    for one in sorted([*nearest, *(one for one in references if one.is_file)], key=lambda one: one.latency_ms):
         longer = one.latency_ms / this_ms - 1
         answer.print(
-            f"{'reference':<11} {one.name} ({one.top1:.1%} on ImageNet, {one.resolution_px} px): "
-            f"{one.latency_ms:.4g} ms measured here, {abs(longer):.0%} {'more' if longer > 0 else 'less'} than {this}",
+            f"{'your model' if one.is_file else 'reference':<11} {one.name}{_about(one)}: {one.latency_ms:.4g} ms "
+            f"measured here, {abs(longer):.0%} {'more' if longer > 0 else 'less'} than {this}",
             markup=False,
         )
+
+
+def reference_facts(one: MeasuredReference) -> dict[str, Any]:
+    """Return a reference network as JSON."""
+    return {"name": one.name, "latency_ms": one.latency_ms, "top1": one.top1, "macs": one.macs, "is_file": one.is_file}
+
+
+def _about(one: MeasuredReference) -> str:
+    """Return the accuracy and the resolution of a reference network, if known."""
+    facts = []
+    if one.top1 is not None:
+        facts.append(f"{one.top1:.1%}{', as you state' if one.is_file else ' on ImageNet'}")
+    facts += [f"{one.resolution_px} px"] if one.resolution_px else []
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def is_calibrated(problem: Problem) -> bool:

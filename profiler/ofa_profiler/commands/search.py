@@ -18,7 +18,14 @@ from ofa_nas.search import Budget, Found, Problem, Question, find_method, search
 from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces.recorded import find_space_in, record
 from ofa_profiler.commands.display import TABLE, bar
-from ofa_profiler.commands.results import is_one, print_answer, print_measured, print_references, summarise
+from ofa_profiler.commands.results import (
+    is_one,
+    print_answer,
+    print_measured,
+    print_references,
+    reference_facts,
+    summarise,
+)
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
 from ofa_tables.model.latency_model import LatencyModel
@@ -166,7 +173,9 @@ def command(
         for line in in_words(problem.left_out):
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())
+    references = _references(paths[0]) if len(paths) == 1 else []
     summary = summarise(problem, found, method, seed) | measured | ({"page": str(page)} if page else {})
+    summary |= {"references": [reference_facts(one) for one in references]} if references else {}
     report(problem, found, summary, method, question.latency_ms, paths, measured, out, page, as_json)
     for reason in found.unmet.values():
         say_error(reason)

@@ -6,19 +6,23 @@ import click
 
 
 class Variadic(click.Command):
-    """Command that also accepts several values after a ``multiple`` number option: ``--limit 15 20 25``."""
+    """Command that also accepts several values after a ``multiple`` option of numbers or paths: ``--limit 15 20 25``.
+
+    The values after the first must be numbers, or for paths not begin with a dash.
+    """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         flags = {
-            flag
+            flag: param.type
             for param in self.params
-            if isinstance(param, click.Option) and param.multiple and isinstance(param.type, click.types.FloatParamType)
+            if isinstance(param, click.Option) and param.multiple
             for flag in param.opts
+            if isinstance(param.type, click.types.FloatParamType | click.Path)
         }
         spread: list[str] = []
         flag: Any = None
         for word in args:
-            if flag is not None and _is_number(word):
+            if flag is not None and (spread[-1] == flag or _continues(word, flags[flag])):
                 spread += [word] if spread[-1] == flag else [flag, word]
                 continue
             flag = word if word in flags else None
@@ -26,7 +30,10 @@ class Variadic(click.Command):
         return super().parse_args(ctx, spread)
 
 
-def _is_number(word: str) -> bool:
+def _continues(word: str, kind: click.ParamType) -> bool:
+    """Whether a word is one more value."""
+    if isinstance(kind, click.Path):
+        return not word.startswith("-")
     try:
         float(word)
     except ValueError:

@@ -11,9 +11,11 @@ from ofa_nas.references import FAMILY, Reference, measured_references
 from ofa_nas.spaces import ABSENT, Architecture, Space, parse_architecture
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
 from ofa_profiler.campaign.effort import NETWORK_BUDGET
-from ofa_profiler.campaign.jobs import Job, lower_jobs
+from ofa_profiler.campaign.jobs import FileJob, Job, lower_jobs
 from ofa_profiler.comparison.statistics import ComparedNetwork, Comparison, noise
 from ofa_profiler.connections import Connection
+from ofa_profiler.models.measuring import add_file, file_job
+from ofa_profiler.models.model_file import ModelFile
 from ofa_tables.errors import UsageError
 from ofa_tables.estimates.estimates import PREDICTED
 from ofa_tables.model.calibration import Calibration
@@ -35,7 +37,8 @@ CANDIDATES = 20_000
 @dataclass(frozen=True)
 class Drawn:
     """The networks of a comparison by role; no network has two roles. ``retired`` counts the tested networks that
-    calibrated before. ``names`` maps keys to the names in the file.
+    calibrated before. ``names`` maps keys to the names in the file. ``files`` are model files, measured as references;
+    ``accuracies`` are those that the user states, by name of the file.
     """
 
     tested: list[Architecture]
@@ -43,6 +46,8 @@ class Drawn:
     references: Sequence[Reference] = ()
     retired: int = 0
     names: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[ModelFile] = ()
+    accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
 def draw(
@@ -118,15 +123,19 @@ class Comparer:
             self._table.store.add_network(reference.block.key, FAMILY, {"name": reference.name}, REFERENCE)
             networks.append(reference.block)
         settings, command = identity.settings, self._table.command
-        jobs = lower_jobs(networks, identity.runtime, settings.batch, precision=settings.precision, command=command)
+        jobs: list[Job | FileJob] = []
+        jobs += lower_jobs(networks, identity.runtime, settings.batch, precision=settings.precision, command=command)
+        for file in drawn.files:
+            add_file(self._table, file, drawn.accuracies.get(file.name))
+            jobs.append(file_job(file, layers=False))
         outcome = Outcome()
         first, more, most = COMMAND_ROUNDS if command else (ROUNDS, MORE_ROUNDS, MOST_ROUNDS)
         for rounds in range(first, most + 1, more):
             purpose = f"ofa-compare {self._space.name}"
-            planned: list[list[Job]] = [[]] * first_round + [jobs] * rounds
+            planned: list[list[Job | FileJob]] = [[]] * first_round + [jobs] * rounds
             campaign = Campaign(self._table, planned, NETWORK_BUDGET, progress, purpose, adopts=not first_round)
             outcome = campaign.run(connection)
-            apart = self._noise([network.key for network in networks], first_round)
+            apart = self._noise([job.key for job in jobs], first_round)
             if apart is None or apart <= WANTED_NOISE:
                 break
             if outcome.trials and rounds < most:

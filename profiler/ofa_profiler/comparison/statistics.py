@@ -200,7 +200,7 @@ class Comparison:
 
     @property
     def is_of_references(self) -> bool:
-        """Whether only published networks were measured."""
+        """Whether only reference networks were measured."""
         return not self.networks and bool(self.references)
 
     @property

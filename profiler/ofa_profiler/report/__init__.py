@@ -1,4 +1,4 @@
-"""Report of a comparison: a self-contained HTML page, and the same networks as CSV.
+"""Reports: self-contained HTML pages, and the same figures as CSV.
 
 Imports matplotlib, pandas, and jinja2, which is slow: import this package only to write a report.
 """
@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ofa_profiler.comparison.statistics import CSV, Comparison
 from ofa_profiler.report.front import write_front
+from ofa_profiler.report.models import write_models
 from ofa_profiler.report.page import render
 from ofa_profiler.report.rows import rows
 from ofa_tables.errors import FileError
 from ofa_tables.store.files import replacing
 
-__all__ = ["write_front", "write_report"]
+__all__ = ["write_front", "write_models", "write_report"]
 
 
 def write_report(comparison: Comparison, folder: Path) -> Path:

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from ofa_nas.references import MeasuredReference
 from ofa_nas.search import Found, Problem
 from ofa_profiler.report import svg
-from ofa_profiler.report.format import architecture_by_stage, latency, percent
+from ofa_profiler.report.format import UNKNOWN, architecture_by_stage, latency, percent
 from ofa_profiler.report.page import environment
 from ofa_profiler.report.plots import figure_of, points
 from ofa_tables.store.files import replacing
@@ -35,7 +35,8 @@ def write_front(
         seconds=f"{found.seconds:.1f}",
         plot=plot(problem, found, references),
         references=[
-            (one.name, latency(one.latency_ms), percent(one.top1), f"{one.macs / 1e6:,.0f} M") for one in references
+            (one.name, latency(one.latency_ms), percent(one.top1), UNKNOWN if one.macs is None else _macs(one.macs))
+            for one in references
         ],
         limited=problem.metrics[0].name,
         exact=problem.metrics[0].exact,
@@ -57,12 +58,14 @@ def write_front(
 
 
 def plot(problem: Problem, found: Found, references: Sequence[MeasuredReference]) -> Markup:
-    """Plot score over latency of the front; references are squares with labels."""
+    """Plot score over latency of the front; references with a known score are squares with labels."""
     unit = 100 if problem.accuracy.is_accuracy else 1e-6
     prices = np.array([network.prices[0, 0] for network in found.best])
     scores = np.array([network.accuracy[0] for network in found.best]) * unit
+    known = [(one, one.top1 if problem.accuracy.is_accuracy else one.macs) for one in references]
+    references = [one for one, score in known if score is not None]
     taken = [one.latency_ms for one in references]
-    published = [unit * (one.top1 if problem.accuracy.is_accuracy else one.macs) for one in references]
+    published = [unit * score for _, score in known if score is not None]
     with matplotlib.style.context(svg.STYLE):
         figure, axes = figure_of()
         axes.step(prices, scores, where="post", color=svg.CALIBRATED, linewidth=1.1, alpha=0.6)
@@ -100,4 +103,8 @@ def _apart(heights: Sequence[float], least: float) -> list[float]:
 
 
 def _text(problem: Problem, score: float) -> str:
-    return percent(score) if problem.accuracy.is_accuracy else f"{score / 1e6:,.0f} M"
+    return percent(score) if problem.accuracy.is_accuracy else _macs(score)
+
+
+def _macs(count: float) -> str:
+    return f"{count / 1e6:,.0f} M"

@@ -159,7 +159,7 @@ def _about(comparison: Comparison) -> str:
 
 def _tested(comparison: Comparison) -> str:
     if comparison.is_of_references:
-        return as_text.counted(len(comparison.references), "published network")
+        return as_text.counted(len(comparison.references), "reference network")
     return as_text.counted(len(comparison.networks), "network")
 
 
@@ -226,15 +226,19 @@ def _worst(comparison: Comparison) -> list[dict[str, Any]]:
     ]
 
 
+def _millions(count: float | None) -> str:
+    return as_text.UNKNOWN if count is None else as_text.millions(count)
+
+
 def _references(comparison: Comparison) -> list[dict[str, Any]]:
     return [
         {
             "name": reference.name,
             "passes": [as_text.latency(taken) for taken in reference.passes_ms],
             "top1": as_text.percent(reference.top1),
-            "macs": as_text.millions(reference.macs),
-            "parameters": as_text.millions(reference.parameters),
-            "resolution": f"{reference.resolution_px}{as_text.SPACE}px",
+            "macs": _millions(reference.macs),
+            "parameters": _millions(reference.parameters),
+            "resolution": f"{reference.resolution_px}{as_text.SPACE}px" if reference.resolution_px else "",
             "source": reference.source,
         }
         for reference in comparison.references

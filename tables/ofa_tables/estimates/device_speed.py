@@ -42,12 +42,12 @@ ITERATIONS = 12
 
 
 def usual_reference_ms(measurements: Sequence[Measurement]) -> float | None:
-    """Return the device speed of the table: the median latency of the reference job in ms, over trials of blocks."""
-    readings = [
-        measurement.reference_ms
-        for measurement in measurements
-        if measurement.reference_ms is not None and not measurement.key.startswith(NETWORK)
-    ]
+    """Return the device speed of the table: the median latency of the reference job in ms, over trials of blocks.
+
+    In a table without blocks, it is that over whole networks.
+    """
+    blocks = [measurement for measurement in measurements if not measurement.key.startswith(NETWORK)]
+    readings = [each.reference_ms for each in blocks or measurements if each.reference_ms is not None]
     return float(np.median(readings)) if readings else None
 
 

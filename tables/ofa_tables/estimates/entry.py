@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ofa_tables.store.measurement import HOT, SIMULATED, THROTTLED, Measurement
+from ofa_tables.store.measurement import HOT, LAYER, SIMULATED, THROTTLED, Measurement
 
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -149,7 +149,8 @@ def with_standard_errors(
     The variance between the trials of an entry is shrunk towards the typical variance of the table (Smyth 2004,
     "Linear models and empirical Bayes", with a fixed prior weight).
 
-    Trials of one profiled network count as one, because the block has the same neighbours in each.
+    Trials of one profiled network count as one, because the block has the same neighbours in each. A layer of a model
+    file always has the same neighbours, so that each of its trials counts.
     ``profiled_networks`` maps a trial to its network. ``speed_error`` gives the error of the speed correction.
     """
     logs = {place: _independent_logs(group, profiled_networks) for place, group in trials.items()}
@@ -191,7 +192,7 @@ def _independent_logs(trials: Sequence[Measurement], profiled_networks: Mapping[
     logs: dict[str, list[float]] = defaultdict(list)
     for trial in trials:
         if trial.ok and trial.median_ms and trial.median_ms > 0:
-            alone = trial.taken_with == trial.trial_id
+            alone = trial.taken_with == trial.trial_id or trial.key.startswith(LAYER)
             logs[trial.trial_id if alone else profiled_networks.get(trial.taken_with, trial.taken_with)].append(
                 float(np.log(trial.median_ms))
             )

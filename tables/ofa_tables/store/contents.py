@@ -150,9 +150,18 @@ _VALUES: dict[str, _Check] = {
             "weights": _is_mapping(_is_number(0, 1)),
             **dict.fromkeys(("of", "log_ms", "factors", "own"), _is_text),
         },
-        {},
+        dict.fromkeys(("device_ms", "launch_ms"), _is_text),
     ),
     "imported_from": _is_list(_is_text),
+    "priors": _is_list(_is_text),
+    "file": _is_object(
+        {},
+        {
+            **dict.fromkeys(("macs", "parameters"), _is_optional(_is_number(0, 1e18))),
+            "resolution_px": _is_optional(_is_integer(0, _MOST_PX)),
+            "accuracy": _is_optional(_is_number(0, 1)),
+        },
+    ),
     "calibration": _CALIBRATION,
 }
 _ARCHITECTURE = _is_mapping(lambda value: _is_plain(value) or _is_list(_is_plain)(value))

@@ -23,6 +23,9 @@ REFERENCE_MEAN_MS = "reference_mean_ms"
 DEVICE_MS = "device_ms"
 LAUNCH_MS = "launch_ms"
 GAP_MS = "gap_ms"
+# Of a model file: the most memory that it took, and why its layers were not timed.
+PEAK_MB = "peak_mb"
+LAYERS_ERROR = "layers_error"
 # What the estimates use of them: numbers, and the name of the rails.
 _REPORTED = (POWER_W, POWER_OF, REFERENCE_MEAN_MS, DEVICE_MS, LAUNCH_MS)
 _MOST_REPORTED = 1e12
@@ -30,6 +33,7 @@ _MOST_REPORTED = 1e12
 AS_SIMULATED = json.dumps({SIMULATED: True})  # the condition of a computed latency
 
 NETWORK = "network:"  # prefix of the keys of whole networks
+LAYER = "layer:"  # prefix of the keys of the layers of model files
 
 # Failures that a retry may fix; "unsupported" and "malformed" are permanent.
 RETRIED = ("crashed", "timed-out", "out-of-memory")

@@ -7,7 +7,8 @@ from typing import Any
 
 from ofa_agent.commands.place import Place, Ran
 from ofa_agent.device import shell
-from ofa_agent.measuring.worker import Reference, measure
+from ofa_agent.measuring.block_trial import measure
+from ofa_agent.measuring.reference import Reference
 from ofa_agent.runtimes.command import CommandRuntime
 from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
 from ofa_tables.errors import DeviceError

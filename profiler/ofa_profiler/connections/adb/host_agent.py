@@ -24,28 +24,21 @@ from ofa_agent.measuring.worker import answer
 from ofa_agent.operators import InvalidBlock
 from ofa_agent.protocol import messages as wire
 from ofa_agent.runtimes import Malformed, RuntimeFailure, Unsupported, benchmark_model
-from ofa_agent.runtimes.benchmark_model import Options, Report
+from ofa_agent.runtimes.benchmark_files import PROFILE, footprint_bytes, input_flags
+from ofa_agent.runtimes.benchmark_model import Options
 from ofa_agent.service import server
 from ofa_agent.service.lock import DeviceBusy
 from ofa_profiler.connections.adb.commands import PhonePlace, measure_command
+from ofa_profiler.connections.adb.reports import DELEGATES, fill, fill_layers, median_ns, report_of
 from ofa_profiler.connections.adb.server import NO_ROOM, AdbServer, Phone
 from ofa_profiler.connections.adb.shell import EVERY_CORE, FOLDER, AdbShell, Request, Snapshot
 from ofa_tables.errors import DeviceError, OfaError, Unreachable
 
-# The flags with which each runtime runs a model.
-DELEGATES = {
-    "benchmark_model": "xnnpack",
-    "benchmark_model-none": "none",
-    "benchmark_model-gpu": "gpu",
-    "benchmark_model-nnapi": "nnapi",
-    "benchmark_model-hexagon": "hexagon",
-}
 PRECISIONS = ("fp32", "fp16", "int8")
 MODELS = f"{FOLDER}/models"
 MOST_MODELS_BYTES = 512 << 20
 # The tool has no rule for when a phone is warm: clocks take about this long to rise.
 WARMUP_S = 0.1
-FINE_NS = 50_000
 BURST_S = 0.15  # short compared with the start of the tool
 MOST_S = 2.0  # for the minimum number of runs of a slow network
 SPARE_S = 5.0  # of a trial's timeout, to end what hangs
@@ -176,7 +169,10 @@ class PhoneTrialExecutor:
     def _measure(self, request: Any, measurement: Any) -> None:
         trial = request.trial
         job = trial.job
-        wire.job_block(job)
+        is_file = job.HasField("file")
+        flags = input_flags(wire.job_inputs(job)) if is_file else []
+        if not is_file:
+            wire.job_block(job)
         if job.settings.precision not in PRECISIONS or job.settings.runtime not in DELEGATES:
             raise Unsupported(f"runtime {job.settings.runtime} measures no {job.settings.precision}")
         reason = suitability.refusal(self._snapshot, job.settings.threads)
@@ -189,18 +185,24 @@ class PhoneTrialExecutor:
         reference = self._reference_there(request.reference_path, model, measurement)
         measurement.condition_before.CopyFrom(self._condition())
         budget = wire.budget_of(trial.budget)
-        own = self._command(job, model, budget)
+        own = self._command(job, model, budget, *flags)
         of_reference = self._command(trial.reference, reference, budget) if reference else None
         known, at_s, _, _ = self._reference
         fresh = known == trial.reference.model_id and time.monotonic() - at_s < REFERENCE_AGE_S
         before = [of_reference] if of_reference and not fresh else []
         after = [of_reference] if of_reference else []
-        answers = self._run([*before, own, *after], trial.budget.trial_timeout_s - SPARE_S)
-        report = _report(answers[len(before)], job)
+        profiled = [self._command(job, model, budget, *flags, PROFILE)] if is_file and job.file.layers else []
+        answers = self._run([*before, own, *after, *profiled], trial.budget.trial_timeout_s - SPARE_S)
+        answers, of_layers = (answers[:-1], answers[-1]) if profiled else (answers, None)
+        report = report_of(answers[len(before)], job)
         measurement.condition_after.CopyFrom(self._condition())
-        _fill(measurement, report)
+        fill(measurement, report)
         if of_reference:
             self._report_reference(measurement, answers, bool(before), trial)
+        if is_file:
+            measurement.peak_bytes = footprint_bytes(answers[len(before)].output + answers[len(before)].error)
+        if of_layers is not None:
+            fill_layers(measurement, of_layers, job)
 
     def _reference_there(self, path: str, model: str, measurement: Any) -> str:
         """The path of the reference model on the phone; empty if there is none, or no room for it beside the other
@@ -219,12 +221,12 @@ class PhoneTrialExecutor:
         trial.
         """
         try:
-            reports = [_report(ran, trial.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
+            reports = [report_of(ran, trial.reference) for ran in (answers[:1] if ran_before else ()) + answers[-1:]]
         except RuntimeFailure as error:
             measurement.reference_error = str(error)
             self._reference = NO_REFERENCE
             return
-        reported = [(_median_ns(report) or report.mean_ns, report.mean_ns) for report in reports]
+        reported = [(median_ns(report) or report.mean_ns, report.mean_ns) for report in reports]
         (before_ns, before_mean_ns), (after_ns, after_mean_ns) = (
             reported[0] if ran_before else self._reference[2:],
             reported[-1],
@@ -237,7 +239,7 @@ class PhoneTrialExecutor:
     def _condition(self) -> Any:
         return conditions.read(self._snapshot, of_all=False)
 
-    def _command(self, job: Any, model: str, budget: Budget) -> Request:
+    def _command(self, job: Any, model: str, budget: Budget, *others: str) -> Request:
         options = Options(
             graph=model,
             threads=job.settings.threads,
@@ -247,6 +249,7 @@ class PhoneTrialExecutor:
             min_s=max(BURST_S, budget.burst_min_s),
             max_s=max(MOST_S, budget.burst_max_s),
             min_runs=budget.min_runs,
+            others=others,
         )
         return Request("hold", (*self._mask(), *benchmark_model.command(self._run_by, options)))
 
@@ -313,36 +316,6 @@ class PhoneTrialExecutor:
         paths = self._shell.list(pattern)
         reported = self._shell.run("stat", "-c", "%s %n", *paths).output if paths else ""
         return {path: int(size) for size, path in (line.split(" ", 1) for line in reported.splitlines())}
-
-
-def _report(ran: Ran, job: Any) -> Report:
-    return benchmark_model.parse(ran.output, ran.error, ran.code, DELEGATES[job.settings.runtime])
-
-
-def _median_ns(report: Report) -> int:
-    """The median in ns; 0 if this version reports none, or only in whole µs, which are too coarse: the mean has six
-    digits.
-    """
-    return report.median_ns if report.median_ns >= FINE_NS else 0
-
-
-def _fill(measurement: Any, report: Report) -> None:
-    measurement.samples_ns.extend(report.samples_ns)
-    measurement.summary.CopyFrom(
-        wire.Summary(
-            count=report.count,
-            median_ns=_median_ns(report),
-            mean_ns=report.mean_ns,
-            std_ns=report.std_ns,
-            min_ns=report.min_ns,
-            max_ns=report.max_ns,
-        )
-    )
-    measurement.first_ns = report.first_ns
-    measurement.load_ns = report.init_ns
-    measurement.warmup_runs = report.warmup_count
-    measurement.timed_ns = report.count * report.mean_ns + report.warmup_count * report.warmup_mean_ns
-    measurement.warm = measurement.narrow = True  # by the rule of the tool, which has no other
 
 
 if __name__ == "__main__":
