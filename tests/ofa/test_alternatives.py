@@ -26,6 +26,7 @@ k3_e1 = { kernel = 3, expand = 1 }
 k5_e3 = { kernel = 5, expand = 3 }
 k3_e6_se = { kernel = 3, expand = 6, squeeze_excite = true }
 swish = { kernel = 3, expand = 3, activation = "swish" }
+same.operators = [{ op = "depthwise", kernel = 3 }]
 pooled.operators = [{ op = "max_pool", kernel = 3, stride = "stride" }, { op = "conv", channels = "out" }]
 residual.operators = [
   { op = "conv", channels = "0.5*out" },
@@ -234,6 +235,11 @@ def test_entries_are_shared_by_equal_positions(written):
             '"k3_e1", "pooled"',
             '"k3_e2", "pooled"',
             "position table 2: alternatives is .*; it must be .* of skip, k3_e1",
+        ),
+        (
+            'alternatives = ["residual", "k3_e6_se", "k3_e1", "pooled", "skip"]',
+            'alternatives = ["skip", "same", "k3_e1"]',
+            "position 2 .cells.: k3_e1 has the output 24 channels at 1/4 of the image, and same 16 channels at 1/2",
         ),
         ('"k3_e1", "pooled"', '"k3_e1", "k3_e1"', "position table 2: alternatives has 'k3_e1' twice"),
         (

@@ -67,6 +67,8 @@ def profiled(ok, space):
 def test_the_second_day_needs_no_file(ok, run, profiled):
     assert ok("ofa-profile", "--space", "mine", *profiled)["computed"] == 0
     assert {reach["space"] for reach in ok("ofa-table", "show", "t.lut")["spaces"]} == {"mine"}
+    assert ok("ofa-table", "show", "t.lut")["defined_spaces"] == ["mine"]
+    assert "mine, defined in the table" in run("ofa-table", "show", "t.lut")[1]
     predicted = ok("ofa-table", "predict", "t.lut", "--space", "mine", "--architecture", "random:1")
     assert predicted["latency_ms"] == pytest.approx(sum(block["latency_ms"] for block in predicted["blocks"]))
     limit = 0.9 * ok("ofa-table", "predict", "t.lut", "--space", "mine", "--architecture", "largest")["latency_ms"]

@@ -5,7 +5,7 @@ An architecture has one gene list, ``alternatives``: the name of the choice at e
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,6 @@ class AlternativesSpace(Space):
         self.definition = definition
         self.stages = tuple(dict.fromkeys(choice.stage for choice in choices))
         self._choices = tuple(choices)
-        self._resolutions_px = resolutions_px
         self._blocks = lru_cache(maxsize=None)(self._build_blocks)
         self._entry_of: dict[_Entry, int] = {}
         self._made_of: list[tuple[_Entry, Alternative, Place]] = []
@@ -121,7 +120,7 @@ class AlternativesSpace(Space):
     def _add(self, number: int, choice: Choice, reduction: int, shape: Shape) -> tuple[int, Shape]:
         """Add the entries of a position with this input. Return the reduction and the shape of its output."""
         found: dict[str, tuple[Alternative, tuple[Operator, ...]]] = {}
-        ends: dict[tuple[int, Shape], str] = {}
+        ends: dict[str, tuple[int, Shape]] = {}
         for name, alternative in choice.alternatives.items():
             try:
                 operators = _operators(alternative, shape, choice.place)
@@ -135,22 +134,21 @@ class AlternativesSpace(Space):
             alike = next((other for other, (_, those) in found.items() if those == operators), None)
             if alike is not None:
                 raise ops.InvalidBlock(f"{_at(number, choice, name)} is the same block as {alike}; remove one of them")
-            ends.setdefault((_reductions(operators, reduction)[-1], output), name)
+            ends[name] = _reductions(operators, reduction)[-1], output
             found[name] = alternative, operators
-        if SKIP in found and choice.drops_skip and len(ends) > 1:
-            found.pop(SKIP)
-            ends = {end: name for end, name in ends.items() if name != SKIP}
-        if len(ends) > 1:
-            (one, name), (other, other_name) = list(ends.items())[:2]
-            raise ops.InvalidBlock(
-                f"{_at(number, choice, other_name)} has the output {_words(*other)}, and {name} {_words(*one)}; all "
-                "alternatives of a position need the same"
-            )
+        if SKIP in found and choice.drops_skip and len(set(ends.values())) > 1:
+            del found[SKIP], ends[SKIP]
+        (first, end), *others = ends.items()
+        for name, other in others:
+            if other != end:
+                raise ops.InvalidBlock(
+                    f"{_at(number, choice, name)} has the output {_words(*other)}, and {first} {_words(*end)}; all "
+                    "alternatives of a position need the same"
+                )
         names = sorted(found, key=lambda name: (bool(found[name][1]), _macs(found[name][1], shape)))
         self._named.append(tuple(names))
         self._entries.append(tuple(self._entry(reduction, shape, *found[name], choice.place) for name in names))
-        ((end, output),) = ends
-        return end, output
+        return end
 
     def _entry(
         self, reduction: int, shape: Shape, alternative: Alternative, operators: tuple[Operator, ...], place: Place
@@ -203,11 +201,6 @@ class AlternativesSpace(Space):
             name: [value] * len(self.names) if name == NAMED and isinstance(value, str) else value
             for name, value in genes.items()
         }
-
-    @cached_property
-    def alternatives(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """(stage, names of the alternatives) of each position; one empty name for a position without a choice."""
-        return tuple((choice.stage, names) for choice, names in zip(self._choices, self._named, strict=True))
 
 
 def _operators(alternative: Alternative, shape: Shape, place: Place) -> tuple[Operator, ...]:

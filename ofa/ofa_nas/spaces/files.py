@@ -84,7 +84,7 @@ class BuiltIn(Mapping[str, Space]):
 
 def is_file(name: str) -> bool:
     """Whether a text names a space file, not a space."""
-    return name.endswith(".toml") or _PYTHON.fullmatch(name) is not None or "/" in name or Path(name).is_file()
+    return name.endswith(".toml") or _PYTHON.fullmatch(name) is not None or "/" in name
 
 
 def read_space(source: str) -> Space:

@@ -17,7 +17,7 @@ from ofa_nas.spaces.parts import make_divisible
 INPUT = "input"
 STRIDE = "stride"  # that of the place
 MOST_STEPS = 256
-MOST_CHANNELS, LARGEST_KERNEL, MOST_STRIDE, LONGEST_LABEL = 1 << 14, 31, 64, 40
+MOST_CHANNELS, LARGEST_KERNEL, MOST_STRIDE, LONGEST_LABEL = 1 << 14, 15, 8, 40
 _RELATIVE = re.compile(r"(?:(\d{1,3}(?:\.\d{1,3})?)\*)?(in|out)")
 _OPERATORS = (
     "conv",

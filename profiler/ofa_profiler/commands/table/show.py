@@ -19,6 +19,7 @@ from ofa_tables.identity import IMPORTED, IN_NETWORKS
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
 from ofa_tables.store.measurement import SIMULATED
+from ofa_tables.store.merge import SPACES
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
@@ -71,6 +72,7 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
             space: {**asdict(calibration), "shifts": len(calibration.shifts)}
             for space, calibration in summary.calibrations.items()
         },
+        "defined_spaces": [name.removeprefix(SPACES) for name in opened.store.names(SPACES)],
         "spaces": [_reach_json(reach) for reach in summary.reaches],
     }
 
@@ -174,6 +176,9 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.flagged:
         of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items())
         yield "flagged", f"{summary.flagged} ({of_each})"
+    kept = [name.removeprefix(SPACES) for name in opened.store.names(SPACES)]
+    if kept:
+        yield "spaces", f"{', '.join(kept)}, defined in the table"
     yield "networks", f"{summary.networks} measured whole"
     for space, calibration in summary.calibrations.items():
         yield "calibration", f"{calibration} for {space}, fitted on {counted(calibration.networks, 'network')}"
