@@ -3,8 +3,8 @@
     .venv/bin/python scripts/bare_loop.py mine.onnx other.onnx --rounds 20
 
 The bare loop is what onnxruntime's own perf_test does: one session, the inputs made once, and the clock around each
-run, whose outputs are allocated anew. Both run with the same number of threads, in turns. Prints the ratio of agent to
-bare loop of each file: the median over rounds, and the quartiles.
+run, which allocates its outputs. Both run with the same number of threads, in turns. Prints the ratio of agent to bare
+loop of each file: the median over rounds, and the quartiles.
 """
 
 import argparse

@@ -230,7 +230,7 @@ def compare(
             say(_retired(drawn))
         device = find_again(table, target, settings or {})
         for file in models:
-            require_reads(table.identity.runtime, file)
+            require_reads(table.identity.runtime, file, table.command)
         with connect(device) as connection:
             comparison = _measured(table, space, drawn, device, connection, started, say, show_progress)
     return comparison

@@ -9,6 +9,7 @@ IMPORTED = "imported"
 # Ways to time blocks.
 ALONE = "alone"
 IN_NETWORKS = "in-networks"
+LAYERS = "layers"  # of model files; there are no blocks
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Identity:
     """What a table was measured on, and how.
 
     ``fingerprint`` identifies the device; it is "imported" for published files. ``blocks`` is the way in which blocks
-    were timed: ALONE or IN_NETWORKS.
+    were timed: ALONE or IN_NETWORKS; or LAYERS in a table of models.
     """
 
     target: str

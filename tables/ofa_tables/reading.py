@@ -17,6 +17,7 @@ from typing import Any
 
 from ofa_tables.errors import FileError
 
+PIECE_BYTES = 1 << 24
 DEEPEST = 100  # nested lists and objects
 MOST_DIGITS = 20  # of an integer; 64 bits have at most 20
 
@@ -42,11 +43,15 @@ def opened(path: Path, most_bytes: int, what: str) -> Iterator[BufferedReader]:
 
 def read_bytes(path: Path, most_bytes: int, what: str) -> bytes:
     """Read a file. Raises FileError if it is missing, not a regular file, or too large."""
+    pieces: list[bytes] = []
+    left = most_bytes
     with opened(path, most_bytes, what) as file:
-        content = file.read(most_bytes + 1)  # it may grow while it is read
-    if len(content) > most_bytes:
-        raise too_large(path, most_bytes, what)
-    return content
+        while piece := file.read(min(PIECE_BYTES, left + 1)):  # to read more at once would reserve memory for all of it
+            pieces.append(piece)
+            left -= len(piece)
+            if left < 0:  # it grows while it is read
+                raise too_large(path, most_bytes, what)
+    return b"".join(pieces)
 
 
 def read_text(path: Path, most_bytes: int, what: str, advice: str) -> str:

@@ -23,7 +23,7 @@ from ofa_tables.estimates.estimates import Estimates, estimate
 from ofa_tables.estimates.keys import kind_and_size
 from ofa_tables.estimates.measured import Measured
 from ofa_tables.estimates.prior import PriorTable
-from ofa_tables.identity import ALONE, Identity, Settings
+from ofa_tables.identity import ALONE, LAYERS, Identity, Settings
 from ofa_tables.store.measurement import NETWORK, SIMULATED, Measurement
 from ofa_tables.store.sqlite import Store
 from ofa_tables.words import counted
@@ -132,7 +132,9 @@ class LatencyTable:
     def profile_command(self, space: str, *resolutions_px: int) -> str:
         """Return the ofa-profile command that continues this table."""
         identity, settings = self.identity, self.identity.settings
-        words = ["ofa-profile", "--target", identity.target, "--space", space]
+        of_models = identity.blocks == LAYERS
+        words = ["ofa-profile", "--target", identity.target]
+        words += ["--model", "FILE"] if of_models else ["--space", space]
         words += ["--resolutions", ",".join(map(str, resolutions_px))] if resolutions_px else []
         words += ["--runtime", identity.runtime]
         words += ["--threads", str(settings.threads)] if settings.threads != 1 else []
@@ -140,7 +142,7 @@ class LatencyTable:
         words += ["--precision", settings.precision] if settings.precision != "fp32" else []
         words += ["--blocks", ALONE] if identity.blocks == ALONE and identity.runtime != SIMULATED else []
         words += [as_flags(self.conditions)] if as_flags(self.conditions) else []
-        return " ".join([*words, "--out", str(self.path)])
+        return " ".join(words if of_models else [*words, "--out", str(self.path)])
 
     # Display in consoles and notebooks.
 

@@ -12,6 +12,7 @@ from model_files import (
     tokens_onnx,
 )
 
+from ofa_agent.commands.template import parse
 from ofa_agent.inputs import ModelInput
 from ofa_agent.measuring import memory
 from ofa_agent.measuring.parts import Profiled, layer_samples
@@ -187,3 +188,51 @@ def test_a_model_that_contradicts_itself_is_malformed_and_not_tried_again(tmp_pa
     assert measurement.status == "malformed"
     assert "the model" in measurement.error
     assert str(path) not in measurement.error
+
+
+# Command templates.
+
+
+def take_by_tool(path, inputs, **values):
+    template = {"run": ["cat", "{model}"], "model": "onnx", "latency": {"regex": "took ([0-9.]+)", "unit": "ms"}}
+    return take(path, inputs, "command:mine", command=parse("mine", {**template, **values}).text)
+
+
+def test_a_tool_times_a_file_and_its_layers(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_text("took 12.5\nlayer one: 4\nlayer two: 6\n")
+    layers = {"regex": "layer (?P<name>\\w+): (?P<time>[0-9.]+)", "unit": "ms"}
+    measurement = take_by_tool(path, [IMAGE], layers=layers)
+    assert (measurement.status, measurement.error) == ("ok", "")
+    assert measurement.summary.mean_ns == 12_500_000
+    assert [(layer.name, list(layer.samples_ns)) for layer in measurement.layers] == [
+        ("one", [4_000_000]),
+        ("two", [6_000_000]),
+    ]
+    assert measurement.peak_bytes == 0  # of another process
+
+
+def test_cycles_of_layers_are_shares_of_the_latency(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_text("took 10\nlayer one: 300\nlayer two: 100\n")
+    layers = {"regex": "layer (?P<name>\\w+): (?P<time>[0-9.]+)", "unit": "cycles"}
+    measurement = take_by_tool(path, [IMAGE], layers=layers)
+    assert [list(layer.samples_ns) for layer in measurement.layers] == [[7_500_000], [2_500_000]]
+
+
+def test_a_tool_without_a_rule_for_layers_times_the_whole_model(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_text("took 10\n")
+    measurement = take_by_tool(path, [IMAGE])
+    assert (measurement.status, len(measurement.layers)) == ("ok", 0)
+    assert "does not report the times of layers" in measurement.layers_error
+
+
+def test_a_tool_that_takes_one_input_refuses_two(tmp_path):
+    path = tmp_path / "m.onnx"
+    path.write_text("took 10\n")
+    measurement = take_by_tool(path, [IMAGE, IMAGE._replace(name="y")], run=["cat", "{model}", "{input}"])
+    assert (measurement.status, measurement.error) == (
+        "unsupported",
+        "[command.mine] gives one input; the model has 2",
+    )

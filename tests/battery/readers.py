@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from model_files import conv_onnx, loop_onnx, small_tflite, tokens_onnx
 from mutations import change_bytes, change_json, change_words
 from tables_of_attackers import TINY, change_table, make_table
 
@@ -23,6 +24,8 @@ from ofa_nas.spaces.outline import outline_of
 from ofa_nas.spaces.recorded import about, space_about
 from ofa_profiler.commands.search import command as search_command
 from ofa_profiler.commands.table import table as table_command
+from ofa_profiler.models import formats as model_formats
+from ofa_profiler.models.matching import Matcher
 from ofa_profiler.targets.target import all_targets
 from ofa_tables.formats import find_format
 from ofa_tables.inspection.check import Inspected
@@ -299,7 +302,42 @@ def search(path: Path) -> None:
     _run(search_command, [*words, "--table", str(path), "--json", "--out", str(path.with_suffix(".out"))])
 
 
+# Model files.
+
+
+def _onnx(folder: Path) -> list[Path]:
+    conv_onnx(folder / "conv.onnx")
+    tokens_onnx(folder / "tokens.onnx")
+    loop_onnx(folder / "loop.onnx")
+    return [folder / name for name in ("conv.onnx", "tokens.onnx", "loop.onnx")]
+
+
+def _tflite(folder: Path) -> list[Path]:
+    return [small_tflite(folder / "small.tflite")]
+
+
+def change_model(random_: random.Random, content: bytes, path: Path) -> None:
+    """Change bytes mostly outside the weights, which are most of a file and may have any values."""
+    edge = min(len(content), 1500)
+    where = random_.random()
+    if where < 0.45:
+        content = change_bytes(random_, content[:edge]) + content[edge:]
+    elif where < 0.9:
+        content = content[:-edge] + change_bytes(random_, content[-edge:])
+    else:
+        content = change_bytes(random_, content)
+    path.write_bytes(content)
+
+
+def read_model_file(path: Path) -> None:
+    file = model_formats.read_model(path, {})
+    assert file.key
+    Matcher(file.operators).find(file.operators[0].name, "Conv")
+
+
 READERS = {
+    "onnx": Reader(_onnx, change_model, read_model_file),
+    "tflite": Reader(_tflite, change_model, read_model_file),
     "table": Reader(_table, change_table, read_table),
     "table-commands": Reader(_table, change_table, run_table_commands),
     "search": Reader(_table, change_table, search),

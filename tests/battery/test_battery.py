@@ -22,6 +22,7 @@ MOST_MIB = 512  # with the libraries that a reader imports
 def attack(folder, *words):
     """Run ``attack.py`` in a process, and return its result. A message names the call during which it stopped."""
     one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    paths = str(HERE.parent), os.environ.get("PYTHONPATH")  # for model_files.py
     command = [sys.executable, str(HERE / "attack.py"), str(folder), *map(str, words)]
     with (folder / "calls").open("w") as calls:
         done = subprocess.run(
@@ -30,7 +31,7 @@ def attack(folder, *words):
             stderr=calls,
             text=True,
             timeout=TIMEOUT_S,
-            env={**os.environ, **one_thread},
+            env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
     last = (folder / "calls").read_text()[-2000:]
     assert done.returncode == 0, last
@@ -44,7 +45,7 @@ def names_in(file):
 
 def test_files_that_got_through_are_refused_and_mutated_ones_end_with_a_message(tmp_path):
     counts = ("table=8", "table-commands=1", "csv=4", "yaml=4", "architecture=60", "targets=40", "pairs=40", "npz=60")
-    counts += ("space=60",)
+    counts += ("space=60", "onnx=60", "tflite=60")
     result = attack(tmp_path, 1, *names_in("named.py"), *counts)
     assert result["calls"] > 200
     assert result["failures"] == []
@@ -65,6 +66,7 @@ def test_torch_files_that_got_through_are_refused_and_mutated_ones_end_with_a_me
         *(("table", 1500), ("table-commands", 100), ("search", 100), ("csv", 500), ("yaml", 1000)),
         *(("architecture", 5000), ("targets", 3000), ("pairs", 3000), ("npz", 3000)),
         ("space", 3000),
+        *(("onnx", 3000), ("tflite", 3000)),
     ],
 )
 def test_many_mutated_files_are_read_or_refused(tmp_path, reader, count):

@@ -160,8 +160,20 @@ def test_a_model_stands_beside_the_search(ofa, profiled):
     assert "mine.onnx" in (ofa.folder / "front.html").read_text()
 
 
+def test_one_command_says_whether_the_network_that_was_found_is_faster(ofa, profiled):
+    table = ofa.folder / "t.lut"
+    table.write_bytes((profiled.folder / "t.lut").read_bytes())
+    conv_onnx(ofa.folder / "mine.onnx", size=96)
+    search = ("ofa-search", "--table", "t.lut", "--space", "compofa-fixed-w1.0", "--generations", "3")
+    done = ofa(*search, "--max-latency-ms", "100", "--against", "mine.onnx", "--accuracy-of", "mine.onnx=0.5")
+    assert done.code == 0, done.err
+    assert re.search(r"your model +mine\.onnx \(50\.0%, as you state, 96 px\): .* (more|less) than this one", done.out)
+    two = ofa(*search, "--table", "t.lut", "--max-latency-ms", "9", "9", "--against", "mine.onnx")
+    assert two.fails(2, "--against takes one table")
+
+
 def test_an_accuracy_must_be_a_fraction_of_a_named_model(ofa, profiled):
     conv_onnx(ofa.folder / "mine.onnx")
     compare = ("ofa-compare", "--table", str(profiled.folder / "t.lut"), "--networks", "mine.onnx")
-    assert ofa(*compare, "--accuracy-of", "other.onnx=0.7").fails(2, "other.onnx is not among the model files")
+    assert ofa(*compare, "--accuracy-of", "other.onnx=0.7").fails(2, "other.onnx is not one of the model files")
     assert ofa(*compare, "--accuracy-of", "mine.onnx=75").fails(2, "a fraction from 0 to 1")

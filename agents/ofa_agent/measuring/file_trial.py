@@ -9,7 +9,7 @@ from ofa_agent.device.shell import Shell
 from ofa_agent.measuring import bursts, memory, parts, timing
 from ofa_agent.measuring.reference import Reference
 from ofa_agent.protocol import messages as wire
-from ofa_agent.runtimes import Layer, OutOfMemory, RuntimeFailure, Unsupported
+from ofa_agent.runtimes import Layer, OutOfMemory, RuntimeFailure, SelfTimed, Unsupported
 
 
 class _InLayers(NamedTuple):
@@ -47,7 +47,7 @@ def measure_file(
         try:
             measurement.reference_before_ns = reference.time_ns()
             whole = bursts.whole_burst(loaded, wire.budget_of(trial.budget), 0, shell, measurement)
-            measurement.peak_bytes = peak.bytes()
+            measurement.peak_bytes = 0 if isinstance(loaded, SelfTimed) else peak.bytes()  # a tool is another process
             measurement.reference_after_ns = reference.time_ns()
             measurement.reference_mean_ns = reference.mean_ns()
         finally:

@@ -28,10 +28,12 @@ def refusal(block: Block, settings: Any) -> str:
 
 def refusal_of_file(key: str, path: str, inputs: Sequence[ModelInput], settings: Any) -> str:
     """Return why a model file and its inputs do not fit into the free memory; empty if they may fit."""
+    if any(part in settings.runtime for part in ELSEWHERE):
+        return ""
     free = free_bytes()
     needed = sum(np.dtype(each.kind).itemsize * product(each.shape) for each in inputs)
     needed += os.path.getsize(path) if path else 0
-    if free is None or needed <= free or any(part in settings.runtime for part in ELSEWHERE):
+    if free is None or needed <= free:
         return ""
     mib = 1 << 20
     text = "%s and its inputs need at least %d MiB of memory; the device has %d MiB free"

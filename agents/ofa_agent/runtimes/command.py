@@ -6,18 +6,30 @@ A burst is one run of the tool. No shell is involved: every command is a list of
 import os
 import re
 import time
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ofa_agent.commands import output
 from ofa_agent.commands.layers import Kernel, owners_of
 from ofa_agent.commands.place import Place, Ran
-from ofa_agent.commands.template import PRECISION, InvalidTemplate, Rule, Template, parse_text
+from ofa_agent.commands.template import CYCLES, PRECISION, InvalidTemplate, Rule, Template, parse_text
+from ofa_agent.inputs import ModelInput, random_values
 from ofa_agent.measuring.parts import Profiled
 from ofa_agent.measuring.timing import Burst, Statistics
-from ofa_agent.operators import Block, product, seeded
-from ofa_agent.runtimes import Loaded, LoadedProfiled, Malformed, OutOfMemory, RuntimeFailure, SelfTimed, Unsupported
+from ofa_agent.operators import Block
+from ofa_agent.protocol import messages as wire
+from ofa_agent.runtimes import (
+    Layer,
+    Loaded,
+    LoadedLayers,
+    LoadedProfiled,
+    Malformed,
+    OutOfMemory,
+    RuntimeFailure,
+    SelfTimed,
+    Unsupported,
+)
 
 INPUT_SEED = 1
 NO_MEMORY = re.compile(r"bad_alloc|out of memory|cannot allocate memory", re.IGNORECASE)
@@ -38,22 +50,36 @@ class CommandRuntime:
             raise Unsupported(str(error)) from None
         if self._template.layers is not None:
             self.load_profiled = self._load_profiled
+            self.load_file_layers = self._load_file_layers
 
     def version(self) -> str:
         """Return the version of the template; the agent asks the tool for its own version once."""
         return "template %s" % self._template.digest
 
     def load(self, block: Block, job: Any, model_path: str) -> Loaded:
-        return _CommandLoaded(self._template, self._place, block, job.settings, model_path)
+        return _CommandLoaded(self._template, self._place, _inputs(block, job), job.settings, model_path)
 
     def _load_profiled(self, block: Block, job: Any, model_path: str) -> LoadedProfiled:
-        return _CommandProfiled(self._template, self._place, block, job.settings, model_path)
+        return _CommandProfiled(self._template, self._place, block, job, model_path)
+
+    def load_file(self, job: Any, model_path: str) -> Loaded:
+        return _CommandLoaded(self._template, self._place, wire.job_inputs(job), job.settings, model_path)
+
+    def _load_file_layers(self, job: Any, model_path: str) -> LoadedLayers:
+        return _CommandLayers(self._template, self._place, wire.job_inputs(job), job.settings, model_path)
 
 
 class _CommandLoaded(SelfTimed):
-    def __init__(self, template: Template, place: Place, block: Block, settings: Any, model_path: str) -> None:
+    """One run of the tool for each burst. ``batch`` is the first size of the first input."""
+
+    def __init__(
+        self, template: Template, place: Place, inputs: Sequence[ModelInput], settings: Any, model_path: str
+    ) -> None:
         _check_settings(template, settings, model_path)
-        self._template, self._place, self._block, self._settings = template, place, block, settings
+        if len(inputs) > 1 and (template.takes("input") or template.takes("input_list")):
+            raise Unsupported("[command.%s] gives one input; the model has %d" % (template.name, len(inputs)))
+        self._template, self._place, self._inputs, self._settings = template, place, inputs, settings
+        self._batch = inputs[0].shape[0] if inputs and inputs[0].shape else 1
         self._folder = place.make_folder()
         try:
             self._values = self._placeholders(model_path)
@@ -100,7 +126,7 @@ class _CommandLoaded(SelfTimed):
             wrote = ", ".join(self._place.list(folder)) or "no file"
             raise self._failure(Unsupported, "did not write %s but %s" % (rule.file, wrote), printed)
         try:
-            return read(rule, text, self._settings.batch) if read is output.read_latency else read(rule, text)
+            return read(rule, text, self._batch) if read is output.read_latency else read(rule, text)
         except output.NoMatch as found:
             raise self._failure(Unsupported, "expected in %s, found %s" % (rule, found), printed) from None
 
@@ -146,7 +172,7 @@ class _CommandLoaded(SelfTimed):
         # Tools recognise the format by the suffix.
         model = os.path.join(self._folder, "model." + template.model)
         self._place.link(model, model_path)
-        values = {"model": model, "batch": str(settings.batch), "threads": str(settings.threads)}
+        values = {"model": model, "batch": str(self._batch), "threads": str(settings.threads)}
         values.update(iterations=str(template.iterations), seconds="%g" % template.seconds)
         if template.convert and template.convert_on == "host":  # the model that arrived is the converted one
             values["converted"] = os.path.join(self._folder, "model" + template.suffix)
@@ -154,16 +180,14 @@ class _CommandLoaded(SelfTimed):
         if template.takes("input") or template.takes("input_list"):
             values["input"] = os.path.join(self._folder, "input.raw")
             values["input_list"] = os.path.join(self._folder, "input_list.txt")
-            shape = (settings.batch,) + self._block.input_shape
-            content = seeded(INPUT_SEED, product(shape), 1.0).astype(np.float32).tobytes()
-            self._place.write(values["input"], content)
+            self._place.write(values["input"], random_values(self._inputs[0], INPUT_SEED).tobytes())
             self._place.write(values["input_list"], (values["input"] + "\n").encode())
         return values
 
     def _converted(self, model_path: str) -> str:
         """Return the converted model. It is made once for each model and template, and kept."""
         template, settings, place = self._template, self._settings, self._place
-        model = (os.path.basename(model_path), template.digest, settings.precision, settings.batch, settings.threads)
+        model = (os.path.basename(model_path), template.digest, settings.precision, self._batch, settings.threads)
         kept = os.path.join(place.cache_folder(model_path), "-".join(map(str, model)) + template.suffix)
         if not place.is_there(kept):
             made = self._values["converted"] = os.path.join(self._folder, "model" + template.suffix)
@@ -174,27 +198,39 @@ class _CommandLoaded(SelfTimed):
         return kept
 
 
-class _CommandProfiled(_CommandLoaded, LoadedProfiled):
-    """The first burst reports the times of layers. Without a command ``profile``, the same run times the network."""
+class _ReadsLayers(_CommandLoaded):
+    """The first burst reports the times of layers."""
 
-    _profiled: Optional[Profiled] = None
+    _layers: Optional[List[output.Layer]] = None
+
+    def burst(self) -> Burst:
+        if self._layers is not None:
+            return super().burst()
+        return self._run(self._template.profile or self._template.run, profiled=True)
+
+    def _read_layers(self, rule: Rule, folder: str, printed: str) -> None:
+        self._layers = self._read(rule, folder, printed, output.read_layers)
+
+    @property
+    def _rule(self) -> Rule:
+        assert self._template.layers is not None
+        return self._template.layers
+
+
+class _CommandProfiled(_ReadsLayers, LoadedProfiled):
+    """A network of blocks. Without a command ``profile``, the same run times the network."""
+
+    def __init__(self, template: Template, place: Place, block: Block, job: Any, model_path: str) -> None:
+        super().__init__(template, place, _inputs(block, job), job.settings, model_path)
+        self._block = block
 
     @property
     def in_one_run(self) -> bool:  # type: ignore[override]
         return not self._template.profile
 
-    def burst(self) -> Burst:
-        if self._profiled is not None:
-            return super().burst()
-        return self._run(self._template.profile or self._template.run, profiled=True)
-
     def operator_times(self) -> Profiled:
-        assert self._profiled is not None
-        return self._profiled
-
-    def _read_layers(self, rule: Rule, folder: str, printed: str) -> None:
-        layers = self._read(rule, folder, printed, output.read_layers)
-        operators = len(self._block.operators)
+        assert self._layers is not None
+        layers, operators = self._layers, len(self._block.operators)
         owners = owners_of([Kernel(layer.name, "" if layer.between else layer.name) for layer in layers], operators)
         if max(owners) >= operators:
             raise Malformed(
@@ -203,7 +239,23 @@ class _CommandProfiled(_CommandLoaded, LoadedProfiled):
             )
         times = np.array([layer.time for layer in layers])
         owned = np.bincount(owners, weights=times, minlength=operators)
-        self._profiled = Profiled(owned[None, :], np.bincount(owners, minlength=operators), pure=rule.pure)
+        return Profiled(owned[None, :], np.bincount(owners, minlength=operators), pure=self._rule.pure)
+
+
+class _CommandLayers(_ReadsLayers, LoadedLayers):
+    """A model file. Layers have the names that the tool reports."""
+
+    def layer_times(self) -> Tuple[List[Layer], Profiled]:
+        assert self._layers is not None
+        took = np.array([[layer.time for layer in self._layers]], dtype=np.float64)
+        if self._rule.unit == CYCLES:  # only their ratios count: more than any latency, so that they are scaled to it
+            took *= 1e12 / max(1.0, float(took.sum()))
+        layers = [Layer(layer.name, "") for layer in self._layers]
+        return layers, Profiled(took, np.ones(len(layers), dtype=int), pure=self._rule.pure)
+
+
+def _inputs(block: Block, job: Any) -> List[ModelInput]:
+    return [ModelInput("x", "float32", (job.settings.batch,) + block.input_shape)]
 
 
 def _ended(code: int) -> str:

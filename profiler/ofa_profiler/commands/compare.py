@@ -1,6 +1,5 @@
 """``ofa-compare``: measures networks on the device and compares them with the table's predictions."""
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from ofa_profiler import library
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.comparison.statistics import Comparison
-from ofa_profiler.models.formats import is_model_file
+from ofa_profiler.models.formats import is_model_file, stated_accuracies
 from ofa_profiler.models.shapes import parse_shapes
 from ofa_profiler.targets.target import parse_settings
 from ofa_tables.errors import DeviceError, UsageError
@@ -98,7 +97,7 @@ def compare(
         path,
         others[0] if others else None if files else "30",
         models=files,
-        accuracies=_stated_accuracies(stated, [file.name for file in files]),
+        accuracies=stated_accuracies(stated, [file.name for file in files]),
         calibrate=calibrate,
         target=target,
         space=space_name,
@@ -122,23 +121,6 @@ def compare(
         raise DeviceError(f"no network was measured in both passes: {reasons}; run the command again to continue")
     if comparison.failures:
         raise SystemExit(1)
-
-
-def _stated_accuracies(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """Parse ``mine.onnx=0.752``. Raises UsageError."""
-    accuracies: dict[str, float] = {}
-    for text in texts:
-        name, _, value = text.rpartition("=")
-        name = Path(name).name
-        if name not in names:
-            raise UsageError(f"--accuracy-of {text}: {name or text} is not among the model files of --networks")
-        try:
-            accuracies[name] = float(value)
-        except ValueError:
-            accuracies[name] = -1.0
-        if not 0 < accuracies[name] <= 1:
-            raise UsageError(f"--accuracy-of takes FILE=0.752, a fraction from 0 to 1, not {text!r}")
-    return accuracies
 
 
 def print_comparison(comparison: Comparison, report: Path) -> None:

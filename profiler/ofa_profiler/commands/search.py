@@ -16,6 +16,7 @@ from ofa_nas.cli import Resolutions, answer, console, example, json_option, prin
 from ofa_nas.references import MeasuredReference, measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
+from ofa_nas.spaces import Space
 from ofa_nas.spaces.recorded import find_space_in, record
 from ofa_profiler.commands.display import TABLE, bar
 from ofa_profiler.commands.results import (
@@ -27,7 +28,7 @@ from ofa_profiler.commands.results import (
     summarise,
 )
 from ofa_profiler.commands.variadic import Variadic
-from ofa_tables.errors import UsageError
+from ofa_tables.errors import DeviceError, UsageError
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.store.files import replacing, require_writable
 from ofa_tables.table import LatencyTable
@@ -62,6 +63,7 @@ class Search:
         "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 --accuracy predictor.npz",
         "ofa-search --table phone.lut --table tx2.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 35",
         "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --pareto --out front.json",
+        "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 --against mine.tflite",
     ),
 )
 @click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Latency table. Repeatable.")
@@ -121,7 +123,15 @@ class Search:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option("--pareto", is_flag=True, help="Find the Pareto front and plot it.")
 @click.option("--verify", "verifies", is_flag=True, help="Measure the result; repeat until it meets the limit.")
-@click.option("--target", help="Target for --verify. [default: the target of the table]")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE [FILE2 …]",
+    help="Model files of yours to measure first, and to compare the result with.",
+)
+@click.option("--accuracy-of", "stated", multiple=True, metavar="FILE=0.752", help="Accuracy of a file of --against.")
+@click.option("--target", help="Target for --verify and --against. [default: the target of the table]")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file for the result.")
 @json_option
@@ -140,6 +150,8 @@ def command(
     seed: int,
     pareto: bool,
     verifies: bool,
+    against: tuple[Path, ...],
+    stated: tuple[str, ...],
     target: str | None,
     pairs: tuple[str, ...],
     out: Path | None,
@@ -154,13 +166,21 @@ def command(
     _check(paths, limits_ms, asked, confidence, pareto, verifies)
     if pareto and bound_seconds:
         raise UsageError("--bound does not support --pareto; remove one of them")
-    if not verifies and (target is not None or pairs):
-        raise UsageError("--target and --set apply to --verify only; add --verify, or remove them")
+    if not (verifies or against) and (target is not None or pairs):
+        raise UsageError(
+            "--target and --set are about the device that measures; add --verify or --against, or remove them"
+        )
+    if len(paths) > 1 and against:
+        raise UsageError("--against takes one table, whose device measures the model files; remove the others")
+    if stated and not against:
+        raise UsageError("--accuracy-of is the accuracy of a model file; add --against FILE, or remove it")
     page = _page(paths[0], out) if pareto else None
     for path in filter(None, (out, page)):
         require_writable(path)
     space = find_space_in(space_name, paths)
     find_method(method)
+    if against:
+        _measure_files(paths[0], space, against, stated, target, pairs)
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto, bound_seconds)
     space.require_resolutions(resolutions or ())
     wanted = space.resolutions_px if resolutions == () else resolutions
@@ -239,6 +259,32 @@ def _check(
 
 
 # With a device.
+
+
+def _measure_files(
+    path: Path, space: Space, files: Sequence[Path], stated: Sequence[str], target: str | None, pairs: tuple[str, ...]
+) -> None:
+    """Measure model files as reference networks of a table. Raises OfaError."""
+    from ofa_profiler import library
+    from ofa_profiler.commands.progress import CampaignProgress
+    from ofa_profiler.models.formats import read_model, stated_accuracies
+    from ofa_profiler.targets.target import parse_settings
+
+    models = [read_model(file) for file in files]
+    comparison = library.compare(
+        path,
+        None,
+        models=models,
+        accuracies=stated_accuracies(stated, [model.name for model in models]),
+        target=target,
+        space=space,
+        settings=parse_settings(pairs),
+        say=say,
+        show_progress=partial(CampaignProgress, console),
+    )
+    for model in models:
+        if model.key in comparison.failures:
+            raise DeviceError(f"{model.name}: {comparison.failures[model.key]}")
 
 
 def _verify(

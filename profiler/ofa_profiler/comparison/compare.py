@@ -127,7 +127,7 @@ class Comparer:
         jobs += lower_jobs(networks, identity.runtime, settings.batch, precision=settings.precision, command=command)
         for file in drawn.files:
             add_file(self._table, file, drawn.accuracies.get(file.name))
-            jobs.append(file_job(file, layers=False))
+            jobs.append(file_job(self._table, file, layers=False))
         outcome = Outcome()
         first, more, most = COMMAND_ROUNDS if command else (ROUNDS, MORE_ROUNDS, MOST_ROUNDS)
         for rounds in range(first, most + 1, more):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ofa_agent.commands.template import parse_text
 from ofa_profiler.models.model_file import MOST_BYTES, WHAT, ModelFile, Shape
 from ofa_profiler.targets.target import Target
 from ofa_tables.errors import DeviceError, FileError, UsageError
@@ -86,9 +87,9 @@ def find_runtime(target: Target, wanted: str | None, name: str, description: Map
     (found,) = (each for each in FORMATS if each.name == name)
     there: Sequence[str] = description["runtimes"]
     if wanted is not None:
-        _require_reads(wanted, found)
+        _require_reads(wanted, found, target.commands.get(wanted, ""))
         return wanted
-    reading = found.runtimes
+    reading = [*found.runtimes, *(key for key, text in target.commands.items() if parse_text(text).model == name)]
     preferred = [runtime for runtime in [*target.runtimes, *found.runtimes] if runtime in reading and runtime in there]
     if not preferred:
         reasons = [f"{runtime}: {description['missing_runtimes'].get(runtime, '')}" for runtime in found.runtimes[:2]]
@@ -99,11 +100,29 @@ def find_runtime(target: Target, wanted: str | None, name: str, description: Map
     return preferred[0]
 
 
-def require_reads(runtime: str, file: ModelFile) -> None:
-    """Raise UsageError if a runtime does not read files of this format."""
-    _require_reads(runtime, next(each for each in FORMATS if each.name == file.format))
+def require_reads(runtime: str, file: ModelFile, command: str = "") -> None:
+    """Raise UsageError if a runtime, of a command template ``command`` as JSON, does not read files of this format."""
+    _require_reads(runtime, next(each for each in FORMATS if each.name == file.format), command)
 
 
-def _require_reads(runtime: str, found: Format) -> None:
-    if runtime not in found.runtimes:
+def _require_reads(runtime: str, found: Format, command: str) -> None:
+    reads = parse_text(command).model == found.name if command else runtime in found.runtimes
+    if not reads:
         raise UsageError(f"runtime {runtime} does not read {found.title} files; {', '.join(found.runtimes)} do")
+
+
+def stated_accuracies(texts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+    """Parse ``mine.onnx=0.752``. Raises UsageError."""
+    accuracies: dict[str, float] = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        name = Path(name).name
+        if name not in names:
+            raise UsageError(f"--accuracy-of {text}: {name or text} is not one of the model files")
+        try:
+            accuracies[name] = float(value)
+        except ValueError:
+            accuracies[name] = -1.0
+        if not 0 < accuracies[name] <= 1:
+            raise UsageError(f"--accuracy-of takes FILE=0.752, a fraction from 0 to 1, not {text!r}")
+    return accuracies

@@ -18,7 +18,7 @@ from ofa_profiler.table_file import Say, open_for_writing, record_conditions
 from ofa_profiler.targets.table_target import require_conditions
 from ofa_profiler.targets.target import Target, choose_runtime
 from ofa_tables.errors import DeviceError, FileError, UsageError
-from ofa_tables.identity import ALONE, Identity, Settings
+from ofa_tables.identity import LAYERS, Identity, Settings
 from ofa_tables.store.measurement import SIMULATED
 
 
@@ -106,7 +106,7 @@ def _on_target(
 def _identity(target: Target, runtime: str, settings: Settings, description: Mapping[str, Any]) -> Identity:
     chosen = choose_runtime(target, runtime, description)
     version = description["runtimes"][chosen]
-    return Identity(target.name, description["fingerprint"], chosen, version, settings, ALONE)
+    return Identity(target.name, description["fingerprint"], chosen, version, settings, LAYERS)
 
 
 def _failed(file: ModelFile, target: Target, runtime: str | None, settings: Settings, reason: str) -> ModelProfile:

@@ -15,6 +15,7 @@ from ofa_tables.identity import Identity
 from ofa_tables.layers import LayerKey, parse_layer_key
 from ofa_tables.store.measurement import LAYERS_ERROR, PEAK_MB
 from ofa_tables.table import LatencyTable
+from ofa_tables.words import counted
 
 FLOPS = 2  # of one multiply-accumulate
 LEAST_MS = 5e-6  # layers below are not executed: the runtime reports that they take no time
@@ -95,6 +96,11 @@ class ModelProfile:
     @property
     def gflops(self) -> float | None:
         return FLOPS * self.macs / self.latency_ms / 1e6 if self.macs and self.latency_ms > 0 else None
+
+    def __repr__(self) -> str:
+        made = self.identity
+        what = self.failure or f"{self.latency_ms:.4g} ms, {counted(len(self.layers), 'layer')}"
+        return f"ModelProfile({self.name!r} on {made.target}, {made.runtime}: {what})"
 
     def to_json(self) -> dict[str, Any]:
         if self.failure:

@@ -15,7 +15,7 @@ from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.spaces.recorded import spaces_of
 from ofa_profiler.commands.display import TABLE, columns, engine_lines, print_wide
 from ofa_tables.estimates.entry import Entry
-from ofa_tables.identity import IMPORTED, IN_NETWORKS
+from ofa_tables.identity import IMPORTED, IN_NETWORKS, LAYERS
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
 from ofa_tables.store.measurement import SIMULATED
@@ -113,6 +113,8 @@ def _print_summary(opened: LatencyTable, summary: Summary) -> None:
     for name, value in _facts(opened, summary):
         facts.add_row(f"[dim]{name}[/]", escape(value))
     print_wide(facts)
+    if opened.identity.blocks == LAYERS:
+        return
     answer.print()
     if not summary.reaches:
         answer.print("no space is complete at any resolution", style="dim")
@@ -148,7 +150,8 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
         fitted = opened.device["fit"]
         yield "fitted", f"to {counted(fitted['rows'], 'row')} of {fitted['file']}, mean error {fitted['error']:.1%}"
     if identity.runtime not in (IMPORTED, SIMULATED):
-        yield "blocks", "timed in networks" if identity.blocks == IN_NETWORKS else "timed alone"
+        timed = {IN_NETWORKS: "timed in networks", LAYERS: "none; entries are layers of model files"}
+        yield "blocks", timed.get(identity.blocks, "timed alone")
     conditions = opened.conditions
     if conditions.get("set"):
         refused = conditions.get("not_set", {})

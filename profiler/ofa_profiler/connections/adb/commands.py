@@ -8,6 +8,7 @@ from typing import Any
 from ofa_agent.commands.place import Place, Ran
 from ofa_agent.device import shell
 from ofa_agent.measuring.block_trial import measure
+from ofa_agent.measuring.file_trial import measure_file
 from ofa_agent.measuring.reference import Reference
 from ofa_agent.runtimes.command import CommandRuntime
 from ofa_profiler.connections.adb.shell import FOLDER, AdbShell
@@ -27,7 +28,8 @@ def measure_command(trial: Any, model: str, measurement: Any, place: Place, devi
     runtime = CommandRuntime(trial.job.settings.command, place)
     if trial.reference.key:
         measurement.reference_error = f"runtime {trial.reference.settings.runtime} does not run there"
-    measure(trial, model, Reference(), measurement, runtime, device)
+    of_kind = measure_file if trial.job.HasField("file") else measure
+    of_kind(trial, model, Reference(), measurement, runtime, device)
 
 
 class PhonePlace(Place):
