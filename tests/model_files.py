@@ -88,6 +88,32 @@ def small_tflite(path):
     return path
 
 
+def two_inputs_tflite(path):
+    """The sum of two inputs, whose order in the signature is not that in the graph."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name, shape):
+        return schema.TensorT(name=name, shape=list(shape), type=schema.TensorType.FLOAT32, buffer=0)
+
+    def named(name, index):
+        return schema.TensorMapT(name=name, tensorIndex=index)
+
+    add = schema.OperatorT(opcodeIndex=0, inputs=[0, 1], outputs=[2])
+    add.builtinOptionsType, add.builtinOptions = schema.BuiltinOptions.AddOptions, schema.AddOptionsT()
+    graph = schema.SubGraphT(inputs=[0, 1], outputs=[2], operators=[add])
+    graph.tensors = [tensor("small", (1, 4)), tensor("large", (3, 4)), tensor("sum", (3, 4))]
+    signature = schema.SignatureDefT(signatureKey="serving_default", subgraphIndex=0)
+    signature.inputs, signature.outputs = [named("b_large", 1), named("a_small", 0)], [named("y", 2)]
+    code = schema.OperatorCodeT(builtinCode=schema.BuiltinOperator.ADD, version=1)
+    model = schema.ModelT(version=3, operatorCodes=[code], subgraphs=[graph], buffers=[schema.BufferT()])
+    model.signatureDefs = [signature]
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
 def small_pt2(path):
     """A convolution and a linear layer, exported by PyTorch, with a keyword argument."""
     import torch

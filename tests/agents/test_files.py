@@ -10,6 +10,7 @@ from model_files import (
     small_pt2,
     small_tflite,
     tokens_onnx,
+    two_inputs_tflite,
 )
 
 from ofa_agent.commands.template import parse
@@ -118,6 +119,15 @@ def test_a_tflite_file(tmp_path):
     measurement = take(small_tflite(tmp_path / "m.tflite"), inputs, "tflite")
     assert_divided(measurement)
     assert "CONV_2D" in [layer.operator for layer in measurement.layers]
+
+
+def test_a_tflite_file_with_two_inputs_in_another_order_in_its_signature(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    inputs = [ModelInput("small", "float32", (1, 4)), ModelInput("large", "float32", (3, 4))]
+    measurement = take(two_inputs_tflite(tmp_path / "m.tflite"), inputs, "tflite")
+    assert_divided(measurement, ["sum"])
+    swapped = take(two_inputs_tflite(tmp_path / "m.tflite"), inputs[::-1], "tflite")
+    assert (swapped.status, swapped.error[:15]) == ("malformed", "the model takes")
 
 
 def test_a_torch_export_file(tmp_path):

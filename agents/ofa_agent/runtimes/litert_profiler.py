@@ -7,7 +7,7 @@ releases in KNOWN are supported.
 import ctypes
 import os
 from functools import lru_cache
-from typing import Any, List, Sequence, Tuple
+from typing import Any, Callable, List, Sequence, Tuple
 
 import numpy as np
 
@@ -58,10 +58,11 @@ class Event(ctypes.Structure):
 class ProfiledModel:
     """A model with its inputs that records the time of each kernel in each run. Raises Unsupported.
 
-    ``values`` are arrays in the order of the inputs of the model.
+    ``values_of`` returns the values of an input, an array, by its name in the first signature of the model. A model
+    without signatures gets one, with the names of the tensors.
     """
 
-    def __init__(self, package_file: str, model_path: str, threads: int, values: Sequence[Any]) -> None:
+    def __init__(self, package_file: str, model_path: str, threads: int, values_of: Callable[[str], Any]) -> None:
         self._library = _library(package_file)
         self._payloads: List[Any] = []
         self._environment = _environment(package_file)
@@ -69,10 +70,8 @@ class ProfiledModel:
         self._compiled = self._made("LiteRtCreateCompiledModel", self._environment, self._model, self._options(threads))
         self._signature = self._made("LiteRtGetModelSignature", self._model, ctypes.c_size_t(0))
         self._inputs, self._outputs = self._buffers("Input"), self._buffers("Output")
-        if len(self._inputs) != len(values):
-            raise Unsupported("the LiteRT profiler sees %d inputs, not %d" % (len(self._inputs), len(values)))
-        for buffer, of_input in zip(self._inputs, values):
-            self._fill(Handle(buffer), of_input)
+        for index, buffer in enumerate(self._inputs):
+            self._fill(Handle(buffer), values_of(self._name_of_input(index)))
         self._profiler = self._made("LiteRtCompiledModelGetProfiler", self._compiled)
         self._tags: List[str] = []
         self._runs: List[List[int]] = []
@@ -138,6 +137,11 @@ class ProfiledModel:
             made = self._made("LiteRtCreateManagedTensorBufferFromRequirements", self._environment, kind, needs)
             buffers[index] = made
         return buffers
+
+    def _name_of_input(self, index: int) -> str:
+        name = ctypes.c_char_p()
+        self._call("LiteRtGetSignatureInputName", self._signature, ctypes.c_size_t(index), ctypes.byref(name))
+        return (name.value or b"").decode()
 
     def _fill(self, buffer: Any, values: Any) -> None:
         """Write values into the buffer of an input. Raises Unsupported if they do not fit."""

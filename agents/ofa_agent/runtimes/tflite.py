@@ -147,7 +147,9 @@ class _TfliteProfiled(_TfliteLoaded, LoadedProfiled):
 
     def __init__(self, interpreter: Any, block: Block, settings: Any, model_path: str) -> None:
         super().__init__(interpreter, block, settings)
-        profiled = litert_profiler.ProfiledModel(package_file(), model_path, settings.threads, [self._values])
+        profiled = litert_profiler.ProfiledModel(
+            package_file(), model_path, settings.threads, lambda name: self._values
+        )
         self._profiled: Optional[litert_profiler.ProfiledModel] = profiled
         self._operators = len(block.operators)
 

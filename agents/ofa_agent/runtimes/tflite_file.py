@@ -41,7 +41,7 @@ class TfliteFileLayers(TfliteFile, LoadedLayers):
         super().__init__(interpreter, job)
         if any(tuple(each["shape"]) != tuple(abs(each["shape_signature"])) for each in interpreter.get_input_details()):
             raise Unsupported("the LiteRT profiler does not time the layers of a model with open shapes")
-        profiled = litert_profiler.ProfiledModel(package_file, model_path, job.settings.threads, self._in_order())
+        profiled = litert_profiler.ProfiledModel(package_file, model_path, job.settings.threads, self._values_of)
         self._profiled: Optional[litert_profiler.ProfiledModel] = profiled
 
     def run(self) -> object:
@@ -70,14 +70,14 @@ class TfliteFileLayers(TfliteFile, LoadedLayers):
             self._profiled.close()
             self._profiled = None
 
-    def _in_order(self) -> List[Any]:
-        """Return the values in the order of the signature, which the profiled copy uses."""
+    def _values_of(self, name: str) -> Any:
+        """Return the values of an input by its name in the first signature. Raises Unsupported."""
         signatures = self._interpreter._get_full_signature_list()
-        if not signatures:
-            return self.values
-        of_tensor = {each["index"]: values for each, values in zip(self._interpreter.get_input_details(), self.values)}
-        first = next(iter(signatures.values()))
-        return [of_tensor[first["inputs"][name]] for name in sorted(first["inputs"])]
+        tensors = next(iter(signatures.values()))["inputs"] if signatures else {}
+        for details, values in zip(self._interpreter.get_input_details(), self.values):
+            if details["index"] == tensors.get(name) or details["name"] == name:
+                return values
+        raise Unsupported("the LiteRT profiler names an input %r, which the model does not have" % name)
 
     def _nodes(self) -> List[Layer]:
         """Return the nodes of the model, named after their outputs."""
