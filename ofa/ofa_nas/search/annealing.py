@@ -35,6 +35,8 @@ from ofa_nas.spaces.space import Population
 # Initial and final temperature, as a fraction of the median effect of one change.
 HOT, COLD = 0.5, 0.05
 POLISH, MOST_POLISH = 0.3, 40_000  # as a fraction of the budget, and as a maximum number of evaluations
+LEAST_POLISH = 0.1  # after the search by worths, which gets at most ENOUGH of each problem first
+ENOUGH = 18_000
 # SEVERAL is the fraction of proposals that redraw each place with probability CHANCE. Under a tight limit, good
 # networks differ in several depths at once, and the networks between them are worse.
 SEVERAL, CHANCE = 0.5, 0.08
@@ -55,15 +57,13 @@ def annealing(run: Run) -> None:
     while fruitful and not run.over:
         tried, enough = run.cache.evaluated, FRUITFUL * run.left
         if isinstance(model, Differentiable) and is_additive(run.problems[-1]):
-            ends = memetic(run, model, run.left - _for_polish(run))
+            ends = memetic(run, model, run.left - _after_memetic(run))
         else:
             ends = _anneal(run)
         for problem in run.problems:
-            for best in run.cache.best(problem).each():
-                polish(run, problem, best)
+            polish(run, problem, run.cache.best(problem))
         for problem, of_problem in zip(run.problems, ends, strict=True):
-            for end in of_problem.best(count=run.population).each():
-                polish(run, problem, end)
+            polish(run, problem, of_problem.best(count=run.population).distinct())
         fruitful = run.cache.evaluated - tried >= enough
     if combinations(run.problems[-1]) <= run.left:  # evaluating the rest proves the answer
         exhaustive(run)
@@ -102,6 +102,11 @@ def _anneal(run: Run) -> list[Evaluated]:
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
     return [here[chains] for chains in _by_problem(run, count)]
+
+
+def _after_memetic(run: Run) -> int:
+    beyond = run.left - ENOUGH * len(run.problems)
+    return math.ceil(min(max(LEAST_POLISH * run.left, beyond), MOST_POLISH))
 
 
 def _for_polish(run: Run) -> int:
