@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ofa_nas.errors import FunctionFailed, FunctionInterrupted
 from ofa_nas.search.digest_index import UNKNOWN, DigestIndex
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
@@ -26,6 +27,10 @@ class Candidates:
 
     def __len__(self) -> int:
         return len(self.population)
+
+    def first(self, count: int) -> "Candidates":
+        part = slice(count)
+        return Candidates(self.population[part], self.prices[:, part], self.digests[part], self.tried)
 
     @staticmethod
     def concatenate(parts: "list[Candidates]") -> "Candidates":
@@ -105,7 +110,11 @@ class EvaluationCache:
         """Evaluate candidates with the accuracy model, and store the results."""
         accuracy = np.empty(0)
         if len(candidates):
-            accuracy = np.asarray(self._problem.accuracy(candidates.population), dtype=np.float64)
+            try:
+                accuracy = np.asarray(self._problem.accuracy(candidates.population), dtype=np.float64)
+            except (FunctionFailed, FunctionInterrupted) as stopped:
+                self._keep(candidates.first(len(stopped.done)), stopped.done)
+                raise
             self._keep(candidates, accuracy)
         return Evaluated(candidates.population, accuracy, candidates.prices)
 
