@@ -65,11 +65,11 @@ def mine(tmp_path):
 
 @pytest.fixture
 def searched(make_latency):
-    def make(model, budget=Budget(20, 9)):
+    def make(model):
         latency = make_latency(OFA, (160,))
         limit = (latency.cheapest((160,))[0] + latency.dearest((160,))[0]) / 2
         problem = Question(latency.space, model, (limit,), resolutions_px=(160,)).to_problem([latency])
-        return problem, search(problem, find_method("annealing"), budget)
+        return problem, search(problem, find_method("annealing"), Budget(20, 9))
 
     return make
 
@@ -121,7 +121,7 @@ def test_a_search_keeps_what_was_evaluated_before_the_function_stopped(searched,
 
 
 def test_a_search_whose_function_never_works_raises(searched):
-    with pytest.raises(FunctionFailed, match="^mine failed: ValueError: never$"):
+    with pytest.raises(FunctionFailed, match=r"^mine failed: ValueError: never$"):
         searched(model_of(Calls(most=0, error=ValueError("never"))))
 
 
