@@ -14,27 +14,28 @@ from ofa_nas.search.problem import Problem
 from ofa_nas.search.run import Run
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
-PAIRS, MOST_PAIRS = 400, 1600
-PAIRS_SHARE = 0.05  # of the evaluations that are left
+PAIRS = 400
 TOGETHER = 4  # networks that climb at a time; one with a time limit, because a step is not interrupted
 
 
-def polish(run: Run, problem: Problem, starts: Evaluated) -> None:
+def polish(run: Run, problem: Problem, starts: Evaluated, share: float = 0.0) -> None:
     """Climb from each of ``starts``, feasible networks, until no step improves its accuracy. The first ones go first.
 
-    Ends when the run is over.
+    The pairs around a network may take this ``share`` of the remaining evaluations, if it is more than PAIRS. Ends when
+    the run is over.
     """
-    together = TOGETHER if math.isinf(run.seconds_left) else 1
+    is_timed = run.seconds_left < math.inf
+    together, share = (1, 0.0) if is_timed else (TOGETHER, share)
     here, begun = starts[:together], together
     while len(here) and not run.over:
-        there = _step(run, problem, here)
+        there = _step(run, problem, here, share)
         better = there.accuracy > here.accuracy
         free = int(len(here) - better.sum())
         here = Evaluated.concatenate([there[np.flatnonzero(better)], starts[begun : begun + free]])
         begun += free
 
 
-def _step(run: Run, problem: Problem, here: Evaluated) -> Evaluated:
+def _step(run: Run, problem: Problem, here: Evaluated, share: float) -> Evaluated:
     """Return the best network around each of ``here``, which may be the network itself."""
     genes = here.population.genes
     rows, values = (
@@ -45,7 +46,7 @@ def _step(run: Run, problem: Problem, here: Evaluated) -> Evaluated:
     own = [np.arange(at * rows.shape[1], (at + 1) * rows.shape[1]) for at in range(len(here))]
     singles = [single[each] for each in own]
     networks = [here[np.array([at])] for at in range(len(here))]
-    most = PAIRS if run.seconds_left < math.inf else min(max(PAIRS, int(PAIRS_SHARE * run.left)), MOST_PAIRS)
+    most = max(PAIRS, int(share * run.left))
     both = [
         _promising_pairs(problem, network, around, row, most)
         for network, around, row in zip(networks, singles, rows, strict=True)
