@@ -10,7 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ofa_nas.accuracy import MACS, open_accuracy
+from ofa_nas.accuracy import MACS, AccuracyModel, FunctionAccuracy, open_accuracy
+from ofa_nas.accuracy.loading import Evaluate, Loaded
+from ofa_nas.errors import FunctionFailed
 from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.search import Budget, Question, find_method
 from ofa_nas.search import search as run_search
@@ -85,7 +87,9 @@ def search(
     max_latency_ms: float,
     space: str | Space | None = None,
     *,
-    accuracy: str = MACS,
+    accuracy: str | Evaluate = MACS,
+    evaluated: str | Path | None = None,
+    workers: int = 1,
     resolutions: Sequence[int] | None = None,
     confidence: float | None = None,
     method: str = "annealing",
@@ -96,17 +100,31 @@ def search(
 ) -> SearchResult:
     """Find the most accurate network within a latency limit in ms; the same seed gives the same network.
 
-    ``accuracy`` is the file of an accuracy model, or "macs" to rank networks by MACs.
-    Raises LimitUnreachable, NoneFound.
+    ``accuracy`` is the file of an accuracy model, a function that takes a list of Architectures and returns their
+    accuracies, 0…1, its name (``module:function``), or "macs" to rank networks by MACs. ``evaluated`` is a file for
+    what the function returned, whose networks are not evaluated again. ``workers`` processes call the function.
+
+    Raises LimitUnreachable, NoneFound, and FunctionFailed if the function fails; ``evaluated`` then has what it
+    returned before.
     """
     space = _space(table, space)
+    model = _accuracy(accuracy, space, None if evaluated is None else Path(evaluated), workers)
     chosen = None if resolutions is None else tuple(resolutions)
-    question = Question(space, open_accuracy(accuracy, space), (max_latency_ms,), {}, chosen, confidence)
+    question = Question(space, model, (max_latency_ms,), {}, chosen, confidence)
     problem = question.to_problem([LatencyModel.calibrated(table, space)])
     found = run_search(problem, find_method(method), Budget(population, generations, seconds), seed)
+    if found.failed:
+        raise FunctionFailed(found.failed)
     (best,) = found.best
     (architecture,) = space.decode(best.population)
     return SearchResult(architecture, float(best.prices[0, 0]), float(best.accuracy[0]), found, table.simulated)
+
+
+def _accuracy(accuracy: str | Evaluate, space: Space, evaluated: Path | None, workers: int) -> AccuracyModel:
+    if isinstance(accuracy, str):
+        return open_accuracy(accuracy, space, evaluated, workers)
+    name = getattr(accuracy, "__qualname__", type(accuracy).__name__)
+    return FunctionAccuracy(space, Loaded(name, accuracy, by_name=False), evaluated, workers)
 
 
 def profile(

@@ -16,7 +16,8 @@ from model_files import conv_onnx, loop_onnx, small_tflite, tokens_onnx
 from mutations import change_bytes, change_json, change_words
 from tables_of_attackers import TINY, change_table, make_table
 
-from ofa_nas.accuracy import Mlp, read_members
+from ofa_nas.accuracy import FunctionAccuracy, Mlp, read_members
+from ofa_nas.accuracy.loading import Loaded
 from ofa_nas.accuracy.pairs import begin_pairs, read_pairs
 from ofa_nas.selection import read_names, read_networks
 from ofa_nas.spaces import find_space
@@ -253,6 +254,17 @@ def read_pairs_file(path: Path) -> None:
     begin_pairs(path, dict(found.about))
 
 
+def _evaluated(folder: Path) -> list[Path]:
+    header = {**about(TINY), "accuracy": "made up"}
+    lines = [header, *[{"architecture": ARCHITECTURE, "accuracy": 0.5, "halves": [0.5, 0.5]}] * 3]
+    (folder / "evaluated.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [folder / "evaluated.jsonl"]
+
+
+def read_evaluated(path: Path) -> None:
+    FunctionAccuracy(TINY, Loaded("made up", lambda networks: [0.5] * len(networks), by_name=False), path)
+
+
 def _npz(folder: Path) -> list[Path]:
     rng = np.random.default_rng(0)
     arrays = {"0.weight": rng.random((4, 128)), "0.bias": rng.random(4), "2.weight": rng.random((1, 4))}
@@ -347,5 +359,6 @@ READERS = {
     "targets": Reader(_targets, as_text(change_words), read_targets),
     "space": Reader(_spaces, as_text(change_words), read_space_file),
     "pairs": Reader(_pairs, as_text(_lines_of_json), read_pairs_file),
+    "evaluated": Reader(_evaluated, as_text(_lines_of_json), read_evaluated),
     "npz": Reader(_npz, change_npz, read_model),
 }
