@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ofa_nas.spaces import all_spaces, parse_architecture
+from ofa_nas.spaces import parse_architecture
+from ofa_nas.spaces.recorded import spaces_of
 from ofa_profiler.comparison.compare import Comparer
 from ofa_profiler.comparison.statistics import errors, noise, passes_of
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
@@ -21,7 +22,7 @@ from ofa_tables.table import CALIBRATION, TEST, LatencyTable
 def main() -> None:
     paths = [Path(name) for name in sys.argv[1:]]
     with LatencyTable.read(paths[0]) as table:
-        space = fullest_space(table, all_spaces())
+        space = fullest_space(table, spaces_of(table))
         comparer = Comparer(table, space)
         tested, calibrating = list(comparer.measured(TEST)), list(comparer.measured(CALIBRATION))
     encoded = [

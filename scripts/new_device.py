@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from ofa_agent.operators import Block
-from ofa_nas.spaces import all_spaces
+from ofa_nas.spaces.recorded import spaces_of
 from ofa_profiler.campaign.choosing import Targets, block_candidates, choose
 from ofa_profiler.priors import read_priors
 from ofa_tables.estimates.physics import works
@@ -31,7 +31,7 @@ class Truth:
 
     def __init__(self, path: Path) -> None:
         with LatencyTable.read(path) as table:
-            self.space = fullest_space(table, all_spaces())
+            self.space = fullest_space(table, spaces_of(table))
             model = LatencyModel(table, self.space)
             self.resolutions_px = model.resolutions_px
             blocks = {block.key: block for px in self.resolutions_px for block in self.space.blocks(px)}
@@ -44,7 +44,7 @@ class Truth:
                 np.add.at(counts, rows, 1)
             self.log_ms = np.log(sums / counts)
         self.networks = self.space.sample(NETWORKS, np.random.default_rng(0), self.resolutions_px)
-        self.targets = Targets(self.space, self.resolutions_px, list(blocks))
+        self.targets = Targets.of_space(self.space, self.resolutions_px, list(blocks))
         self._rows = self.targets.rows_of(self.networks)
 
     def error(self, log_ms: np.ndarray) -> float:

@@ -8,6 +8,7 @@ MACs are multiply-accumulates of one inference at batch 1. Requires only Python 
 
 import math
 import zlib
+from functools import lru_cache
 from typing import Any, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import numpy as np
@@ -273,9 +274,14 @@ def shapes(operators: Sequence[Operator], input_shape: Shape) -> List[Shape]:
             _expect(isinstance(operator, Take) or earlier == shape, operator, shape)
             shape = earlier
         values.append(_bounded(operator.output_shape(shape), operator))
-        for parameter in operator.parameters():
-            _bounded(parameter.shape, operator)
+        _check_parameters(operator)
     return values
+
+
+@lru_cache(maxsize=4096, typed=True)  # the blocks of a space have the same operators at every resolution
+def _check_parameters(operator: Operator) -> None:
+    for parameter in operator.parameters():
+        _bounded(parameter.shape, operator)
 
 
 def concatenate(key: str, blocks: Sequence[Block]) -> Block:
@@ -372,6 +378,6 @@ def _expect(condition: bool, operator: Operator, shape: Shape) -> None:
 
 
 def _bounded(shape: Shape, what: object) -> Shape:
-    if not shape or any(not 1 <= size <= MAX_DIMENSION for size in shape) or product(shape) > MAX_VALUES:
+    if not shape or min(shape) < 1 or max(shape) > MAX_DIMENSION or product(shape) > MAX_VALUES:
         raise InvalidBlock("%s has the shape %s, which exceeds the limits" % (what, shape))
     return shape

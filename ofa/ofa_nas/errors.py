@@ -3,17 +3,39 @@
 OfaError
 ├── LimitUnreachable        no network is within the limits (proven); the message has the smallest value
 ├── NoneFound               no network within the limits was found (not proven)
+├── FunctionFailed          the user's function that evaluates networks; ``done`` has what it evaluated before
 └── DataError               unusable training images: none, only one class, broken …
 """
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ofa_tables.errors import OfaError
 
 
 class DataError(OfaError):
     pass
+
+
+class FunctionFailed(OfaError):
+    """``done`` are the accuracies of the first networks of the call."""
+
+    def __init__(self, message: str, done: Sequence[float] = ()) -> None:
+        super().__init__(message)
+        self.done = np.asarray(done, dtype=np.float64)
+
+    def __reduce__(self) -> tuple[type["FunctionFailed"], tuple[str]]:
+        return FunctionFailed, (str(self),)
+
+
+class FunctionInterrupted(KeyboardInterrupt):
+    """An interrupt while the user's function ran. ``done`` are the accuracies of the first networks of the call."""
+
+    def __init__(self, done: Sequence[float]) -> None:
+        super().__init__()
+        self.done = np.asarray(done, dtype=np.float64)
 
 
 class NoneFound(OfaError):

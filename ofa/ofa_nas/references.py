@@ -10,8 +10,7 @@ from typing import Any
 
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator
-from ofa_nas.spaces.inverted_residuals import inverted_residual
-from ofa_nas.spaces.parts import make_divisible
+from ofa_nas.spaces.parts import inverted_residual, make_divisible
 from ofa_tables.model.passes import network_passes_ms
 from ofa_tables.store.measurement import NETWORK
 from ofa_tables.table import REFERENCE, LatencyTable

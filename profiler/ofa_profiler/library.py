@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ofa_nas.accuracy import MACS, open_accuracy
+from ofa_nas.accuracy import MACS, AccuracyModel, FunctionAccuracy, open_accuracy
+from ofa_nas.accuracy.loading import Evaluate, Loaded
+from ofa_nas.errors import FunctionFailed
 from ofa_nas.references import FAMILY, REFERENCES
 from ofa_nas.search import Budget, Question, find_method
 from ofa_nas.search import search as run_search
 from ofa_nas.selection import read_names, read_networks
-from ofa_nas.spaces import Architecture, Space, all_spaces, architecture_in, find_space
+from ofa_nas.spaces import Architecture, Space, architecture_in
+from ofa_nas.spaces.recorded import find_space_in, find_space_of, record, spaces_of
 from ofa_profiler.campaign.campaign import Outcome
 from ofa_profiler.campaign.effort import EFFORTS
 from ofa_profiler.campaign.profile import Profiler
@@ -28,7 +31,7 @@ from ofa_profiler.models.formats import read_model, require_reads
 from ofa_profiler.models.from_python import profile_model
 from ofa_profiler.models.model_file import ModelFile
 from ofa_profiler.models.results import ModelProfile
-from ofa_profiler.priors import read_priors
+from ofa_profiler.priors import priors_of
 from ofa_profiler.results import Latencies, ProfileResult, SearchResult
 from ofa_profiler.simulation.compute import compute_table, require_supported
 from ofa_profiler.table_file import Say, default_path, open_for_writing, record_conditions
@@ -84,7 +87,9 @@ def search(
     max_latency_ms: float,
     space: str | Space | None = None,
     *,
-    accuracy: str = MACS,
+    accuracy: str | Evaluate = MACS,
+    evaluated: str | Path | None = None,
+    workers: int = 1,
     resolutions: Sequence[int] | None = None,
     confidence: float | None = None,
     method: str = "annealing",
@@ -95,17 +100,31 @@ def search(
 ) -> SearchResult:
     """Find the most accurate network within a latency limit in ms; the same seed gives the same network.
 
-    ``accuracy`` is the file of an accuracy model, or "macs" to rank networks by MACs.
-    Raises LimitUnreachable, NoneFound.
+    ``accuracy`` is the file of an accuracy model, a function that takes a list of Architectures and returns their
+    accuracies, 0…1, its name (``module:function``), or "macs" to rank networks by MACs. ``evaluated`` is a file for
+    what the function returned, whose networks are not evaluated again. ``workers`` processes call the function.
+
+    Raises LimitUnreachable, NoneFound, and FunctionFailed if the function fails; ``evaluated`` then has what it
+    returned before.
     """
     space = _space(table, space)
+    model = _accuracy(accuracy, space, None if evaluated is None else Path(evaluated), workers)
     chosen = None if resolutions is None else tuple(resolutions)
-    question = Question(space, open_accuracy(accuracy, space), (max_latency_ms,), {}, chosen, confidence)
+    question = Question(space, model, (max_latency_ms,), {}, chosen, confidence)
     problem = question.to_problem([LatencyModel.calibrated(table, space)])
     found = run_search(problem, find_method(method), Budget(population, generations, seconds), seed)
+    if found.failed:
+        raise FunctionFailed(found.failed)
     (best,) = found.best
     (architecture,) = space.decode(best.population)
     return SearchResult(architecture, float(best.prices[0, 0]), float(best.accuracy[0]), found, table.simulated)
+
+
+def _accuracy(accuracy: str | Evaluate, space: Space, evaluated: Path | None, workers: int) -> AccuracyModel:
+    if isinstance(accuracy, str):
+        return open_accuracy(accuracy, space, evaluated, workers)
+    name = getattr(accuracy, "__qualname__", type(accuracy).__name__)
+    return FunctionAccuracy(space, Loaded(name, accuracy, by_name=False), evaluated, workers)
 
 
 def profile(
@@ -136,12 +155,12 @@ def profile(
     (``{"governor": "performance"}``) and of its connection. With ``error`` (half the 95 % interval of networks,
     relative to it) or ``seconds``, only what helps most is measured until then, and the rest is predicted; without
     either, the same is done for more than MOST_MEASURED resolutions unless ``measure_all`` is set. ``priors`` are other
-    tables, or folders of them. The table of a simulated target is computed; ``fit`` is a CSV file of measured latencies
-    to fit its engine to. Raises OfaError.
+    tables, or folders of them; the table remembers them. The table of a simulated target is computed; ``fit`` is a CSV
+    file of measured latencies to fit its engine to. Raises OfaError.
     """
     started, began = time.perf_counter(), time.monotonic()
     device = find_target(target, settings or {}, runtime) if isinstance(target, str) else target
-    space = find_space(space) if isinstance(space, str) else space
+    space = find_space_in(space, [Path(out)] if out else []) if isinstance(space, str) else space
     wanted_px = default_resolutions(space) if resolutions is None else tuple(resolutions) or space.resolutions_px
     space.require_resolutions(wanted_px)
     run_settings = Settings(precision or device.precision, threads, batch)
@@ -159,13 +178,14 @@ def profile(
         path = Path(out) if out is not None else default_path(device, identity)
         with open_for_writing(path, identity, description, fresh, say) as table:
             require_conditions(table, device)
+            record(table, space)
             record_conditions(table, device, Outcome())  # now, in case this run is interrupted
             say(
                 f"{path}: {identity.target} ({description['chip']}), {identity.runtime} {identity.runtime_version}, "
                 f"{run_settings}"
             )
             finished = timed_in_all(table, EFFORTS[effort].rounds)
-            prior_tables = read_priors([Path(prior) for prior in priors], path)
+            prior_tables = priors_of(table, [Path(prior) for prior in priors], say)
             chooses = error is not None or seconds is not None or len(wanted_px) > MOST_MEASURED
             noun = "measuring blocks inside networks" if identity.blocks == IN_NETWORKS else "measuring blocks"
             with show_progress(noun) as progress:
@@ -176,7 +196,7 @@ def profile(
                     outcome = profiler.measure_until(wanted_px, wanted, deadline)
                 else:
                     outcome = profiler.measure(wanted_px)
-            _record(table, device, outcome)
+            _record(table, space, device, outcome, say)
             summary = summarise(table, space, wanted_px, outcome, finished, time.perf_counter() - started)
     return ProfileResult(path, summary, outcome)
 
@@ -206,6 +226,7 @@ def compare(
     references = REFERENCES if networks == FAMILY else ()
     with LatencyTable.open(Path(path)) as table:
         space = _space(table, space)
+        record(table, space)
         model = LatencyModel(table, space)
         tested, names = ([], []) if networks is None else _networks_to_test(networks, space, model)
         if calibrate is None:
@@ -240,8 +261,8 @@ def default_resolutions(space: Space) -> tuple[int, ...]:
 
 def _space(table: LatencyTable, space: str | Space | None) -> Space:
     if space is None:
-        return fullest_space(table, all_spaces())
-    return find_space(space) if isinstance(space, str) else space
+        return fullest_space(table, spaces_of(table))
+    return find_space_of(space, table) if isinstance(space, str) else space
 
 
 def _identity(
@@ -255,10 +276,15 @@ def _identity(
     return Identity(device.name, description["fingerprint"], runtime, version, settings, blocks)
 
 
-def _record(table: LatencyTable, device: Target, outcome: Outcome) -> None:
+def _record(table: LatencyTable, space: Space, device: Target, outcome: Outcome, say: Say) -> None:
     """Refit the calibrations to the new latencies, and keep the conditions of the run."""
     for name in calibrations(table):
-        Comparer(table, find_space(name)).calibrate()
+        try:
+            of_name = space if space.name == name else find_space_of(name, table)
+        except UsageError as error:  # such as a space that only Python code defines
+            say(f"the calibration for {name} is as before, not fitted to the new latencies: {error}")
+            continue
+        Comparer(table, of_name).calibrate()
     record_conditions(table, device, outcome)
     if outcome.factors or outcome.set_aside:
         table.store.put("devices", list_devices(outcome))

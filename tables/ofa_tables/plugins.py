@@ -1,13 +1,16 @@
 """Find objects by name: built-in ones, and entry points of other distributions."""
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from ofa_tables.errors import OfaError, UnknownName
 
 
-def find(kind: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
+def find(kind: str, group: str, name: str, built_in: Mapping[str, Any], otherwise: str = "") -> Any:
     """Return the object called ``name``: a built-in one, or an entry point of ``group``.
+
+    ``otherwise`` is what to do if it is neither, for the message.
 
     Raises UnknownName, and OfaError if a plug-in does not load.
     """
@@ -16,10 +19,10 @@ def find(kind: str, group: str, name: str, built_in: dict[str, Any]) -> Any:
     others = {point.name: point for point in entry_points(group=group)}
     if name in others:
         return _load(others[name])
-    raise UnknownName(kind, name, [*built_in, *others])
+    raise UnknownName(kind, name, [*built_in, *others], otherwise)
 
 
-def find_all(group: str, built_in: dict[str, Any]) -> list[Any]:
+def find_all(group: str, built_in: Mapping[str, Any]) -> list[Any]:
     """Return the built-in objects and those of every entry point of ``group``. Raises OfaError if one does not load."""
     others = {point.name: point for point in entry_points(group=group) if point.name not in built_in}
     return [*built_in.values(), *map(_load, others.values())]

@@ -58,6 +58,19 @@ def test_every_block_of_a_network_in_int8_has_a_kernel(load, name):
     loaded.close()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_an_activation_at_the_start_of_a_block_leaves_the_convolution_before_it_a_kernel(load, seed):
+    conv = ops.Block("conv", (8, 32, 32), (ops.Conv(8, 8, 3),))
+    cell = ops.Block("cell", (8, 32, 32), (ops.Activation("relu"), ops.Conv(8, 8, 5, 1, 8), ops.Conv(8, 8, 1)))
+    parts = [conv, *((conv, cell)[at] for at in np.random.default_rng(seed).permutation([0, 1, 1]))]
+    loaded = load(ops.concatenate("network:cells", parts), precision="fp32", profiled=True)
+    for _ in range(3):
+        loaded.run()
+    sizes = [len(block.operators) for block in parts]
+    assert len(part_samples(loaded.operator_times(), sizes, whole_ns=1e6)) == len(parts)
+    loaded.close()
+
+
 def test_the_agent_times_blocks_in_int8_inside_a_network(host, trial_of):
     model = lower("onnxruntime", NETWORK, 1, "int8")
     trial = trial_of("onnxruntime", block=NETWORK, model_id=model.model_id, precision="int8")

@@ -7,6 +7,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ from model_files import conv_onnx, loop_onnx, small_tflite, tokens_onnx
 from mutations import change_bytes, change_json, change_words
 from tables_of_attackers import TINY, change_table, make_table
 
-from ofa_nas.accuracy import Mlp, read_members
+from ofa_nas.accuracy import FunctionAccuracy, Mlp, read_members
+from ofa_nas.accuracy.loading import Loaded
 from ofa_nas.accuracy.pairs import begin_pairs, read_pairs
 from ofa_nas.selection import read_names, read_networks
 from ofa_nas.spaces import find_space
+from ofa_nas.spaces.outline import outline_of
+from ofa_nas.spaces.recorded import about, space_about
 from ofa_profiler.commands.search import command as search_command
 from ofa_profiler.commands.table import table as table_command
 from ofa_profiler.models import formats as model_formats
@@ -202,6 +206,30 @@ def read_targets(path: Path) -> None:
         os.chdir(here)
 
 
+# Spaces.
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "spaces"
+
+
+def _spaces(folder: Path) -> list[Path]:
+    built_in = resources.files("ofa_nas.spaces").joinpath("built_in")
+    texts = {path.name: path.read_text() for path in EXAMPLES.glob("*.toml")}
+    texts |= {name: built_in.joinpath(f"{name}.toml").read_text() for name in ("tiny", "ofa-resnet50d", "compofa-tiny")}
+    found = []
+    for name, text in texts.items():
+        path = folder / f"{Path(name).stem}.toml"
+        path.write_text(f'name = "mine"\n{text}')
+        found.append(path)
+    return found
+
+
+def read_space_file(path: Path) -> None:
+    space = find_space(str(path))
+    outline_of(space)
+    space.network(space.decode(space.sample(1, np.random.default_rng(0)))[0])
+
+
 # Accuracy: pairs and npz.
 
 
@@ -209,13 +237,32 @@ def _pairs(folder: Path) -> list[Path]:
     header = {"space": "tiny", "data": "digits", "checkpoint": "0", "images": 10}
     lines = [header, *[{"architecture": ARCHITECTURE, "accuracy": 0.5, "halves": [0.5, 0.5]}] * 3]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return [folder / "pairs.jsonl"]
+    found = [folder / "pairs.jsonl"]
+    for source in _spaces(folder):  # with the definition of its space
+        space = find_space(str(source))
+        network = space.decode(space.sample(1, np.random.default_rng(0)))[0].to_json()
+        lines = [{**header, **about(space)}, {"architecture": network, "accuracy": 0.5, "halves": [0.5, 0.5]}]
+        found.append(source.with_suffix(".jsonl"))
+        found[-1].write_text("".join(json.dumps(line) + "\n" for line in lines))
+        source.unlink()
+    return found
 
 
 def read_pairs_file(path: Path) -> None:
     found = read_pairs(path)
-    find_space(str(found.about["space"])).encode(found.architectures)
+    space_about(found.about, str(path)).encode(found.architectures)
     begin_pairs(path, dict(found.about))
+
+
+def _evaluated(folder: Path) -> list[Path]:
+    header = {**about(TINY), "accuracy": "made up"}
+    lines = [header, *[{"architecture": ARCHITECTURE, "accuracy": 0.5, "halves": [0.5, 0.5]}] * 3]
+    (folder / "evaluated.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [folder / "evaluated.jsonl"]
+
+
+def read_evaluated(path: Path) -> None:
+    FunctionAccuracy(TINY, Loaded("made up", lambda networks: [0.5] * len(networks), by_name=False), path)
 
 
 def _npz(folder: Path) -> list[Path]:
@@ -310,6 +357,8 @@ READERS = {
     "yaml": Reader(_exported("ofa-yaml"), as_text(change_words), _import("ofa-yaml")),
     "architecture": Reader(_architectures, as_text(_change_architecture), read_architecture_file),
     "targets": Reader(_targets, as_text(change_words), read_targets),
+    "space": Reader(_spaces, as_text(change_words), read_space_file),
     "pairs": Reader(_pairs, as_text(_lines_of_json), read_pairs_file),
+    "evaluated": Reader(_evaluated, as_text(_lines_of_json), read_evaluated),
     "npz": Reader(_npz, change_npz, read_model),
 }

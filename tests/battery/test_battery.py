@@ -45,7 +45,7 @@ def names_in(file):
 
 def test_files_that_got_through_are_refused_and_mutated_ones_end_with_a_message(tmp_path):
     counts = ("table=8", "table-commands=1", "csv=4", "yaml=4", "architecture=60", "targets=40", "pairs=40", "npz=60")
-    counts += ("onnx=60", "tflite=60")
+    counts += ("space=60", "onnx=60", "tflite=60", "evaluated=40")
     result = attack(tmp_path, 1, *names_in("named.py"), *counts)
     assert result["calls"] > 200
     assert result["failures"] == []
@@ -65,6 +65,7 @@ def test_torch_files_that_got_through_are_refused_and_mutated_ones_end_with_a_me
     [
         *(("table", 1500), ("table-commands", 100), ("search", 100), ("csv", 500), ("yaml", 1000)),
         *(("architecture", 5000), ("targets", 3000), ("pairs", 3000), ("npz", 3000)),
+        ("space", 3000),
         *(("onnx", 3000), ("tflite", 3000)),
     ],
 )

@@ -530,7 +530,7 @@ class Interrupted(MacsStandIn):
 
 
 def test_ctrl_c_returns_the_best_so_far(ofa_search, tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "open_accuracy", lambda source, space: Interrupted(space))
+    monkeypatch.setattr(search, "open_accuracy", lambda source, space, *others: Interrupted(space))
     code, out, err = ofa_search("--out", tmp_path / "found.json", "--json", space=OFA)
     assert code == 130
     assert "networks tried so far" in err

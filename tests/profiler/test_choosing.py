@@ -8,11 +8,12 @@ from made_up import log_ms
 
 from ofa_nas.spaces import find_space
 from ofa_profiler.campaign.choosing import Targets, block_candidates, choose, network_candidates
+from ofa_profiler.campaign.profile import has_stalled
 from ofa_tables.estimates.prior import Hypotheses
 
 SPACE = find_space("compofa-elastic-w1.0")
 BLOCKS = list({block.key: block for px in (160, 192) for block in SPACE.blocks(px)}.values())
-TARGETS = Targets(SPACE, (160, 192), [block.key for block in BLOCKS])
+TARGETS = Targets.of_space(SPACE, (160, 192), [block.key for block in BLOCKS])
 HYPOTHESES = Hypotheses(BLOCKS)
 TRUTH = log_ms(BLOCKS, wave=0.1)
 
@@ -34,6 +35,22 @@ def test_chosen_blocks_tell_more_than_random_ones():
     rng = np.random.default_rng(0)
     by_chance = [TARGETS.half_width(fit([0, 40, *rng.choice(len(BLOCKS), 12, replace=False)])) for _ in range(5)]
     assert after < np.median(by_chance)
+
+
+def test_a_block_that_is_known_badly_is_chosen_several_times():
+    errors = np.full(len(BLOCKS), 0.002)
+    errors[30] = 0.5
+    known = HYPOTHESES.fit(np.arange(len(BLOCKS)), TRUTH, errors)
+    known = replace(known, covariance=np.diag(np.where(np.arange(len(BLOCKS)) == 30, 0.5, 0.002) ** 2))
+    chosen = choose(TARGETS, known, block_candidates(known.mean, second), 0.5, seconds=5)
+    assert [int(one.rows[0]) for one in chosen] == [30] * 5
+
+
+def test_trials_no_longer_help_if_the_expected_error_stays():
+    assert not has_stalled([0.05])
+    assert not has_stalled([0.05, 0.049, 0.04])
+    assert has_stalled([0.05, 0.049, 0.048])
+    assert has_stalled([0.08, 0.04, 0.05, 0.05])
 
 
 def test_what_is_cheap_is_preferred():

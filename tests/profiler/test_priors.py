@@ -3,7 +3,7 @@
 import pytest
 
 from ofa_nas.spaces import find_space
-from ofa_profiler.priors import read_priors
+from ofa_profiler.priors import priors_of, read_priors
 from ofa_tables.errors import UsageError
 from ofa_tables.identity import Identity
 from ofa_tables.store.measurement import Measurement
@@ -49,3 +49,17 @@ def test_what_cannot_be_a_prior_is_refused_in_one_line(make, tmp_path):
     for path, said in cases:
         with pytest.raises(UsageError, match=said):
             read_priors([path], tmp_path / "new.lut")
+
+
+def test_a_table_remembers_its_priors(make, tmp_path):
+    first, second = make("first", BLOCKS[:10]), make("second", BLOCKS[:10])
+    said = []
+    with LatencyTable.open(make("new", BLOCKS[:3])) as table:
+        assert priors_of(table, (), said.append) == []
+        given = priors_of(table, [first, second], said.append)
+        assert [prior.name for prior in given] == ["first", "second"]
+        assert priors_of(table, (), said.append) == given
+        second.unlink()
+        assert [prior.name for prior in priors_of(table, (), said.append)] == ["first"]
+    (line,) = said
+    assert "second.lut, a prior of" in line

@@ -4,7 +4,10 @@ import shutil
 
 import pytest
 
-SPACE = "compofa-fixed-w1.0"
+from ofa_nas.spaces import find_space
+from ofa_tables.table import LatencyTable
+
+SPACE, PX = "compofa-fixed-w1.0", 128
 TOO_LOW = 0.8
 
 
@@ -51,6 +54,23 @@ def test_a_table_with_too_low_latencies_is_recalibrated(by_macs, profiled_by_mac
     # Each measured network calibrates the table; none is measured for this twice.
     roles = by_macs.rows("t.lut", "SELECT role FROM networks WHERE role = 'calibration'")
     assert len(roles) == 1 + len(done.json["misses"])
+
+
+def test_predicted_blocks_of_the_network_that_is_found_are_measured_first(by_macs, profiled_by_macs):
+    """Half of the blocks were not measured, so that every network has some of them."""
+    path = by_macs.folder / "t.lut"
+    shutil.copy(profiled_by_macs.folder / "t.lut", path)
+    blocks = find_space(SPACE).blocks(PX)
+    unknown = {block.key for block in blocks[::2]}
+    by_macs.rows("t.lut", f"DELETE FROM measurements WHERE key IN ({', '.join('?' * len(unknown))})", *unknown)
+    with LatencyTable.open(path) as table:
+        table.estimate(blocks)
+    done = search(by_macs, middle_ms(by_macs))
+    assert done.code == 0, done.err
+    assert "are only predicted; measuring them" in done.err
+    with LatencyTable.read(path) as table:
+        measured = {trial.key for trial in table.measurements if trial.ok}
+    assert measured & unknown
 
 
 def test_unreachable_and_ambiguous_limits_are_refused(profiled):

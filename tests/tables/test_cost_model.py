@@ -47,6 +47,13 @@ def test_ten_entries_predict_a_device_that_follows_its_costs():
     assert np.sqrt(np.mean(off**2)) < 0.05
 
 
+def test_a_device_without_fast_code_for_one_kernel_size_is_predicted_too():
+    """TFLite, for example, takes 12 times as long for a 7 × 7 depthwise convolution as its MACs suggest."""
+    truth = log_ms(BLOCKS, wave=0.1, slower={"depthwise 7×7": 12.0})
+    off = [fit(truth, some(40, seed)).mean - truth for seed in range(3)]
+    assert np.sqrt(np.mean(np.square(off))) < 0.1
+
+
 def test_more_entries_predict_better_and_the_model_knows_it():
     truth = log_ms(BLOCKS, wave=0.1)
     errors, expected = [], []

@@ -107,7 +107,7 @@ def test_common_errors_survive_storing():
     mixing = rng.normal(size=(60, 5)) * 0.03
     covariance = mixing @ mixing.T + 0.004**2 * np.eye(60)
     blocks = BLOCKS[:30] + [block._replace(key=f"{block.key} again") for block in BLOCKS[:30]]
-    made = estimates_of(Mixture(np.zeros(60), covariance, {}), blocks, "")
+    made = estimates_of(Mixture(np.zeros(60), covariance, {}), blocks, [], "")
     read = Estimates.from_json(made.to_json())
     again = read.factors @ read.factors.T + np.diag(read.own**2)
     assert np.diag(again) == pytest.approx(np.diag(covariance), rel=1e-4)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from made_up import COSTS, log_ms
 
 from ofa_nas.errors import LimitUnreachable
 from ofa_nas.search.constraints import latency_metric
@@ -63,6 +64,25 @@ def test_a_network_with_slow_launches_takes_as_long_as_they_do(gpu_table):
         predicted = LatencyModel(table, SPACE).predict(SPACE.encode([network]))
     launched = sum(launch_ms[block.key] for block in SPACE.network_blocks(network))
     assert predicted == pytest.approx([launched], rel=0.01)
+
+
+def test_predicted_blocks_have_both_times_too(tmp_path, trial, identity):
+    """Every third block of a made-up GPU is not measured; launches take 10 µs per operator."""
+    blocks = SPACE.blocks(160)
+    device_ms = dict(zip((block.key for block in blocks), np.exp(log_ms(blocks, COSTS / 10)), strict=True))
+    launch_ms = {block.key: 0.010 * len(block.operators) for block in blocks}
+    with LatencyTable.create(tmp_path / "gpu.lut", identity, {"chip": "synthetic"}) as table:
+        for number, block in enumerate(blocks):
+            if number % 3:
+                times = json.dumps({"device_ms": device_ms[block.key], "launch_ms": launch_ms[block.key]})
+                table.add([trial(block.key, *[device_ms[block.key]] * 5, condition=times)])
+        table.estimate(blocks)
+    population = SPACE.sample(60, np.random.default_rng(1), (160,))
+    expected = [queue_ms(SPACE, network, device_ms, launch_ms) for network in SPACE.decode(population)]
+    with LatencyTable.read(tmp_path / "gpu.lut") as table:
+        model = LatencyModel(table, SPACE)
+        assert model.kind == LAUNCH_BOUND
+        assert model.predict(population) == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("scale", [0.2, 1.0, 5.0])

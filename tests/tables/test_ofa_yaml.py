@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ofa_nas.spaces import all_spaces, find_space, mobilenet_v3, proxyless
-from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
+from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces.files import with_width
 from ofa_tables.errors import EntriesMissing, FileError
 from ofa_tables.formats import find_format
 from ofa_tables.formats.exchange import export_table, import_files
@@ -368,8 +368,7 @@ def test_json_with_the_same_content_is_read(file, table_of, indent):
     ],
 )
 def test_a_table_of_another_width_says_which_width_it_looks_like(file, space, width, said):
-    layout = {"ofa-proxyless-w1.3": proxyless.layout, "ofa-mbv3-w1.0": mobilenet_v3.layout}[space]
-    given = {key: row(1.0) for key in InvertedResidualSpace("", layout(width)).keys(160)}
+    given = {key: row(1.0) for key in with_width(space, width).keys(160)}
     with pytest.raises(FileError, match=said):
         FORMAT.read(file(given), find_space(space))
 

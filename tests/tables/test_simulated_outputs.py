@@ -33,11 +33,12 @@ OUTPUTS = {
     "predict": ("T", "--space", OFA.name, "--architecture", "largest"),
     "show": ("T",),
 }
+NO_TABLE = {"space"}  # commands that read none
 WORDS_OF_SEARCH = ("--space", OFA.name, "--population", "20", "--generations", "5")
 
 
 def test_every_output_of_ofa_table_says_simulated(lut, make_table, call, tmp_path):
-    assert set(OUTPUTS) == set(table.table.commands)
+    assert set(OUTPUTS) == set(table.table.commands) - NO_TABLE
     (tmp_path / "copy.lut").write_bytes(lut.read_bytes())
     names = {"T": str(lut), "M": str(make_table())}
     for command, words in OUTPUTS.items():

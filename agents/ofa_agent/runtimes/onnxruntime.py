@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from ofa_agent.commands.layers import NODE_NAME
 from ofa_agent.measuring.parts import Profiled
-from ofa_agent.operators import Block, Conv, MaxPool, Operator, SqueezeExcite, product, seeded
+from ofa_agent.operators import Activation, Block, Conv, MaxPool, Operator, SqueezeExcite, product, seeded
 from ofa_agent.runtimes import (
     Loaded,
     LoadedLayers,
@@ -154,7 +154,7 @@ def _read_profile(events: List[Dict[str, Any]], operators: Sequence[Operator], r
     if rest or not a_run:
         raise Unsupported("onnxruntime %s reported %d kernels in %d runs" % (ort.__version__, len(kernels), runs))
     names = _with_names([event["name"] for event in kernels[:a_run]], operators)
-    owners = np.array(_owners(names, len(operators)))
+    owners = np.array(_of_convolutions(_owners(names, len(operators)), operators))
     took_us = np.array([event["dur"] for event in kernels], dtype=np.float64).reshape(runs, a_run)
     operator_ns = np.zeros((runs, len(operators)))
     np.add.at(operator_ns.T, owners, took_us.T * 1e3)
@@ -192,6 +192,20 @@ def _owners(names: List[str], operators: int) -> List[int]:
         unnamed = not named
         owners.append(owner)
     return owners[::-1]
+
+
+def _of_convolutions(owners: List[int], operators: Sequence[Operator]) -> List[int]:
+    """Give the kernel of a convolution and its activation to the convolution; onnxruntime names it by the activation.
+
+    The two operators may belong to different blocks.
+    """
+    named = set(owners)
+    return [
+        at - 1
+        if at - 1 not in named and isinstance(operators[at], Activation) and isinstance(operators[at - 1], Conv)
+        else at
+        for at in owners
+    ]
 
 
 class OnnxLoaded(Loaded):

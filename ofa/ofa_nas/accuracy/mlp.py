@@ -1,14 +1,16 @@
 """An MLP with ReLU, or an ensemble of MLPs, over one-hot choices."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from ofa_nas.accuracy.encoding import find_encoder
-from ofa_nas.accuracy.layers import Linear, forward, gradient
+from ofa_nas.accuracy.layers import CHUNK, Linear, forward, gradient
 from ofa_nas.accuracy.relaxation import Most, linear_upper_bound
 from ofa_nas.spaces.gathers import Gather
-from ofa_nas.spaces.space import FloatArray, Population, Space
+from ofa_nas.spaces.space import FloatArray, IntArray, Population, Space
 from ofa_tables.errors import FileError
 
 
@@ -20,7 +22,7 @@ class Mlp:
     """
 
     is_accuracy = True
-    chunk = 1 << 9  # rows at a time, so that the hidden layers stay in the CPU caches
+    chunk = 1 << 12  # rows at a time
 
     def __init__(self, space: Space, members: Sequence[Sequence[Linear]], name: str) -> None:
         inputs = {layers[0].weight.shape[1] for layers in members}
@@ -33,6 +35,7 @@ class Mlp:
         self.name = name
         self.members = tuple(tuple(layers) for layers in members)
         self._encoder = find_encoder(space, inputs.pop(), name)
+        self._seen = _Seen(np.empty(0, dtype=np.int64), np.empty(0), [[] for _ in self.members])  # of the last call
 
     @property
     def resolutions_px(self) -> tuple[int, ...]:
@@ -48,11 +51,8 @@ class Mlp:
         accuracy = np.zeros(len(population), dtype=np.float32)
         for start in range(0, len(population), self.chunk):
             piece = slice(start, start + self.chunk)
-            inputs = self._encoder(population[piece])
-            for layers in self.members:
-                accuracy[piece] += forward(layers, inputs)
-        if len(self.members) > 1:
-            accuracy /= len(self.members)
+            self._seen = self._evaluated(population[piece])
+            accuracy[piece] = self._seen.accuracy
         if not np.isfinite(accuracy).all():
             raise FileError(f"{self.name} predicts an accuracy that is not finite; its weights are not usable")
         return accuracy
@@ -66,14 +66,32 @@ class Mlp:
         """Return (N,) accuracies, and (N, inputs + 1) gradients with respect to the inputs; the last is 0."""
         accuracy = np.zeros(len(population), dtype=np.float32)
         slopes = np.zeros((len(population), self._encoder.inputs + 1), dtype=np.float32)
-        for start in range(0, len(population), self.chunk):
-            piece = slice(start, start + self.chunk)
-            inputs = self._encoder(population[piece])
-            for layers in self.members:
-                value, slope = gradient(layers, inputs)
-                accuracy[piece] += value / len(self.members)
-                slopes[piece, :-1] += slope / len(self.members)
+        rows, there = self._seen.find(population)
+        others = np.flatnonzero(~there)
+        parts = [(np.flatnonzero(there), self._seen, rows[there])]
+        for start in range(0, len(others), self.chunk):
+            which = others[start : start + self.chunk]
+            parts.append((which, self._evaluated(population[which]), np.arange(len(which))))
+        for which, seen, own in parts:
+            accuracy[which] = seen.accuracy[own]
+            for start in range(0, len(which), CHUNK):
+                piece, rows = which[start : start + CHUNK], own[start : start + CHUNK]
+                for layers, active in zip(self.members, seen.active, strict=True):
+                    slopes[piece, :-1] += gradient(layers, [on[rows] for on in active])
+        if len(self.members) > 1:
+            slopes /= len(self.members)
         return accuracy, slopes
+
+    def _evaluated(self, population: Population) -> "_Seen":
+        inputs = self._encoder(population)
+        accuracy = np.zeros(len(population), dtype=np.float32)
+        units = [[len(layer.bias) for layer in layers[:-1]] for layers in self.members]
+        active = [[np.empty((len(population), count), dtype=bool) for count in counts] for counts in units]
+        for layers, of_member in zip(self.members, active, strict=True):
+            accuracy += forward(layers, inputs, of_member)
+        if len(self.members) > 1:
+            accuracy /= len(self.members)
+        return _Seen(keys_of(population), accuracy, active)
 
     @property
     def effects(self) -> FloatArray:
@@ -94,6 +112,37 @@ class Mlp:
             slopes += slope / len(self.members)
             constant += offset / len(self.members)
         return slopes, constant
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Networks with their accuracies (N,), and which units (N, units) of each hidden layer of each member are active.
+
+    A gradient needs no second forward pass for them. ``keys`` identify the networks.
+    """
+
+    keys: IntArray
+    accuracy: FloatArray
+    active: Sequence[Sequence[IntArray]]
+
+    @cached_property
+    def _order(self) -> IntArray:
+        return np.argsort(self.keys)
+
+    def find(self, population: Population) -> tuple[IntArray, IntArray]:
+        """Return (N,) the rows of these networks, and whether they are there."""
+        if not len(self.keys):
+            return np.zeros(len(population), dtype=int), np.zeros(len(population), dtype=bool)
+        keys = keys_of(population)
+        at = np.searchsorted(self.keys, keys, sorter=self._order)
+        rows = self._order[np.minimum(at, len(self.keys) - 1)]
+        return rows, self.keys[rows] == keys
+
+
+def keys_of(population: Population) -> IntArray:
+    """Return (N,) random numbers, equal for equal genes."""
+    factors = np.random.default_rng(0).integers(1 << 62, size=len(population.genes))
+    return factors @ population.genes.astype(np.int64)
 
 
 def _listed(sizes: set[int]) -> str:

@@ -80,8 +80,11 @@ def read_pairs(path: Path) -> Pairs:
     return Pairs(about, pairs)
 
 
-def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
-    """Create a pairs file, or read one that was started with the same settings. Raises FileError, UsageError."""
+def begin_pairs(path: Path, about: Mapping[str, Any], flag: str = "--out") -> Pairs:
+    """Create a pairs file, or read one that was started with the same settings. Raises FileError, UsageError.
+
+    ``flag`` is the command-line option of the file, for messages.
+    """
     if not path.exists() or _is_cut_off(path, about):
         path.unlink(missing_ok=True)
         _append(path, dict(about))
@@ -89,7 +92,7 @@ def begin_pairs(path: Path, about: Mapping[str, Any]) -> Pairs:
     found = read_pairs(path)
     changed = [f"{name} {found.about.get(name)}" for name in about if found.about.get(name) != about[name]]
     if changed:
-        raise UsageError(f"{path} was started with {', '.join(changed)}; use the same values, or another --out")
+        raise UsageError(f"{path} was started with {', '.join(changed)}; use the same values, or another {flag}")
     whole = read_bytes(path, MAX_BYTES, "a pairs file").rfind(b"\n") + 1
     if whole < path.stat().st_size:  # an interrupted write left an incomplete last line
         os.truncate(path, whole)
@@ -104,13 +107,23 @@ def _is_cut_off(path: Path, about: Mapping[str, Any]) -> bool:
 
 
 def add_pair(path: Path, pair: Pair) -> None:
-    _append(path, {"architecture": pair.architecture.to_json(), "accuracy": pair.accuracy, "halves": pair.halves})
+    add_pairs(path, [pair])
 
 
-def _append(path: Path, value: Mapping[str, Any]) -> None:
+def add_pairs(path: Path, pairs: Sequence[Pair]) -> None:
+    _append(
+        path,
+        *(
+            {"architecture": pair.architecture.to_json(), "accuracy": pair.accuracy, "halves": pair.halves}
+            for pair in pairs
+        ),
+    )
+
+
+def _append(path: Path, *values: Mapping[str, Any]) -> None:
     try:
         with path.open("a") as file:
-            file.write(json.dumps(value) + "\n")
+            file.write("".join(json.dumps(value) + "\n" for value in values))
     except OSError as error:
         raise FileError(
             f"cannot write {path}: {error.strerror}; check that its directory exists and is writable"

@@ -35,6 +35,10 @@ from ofa_nas.spaces.space import Population
 # Initial and final temperature, as a fraction of the median effect of one change.
 HOT, COLD = 0.5, 0.05
 POLISH, MOST_POLISH = 0.3, 40_000  # as a fraction of the budget, and as a maximum number of evaluations
+# A search by worths is followed by less local search, as long as it has had fewer evaluations for each limit than
+# ENOUGH. Beyond that it finds little more, and an evaluation by the local search takes a third of the time.
+LEAST_POLISH, ENOUGH = 0.1, 24_000
+PAIRS_SHARE = 0.3  # of the evaluations left, for the pairs around one network, after a search by worths
 # SEVERAL is the fraction of proposals that redraw each place with probability CHANCE. Under a tight limit, good
 # networks differ in several depths at once, and the networks between them are worse.
 SEVERAL, CHANCE = 0.5, 0.08
@@ -54,16 +58,15 @@ def annealing(run: Run) -> None:
     model, fruitful = run.problems[-1].accuracy, True
     while fruitful and not run.over:
         tried, enough = run.cache.evaluated, FRUITFUL * run.left
+        share = 0.0
         if isinstance(model, Differentiable) and is_additive(run.problems[-1]):
-            ends = memetic(run, model, run.left - _for_polish(run))
+            ends, share = memetic(run, model, run.left - _after_memetic(run)), PAIRS_SHARE
         else:
             ends = _anneal(run)
         for problem in run.problems:
-            for best in run.cache.best(problem).each():
-                polish(run, problem, best)
+            polish(run, problem, run.cache.best(problem), share)
         for problem, of_problem in zip(run.problems, ends, strict=True):
-            for end in of_problem.best(count=run.population).each():
-                polish(run, problem, end)
+            polish(run, problem, of_problem.best(count=run.population).distinct(), share)
         fruitful = run.cache.evaluated - tried >= enough
     if combinations(run.problems[-1]) <= run.left:  # evaluating the rest proves the answer
         exhaustive(run)
@@ -102,6 +105,12 @@ def _anneal(run: Run) -> list[Evaluated]:
         if step % SELECTION_STEPS == SELECTION_STEPS - 1:
             here = _selected(run, here)
     return [here[chains] for chains in _by_problem(run, count)]
+
+
+def _after_memetic(run: Run) -> int:
+    """Return the evaluations for local search after a search by worths."""
+    beyond = run.left - ENOUGH * len(run.problems)
+    return math.ceil(min(max(LEAST_POLISH * run.left, beyond), MOST_POLISH))
 
 
 def _for_polish(run: Run) -> int:

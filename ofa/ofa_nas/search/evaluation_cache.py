@@ -1,14 +1,16 @@
 """The evaluation cache of a search: every network is evaluated once."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from ofa_nas.errors import FunctionFailed, FunctionInterrupted
+from ofa_nas.search.digest_index import UNKNOWN, DigestIndex
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
 _FIRST_ROOM = 1 << 12
+_ADMITTED = -2
 
 
 @dataclass(frozen=True)
@@ -20,18 +22,22 @@ class Candidates:
 
     population: Population
     prices: FloatArray
-    digests: list[int]
+    digests: IntArray
     tried: int
 
     def __len__(self) -> int:
         return len(self.population)
+
+    def first(self, count: int) -> "Candidates":
+        part = slice(count)
+        return Candidates(self.population[part], self.prices[:, part], self.digests[part], self.tried)
 
     @staticmethod
     def concatenate(parts: "list[Candidates]") -> "Candidates":
         return Candidates(
             Population.concatenate([part.population for part in parts]),
             np.concatenate([part.prices for part in parts], axis=1),
-            [digest for part in parts for digest in part.digests],
+            np.concatenate([part.digests for part in parts]),
             sum(part.tried for part in parts),
         )
 
@@ -50,14 +56,10 @@ class Evaluated:
     def __getitem__(self, which: IntArray | slice) -> "Evaluated":
         return Evaluated(self.population[which], self.accuracy[which], self.prices[:, which])
 
-    def each(self) -> Iterator["Evaluated"]:
-        """Yield the networks one by one, without duplicates."""
-        met: set[tuple[float, ...]] = set()
-        for at in range(len(self)):
-            figures = (self.accuracy[at], *self.prices[:, at])
-            if figures not in met:
-                met.add(figures)
-                yield self[slice(at, at + 1)]
+    def distinct(self) -> "Evaluated":
+        """Return the first of each of the networks with equal figures, in the same order."""
+        _, first = np.unique(np.vstack([self.accuracy, self.prices]), axis=1, return_index=True)
+        return self[np.sort(first)]
 
     def where(self, chosen: IntArray, others: "Evaluated") -> "Evaluated":
         """Take networks from ``others`` where ``chosen`` (N,), and from self elsewhere."""
@@ -89,7 +91,7 @@ class EvaluationCache:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self.evaluated = 0
-        self._where: dict[int, int] = {}  # digest of a network -> column; -1: not evaluated
+        self._columns = DigestIndex()  # _ADMITTED: not evaluated yet
         self._genes: IntArray = np.empty((len(problem.space.radices), _FIRST_ROOM), dtype=np.uint8)
         self._accuracy: FloatArray = np.empty(_FIRST_ROOM)
         self._prices: FloatArray = np.empty((len(problem.metrics), _FIRST_ROOM))
@@ -99,31 +101,41 @@ class EvaluationCache:
         prices = self._problem.prices(population)
         fits = np.flatnonzero(problem.fits(prices))
         within = population if len(fits) == len(population) else population[fits]
-        digests = self._digests(within)
-        fresh = self._fresh(digests, most)
-        tried = int(fits[fresh[-1]]) + 1 if fresh and len(fresh) == most else len(population)
-        return Candidates(within[fresh], prices[:, fits[fresh]], [digests[at] for at in fresh], tried)
+        digests = self._problem.space.digests(within)
+        fresh = self._fresh(digests, self._columns.find(digests), most)
+        tried = int(fits[fresh[-1]]) + 1 if len(fresh) and len(fresh) == most else len(population)
+        return Candidates(within[fresh], prices[:, fits[fresh]], digests[fresh], tried)
 
     def evaluate(self, candidates: Candidates) -> Evaluated:
         """Evaluate candidates with the accuracy model, and store the results."""
         accuracy = np.empty(0)
         if len(candidates):
-            accuracy = np.asarray(self._problem.accuracy(candidates.population), dtype=np.float64)
+            try:
+                accuracy = np.asarray(self._problem.accuracy(candidates.population), dtype=np.float64)
+            except (FunctionFailed, FunctionInterrupted) as stopped:
+                self._keep(candidates.first(len(stopped.done)), stopped.done)
+                raise
             self._keep(candidates, accuracy)
         return Evaluated(candidates.population, accuracy, candidates.prices)
 
     def enter(self, population: Population) -> Evaluated:
         """Evaluate networks without a check for known ones. They must not have been evaluated before."""
-        prices, digests = self._problem.prices(population), self._digests(population)
+        prices, digests = self._problem.prices(population), self._problem.space.digests(population)
         return self.evaluate(Candidates(population, prices, digests, len(population)))
 
-    def look_up(self, population: Population, most: int) -> Evaluated:
-        """Look up networks, feasible or not; evaluate at most ``most`` new ones. The accuracy of the others is −∞."""
-        prices, digests = self._problem.prices(population), self._digests(population)
-        fresh = self._fresh(digests, most)
-        self.evaluate(Candidates(population[fresh], prices[:, fresh], [digests[at] for at in fresh], len(population)))
-        columns = np.array([self._where.get(digest, -1) for digest in digests], dtype=int)
-        return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices)
+    def look_up(self, population: Population, most: int) -> tuple[Evaluated, IntArray]:
+        """Look up networks, feasible or not; evaluate at most ``most`` new ones. The accuracy of the others is −∞.
+
+        Also return whether each was new (N,). Of equal networks, all were.
+        """
+        prices, digests = self._problem.prices(population), self._problem.space.digests(population)
+        columns = self._columns.find(digests)
+        new = columns == UNKNOWN
+        fresh = self._fresh(digests, columns, most)
+        if len(fresh):
+            self.evaluate(Candidates(population[fresh], prices[:, fresh], digests[fresh], len(population)))
+            columns = self._columns.find(digests)
+        return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices), new
 
     def best(self, problem: Problem, count: int = 1) -> Evaluated:
         """Return the ``count`` most accurate evaluated networks within the limits of the problem."""
@@ -141,21 +153,13 @@ class EvaluationCache:
         there = slice(self.evaluated)
         return Evaluated(Population(self._genes[:, there]), self._accuracy[there], self._prices[:, there])
 
-    def _fresh(self, digests: list[int], most: int | None) -> list[int]:
-        """Return the indices of the first ``most`` new digests, and register these digests."""
-        met = self._where
-        fresh: list[int] = []
-        for at, digest in enumerate(digests):
-            if len(fresh) == most:
-                break
-            if digest not in met:
-                met[digest] = -1
-                fresh.append(at)
+    def _fresh(self, digests: IntArray, columns: IntArray, most: int | None) -> IntArray:
+        """Return the indices of the first ``most`` digests without a column, and register these digests."""
+        unknown = np.flatnonzero(columns == UNKNOWN)
+        _, first = np.unique(digests[unknown], return_index=True)
+        fresh: IntArray = unknown[np.sort(first)[:most]]
+        self._columns.put(digests[fresh], np.full(len(fresh), _ADMITTED))
         return fresh
-
-    def _digests(self, population: Population) -> list[int]:
-        digests: list[int] = self._problem.space.digests(population).tolist()
-        return digests
 
     def _keep(self, candidates: Candidates, accuracy: FloatArray) -> None:
         start, stop = self.evaluated, self.evaluated + len(candidates)
@@ -167,5 +171,5 @@ class EvaluationCache:
         self._genes[:, start:stop] = candidates.population.genes
         self._accuracy[start:stop] = accuracy
         self._prices[:, start:stop] = candidates.prices
-        self._where.update(zip(candidates.digests, range(start, stop), strict=True))
+        self._columns.put(candidates.digests, np.arange(start, stop))
         self.evaluated = stop

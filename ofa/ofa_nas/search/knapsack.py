@@ -11,16 +11,17 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ofa_nas.accuracy.model import Differentiable
-from ofa_nas.search.options import IMPOSSIBLE, Options, picked
+from ofa_nas.search.options import IMPOSSIBLE, Options, mark, marks, picked
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
 OCTAVES = (-14.0, 6.0)  # of the price, around the ratio of the ranges of worths and costs
 HALVINGS = 11
-NEAR_OCTAVES, NEAR_HALVINGS = (-2.0, 2.0), 4  # around a known price
+NEAR_OCTAVES, NEAR_HALVINGS = (-2.0, 2.0), 3  # around a known price
 ROUNDS = 4  # of adapting the ratios between the prices of several limits
 FILLS = 2
 ROUNDING = 1e-6
+TINY = np.finfo(np.float32).tiny  # a marked 0 is not larger
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,12 @@ class Knapsacks:
             costs.append(figures[:, options.entries].sum(axis=1))
             bases.append(metric.constant + figures[:, fixed].sum(axis=1))
         self.costs: FloatArray = np.array(costs, dtype=np.float32)  # (limits, resolutions, options)
+        self._costs: FloatArray = np.ascontiguousarray(self.costs.transpose(0, 2, 1))
         self.bases: FloatArray = np.array(bases)  # (limits, resolutions)
         self.allowed = ~barred  # (resolutions, options)
-        self._barred = np.where(barred, np.float32(IMPOSSIBLE), np.float32(0)) if barred.any() else None
+        self._barred = np.where(barred, np.float32(IMPOSSIBLE), np.float32(0)).T if barred.any() else None
+        self._bits = (len(options) - 1).bit_length()
+        self._places = np.arange(len(options), dtype=np.int32)[:, None]
 
     def has_room(self, resolution: int, limits: FloatArray) -> bool:
         """Return whether the blocks that every network has at this resolution are within the limits (metrics, 1)."""
@@ -78,9 +82,10 @@ class Knapsacks:
         limits slightly because of rounding, or if no price within the range is high enough.
         """
         rooms = limits[self._sums] * (1 - ROUNDING) - self.bases[:, resolutions]
-        costs = self.costs[:, resolutions].transpose(0, 2, 1) / np.maximum(rooms, 1e-12)[:, None].astype(np.float32)
+        costs = self._costs.take(resolutions, axis=2)
+        costs /= np.maximum(rooms, 1e-12)[:, None].astype(np.float32)
         if self._barred is not None:
-            worths = worths + self._barred[resolutions].T
+            worths = worths + self._barred.take(resolutions, axis=1)
         count = len(resolutions)
         ratios = np.ones((len(costs), count), dtype=np.float32) / len(costs) if near is None else near[1]
         found = self._at_least_price(worths, costs, ratios, None if near is None else near[0])
@@ -119,22 +124,26 @@ class Knapsacks:
     def _at(
         self, worths: FloatArray, costs: FloatArray, joint: FloatArray, ratios: FloatArray, prices: FloatArray
     ) -> "_Found":
-        _, chosen, shared = self.options.best(worths - prices.astype(np.float32) * joint)
+        score = prices.astype(np.float32) * joint
+        np.subtract(worths, score, out=score)
+        total, chosen, shared = self.options.best(score)
         used = np.stack([picked(cost, chosen).sum(axis=0) for cost in costs])
-        return _Found(chosen, shared, prices, ratios, used, picked(worths, chosen).sum(axis=0))
+        return _Found(chosen, shared, prices, ratios, used, total + prices * (ratios * used).sum(axis=0))
 
     def _filled(self, worths: FloatArray, costs: FloatArray, chosen: IntArray) -> IntArray:
         """Exchange the one option that adds the most worth and fits into what is left of the limits."""
         options = self.options
-        here = chosen[options.slot_of]
         gain = worths - picked(worths, chosen)[options.slot_of]
-        gain[options.set_of_option[here] != options.set_of_option[:, None]] = 0
+        sets = options.set_of_option
+        fits = (sets[chosen][options.slot_of_set] == np.arange(len(options.slot_of_set))[:, None])[sets]
         for cost in costs:
             own = picked(cost, chosen)
             room = own + (1 - own.sum(axis=0))
-            gain[cost > room[options.slot_of]] = 0
-        best = gain.argmax(axis=0)
-        better = np.flatnonzero(picked(gain, best[None])[0] > 0)
+            fits &= cost <= room[options.slot_of]
+        gain *= fits
+        most = mark(gain, self._places, self._bits).max(axis=0)
+        best = marks(most, self._bits)
+        better = np.flatnonzero(most > TINY)
         filled = chosen.copy()
         filled[options.slot_of[best[better]], better] = best[better]
         return filled

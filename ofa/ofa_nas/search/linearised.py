@@ -20,7 +20,7 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
 TRUST = np.array([0.5, 2.0])  # prices of a changed slot, relative to the current one
 NEXT_TRUST = np.array([0.5, 2.0])  # the next current one, if the solution at this price is the best
-LARGER = 8.0  # the next one, if none is better
+LARGER = 4.0  # the next one, if none is better
 FIRST_TRUST, LEAST_TRUST, MOST_TRUST = 0.25, 0.02, 16.0  # relative to half the range of the worths
 
 
@@ -39,7 +39,7 @@ class Bounds:
     smallest: IntArray
 
     def __getitem__(self, which: IntArray) -> "Bounds":
-        return Bounds(self.limits[:, which], self.smallest[:, which])
+        return Bounds(self.limits.take(which, axis=1), self.smallest.take(which, axis=1))
 
 
 def bounds_of(run: Run, count: int) -> Bounds:
@@ -89,8 +89,8 @@ class Linearised:
         solved = self._knapsacks.solve(worths, resolutions, bounds.limits, near)
         return solved, self.repaired(solved.population, bounds)
 
-    def look_up(self, population: Population) -> Evaluated:
-        return self._run.look_up(population)
+    def look_up(self, population: Population) -> tuple[Evaluated, IntArray]:
+        return self._run.look_up_new(population)
 
 
 class Climb:
@@ -105,6 +105,8 @@ class Climb:
         self._worths, self._scale = guide.worths(population)
         self._chosen = guide.options.chosen(population)
         self._stale = np.zeros(count, dtype=bool)  # networks that have moved since their worths were computed
+        self._failed = np.empty(0, dtype=int)  # networks that refused the solutions ``_refused`` in the last step
+        self._refused = population[self._failed]
         self._near: tuple[FloatArray, FloatArray] | None = None
 
     @property
@@ -118,13 +120,13 @@ class Climb:
         self._renew()
         count, times = len(self.here), len(TRUST)
         tiled = np.tile(np.arange(count), times)
-        priced = self._worths[:, tiled]
+        priced = self._worths.take(tiled, axis=1)
         trust = (TRUST[:, None] * self._trust * self._scale).ravel().astype(np.float32)
-        priced[self._chosen[:, tiled], np.arange(len(tiled))] += trust
+        priced[self._chosen.take(tiled, axis=1), np.arange(len(tiled))] += trust
         near = None if self._near is None else (self._near[0][tiled], self._near[1][:, tiled])
         resolutions = self.here.population.genes[-1][tiled]
         solved, proposed = self._guide.solve(priced, resolutions, self._bounds[tiled], near)
-        there = self._guide.look_up(proposed)
+        there, new = self._guide.look_up(proposed)
         at = there.accuracy.reshape(times, count).argmax(axis=0)
         which = at * count + np.arange(count)
         better = there.accuracy[which] > self.here.accuracy
@@ -139,23 +141,32 @@ class Climb:
                 np.where(better, solved.ratios[:, which], ratios),
             )
         factor = np.where(better, NEXT_TRUST[at], np.where(unchanged, np.inf, LARGER))
+        factor = np.where(better & ~new[which], np.inf, factor)
         self._trust = np.clip(self._trust * factor, LEAST_TRUST, 2 * MOST_TRUST)
         self._stale |= better
+        self._failed = np.flatnonzero(~better & ~self.ended)
+        self._refused = proposed[which[self._failed]]
         return len(tiled)
 
     def restart(self, which: IntArray, population: Population) -> None:
-        """Replace these networks by others, whose accuracies are not evaluated."""
+        """Replace these networks by others, which are not evaluated: their first solution is taken as better."""
         genes, accuracy = self.here.population.genes.copy(), self.here.accuracy.copy()
-        prices, others = self.here.prices.copy(), self._guide.look_up(population)
-        genes[:, which], accuracy[which], prices[:, which] = population.genes, others.accuracy, others.prices
+        prices = self.here.prices.copy()
+        genes[:, which], accuracy[which], prices[:, which] = population.genes, -np.inf, np.nan
         self.here = Evaluated(Population(genes), accuracy, prices)
         self._trust[which] = FIRST_TRUST
         self._stale[which] = True
 
     def _renew(self) -> None:
-        moved = np.flatnonzero(self._stale)
+        """Compute the worths of networks that have moved.
+
+        Those of networks that have not are averaged with the worths of the solutions that they refused: between two
+        networks, the mean of their gradients is closer to the difference of their accuracies than either is.
+        """
+        moved, failed = np.flatnonzero(self._stale), self._failed
         self._stale[:] = False
-        if len(moved):
-            networks = self.here.population[moved]
-            self._worths[:, moved], self._scale[moved] = self._guide.worths(networks)
-            self._chosen[:, moved] = self._guide.options.chosen(networks)
+        networks = self.here.population[moved]
+        worths, scale = self._guide.worths(Population.concatenate([networks, self._refused]))
+        self._worths[:, moved], self._scale[moved] = worths[:, : len(moved)], scale[: len(moved)]
+        self._worths[:, failed] = (self._worths[:, failed] + worths[:, len(moved) :]) / 2
+        self._chosen[:, moved] = self._guide.options.chosen(networks)

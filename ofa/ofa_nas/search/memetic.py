@@ -17,7 +17,7 @@ from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
 from ofa_nas.spaces.space import IntArray, Population
 
-CLIMBING = 0.7  # networks that climb at a time, relative to the size of the pools together
+CLIMBING = 1.5  # networks that climb at a time, relative to the size of the pools together
 PER_END = 12  # typical evaluations of a climb
 POOL = 0.1  # the pools together, relative to the number of ends that the budget allows
 SMALLEST_POOL, LARGEST_POOL = 20, 300  # of one problem

@@ -55,7 +55,12 @@ class Options:
         flat = [(sets[which][0], code) for which in order for code in sets[which][1]]
         self.slot_of = np.array([slot for slot, _ in flat])
         self.set_of_option = np.repeat(np.arange(len(order)), [len(sets[which][1]) for which in order])
-        self._blocks = _equal_runs([len(sets[which][1]) for which in order])
+        sizes = [len(sets[which][1]) for which in order]
+        self.slot_of_set = np.array([sets[which][0] for which in order])
+        self._blocks = _equal_runs(sizes)
+        self._first_of = np.cumsum([0, *sizes[:-1]], dtype=np.int32)[:, None]
+        self._place = np.concatenate([np.arange(size, dtype=np.int32) for size in sizes])[:, None]
+        self._bits = (max(sizes) - 1).bit_length()
         firsts = np.cumsum([0, *(len(slot.sets) for slot in slots[:-1])])
         self._slots = slots
         self._set_of = [
@@ -91,20 +96,22 @@ class Options:
 
     def summed(self, values: FloatArray, kind: IntArray) -> FloatArray:
         """Return (options, N) sums of ``values`` (N, entries or features + 1) over those of each option."""
-        return values.T[kind].sum(axis=0)
+        transposed = np.ascontiguousarray(values.T)
+        total: FloatArray = transposed[kind[0]]
+        for row in kind[1:]:
+            total += transposed[row]
+        return total
 
     def best(self, score: FloatArray) -> tuple[FloatArray, IntArray, IntArray]:
-        """Return (N,) largest sums of scores (options, N), and their options (slots, N) and ``shared`` genes."""
-        arg = []
-        for start, count, size in self._blocks:
-            block = score[start : start + count * size].reshape(count, size, -1)
-            at = block.argmax(axis=1) if size > 1 else np.zeros((count, block.shape[2]), dtype=np.intp)
-            arg.append(at + (start + size * np.arange(count))[:, None])
-        option = np.concatenate(arg)
-        best = picked(score, option)
+        """Return (N,) largest sums of scores (options, N), and their options (slots, N) and ``shared`` genes.
+
+        The last bits of the scores are overwritten (``mark``).
+        """
+        keys = mark(score, self._place, self._bits)
+        parts = [keys[start : start + count * size].reshape(count, size, -1) for start, count, size in self._blocks]
+        best = np.concatenate([part.max(axis=1) for part in parts])
         shared, total = self._best_shared(best)
-        sets = self._set_reader(shared)
-        return total, picked(option, sets), shared
+        return total, picked(self._first_of + marks(best, self._bits), self._set_reader(shared)), shared
 
     def networks(self, chosen: IntArray, shared: IntArray, resolutions: IntArray) -> Population:
         """Return the networks with these options (slots, N), shared genes (shared, N), and resolution indices (N,)."""
@@ -216,9 +223,28 @@ def _slot(space: Space, rows: tuple[int, ...], others: Sequence[tuple[int, ...]]
     return _Slot(rows, radices, shared, tuple(sets), np.array(set_of), like)
 
 
+def mark(values: FloatArray, marks: IntArray, bits: int) -> FloatArray:
+    """Write int32 ``marks`` into the last ``bits`` of each value, in place.
+
+    A maximum then says where it is. This takes a fraction of the time of ``argmax`` over the rows.
+    """
+    integer = np.dtype(f"i{values.itemsize}").type
+    keys = values.view(integer)
+    keys &= integer(-1 << bits)
+    keys |= marks
+    return values
+
+
+def marks(values: FloatArray, bits: int) -> IntArray:
+    """Return the marks of these values, as int32."""
+    integer = np.dtype(f"i{values.itemsize}").type
+    return (values.view(integer) & integer((1 << bits) - 1)).astype(np.int32, copy=False)
+
+
 def picked(values: FloatArray, which: IntArray) -> FloatArray:
     """Return ``values[which[i, n], n]`` for values (options or sets, N) and which (slots, N)."""
-    flat = which * values.shape[1]
+    flat = which.astype(np.intp)
+    flat *= values.shape[1]
     flat += np.arange(values.shape[1])
     taken: FloatArray = values.ravel().take(flat)
     return taken

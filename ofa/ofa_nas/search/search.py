@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ofa_nas.errors import LimitUnreachable, NoneFound
+from ofa_nas.errors import FunctionFailed, LimitUnreachable, NoneFound
 from ofa_nas.search.bound import upper_bound
 from ofa_nas.search.evaluation_cache import Evaluated, EvaluationCache
 from ofa_nas.search.pareto import front, levels
@@ -27,8 +27,9 @@ class Found:
     """The result of a search.
 
     ``best`` has one network for each of ``limits`` on the first metric; a front has no ``limits``. ``evaluated`` is the
-    number of networks that the accuracy model evaluated. ``interrupted``: the search stopped early. ``proven``: no
-    better network exists. ``unmet`` maps each limit without a known network to the reason. ``bounds`` has, for each of
+    number of networks that the accuracy model evaluated. ``interrupted``: the search stopped early; ``failed`` is the
+    error of the user's function, if that was the reason. ``proven``: no better network exists. ``unmet`` maps each
+    limit without a known network to the reason. ``bounds`` has, for each of
     ``best``, a value that no network within its limits exceeds, or None if it is not known; it is empty if no time was
     given to it.
     """
@@ -41,6 +42,7 @@ class Found:
     proven: bool = False
     unmet: Mapping[float, str] = field(default_factory=dict)
     bounds: tuple[float | None, ...] = ()
+    failed: str = ""
 
     @property
     def is_front(self) -> bool:
@@ -86,7 +88,8 @@ def search(
             _bound(problem.within(limit), one, ended.proven and limit <= widest, bound_seconds / len(best))
             for limit, one in zip(met, best, strict=True)
         )
-    return Found(best, met, cache.evaluated, seconds, *ended, unmet=reasons, bounds=bounds)
+    how = ended._asdict()
+    return Found(best, met, cache.evaluated, seconds, **how, unmet=reasons, bounds=bounds)
 
 
 def search_front(
@@ -103,7 +106,7 @@ def search_front(
     each = [_normalised(problem, found[np.array([at])]) for at in range(len(found))]
     found = front(Evaluated.concatenate(each))  # of two networks with almost equal accuracies, one may be dominated now
     best = tuple(found[np.array([at])] for at in range(len(found)))
-    return Found(best, (), cache.evaluated, time.perf_counter() - started, *ended)
+    return Found(best, (), cache.evaluated, time.perf_counter() - started, **ended._asdict())
 
 
 def _met(problems: Sequence[Problem], answer: Callable[[Problem], T], unmet: dict[float, OfaError]) -> list[T]:
@@ -141,6 +144,7 @@ class Ended(NamedTuple):
 
     interrupted: bool
     proven: bool
+    failed: str = ""
 
 
 def _carry_out(
@@ -159,6 +163,8 @@ def _carry_out(
         method(run)
     except KeyboardInterrupt:
         return Ended(interrupted=True, proven=False)
+    except FunctionFailed as error:
+        return Ended(interrupted=True, proven=False, failed=str(error))
     return Ended(interrupted=False, proven=run.proven)
 
 

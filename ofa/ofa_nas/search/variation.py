@@ -88,14 +88,15 @@ class Variation:
 def places(space: Space) -> IntArray:
     """Return (genes,) the place of each gene. The last place is the resolution.
 
-    Groups with the same number of genes share places: kernel size and expand ratio of a block are drawn together.
+    Groups of the same blocks share places: kernel size and expand ratio of a block are drawn together.
     """
-    first_of: dict[int, int] = {}
+    first_of: dict[int | str, int] = {}
     place_of: list[int] = []
     count = 0
     for group in space.groups[:-1]:
-        if group.count not in first_of:
-            first_of[group.count] = count
+        shared = group.count if space.groups_share_blocks else group.name
+        if shared not in first_of:
+            first_of[shared] = count
             count += group.count
-        place_of += range(first_of[group.count], first_of[group.count] + group.count)
+        place_of += range(first_of[shared], first_of[shared] + group.count)
     return np.array([*place_of, count])

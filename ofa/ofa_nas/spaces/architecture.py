@@ -7,6 +7,8 @@ from typing import Any
 from ofa_tables.errors import UsageError
 
 RESOLUTION = ("r", "image_size")
+LONGEST_NAME = 60  # characters
+NAMED = "alternatives"  # the gene list of names; the others have numbers
 EXAMPLE = '{"ks": 7, "e": 6, "d": 4, "r": 224}'  # of ofa-mbv3-w1.0
 
 
@@ -36,8 +38,10 @@ def parse_architecture(value: Any, example: str = EXAMPLE) -> Architecture:
     for name, entries in value.items():
         if name in RESOLUTION or not isinstance(entries, list | tuple):
             continue
-        if not all(is_number(entry) for entry in entries):
-            raise UsageError(f"'{name}' of the architecture has a value that is not a number: {short(list(entries))}")
+        is_fitting = is_name if name == NAMED else is_number
+        if not all(map(is_fitting, entries)):
+            kind = "name" if name == NAMED else "number"
+            raise UsageError(f"'{name}' of the architecture has a value that is not a {kind}: {short(list(entries))}")
         genes[str(name)] = tuple(_whole(entry) for entry in entries)
     return Architecture(genes, resolution)
 
@@ -48,6 +52,10 @@ def _whole(value: Any) -> Any:
 
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_NAME
 
 
 def short(value: Any) -> str:

@@ -1,9 +1,9 @@
 """Spaces of inverted residuals (Sandler et al., CVPR 2018). The genes are depths, kernel sizes, and expand ratios.
 
-A ``Layout`` describes the networks as data. Each family has a separate file.
+A ``Layout`` describes the networks as data.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,15 @@ from ofa_agent import keys
 from ofa_agent import operators as ops
 from ofa_agent.operators import Block, Operator, Shape
 from ofa_nas.spaces.architecture import Architecture
-from ofa_nas.spaces.parts import IMAGE_CHANNELS, classifier, fixed, keyed, make_divisible
+from ofa_nas.spaces.parts import (
+    IMAGE_CHANNELS,
+    classifier,
+    fixed,
+    inverted_residual,
+    inverted_residual_key,
+    keyed,
+    make_divisible,
+)
 from ofa_nas.spaces.space import ABSENT, GeneGroup, IntArray, Position, Space
 from ofa_tables.errors import UsageError
 
@@ -44,7 +52,7 @@ class Layout:
     classifier.
 
     ``keys_by_ratio``: published tables of this family name a block by its expand ratio, without squeeze-excite and
-    activation.
+    activation, which is relu6. A block that published tables cannot have names its activation in its key.
     """
 
     first_channels: tuple[int, int]
@@ -134,23 +142,24 @@ class InvertedResidualSpace(Space):
             for at, stage in enumerate(self.layout.stages)
             for is_first in (True, False)[: stage.blocks]
             for kernel in self._kernels(at)
-            for expand in self._expands(is_first)
+            for expand in self._expands(at, is_first)
         ]
 
     def _kernels(self, stage: int) -> tuple[int, ...]:
         return self.kernel_sizes if self.kernel_by_stage is None else (self.kernel_by_stage[stage],)
 
-    def _expands(self, is_first: bool) -> tuple[int, ...]:
+    def _expands(self, stage: int, is_first: bool) -> tuple[int, ...]:
         """Return the possible expand ratios. A ratio that is tied to depth 1 occurs only in first blocks."""
         if self.expand_by_depth is None:
             return self.layout.expand_ratios
-        return tuple(self.expand_by_depth[depth] for depth in self.layout.depths if is_first or depth > 1)
+        depths = self.layout.depths if stage in self._deep else (self.layout.stages[stage].blocks,)
+        return tuple(dict.fromkeys(self.expand_by_depth[depth] for depth in depths if is_first or depth > 1))
 
     def _build_blocks(self, resolution_px: int) -> tuple[Block, ...]:
         """Return the head, the inverted residuals in the order of their labels, and the tail."""
         self.require_resolutions([resolution_px])
         layout = self.layout
-        head = [_first_conv(resolution_px, layout.first_channels[0], layout.first_activations[0])]
+        head = [self._first_conv(resolution_px)]
         first = Stage(layout.first_channels[1], 1, layout.first_activations[1], False, 1)
         head.append(self._block(head[0].output_shape, first, 1, 3, 1))
         ends = [head[1].output_shape]
@@ -161,7 +170,7 @@ class InvertedResidualSpace(Space):
             stage = layout.stages[label.stage]
             source, stride = (ends[label.stage], stage.stride) if label.is_first else (ends[label.stage + 1], 1)
             middle.append(self._block(source, stage, stride, label.kernel_size, label.expand_ratio))
-        return (*head, *middle, *_tail(ends[-1], layout))
+        return (*head, *middle, *self._tail(ends[-1]))
 
     def _block(self, shape: Shape, stage: Stage, stride: int, kernel_size: int, expand_ratio: int) -> Block:
         channels = shape[0]
@@ -172,12 +181,37 @@ class InvertedResidualSpace(Space):
         skip = stride == 1 and channels == stage.channels
         if self.layout.keys_by_ratio:
             key = keys.expanded_conv_ratio_key(shape, output, expand_ratio, kernel_size, stride, skip)
+            key = keys.with_activation(key + ("-se:1" if squeeze else ""), stage.activation, "relu6")
         else:
-            hard_swish = stage.activation == "hard_swish"
-            key = keys.expanded_conv_key(
-                shape, output, mid, kernel_size, stride, skip, stage.squeeze_excite, hard_swish
+            key = inverted_residual_key(
+                shape, output, mid, kernel_size, stride, skip, stage.squeeze_excite, stage.activation
             )
         return Block(key, shape, tuple(operators))
+
+    def _first_conv(self, resolution_px: int) -> Block:
+        channels, activation = self.layout.first_channels[0], self.layout.first_activations[0]
+        operators = (ops.Conv(IMAGE_CHANNELS, channels, 3, stride=2), ops.Activation(activation))
+        return self._keyed((IMAGE_CHANNELS, resolution_px, resolution_px), operators, activation, keys.first_conv_key)
+
+    def _tail(self, shape: Shape) -> list[Block]:
+        layout, activation = self.layout, self.layout.last_activation
+        act = ops.Activation(activation)
+        expanded, *mixed = layout.last_channels
+        blocks = [
+            self._keyed(shape, (ops.Conv(shape[0], expanded, 1), act), activation, keys.final_expand_key),
+            keyed((expanded, *shape[1:]), (ops.Pool(),), keys.pool_key),
+        ]
+        for channels in mixed:
+            operators = (ops.Conv(expanded, channels, 1, bias=False), act)
+            blocks.append(self._keyed((expanded, 1, 1), operators, activation, keys.feature_mix_key))
+        return [*blocks, classifier(blocks[-1].output_shape, layout.classes)]
+
+    def _keyed(
+        self, shape: Shape, operators: Sequence[Operator], activation: str, key: Callable[[Shape, Shape], str]
+    ) -> Block:
+        published = "relu6" if self.layout.keys_by_ratio else "hard_swish"
+        block = keyed(shape, operators, key)
+        return block._replace(key=keys.with_activation(block.key, activation, published))
 
     def build_positions(self) -> tuple[Position, ...]:
         head, tail = 2, 2 + len(self.layout.last_channels)
@@ -287,49 +321,3 @@ class InvertedResidualSpace(Space):
                 raise UsageError(
                     f"'e'[{at}] is {expands[at]}; {self.name} has {tied} in a stage of depth {depths[stage]}"
                 )
-
-
-def inverted_residual(
-    in_channels: int,
-    mid_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int,
-    activation: str,
-    squeeze: ops.SqueezeExcite | None,
-) -> list[Operator]:
-    """Return the operators of an inverted residual (Sandler et al., CVPR 2018).
-
-    These are a 1×1 convolution to ``mid_channels`` if they differ from ``in_channels``, a depthwise convolution,
-    squeeze-excite, and a 1×1 convolution. The input is added if the shapes match.
-    """
-    act = ops.Activation(activation)
-    operators: list[Operator] = []
-    if mid_channels != in_channels:
-        operators += [ops.Conv(in_channels, mid_channels, 1), act]
-    operators += [ops.Conv(mid_channels, mid_channels, kernel_size, stride=stride, groups=mid_channels), act]
-    if squeeze is not None:
-        operators.append(squeeze)
-    operators.append(ops.Conv(mid_channels, out_channels, 1))
-    if stride == 1 and in_channels == out_channels:
-        operators.append(ops.Add(0))
-    return operators
-
-
-def _first_conv(resolution_px: int, channels: int, activation: str) -> Block:
-    operators = (ops.Conv(IMAGE_CHANNELS, channels, 3, stride=2), ops.Activation(activation))
-    shape = (IMAGE_CHANNELS, resolution_px, resolution_px)
-    return keyed(shape, operators, keys.first_conv_key)
-
-
-def _tail(shape: Shape, layout: Layout) -> list[Block]:
-    act = ops.Activation(layout.last_activation)
-    expanded, *mixed = layout.last_channels
-    blocks = [
-        keyed(shape, (ops.Conv(shape[0], expanded, 1), act), keys.final_expand_key),
-        keyed((expanded, *shape[1:]), (ops.Pool(),), keys.pool_key),
-    ]
-    for channels in mixed:
-        operators = (ops.Conv(expanded, channels, 1, bias=False), act)
-        blocks.append(keyed((expanded, 1, 1), operators, keys.feature_mix_key))
-    return [*blocks, classifier(blocks[-1].output_shape, layout.classes)]

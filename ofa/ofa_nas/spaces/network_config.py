@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ofa_nas.spaces.architecture import parse_architecture
+from ofa_nas.spaces.bottlenecks import BottleneckSpace
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
 from ofa_nas.spaces.parts import make_divisible
-from ofa_nas.spaces.resnet50d import FEWEST_BLOCKS, MORE_BLOCKS, STEM_DEPTHS, ResNet50DSpace
 from ofa_nas.spaces.space import Space
 from ofa_tables.errors import UsageError
 
@@ -53,8 +53,8 @@ def _genes_of(config: Config, space: Space) -> dict[str, list[Any]]:
     try:
         if isinstance(space, InvertedResidualSpace):
             return _inverted_residuals(config, space)
-        if isinstance(space, ResNet50DSpace):
-            return _resnet50d(config, space)
+        if isinstance(space, BottleneckSpace):
+            return _bottlenecks(config, space)
     except KeyError as error:
         raise _Differs(f"it lacks {error}") from None
     except (TypeError, AttributeError, IndexError, ValueError, OverflowError):
@@ -117,26 +117,27 @@ def _fill(genes: dict[str, list[Any]], missing: int, stage: int, space: Inverted
     genes["e"] += [genes["e"][-1]] * missing
 
 
-# ResNet50D.
+# Bottlenecks: ResNet50D.
 
 
-def _resnet50d(config: Config, space: ResNet50DSpace) -> dict[str, list[Any]]:
+def _bottlenecks(config: Config, space: BottleneckSpace) -> dict[str, list[Any]]:
     stem, blocks = config["input_stem"], config["blocks"]
     inner = _index(stem[0]["out_channels"], space.stem_mid_channels, "the first layer")
     outer = _index(stem[-1]["out_channels"], space.stem_channels, "the last layer of the stem")
-    genes: dict[str, list[Any]] = {"e": [], "d": [max(STEM_DEPTHS) if len(stem) > 2 else 0], "w": [inner, outer]}
+    depths, most_more = space.layout.stem_depths, max(space.layout.more_blocks)
+    genes: dict[str, list[Any]] = {"e": [], "d": [max(depths) if len(stem) > 2 else 0], "w": [inner, outer]}
     at = 0
-    for stage, fewest in enumerate(FEWEST_BLOCKS):
+    for stage, fewest in enumerate(each.blocks for each in space.layout.stages):
         width = _index(blocks[at]["out_channels"], space.stage_channels[stage], f"block {at}")
         channels = space.stage_channels[stage][width]
-        most = [block for block in blocks[at : at + fewest + max(MORE_BLOCKS)] if block["out_channels"] == channels]
+        most = [block for block in blocks[at : at + fewest + most_more] if block["out_channels"] == channels]
         if len(most) < fewest:
             raise _Differs(f"stage {stage + 1} has {len(most)} blocks, fewer than {fewest}")
         ratio_of = {space.mid_channels(channels, ratio): ratio for ratio in space.expand_ratios}
         for number, block in enumerate(most, start=at):
             mid = block.get("mid_channels") or space.mid_channels(channels, block["expand_ratio"])
             genes["e"].append(list(ratio_of.values())[_index(mid, list(ratio_of), f"block {number}, inside,")])
-        genes["e"] += [space.expand_ratios[0]] * (fewest + max(MORE_BLOCKS) - len(most))
+        genes["e"] += [space.expand_ratios[0]] * (fewest + most_more - len(most))
         genes["d"].append(len(most) - fewest)
         genes["w"].append(width)
         at += len(most)

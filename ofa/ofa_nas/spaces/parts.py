@@ -36,3 +36,48 @@ def fixed(stage: int, entry: int) -> Position:
     """Return a Position with the same entry in every network."""
     none = np.array([ABSENT])
     return Position(stage, (), (), np.array([entry]), none, none)
+
+
+def inverted_residual_key(
+    input_shape: Shape,
+    output_shape: Shape,
+    mid_channels: int,
+    kernel_size: int,
+    stride: int,
+    skip: bool,
+    squeeze_excite: bool,
+    activation: str,
+) -> str:
+    """Return the published key. Published tables have relu and hard_swish; other activations are added."""
+    hard_swish = activation == "hard_swish"
+    key = keys.expanded_conv_key(
+        input_shape, output_shape, mid_channels, kernel_size, stride, skip, squeeze_excite, hard_swish
+    )
+    return keys.with_activation(key, activation, "hard_swish" if hard_swish else "relu")
+
+
+def inverted_residual(
+    in_channels: int,
+    mid_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int,
+    activation: str,
+    squeeze: ops.SqueezeExcite | None,
+) -> list[Operator]:
+    """Return the operators of an inverted residual (Sandler et al., CVPR 2018).
+
+    These are a 1×1 convolution to ``mid_channels`` if they differ from ``in_channels``, a depthwise convolution,
+    squeeze-excite, and a 1×1 convolution. The input is added if the shapes match.
+    """
+    act = ops.Activation(activation)
+    operators: list[Operator] = []
+    if mid_channels != in_channels:
+        operators += [ops.Conv(in_channels, mid_channels, 1), act]
+    operators += [ops.Conv(mid_channels, mid_channels, kernel_size, stride=stride, groups=mid_channels), act]
+    if squeeze is not None:
+        operators.append(squeeze)
+    operators.append(ops.Conv(mid_channels, out_channels, 1))
+    if stride == 1 and in_channels == out_channels:
+        operators.append(ops.Add(0))
+    return operators

@@ -1,11 +1,11 @@
 """Find out which space, or which width of a family, a set of keys belongs to."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
-from ofa_nas.spaces import all_spaces, mobilenet_v3, proxyless
-from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace, Layout
+from ofa_nas.spaces import all_spaces
+from ofa_nas.spaces.files import with_width
 
-FAMILIES: dict[str, Callable[[float], Layout]] = {"ofa-mbv3": mobilenet_v3.layout, "ofa-proxyless": proxyless.layout}
+FAMILIES = {"ofa-mbv3": "ofa-mbv3-w1.0", "ofa-proxyless": "ofa-proxyless-w1.3"}
 WIDTHS = (0.35, 0.5, 0.6, 0.75, 0.8, 0.9, 1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5, 1.75, 2.0)
 # The least fraction of the keys of a space that must be there.
 ENOUGH = 0.5
@@ -26,8 +26,8 @@ def _candidates(resolution_px: int) -> Iterator[tuple[str, list[str]]]:
     for space in all_spaces():
         if resolution_px in space.resolutions_px:
             yield f"{space.name}; use --space {space.name}", space.keys(resolution_px)
-    for family, layout in FAMILIES.items():
+    for family, name in FAMILIES.items():
         for width in WIDTHS:
-            space = InvertedResidualSpace("", layout(width))
+            space = with_width(name, width)
             if resolution_px in space.resolutions_px:
                 yield f"{family} of width {width:g}, which is not a space of this version", space.keys(resolution_px)

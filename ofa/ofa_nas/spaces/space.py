@@ -38,6 +38,10 @@ class Space:
     others_encoded: tuple[str, ...] = ()
     # Gene lists that follow from the others; an Architecture may omit them when it is read.
     derived: tuple[str, ...] = ()
+    # Whether groups with the same number of genes are choices of the same blocks: the kernel size and the expand ratio.
+    groups_share_blocks: bool = True
+    # What a block is chosen by; see ``choices_of``.
+    choice_names: tuple[str, ...] = ("kernel sizes", "expand ratios")
     classes: int
     batch_norm_epsilon: float
 
@@ -54,6 +58,12 @@ class Space:
 
     def architecture_of(self, indices: IntArray) -> Architecture:
         raise NotImplementedError
+
+    def choices_of(self, position: Position, code: int) -> tuple[Any, ...]:
+        """Return the choices at a position, one for each of ``choice_names``; empty for an absent block."""
+        if position.kernels[code] == ABSENT:
+            return ()
+        return self.kernel_sizes[position.kernels[code]], self.expand_ratios[position.expands[code]]
 
     # Derived from the definitions above.
 

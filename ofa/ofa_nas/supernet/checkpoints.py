@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ofa_nas.normalisation import Normalisation
-from ofa_nas.spaces import Space, all_spaces, find_space, parse_architecture
+from ofa_nas.spaces import Space, all_spaces, parse_architecture
+from ofa_nas.spaces.recorded import NAME, about, space_about
 from ofa_nas.supernet.alone import OneNetwork
 from ofa_nas.supernet.build import build_supernet
 from ofa_nas.supernet.network import Supernet
@@ -22,9 +23,12 @@ ALONE = "architecture"  # of a network that was trained separately
 
 
 def save_supernet(path: Path, supernet: Supernet, **reported: Any) -> None:
-    """The published form, with the name of the space and the plain values ``reported``. Raises FileError."""
+    """Write the published form, with the space (``spaces.recorded``) and plain values ``reported``.
+
+    Raises FileError.
+    """
     alone = {ALONE: supernet.architecture.to_json()} if isinstance(supernet, OneNetwork) else {}
-    save(path, {"state_dict": supernet.state_dict(), "space": supernet.space.name, **alone, **reported})
+    save(path, {"state_dict": supernet.state_dict(), **about(supernet.space), **alone, **reported})
 
 
 def load_supernet(path: Path, space: Space | None = None) -> Supernet:
@@ -63,9 +67,8 @@ def class_names_of(found: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _space_of(found: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> Space:
-    named = found.get("space")
-    if isinstance(named, str):
-        return find_space(named)
+    if isinstance(found.get(NAME), str):
+        return space_about(found, str(path))
     fitting = _spaces_of(state)
     which = f"its tensors fit {_either(fitting)}" if fitting else "its tensors fit no space of ofa-profile"
     raise UsageError(f"{path} does not say which space it is of; name it with --space ({which})")

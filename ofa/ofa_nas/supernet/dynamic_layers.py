@@ -18,6 +18,9 @@ ACTIVATIONS = {
     "relu": functional.relu_,
     "relu6": partial(functional.hardtanh_, min_val=0.0, max_val=6.0),
     "hard_swish": functional.hardswish,
+    "hard_sigmoid": functional.hardsigmoid,
+    "swish": functional.silu,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -81,7 +84,10 @@ class FirstBlock(nn.Module):
 
 
 class DynamicInvertedResidual(nn.Module):
-    """1×1, depthwise, squeeze-excite, 1×1 (Sandler et al., CVPR 2018), with elastic kernel size and width."""
+    """1×1, depthwise, squeeze-excite, 1×1 (Sandler et al., CVPR 2018), with elastic kernel size and width.
+
+    With the expand ratio 1, the first 1×1 convolution is left out.
+    """
 
     def __init__(
         self,
@@ -106,11 +112,13 @@ class DynamicInvertedResidual(nn.Module):
         self._activation = ACTIVATIONS[activation]
 
     def mid_channels(self, expand_ratio: float) -> int:
-        return make_divisible(self.in_channels * expand_ratio)
+        return self.in_channels if expand_ratio == 1 else make_divisible(self.in_channels * expand_ratio)
 
     def forward(self, x: Tensor, kernel_size: int, expand_ratio: int) -> Tensor:
         wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
-        x = self._activation(wide.bn(wide.conv(x, self.mid_channels(expand_ratio))))
+        mid = self.mid_channels(expand_ratio)
+        if mid != self.in_channels:
+            x = self._activation(wide.bn(wide.conv(x, mid)))
         x = self._activation(deep.bn(deep.conv(x, kernel_size)))
         if hasattr(deep, "se"):
             x = deep.se(x)
@@ -121,7 +129,7 @@ class DynamicInvertedResidual(nn.Module):
         mid = self.mid_channels(expand_ratio)
         wide, deep, narrow = self.inverted_bottleneck, self.depth_conv, self.point_linear
         return [
-            Normalised.of(wide.conv.active(self.in_channels, mid), wide.bn.bn),
+            *([Normalised.of(wide.conv.active(self.in_channels, mid), wide.bn.bn)] if mid != self.in_channels else []),
             Normalised.of(deep.conv.active(mid, kernel_size), deep.bn.bn),
             *([deep.se.active(mid)] if hasattr(deep, "se") else []),
             Normalised.of(narrow.conv.active(mid, self.out_channels), narrow.bn.bn),

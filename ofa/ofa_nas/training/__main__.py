@@ -27,7 +27,9 @@ POSITIVE = click.FloatRange(min=0, min_open=True)
         "torchrun --nproc-per-node 8 -m ofa_nas.training --space ofa-mbv3-w1.0 --data imagenet --workers 8",
     ),
 )
-@click.option("--space", required=True, help="Search space to train, such as tiny or ofa-mbv3-w1.0.")
+@click.option(
+    "--space", required=True, metavar="NAME|FILE", help="Search space to train, such as tiny or my_space.toml."
+)
 @click.option(
     "--data",
     default="digits",

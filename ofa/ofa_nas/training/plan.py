@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ofa_nas.selection import read_network, read_networks
-from ofa_nas.spaces import Architecture, Population, Space, find_space
+from ofa_nas.spaces import Architecture, Population, Space
+from ofa_nas.spaces.recorded import find_space_in
 from ofa_nas.spaces.space import IntArray
 from ofa_nas.training.options import Options
 from ofa_nas.training.recipes import Stage, stages_of
@@ -43,7 +44,7 @@ class Plan:
         """Raises UsageError if options contradict each other; OfaError if a file cannot be read, a table lacks entries,
         or no network meets the limit.
         """
-        space = find_space(options.space)
+        space = find_space_in(options.space, [options.table] if options.table else [])
         skipped, stages = _stages(options, space)
         latency = _latency(options, space)
         limit_ms = options.max_latency_ms or math.inf

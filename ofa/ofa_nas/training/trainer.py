@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ofa_nas.cli import duration
+from ofa_nas.spaces.recorded import label
 from ofa_nas.supernet import OneNetwork, Supernet, build_supernet, save_supernet
 from ofa_nas.training.cost import RAPL, Cost, EnergyMeter, cost_of
 from ofa_nas.training.data import Batch, Images, loader, open_data, training_batches
@@ -239,7 +240,7 @@ class Trainer:
         """The settings that determine the weights: for files their content, for devices their kind."""
         alone = self.plan.followed[0].to_json() if self.options.recipe == INDEPENDENT else None
         contents = {"data": self.data.train.digest(), "table": self.plan.table_digest(), "architecture": alone}
-        contents["init"] = digest_of(self.options.init)
+        contents |= {"init": digest_of(self.options.init), "space": label(self.plan.space)}
         return self.options.settings() | contents | {"device": self.processes.device.type}
 
     def _go_on(self) -> None:

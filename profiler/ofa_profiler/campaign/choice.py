@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from ofa_agent.measuring.timing import Budget
-from ofa_nas.spaces import Space, find_blocks
+from ofa_nas.spaces import Population, Space, find_blocks
+from ofa_nas.spaces.recorded import recorded
 from ofa_profiler.campaign.choosing import (
     TRIAL_ERROR,
     Candidate,
@@ -38,7 +39,10 @@ FIRST_NETWORK_MS = 10.0
 
 
 class Choice:
-    """Chooses trials for one table; ``fit`` and ``rounds`` take turns."""
+    """Chooses trials for one table; ``fit`` and ``rounds`` take turns.
+
+    They lower the expected error of ``networks``, or of the whole space without these.
+    """
 
     def __init__(
         self,
@@ -47,15 +51,20 @@ class Choice:
         resolutions_px: Sequence[int],
         priors: Sequence[PriorTable],
         budget: Budget,
+        networks: Population | None = None,
     ) -> None:
         self._table = table
         self._space = space
         blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}
-        blocks |= find_blocks(table.asked - blocks.keys(), [space])  # what earlier commands asked for
+        blocks |= find_blocks(table.asked - blocks.keys(), [space, *recorded(table)])  # what earlier commands asked for
         self._blocks = list(blocks.values())
         self._hypotheses = Hypotheses(self._blocks, priors)
         self._mixture: Mixture | None = None
-        self._targets = Targets(space, resolutions_px, [block.key for block in self._blocks])
+        keys = [block.key for block in self._blocks]
+        if networks is None:
+            self._targets = Targets.of_space(space, resolutions_px, keys)
+        else:
+            self._targets = Targets(space, networks, keys)
         self._in_networks = table.identity.blocks == IN_NETWORKS
         self._budget = NETWORK_BUDGET if self._in_networks else budget
         self._on_device: dict[str, Candidate] = {}
@@ -68,11 +77,12 @@ class Choice:
 
         The error is half the 95 % interval, relative to the latency.
         """
-        mixture = fitted(self._hypotheses, self._blocks, self._table.measured.of_blocks)
+        entries = self._table.measured.of_blocks
+        mixture = fitted(self._hypotheses, self._blocks, entries)
         if mixture is None:
             return None
         self._mixture = mixture
-        self._table.keep_estimates(estimates_of(mixture, self._blocks, self._table.made_of))
+        self._table.keep_estimates(estimates_of(mixture, self._blocks, entries, self._table.made_of))
         return self._targets.half_width(mixture)
 
     def weights(self) -> str:
@@ -140,6 +150,8 @@ class Choice:
         """Put each job into the first round in which it has no trial yet."""
         done, rounds = self._table.rounds_of(), defaultdict(list)
         for job in jobs:
-            taken = done.get(job.block.key, set())
-            rounds[min(set(range(len(taken) + 1)) - taken)].append(job)
+            taken = done.setdefault(job.block.key, set())
+            number = min(set(range(len(taken) + 1)) - taken)
+            taken.add(number)
+            rounds[number].append(job)
         return [rounds[number] for number in range(max(rounds, default=-1) + 1)]

@@ -35,16 +35,20 @@ class Candidate:
 
 
 class Targets:
-    """Networks of the space at the wanted resolutions; the error of their predictions is what counts."""
+    """Networks of the space; the error of their predictions is what counts. ``keys`` are those of all blocks."""
 
-    def __init__(self, space: Space, resolutions_px: Sequence[int], keys: Sequence[str], seed: int = 0) -> None:
+    def __init__(self, space: Space, networks: Population, keys: Sequence[str]) -> None:
         self.space = space
-        self.resolutions_px = list(resolutions_px)
+        self.resolutions_px = sorted({space.resolutions_px[px] for px in networks.genes[-1]})
         self.row = {key: row for row, key in enumerate(keys)}
-        networks = space.sample(TARGETS, np.random.default_rng(seed), self.resolutions_px)
         self._counts = np.zeros((len(networks), len(keys)))
         for number, rows in enumerate(self.rows_of(networks)):
             np.add.at(self._counts[number], rows, 1.0)
+
+    @classmethod
+    def of_space(cls, space: Space, resolutions_px: Sequence[int], keys: Sequence[str], seed: int = 0) -> "Targets":
+        """Draw networks at the wanted resolutions."""
+        return cls(space, space.sample(TARGETS, np.random.default_rng(seed), list(resolutions_px)), keys)
 
     def rows_of(self, networks: Population) -> list[IntArray]:
         """Return the rows of the blocks of each network, one per position that is in use."""
@@ -79,21 +83,24 @@ def choose(
     seconds: float,
     most: int | None = None,
 ) -> list[Candidate]:
-    """Return the best trials, in order: at most ``most``, which together take at most ``seconds``; and at least one."""
+    """Return the best trials, in order: at most ``most``, which together take at most ``seconds``; and at least one.
+
+    A block can be chosen several times. A network is chosen once, because another one shows more.
+    """
     covariance = mixture.covariance.copy()
     seen = targets.shares(mixture.mean) @ covariance  # (networks, blocks)
     left, spent = list(candidates), 0.0
     chosen: list[Candidate] = []
     while left and (most is None or len(chosen) < most):
         gains = [_gain(seen, covariance, one.rows, trial_error) / one.seconds for one in left]
-        best = left.pop(int(np.argmax(gains)))
+        best = left[int(np.argmax(gains))]
         rows = np.unique(best.rows)
         weighted = np.linalg.solve(_of_trial(covariance, rows, trial_error), covariance[rows])
         seen = seen - seen[:, rows] @ weighted
         covariance = covariance - covariance[:, rows] @ weighted
         chosen.append(best)
         spent += best.seconds
-        left = [one for one in left if spent + one.seconds <= seconds]
+        left = [one for one in left if spent + one.seconds <= seconds and (one.network is None or one is not best)]
     return chosen
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from ofa_agent.measuring.timing import Budget
 from ofa_nas.cli import duration
-from ofa_nas.spaces import Space
+from ofa_nas.search.neighbours import changed, changes
+from ofa_nas.spaces import Population, Space
 from ofa_profiler.campaign.campaign import Campaign, Outcome, Progress
 from ofa_profiler.campaign.choice import Choice
 from ofa_profiler.campaign.effort import EFFORTS, NETWORK_BUDGET, Effort
@@ -18,6 +19,9 @@ from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
 OF_WHAT_IS_LEFT = 0.9  # some trials take longer than expected, and disturbed ones are repeated
+# Trials no longer help if the expected error falls by less than this fraction in this number of batches.
+LEAST_FALL = 0.05
+STALLED_BATCHES = 2
 
 
 class Profiler:
@@ -49,9 +53,9 @@ class Profiler:
         """Measure what takes most off the expected error of networks, and estimate the rest.
 
         It ends when half the 95 % interval of networks, relative to the latency, is below ``error``, or at ``deadline``
-        in seconds of ``time.monotonic``.
+        in seconds of ``time.monotonic``. Without a deadline, it also ends when more trials no longer help.
         """
-        outcome = Outcome()
+        outcome, widths = Outcome(), list[float]()
         choice = self._choice(resolutions_px)
         while True:
             began = time.monotonic()
@@ -60,7 +64,11 @@ class Profiler:
             left_s = deadline - time.monotonic() - ending_s
             if half_width is not None:
                 self._progress.say(f"expected error of networks: ±{half_width:.1%}{choice.weights()}")
+                widths.append(half_width)
                 if half_width <= error or left_s <= 0:
+                    break
+                if math.isinf(deadline) and has_stalled(widths):
+                    self._progress.say(f"more trials no longer help; ±{error:.1%} is out of reach on this device now")
                     break
             rounds, budget = choice.rounds(OF_WHAT_IS_LEFT * left_s)
             began, succeeded = time.monotonic(), self._succeeded()
@@ -73,6 +81,20 @@ class Profiler:
                 break  # more of the same would fail, too
         return outcome
 
+    def measure_near(self, network: Population, seconds: float) -> Outcome:
+        """Measure for about ``seconds`` what takes most off the error of the differences between one network and those
+        that differ from it in one gene.
+        """
+        px = self._space.resolutions_px[int(network.genes[-1, 0])]
+        rows, values = changes(self._space, [px], network.genes[:, 0])
+        near = changed(network, rows[:, None], values[:, None])
+        choice = self._choice([px], near)
+        choice.fit()
+        rounds, budget = choice.rounds(seconds)
+        outcome = Campaign(self._table, rounds, budget, self._progress, self._purpose).run(self._connection)
+        choice.fit()
+        return outcome
+
     def _succeeded(self) -> int:
         return sum(trial.ok for trial in self._table.measurements)
 
@@ -82,8 +104,8 @@ class Profiler:
         jobs, budget = self._plan(resolutions_px, rounds)
         return Campaign(self._table, jobs, budget, self._progress, self._purpose, announce)
 
-    def _choice(self, resolutions_px: Sequence[int]) -> Choice:
-        return Choice(self._table, self._space, resolutions_px, self._priors, self._effort.budget)
+    def _choice(self, resolutions_px: Sequence[int], networks: Population | None = None) -> Choice:
+        return Choice(self._table, self._space, resolutions_px, self._priors, self._effort.budget, networks)
 
     @property
     def _purpose(self) -> str:
@@ -105,3 +127,8 @@ class Profiler:
         runtime, settings = self._table.identity.runtime, self._table.identity.settings
         jobs = lower_jobs(blocks, runtime, settings.batch, OTHERS_BYTES, settings.precision, self._table.command)
         return [jobs] * rounds, self._effort.budget
+
+
+def has_stalled(widths: Sequence[float]) -> bool:
+    """Return whether the expected error hardly fell during the last batches."""
+    return len(widths) > STALLED_BATCHES and widths[-1] > (1 - LEAST_FALL) * min(widths[:-STALLED_BATCHES])

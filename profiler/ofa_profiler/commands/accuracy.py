@@ -13,6 +13,8 @@ from ofa_nas.accuracy.evaluation import Quality, quality
 from ofa_nas.accuracy.pairs import Pairs, read_pairs
 from ofa_nas.cli import Resolutions, answer, example, json_option, print_json, run, say
 from ofa_nas.spaces import Space, find_space
+from ofa_nas.spaces.recorded import about as about_space
+from ofa_nas.spaces.recorded import space_about
 from ofa_profiler.commands.display import bar
 from ofa_tables.errors import UsageError
 from ofa_tables.model.latency_model import LatencyModel
@@ -44,7 +46,10 @@ def command() -> None:
 )
 @click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published one.")
 @click.option(
-    "--space", "space_name", help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it."
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it.",
 )
 @click.option("--data", "source", required=True, metavar="PATH|digits|fashion-mnist", help="Data set, as in ofa-train.")
 @click.option(
@@ -116,7 +121,7 @@ def collect(
         data = open_data(source)
         data.require_classes(supernet.classes, supernet.class_names)
         about = {
-            "space": supernet.space.name,
+            **about_space(supernet.space),
             "data": source,
             "checkpoint": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
             "images": min(images, len(data.held_out)),
@@ -173,7 +178,7 @@ def fit(source: Path, members: int, seed: int, out: Path, as_json: bool) -> None
     from ofa_nas.accuracy.fit import fit as carry_out
 
     pairs = read_pairs(source)
-    space = find_space(str(pairs.about["space"]))
+    space = space_about(pairs.about, str(source))
     require_writable(out)
     say(f"fitting an ensemble of {members} to {len(pairs.pairs)} pairs")
     with bar("members fitted") as progress:
@@ -199,7 +204,7 @@ def evaluate(file: Path, source: Path, all_pairs: bool, as_json: bool) -> None:
     one half cannot be much higher than that.
     """
     pairs = read_pairs(source)
-    space = find_space(str(pairs.about["space"]))
+    space = space_about(pairs.about, str(source))
     _report(file, Mlp(space, read_members(file), str(file)), pairs, space, as_json, all_pairs)
 
 

@@ -36,7 +36,12 @@ LABELS = {
 )
 @click.option("--table", "path", required=True, type=click.Path(path_type=Path), help="Table to test.")
 @click.option("--target", help="Target to measure on. [default: the target of the table]")
-@click.option("--space", "space_name", help="Search space. [default: the largest complete space in the table]")
+@click.option(
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space. [default: the largest complete space in the table]",
+)
 @click.option(
     "--networks",
     multiple=True,

@@ -32,7 +32,10 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--checkpoint", type=PATH, required=True, help="Supernet from ofa-train, or a published supernet.")
 @click.option(
-    "--space", "space_name", help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it."
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space of a published checkpoint. Checkpoints written by ofa-train contain it.",
 )
 @click.option(
     "--architecture",

@@ -57,7 +57,7 @@ SPACE = "ofa-mbv3-w1.0"
     metavar="NAME=1x3x224x224",
     help="Shape of an input that a model file leaves open; with one input, its name can be omitted. Repeatable.",
 )
-@click.option("--space", "space_name", help=f"Search space to profile. [default: {SPACE}]")
+@click.option("--space", "space_name", metavar="NAME|FILE", help=f"Search space to profile. [default: {SPACE}]")
 @click.option(
     "--resolutions",
     type=Resolutions(),

@@ -13,7 +13,7 @@ from ofa_nas.accuracy import MACS, Mlp
 from ofa_nas.cli import answer
 from ofa_nas.references import MeasuredReference
 from ofa_nas.search import Evaluated, Found, Problem
-from ofa_nas.spaces import ABSENT, Population, Space
+from ofa_nas.spaces import Population, Space
 from ofa_profiler.commands.display import columns, print_wide
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.words import counted
@@ -97,12 +97,12 @@ def print_found(problem: Problem, found: Found, method: str) -> None:
     space, network = problem.space, found.best[0].population
     px = space.resolutions_px[network.genes[-1, 0]]
     answer.print(f"[bold]{space.name} at {px} px[/]: {_effort(found, method)}\n")
-    listing = columns("stage", "blocks", "kernel sizes", "expand ratios")
+    listing = columns("stage", "blocks", *space.choice_names)
     for column in listing.columns[2:]:
         column.justify = "left"
     for stage, blocks in blocks_by_stage(space, network).items():
-        kernels, expands = (" ".join(map(str, choices)) for choices in zip(*blocks, strict=True))
-        listing.add_row(stage, str(len(blocks)), kernels, expands)
+        choices = (escape(" ".join(map(str, each))) for each in zip(*blocks, strict=True))
+        listing.add_row(escape(stage), str(len(blocks)), *choices)
     print_wide(listing)
     answer.print()
     for label, text in described(problem, found.best[0]):
@@ -261,15 +261,15 @@ def _members(problem: Problem, network: Population) -> str:
     return f", members predict {words.min():.2%} to {words.max():.2%}; ofa-export --data measures it"
 
 
-def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[int, int]]]:
-    """Return kernel size and expand ratio of each block of one network, by stage. Fixed blocks are left out."""
+def blocks_by_stage(space: Space, network: Population) -> dict[str, list[tuple[Any, ...]]]:
+    """Return the choices of each block of one network, by stage. Fixed blocks are left out."""
     genes = network.genes[:, 0]
-    found: dict[str, list[tuple[int, int]]] = {}
+    found: dict[str, list[tuple[Any, ...]]] = {}
     for position in space.positions:
         if not position.genes:
             continue
-        code = np.ravel_multi_index([genes[row] for row in position.genes], position.radices)
-        if position.kernels[code] != ABSENT:
-            block = space.kernel_sizes[position.kernels[code]], space.expand_ratios[position.expands[code]]
+        code = int(np.ravel_multi_index([genes[row] for row in position.genes], position.radices))
+        block = space.choices_of(position, code)
+        if block:
             found.setdefault(space.stages[position.stage], []).append(block)
     return found

@@ -16,7 +16,8 @@ from ofa_nas.cli import Resolutions, answer, console, example, json_option, prin
 from ofa_nas.references import MeasuredReference, measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
-from ofa_nas.spaces import Space, find_space
+from ofa_nas.spaces import Space
+from ofa_nas.spaces.recorded import find_space_in, record
 from ofa_profiler.commands.display import TABLE, bar
 from ofa_profiler.commands.results import (
     is_one,
@@ -63,10 +64,11 @@ class Search:
         "ofa-search --table phone.lut --table tx2.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 35",
         "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --pareto --out front.json",
         "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 --against mine.tflite",
+        "ofa-search --table phone.lut --space ofa-mbv3-w1.0 --max-latency-ms 20 --accuracy mine.py:evaluate",
     ),
 )
 @click.option("--table", "paths", type=TABLE, required=True, multiple=True, help="Latency table. Repeatable.")
-@click.option("--space", "space_name", required=True, help="Search space, such as ofa-mbv3-w1.0.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space, such as ofa-mbv3-w1.0.")
 @click.option(
     "--max-latency-ms",
     "limits_ms",
@@ -89,8 +91,22 @@ class Search:
     "source",
     default=MACS,
     show_default=True,
-    metavar="FILE|macs",
-    help="Accuracy model (.npz, or .pth if torch is installed). Without a model, MACs rank the networks.",
+    metavar="FILE|MODULE:FUNCTION|macs",
+    help="Accuracy model (.npz, or .pth if torch is installed), or a Python function that takes a list of "
+    "architectures and returns their accuracies (module:function or file.py:function). Without it, MACs rank the "
+    "networks.",
+)
+@click.option(
+    "--evaluated",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File for what the function returned. Networks that it contains are not evaluated again.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="Processes that call the function at the same time.",
 )
 @click.option(
     "--method",
@@ -140,6 +156,8 @@ def command(
     limits_ms: tuple[float, ...],
     confidence: float | None,
     source: str,
+    evaluated: Path | None,
+    workers: int,
     method: str,
     population: int,
     generations: int,
@@ -176,14 +194,15 @@ def command(
     page = _page(paths[0], out) if pareto else None
     for path in filter(None, (out, page)):
         require_writable(path)
-    space = find_space(space_name)
+    space = find_space_in(space_name, paths)
     find_method(method)
     if against:
         _measure_files(paths[0], space, against, stated, target, pairs)
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto, bound_seconds)
     space.require_resolutions(resolutions or ())
     wanted = space.resolutions_px if resolutions == () else resolutions
-    question = Question(space, open_accuracy(source, space), limits_ms, asked, wanted, confidence)
+    accuracy = open_accuracy(source, space, evaluated, workers)
+    question = Question(space, accuracy, limits_ms, asked, wanted, confidence)
     measured: dict[str, Any] = {}
     if verifies:
         problem, found, measured = _verify(paths[0], question, carry_out, target, pairs)
@@ -198,6 +217,9 @@ def command(
     report(problem, found, summary, method, question.latency_ms, paths, measured, out, page, as_json)
     for reason in found.unmet.values():
         say_error(reason)
+    if found.failed:
+        say_error(f"{found.failed}; this is the best of {counted(found.evaluated, 'network')} evaluated before")
+        raise SystemExit(1)
     if found.interrupted:
         console.print(f"interrupted; this is the best of {counted(found.evaluated, 'network')} tried so far")
         raise SystemExit(130)
@@ -303,6 +325,7 @@ def _verify(
         with connect(device) as connection:
             connection.say = say
             require_same(table, device, connection.agent.describe())
+            record(table, question.space)
             progress = partial(CampaignProgress, console, "verifying")
             verified = verify(table, question, carry_out, connection, progress, say)
     measured = {

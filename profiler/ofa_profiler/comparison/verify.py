@@ -10,9 +10,12 @@ from ofa_nas.search import Found, Problem, Question
 from ofa_nas.search.resolutions import in_words
 from ofa_nas.spaces import Population, Space, parse_architecture
 from ofa_profiler.campaign.campaign import Progress
+from ofa_profiler.campaign.effort import EFFORTS
+from ofa_profiler.campaign.profile import Profiler
 from ofa_profiler.comparison.compare import Comparer
 from ofa_profiler.comparison.statistics import ComparedNetwork
 from ofa_profiler.connections import Connection
+from ofa_profiler.priors import priors_of
 from ofa_tables.errors import OfaError
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.table import LatencyTable
@@ -21,6 +24,10 @@ ATTEMPTS = 12
 # From the second miss on, each miss lowers the target by this fraction: the search selects
 # networks whose prediction is too low, and measurements vary.
 STEP = 0.005
+# Before a network with predicted blocks is measured whole, blocks of it and of similar networks are measured: at most
+# this often, for this time in s. The search then continues.
+REFINEMENTS = 3
+REFINEMENT_S = 8.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ def verify(
     """Search and measure until both passes of a network meet the limit. Ctrl-C ends it; a network found by an
     interrupted search is not measured.
 
+    Predicted blocks of the network that was found are measured before the network is, and the search is repeated.
     Each network that misses the limit calibrates the table before the next search. Raises NotFastEnough after ATTEMPTS,
     LimitUnreachable if the calibrated table predicts no feasible network.
     """
@@ -57,16 +65,27 @@ def verify(
     space = question.space
     comparer = Comparer(table, space)
     misses: list[tuple[float, ComparedNetwork]] = []
-    for _ in range(ATTEMPTS):
+    refinements = 0
+    while len(misses) < ATTEMPTS:
         model = LatencyModel.calibrated(table, space)
         problem = _aimed(question.to_problem([model]), limit_ms, [network for _, network in misses])
-        if not misses:
+        if not misses and not refinements:
             for line in in_words(problem.left_out):
                 say(line)
         found = find(problem)
         if found.interrupted:
             raise KeyboardInterrupt
         network = found.best[0].population
+        count = int(model.predicted_blocks(network)[0])
+        if count and refinements < REFINEMENTS and not model.simulated:
+            say(f"{count} blocks of the network that was found are only predicted; measuring them and similar ones")
+            with progress() as shown:
+                profiler = Profiler(table, space, EFFORTS["standard"], connection, shown, priors_of(table, (), say))
+                profiler.measure_near(network, REFINEMENT_S)
+            comparer = Comparer(table, space)
+            comparer.calibrate()
+            refinements += 1
+            continue
         predicted_ms = float(model.predict(network)[0])
         with progress() as shown:
             measured = _measured(comparer, space, network, connection, shown)

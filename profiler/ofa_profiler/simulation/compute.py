@@ -9,6 +9,7 @@ from typing import Any
 
 from ofa_agent.operators import Block
 from ofa_nas.spaces import Space
+from ofa_nas.spaces.recorded import record
 from ofa_profiler.simulation.engine import Engine
 from ofa_profiler.simulation.fit import Fit, fit
 from ofa_profiler.table_file import default_path, open_for_writing
@@ -43,6 +44,7 @@ def compute_table(
     identity = Identity(target.name, engine.fingerprint, SIMULATED, VERSION, settings)
     path = Path(out) if out is not None else default_path(target, identity)
     with open_for_writing(path, identity, _description(target, engine, fitted), fresh, say) as table:
+        record(table, space)
         known = {measurement.key for measurement in table.measurements}
         blocks = {block.key: block for px in resolutions_px for block in space.blocks(px)}
         table.add([_entry(engine, blocks[key], settings) for key in blocks if key not in known])

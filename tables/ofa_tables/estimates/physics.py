@@ -36,11 +36,15 @@ FREE_ACTIVATIONS = ("relu", "relu6")
 
 
 class Work(NamedTuple):
-    """The work of one operator: its kind, its coordinates among operators of that kind, and (costs,) units."""
+    """The work of one operator: its kind, its coordinates among operators of that kind, and (costs,) units.
+
+    ``variant`` is its kind and kernel size: runtimes have separate code for some kernel sizes.
+    """
 
     kind: str
     coordinates: tuple[float, ...]
     units: tuple[float, ...]
+    variant: str
 
 
 # The coordinates of each kind of operator, and thereby their length scales; logarithms.
@@ -58,12 +62,15 @@ COORDINATES = {
 class Works:
     """The work of blocks. ``counts`` (blocks, operators) says how often each distinct operator occurs in each block.
 
-    ``units`` (operators, costs); ``members`` lists by kind the operators and their coordinates.
+    ``units`` (operators, costs); ``members`` lists by kind the operators and their coordinates. ``variants`` has the
+    names of the variants, and ``variant_of`` (operators,) the number of the variant of each operator.
     """
 
     counts: FloatArray
     units: FloatArray
     members: dict[str, tuple[np.ndarray[Any, Any], FloatArray]]
+    variants: tuple[str, ...]
+    variant_of: np.ndarray[Any, np.dtype[np.int_]]
 
     @classmethod
     def of(cls, blocks: Sequence[Block]) -> "Works":
@@ -81,7 +88,14 @@ class Works:
             kind: (np.array(of_kind), np.array([distinct[number].coordinates for number in of_kind]))
             for kind, of_kind in kinds.items()
         }
-        return cls(counts, np.array([work.units for work in distinct]).reshape(-1, len(COSTS)), members)
+        variants = tuple(dict.fromkeys(work.variant for work in distinct))
+        return cls(
+            counts,
+            np.array([work.units for work in distinct]).reshape(-1, len(COSTS)),
+            members,
+            variants,
+            np.array([variants.index(work.variant) for work in distinct], dtype=int),
+        )
 
 
 def works(block: Block) -> Iterator[Work]:
@@ -103,7 +117,7 @@ def _work(operator: Operator, shape: Shape, output: Shape) -> Work:
         units[_WEIGHTS] = float(_BYTES * sum(parameter.size for parameter in operator.parameters()))
     if isinstance(operator, ops.Linear):
         units[_MACS] = float(operator.macs(shape))
-        return _named("dense", (operator.in_features, operator.out_features, 1, 1, 1), units)
+        return _named("dense", (operator.in_features, operator.out_features, 1, 1, 1), units, "linear")
     if isinstance(operator, ops.SqueezeExcite):
         units[_EXCITED], units[_OPERATORS] = float(size), 2.0
         return _named("excite", (operator.channels, _pixels(shape)), units)
@@ -115,13 +129,14 @@ def _work(operator: Operator, shape: Shape, output: Shape) -> Work:
     where = (operator.in_channels, operator.out_channels, _pixels(output), operator.kernel_size, operator.stride)
     if operator.groups == operator.in_channels > 1:
         units[_DEPTHWISE], units[_OUTPUTS] = float(operator.macs(shape)), float(output_size)
-        return _named("depthwise", where[1:], units)
+        return _named("depthwise", where[1:], units, f"depthwise {operator.kernel_size}×{operator.kernel_size}")
     units[_MACS], units[_ACTIVATIONS] = float(operator.macs(shape)), float(_BYTES * (size + output_size))
-    return _named("grouped", (*where, operator.groups), units) if operator.groups > 1 else _named("dense", where, units)
+    kind, sizes = ("grouped", (*where, operator.groups)) if operator.groups > 1 else ("dense", where)
+    return _named(kind, sizes, units, f"{kind} {operator.kernel_size}×{operator.kernel_size}")
 
 
-def _named(kind: str, sizes: Sequence[int], units: Sequence[float]) -> Work:
-    return Work(kind, tuple(float(np.log(size)) for size in sizes), tuple(units))
+def _named(kind: str, sizes: Sequence[int], units: Sequence[float], variant: str = "") -> Work:
+    return Work(kind, tuple(float(np.log(size)) for size in sizes), tuple(units), variant or kind)
 
 
 def _pixels(shape: Shape) -> int:

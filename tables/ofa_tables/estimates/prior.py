@@ -6,7 +6,7 @@ likelihoods (Bayesian model averaging; Hoeting et al. 1999, section 2). A table 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,6 +58,7 @@ class Hypotheses:
                 np.mean([belief.log_costs for belief in found], axis=0),
                 np.hstack([belief.like for belief in found]) / np.sqrt(len(found)),
                 ALIKE_SPREAD,
+                _mean_factors(found),
             )
         self._models |= {name: none.believing(belief) for name, belief in beliefs.items()}
 
@@ -92,14 +93,22 @@ def _averaged(found: Mapping[str, Posterior]) -> Mixture:
     return Mixture(mean, covariance, dict(zip(found, map(float, weights), strict=True)))
 
 
+def _mean_factors(beliefs: Sequence[Belief]) -> Mapping[str, float]:
+    variants = dict.fromkeys(variant for belief in beliefs for variant in belief.log_factors)
+    return {
+        variant: float(np.mean([belief.log_factors.get(variant, 0.0) for belief in beliefs])) for variant in variants
+    }
+
+
 def _belief(prior: PriorTable, blocks: Sequence[Block]) -> Belief:
     """What a table leads to expect of ``blocks``: its costs, and the residuals that it measured or predicts."""
     number = {block.key: row for row, block in enumerate(blocks)}
     others = [block for block in prior.blocks if block.key not in number]
     number |= {block.key: len(blocks) + row for row, block in enumerate(others)}
-    model = CostModel(Works.of([*blocks, *others]))
+    works = Works.of([*blocks, *others])
+    model = CostModel(works)
     log_ms, errors = observed(prior.entries)
     posterior = model.fit([number[entry.key] for entry in prior.entries], log_ms, errors)
-    residuals = model.residuals(posterior.mean, posterior.costs)[: len(blocks), None]
-    log_costs = np.log(posterior.costs)
-    return replace(Belief.typical(len(blocks)), log_costs=log_costs, like=residuals, spread=ALIKE_SPREAD)
+    residuals = model.residuals(posterior)[: len(blocks), None]
+    log_factors = dict(zip(works.variants, map(float, posterior.log_factors), strict=True))
+    return Belief(posterior.log_costs, residuals, ALIKE_SPREAD, log_factors)

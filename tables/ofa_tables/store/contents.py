@@ -150,9 +150,10 @@ _VALUES: dict[str, _Check] = {
             "weights": _is_mapping(_is_number(0, 1)),
             **dict.fromkeys(("of", "log_ms", "factors", "own"), _is_text),
         },
-        {},
+        dict.fromkeys(("device_ms", "launch_ms"), _is_text),
     ),
     "imported_from": _is_list(_is_text),
+    "priors": _is_list(_is_text),
     "file": _is_object(
         {},
         {

@@ -8,6 +8,8 @@ from ofa_tables.errors import TableMismatch, UsageError
 from ofa_tables.model.latency_model import CALIBRATIONS
 from ofa_tables.table import LatencyTable
 
+SPACES = "space/"  # prefix of names in the store: definitions of spaces that the table was used with
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -24,14 +26,17 @@ def merge_tables(one: LatencyTable, two: LatencyTable, out: Path) -> Merged:
 
     A calibration is kept if the merge changes neither the entries nor the roles of the networks that it was fitted to.
     Otherwise it is dropped. It is also dropped if the two tables have different calibrations for one space.
-    Raises TableMismatch if device, runtime version, settings or conditions differ.
+    Raises TableMismatch if device, runtime version, settings, conditions, or spaces of one name differ.
     """
     _require_comparable(one, two)
+    _require_same_spaces(one, two)
     with LatencyTable.building(out, one.identity, one.device) as merged:
         for table in (one, two):
             merged.add(list(table.store.measurements(samples=True)))
             for network in table.store.networks():
                 merged.store.add_network(*network)
+            for name in table.store.names(SPACES):
+                merged.store.put(name, table.store.get(name))
         if one.conditions or two.conditions:
             merged.keep_conditions(join_conditions(one.conditions, two.conditions))
         kept, dropped = _calibrations((one, two), merged)
@@ -56,6 +61,15 @@ def _require_comparable(one: LatencyTable, two: LatencyTable) -> None:
             f"{one.path} and {two.path} were made under different conditions ({'; '.join(differences)}); "
             "merge only tables of one device, runtime version and settings"
         )
+
+
+def _require_same_spaces(one: LatencyTable, two: LatencyTable) -> None:
+    for name in set(one.store.names(SPACES)) & set(two.store.names(SPACES)):
+        if one.store.get(name) != two.store.get(name):
+            raise TableMismatch(
+                f"{one.path} and {two.path} were made with different spaces named {name.removeprefix(SPACES)}; measure "
+                "one of them again with its space under another name"
+            )
 
 
 def _calibrations(

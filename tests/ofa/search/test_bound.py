@@ -11,8 +11,8 @@ from ofa_nas.search import Metric, Problem, parameters_metric
 from ofa_nas.search.bound import upper_bound
 from ofa_nas.spaces import Population, find_space
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
-from ofa_nas.spaces.tiny import LAYOUT
 
+LAYOUT = find_space("tiny").layout
 SMALL = InvertedResidualSpace(
     "small",
     replace(

@@ -12,9 +12,9 @@ from ofa_nas.search.knapsack import Knapsacks
 from ofa_nas.search.options import Options
 from ofa_nas.spaces import Population, find_space
 from ofa_nas.spaces.inverted_residuals import InvertedResidualSpace
-from ofa_nas.spaces.tiny import LAYOUT
 
 SPACES = ["tiny", "compofa-tiny", "compofa-fixed-w1.0", "compofa-elastic-w1.0", "ofa-mbv3-w1.0", "ofa-resnet50d"]
+LAYOUT = find_space("tiny").layout
 TWO_STAGES = tuple(replace(stage, blocks=2) for stage in LAYOUT.stages[:2])
 SMALL = InvertedResidualSpace("small", replace(LAYOUT, stages=TWO_STAGES, depths=(1, 2), resolutions_px=(20,)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces.recorded import find_space_of, spaces_of
 from ofa_profiler.commands.display import TABLE
 from ofa_tables.inspection.check import ERROR, Finding, Inspected
 from ofa_tables.inspection.check import check as find
@@ -23,7 +23,12 @@ MOST_LISTED = 3  # of each kind
     epilog=example("ofa-table check note10.lut", "ofa-table check mine.lut --against published.lut"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--space", "space_name", help="Search space. [default: the largest complete space in the table]")
+@click.option(
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space. [default: the largest complete space in the table]",
+)
 @click.option(
     "--against",
     "others",
@@ -54,7 +59,7 @@ def check(
     opened = [LatencyTable.read(other) for other in others]
     try:
         with LatencyTable.read(path) as table:
-            space = find_space(space_name) if space_name else fullest_space(table, all_spaces())
+            space = find_space_of(space_name, table) if space_name else fullest_space(table, spaces_of(table))
             findings = find(Inspected(table, space, opened, max_age))
             entries, simulated = len(table.entries), table.simulated
     finally:

@@ -5,7 +5,8 @@ from pathlib import Path
 import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
-from ofa_nas.spaces import all_spaces, find_space
+from ofa_nas.spaces import find_space
+from ofa_nas.spaces.recorded import find_space_of, record, spaces_of
 from ofa_profiler.commands.display import TABLE
 from ofa_tables.formats import find_format, format_names
 from ofa_tables.formats.exchange import export_table, import_files
@@ -26,7 +27,7 @@ from ofa_tables.words import counted
 @click.option(
     "--format", "format_name", required=True, metavar="|".join(format_names("read")), help="Format of the files."
 )
-@click.option("--space", "space_name", required=True, help="Search space of the files.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space of the files.")
 @click.option("--target", required=True, help="Device on which the files were measured.")
 @click.option("--out", required=True, type=TABLE, help="Table to create; must not exist.")
 @json_option
@@ -38,7 +39,8 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
     """
     space = find_space(space_name)
     import_files(files, find_format(format_name), space, target, out)
-    with LatencyTable.read(out) as opened:
+    with LatencyTable.open(out) as opened:
+        record(opened, space)
         summary = summarise(opened, [space])
         without = sum(measurement.ok and measurement.std_ms is None for measurement in opened.measurements)
         simulated = ", simulated" if opened.simulated else ""
@@ -72,7 +74,10 @@ def import_(files: tuple[Path, ...], format_name: str, space_name: str, target: 
 @click.option("--format", "format_name", required=True, metavar="|".join(format_names("write")), help="File format.")
 @click.option("--out", required=True, type=TABLE, help="Output file; for ofa-yaml, a directory.")
 @click.option(
-    "--space", "space_name", help="Search space to export. [default: the most complete for ofa-yaml, else all entries]"
+    "--space",
+    "space_name",
+    metavar="NAME|FILE",
+    help="Search space to export. [default: the most complete for ofa-yaml, else all entries]",
 )
 @json_option
 def export(path: Path, format_name: str, out: Path, space_name: str | None, as_json: bool) -> None:
@@ -82,9 +87,9 @@ def export(path: Path, format_name: str, out: Path, space_name: str | None, as_j
     the table's prediction. "std" and "count" are of the samples.
     """
     format = find_format(format_name)
-    space = find_space(space_name) if space_name else None
     with LatencyTable.read(path) as opened:
-        exported = export_table(opened, format, out, all_spaces(), space)
+        space = find_space_of(space_name, opened) if space_name else None
+        exported = export_table(opened, format, out, spaces_of(opened), space)
         simulated = opened.simulated
     name = exported.space.name if exported.space else None
     if as_json:

@@ -6,6 +6,7 @@ import click
 
 from ofa_nas.cli import answer, console, example, json_option, print_json
 from ofa_nas.spaces import find_blocks
+from ofa_nas.spaces.recorded import recorded
 from ofa_profiler.commands.display import TABLE
 from ofa_tables.inspection.summary import summarise
 from ofa_tables.store.merge import merge_tables
@@ -28,7 +29,7 @@ def merge(one_path: Path, two_path: Path, out: Path, as_json: bool) -> None:
         merged, asked = merge_tables(one, two, out), one.asked | two.asked
     with LatencyTable.open(out) as opened:
         if asked:
-            opened.estimate(find_blocks(asked).values())
+            opened.estimate(find_blocks(asked, recorded(opened)).values())
         summary, simulated = summarise(opened, []), opened.simulated
     for space in merged.dropped:
         console.print(

@@ -10,7 +10,8 @@ from rich.markup import escape
 
 from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.selection import read_networks
-from ofa_nas.spaces import Architecture, Space, find_space
+from ofa_nas.spaces import Architecture, Space
+from ofa_nas.spaces.recorded import find_space_of
 from ofa_profiler.commands.display import TABLE, columns, print_wide
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.estimates.estimates import PREDICTED
@@ -24,7 +25,7 @@ from ofa_tables.table import LatencyTable
     epilog=example("ofa-table predict note10.lut --space ofa-mbv3-w1.2 --architecture net.json"),
 )
 @click.argument("path", metavar="T", type=TABLE)
-@click.option("--space", "space_name", required=True, help="Search space of the network.")
+@click.option("--space", "space_name", metavar="NAME|FILE", required=True, help="Search space of the network.")
 @click.option(
     "--architecture",
     required=True,
@@ -38,8 +39,8 @@ def predict(path: Path, space_name: str, architecture: str, raw: bool, as_json: 
 
     Block latencies are the entries of the table; their sum is the raw prediction.
     """
-    space = find_space(space_name)
     with LatencyTable.read(path) as opened:
+        space = find_space_of(space_name, opened)
         model = LatencyModel(opened, space) if raw else LatencyModel.calibrated(opened, space)
         architectures, many = read_networks(architecture, space, model.resolutions_px)
         predictions = _predictions(model, space, architectures)

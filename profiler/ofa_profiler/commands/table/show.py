@@ -12,13 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ofa_nas.cli import answer, example, json_option, print_json
-from ofa_nas.spaces import all_spaces
+from ofa_nas.spaces.recorded import spaces_of
 from ofa_profiler.commands.display import TABLE, columns, engine_lines, print_wide
 from ofa_tables.estimates.entry import Entry
 from ofa_tables.identity import IMPORTED, IN_NETWORKS, LAYERS
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
 from ofa_tables.store.measurement import SIMULATED
+from ofa_tables.store.merge import SPACES
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
@@ -30,7 +31,7 @@ from ofa_tables.words import counted
 def show(path: Path, keys: bool, as_json: bool) -> None:
     """Show the device, settings, and entries of table T, and the latency range of each space that it can predict."""
     with LatencyTable.read(path) as opened:
-        summary = summarise(opened, all_spaces())
+        summary = summarise(opened, spaces_of(opened))
         if as_json:
             listed = {"keys": [_entry_json(entry) for entry in _all_entries(opened)]} if keys else {}
             print_json({**_summary_json(opened, summary), **listed})
@@ -43,7 +44,7 @@ def show(path: Path, keys: bool, as_json: bool) -> None:
 
 def _all_entries(opened: LatencyTable) -> list[Entry]:
     """Return the measured entries, then the predicted ones."""
-    return opened.entries + LatencyModel(opened, fullest_space(opened, all_spaces())).predicted()
+    return opened.entries + LatencyModel(opened, fullest_space(opened, spaces_of(opened))).predicted()
 
 
 def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def _summary_json(opened: LatencyTable, summary: Summary) -> dict[str, Any]:
             space: {**asdict(calibration), "shifts": len(calibration.shifts)}
             for space, calibration in summary.calibrations.items()
         },
+        "defined_spaces": [name.removeprefix(SPACES) for name in opened.store.names(SPACES)],
         "spaces": [_reach_json(reach) for reach in summary.reaches],
     }
 
@@ -177,6 +179,9 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     if summary.flagged:
         of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items())
         yield "flagged", f"{summary.flagged} ({of_each})"
+    kept = [name.removeprefix(SPACES) for name in opened.store.names(SPACES)]
+    if kept:
+        yield "spaces", f"{', '.join(kept)}, defined in the table"
     yield "networks", f"{summary.networks} measured whole"
     for space, calibration in summary.calibrations.items():
         yield "calibration", f"{calibration} for {space}, fitted on {counted(calibration.networks, 'network')}"

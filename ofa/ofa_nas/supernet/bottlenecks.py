@@ -1,11 +1,11 @@
-"""The supernet of the ResNet50D Space. Modules have the names of the published checkpoints."""
+"""The supernet of a Space of bottlenecks. Modules have the names of the published checkpoints."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ofa_nas.spaces import Architecture
-from ofa_nas.spaces.resnet50d import EXPAND_RATIOS, STRIDES, ResNet50DSpace
+from ofa_nas.spaces.bottlenecks import BottleneckSpace
 from ofa_nas.supernet.dynamic_layers import Normalised, Residual, named
 from ofa_nas.supernet.dynamic_ops import DynamicBatchNorm, DynamicConv
 from ofa_nas.supernet.initial import initialise
@@ -13,10 +13,10 @@ from ofa_nas.supernet.network import Supernet
 from ofa_nas.supernet.sorting import channels_of, falling, permute
 
 
-class ResNet50DSupernet(Supernet):
-    space: ResNet50DSpace
+class BottleneckSupernet(Supernet):
+    space: BottleneckSpace
 
-    def __init__(self, space: ResNet50DSpace, classes: int | None = None, dropout: float = 0.0) -> None:
+    def __init__(self, space: BottleneckSpace, classes: int | None = None, dropout: float = 0.0) -> None:
         super().__init__(space, classes, dropout)
         eps = space.batch_norm_epsilon
         mid, channels = max(space.stem_mid_channels), max(space.stem_channels)
@@ -27,7 +27,7 @@ class ResNet50DSupernet(Supernet):
         blocks = []
         for stage, block in space.places:
             widths = space.stage_channels[stage]
-            blocks.append(DynamicBottleneck(space, channels, widths, STRIDES[stage], block == 0))
+            blocks.append(DynamicBottleneck(space, channels, widths, space.layout.stages[stage].stride, block == 0))
             channels = max(widths)
         self.blocks = nn.ModuleList(blocks)
         self.classifier = named(linear=named(linear=nn.Linear(channels, self.classes)))
@@ -88,13 +88,13 @@ class DynamicBottleneck(nn.Module):
     """
 
     def __init__(
-        self, space: ResNet50DSpace, in_channels: int, widths: tuple[int, ...], stride: int, first: bool
+        self, space: BottleneckSpace, in_channels: int, widths: tuple[int, ...], stride: int, first: bool
     ) -> None:
         super().__init__()
         self._space, self._widths = space, widths
         self._stride = stride if first else 1
         out_channels, eps = max(widths), space.batch_norm_epsilon
-        mid = space.mid_channels(out_channels, max(EXPAND_RATIOS))
+        mid = space.mid_channels(out_channels, max(space.expand_ratios))
         self.conv1 = named(conv=DynamicConv(in_channels, mid), bn=DynamicBatchNorm(mid, eps))
         self.conv2 = named(conv=DynamicConv(mid, mid, 3, self._stride), bn=DynamicBatchNorm(mid, eps))
         self.conv3 = named(conv=DynamicConv(mid, out_channels), bn=DynamicBatchNorm(out_channels, eps))

@@ -1,12 +1,14 @@
-"""The ResNet50D Space of Once-for-All: four stages of bottlenecks (He et al., CVPR 2019, figure 2d), elastic in width.
+"""Spaces of bottlenecks (He et al., CVPR 2019, figure 2d), elastic in width: ResNet50D of Once-for-All.
 
-A published architecture has three gene lists:
+A ``BottleneckLayout`` describes the networks as data. An architecture has three gene lists, as published:
 
-``e``   the expand ratio of each of 18 blocks
-``d``   the depth of the stem (2: with its middle convolution), and the number of optional blocks of each stage
-``w``   the index of the width, out of three, of the two stem convolutions and of the four stages
+``e``   the expand ratio of each block
+``d``   the depth of the stem (the largest one: with its middle convolution), and the number of optional blocks of each
+        stage
+``w``   the index of the width of the two stem convolutions and of each stage
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -20,42 +22,74 @@ from ofa_nas.spaces.architecture import Architecture
 from ofa_nas.spaces.parts import IMAGE_CHANNELS, classifier, keyed, make_divisible
 from ofa_nas.spaces.space import ABSENT, GeneGroup, IntArray, Position, Space
 
-STEM_CHANNELS, STAGE_CHANNELS = 64, (256, 512, 1024, 2048)
-STRIDES = (1, 2, 2, 2)
-FEWEST_BLOCKS = (2, 2, 4, 2)
-MORE_BLOCKS = (0, 1, 2)
-EXPAND_RATIOS = (0.2, 0.25, 0.35)
-WIDTHS = (0.65, 0.8, 1.0)
-STEM_DEPTHS = (0, 2)
-CLASSES = 1000
 RELU = ops.Activation("relu")
+STEM_REDUCTION = 4  # of the image size: a convolution of stride 2, and a pool of stride 2
 
 
-class ResNet50DSpace(Space):
-    name = "ofa-resnet50d"
-    stages = ("first layers", "stage 1", "stage 2", "stage 3", "stage 4", "last layers")
+@dataclass(frozen=True)
+class BottleneckStage:
+    """A stage of bottlenecks, of which the first has the stride. ``blocks`` is the fewest of them."""
+
+    channels: int
+    stride: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class BottleneckLayout:
+    """The structure of the networks of a Space. Channels are those of width 1.
+
+    A network starts with a 3×3 convolution of stride 2, a residual 3×3 convolution if the stem depth is the largest of
+    ``stem_depths`` and not 0, a 3×3 convolution to ``stem_channels``, and a pool. Each stage has its own number of
+    blocks and ``more_blocks`` optional ones.
+    """
+
+    stem_channels: int
+    stages: tuple[BottleneckStage, ...]
+    classes: int
+    resolutions_px: tuple[int, ...]
+    expand_ratios: tuple[float, ...] = (0.2, 0.25, 0.35)
+    widths: tuple[float, ...] = (0.65, 0.8, 1.0)
+    more_blocks: tuple[int, ...] = (0, 1, 2)
+    stem_depths: tuple[int, ...] = (0, 2)
+    batch_norm_epsilon: float = 1e-5
+
+
+class BottleneckSpace(Space):
+    """The networks of a BottleneckLayout."""
+
     kernel_sizes = (3,)
-    expand_ratios = EXPAND_RATIOS
     others_encoded = ("stem", "w")
-    batch_norm_epsilon = 1e-5
-    classes = CLASSES
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, layout: BottleneckLayout) -> None:
+        self.name = name
+        self.layout = layout
+        self.expand_ratios = layout.expand_ratios
+        self.classes = layout.classes
+        self.batch_norm_epsilon = layout.batch_norm_epsilon
+        self.stages = (
+            "first layers",
+            *(f"stage {number}" for number in range(1, len(layout.stages) + 1)),
+            "last layers",
+        )
         # (stage, index in the stage) of every possible block, in the order of the genes.
         self.places = tuple(
-            (stage, block) for stage, fewest in enumerate(FEWEST_BLOCKS) for block in range(fewest + max(MORE_BLOCKS))
+            (at, block)
+            for at, stage in enumerate(layout.stages)
+            for block in range(stage.blocks + max(layout.more_blocks))
         )
-        self.stem_channels = tuple(make_divisible(STEM_CHANNELS * width) for width in WIDTHS)
+        widths = layout.widths
+        self.stem_channels = tuple(make_divisible(layout.stem_channels * width) for width in widths)
         self.stem_mid_channels = tuple(make_divisible(channels // 2) for channels in self.stem_channels)
         self.stage_channels = tuple(
-            tuple(make_divisible(channels * width) for width in WIDTHS) for channels in STAGE_CHANNELS
+            tuple(make_divisible(stage.channels * width) for width in widths) for stage in layout.stages
         )
         self.groups = (
-            GeneGroup("e", EXPAND_RATIOS, len(self.places)),
-            GeneGroup("d", MORE_BLOCKS, len(STAGE_CHANNELS)),
-            GeneGroup("stem", STEM_DEPTHS, 1),
-            GeneGroup("w", tuple(range(len(WIDTHS))), 2 + len(STAGE_CHANNELS)),
-            GeneGroup("r", tuple(range(128, 225, 4)), 1),
+            GeneGroup("e", layout.expand_ratios, len(self.places)),
+            GeneGroup("d", layout.more_blocks, len(layout.stages)),
+            GeneGroup("stem", layout.stem_depths, 1),
+            GeneGroup("w", tuple(range(len(widths))), 2 + len(layout.stages)),
+            GeneGroup("r", layout.resolutions_px, 1),
         )
         self._blocks = lru_cache(maxsize=None)(self._build_blocks)
 
@@ -72,7 +106,10 @@ class ResNet50DSpace(Space):
         return self.stem_mid_channels[inner], self.stem_channels[outer], wide
 
     def has_stem_block(self, architecture: Architecture) -> bool:
-        return bool(architecture.genes["d"][0] == max(STEM_DEPTHS))
+        return self._has_block(architecture.genes["d"][0])
+
+    def _has_block(self, stem_depth: int) -> bool:
+        return bool(0 < stem_depth == max(self.layout.stem_depths))
 
     def chosen_blocks(self, architecture: Architecture) -> list[tuple[int, int, int]]:
         """Return (index in ``places``, mid channels, channels) of each block of the network, in order."""
@@ -81,7 +118,7 @@ class ResNet50DSpace(Space):
         return [
             (at, self.mid_channels(channels[stage], expands[at]), channels[stage])
             for at, (stage, block) in enumerate(self.places)
-            if block < FEWEST_BLOCKS[stage] + more[stage]
+            if block < self.layout.stages[stage].blocks + more[stage]
         ]
 
     def _build_blocks(self, resolution_px: int) -> tuple[Block, ...]:
@@ -93,72 +130,83 @@ class ResNet50DSpace(Space):
 
     @cached_property
     def _entries(self) -> "_Entries":
-        inner, outer, *stages = (self.first_gene["w"] + at for at in range(2 + len(STAGE_CHANNELS)))
+        inner, outer, *stages = (self.first_gene["w"] + at for at in range(2 + len(self.layout.stages)))
         mids, outs, last = self.stem_mid_channels, self.stem_channels, self.stage_channels[-1]
         found = _Entries(self.radices)
-        found.add(0, (inner,), lambda w: Part("first", 0, IMAGE_CHANNELS, mids[w]))
+        found.add(0, (inner,), lambda w: Part("first", 1, IMAGE_CHANNELS, mids[w]))
         found.add(0, (self.first_gene["stem"], inner), self._stem_part)
-        found.add(0, (inner, outer), lambda w, out: Part("convolution", 1, mids[w], outs[out]))
-        found.add(0, (outer,), lambda w: Part("max pool", 1, outs[w], outs[w]))
+        found.add(0, (inner, outer), lambda w, out: Part("convolution", 2, mids[w], outs[out]))
+        found.add(0, (outer,), lambda w: Part("max pool", 2, outs[w], outs[w]))
         for at, (stage, block) in enumerate(self.places):
             expand, own = self.first_gene["e"] + at, stages[stage]
             if block == 0:
                 before = stages[stage - 1] if stage else outer
                 found.add_block(1 + stage, (expand, before, own), partial(self._first_part, stage))
-            elif block < FEWEST_BLOCKS[stage]:
+            elif block < self.layout.stages[stage].blocks:
                 found.add_block(1 + stage, (expand, own), partial(self._later_part, stage))
             else:
                 more = self.first_gene["d"] + stage
                 found.add_block(1 + stage, (expand, own, more), partial(self._optional_part, stage, block))
-        level, end = 1 + len(STAGE_CHANNELS), len(self.stages) - 1
-        found.add(end, stages[-1:], lambda w: Part("pool", level, last[w], last[w]))
-        found.add(end, stages[-1:], lambda w: Part("classifier", level, last[w], CLASSES))
+        reduction, end = self._reduction(len(stages)), len(self.stages) - 1
+        found.add(end, stages[-1:], lambda w: Part("pool", reduction, last[w], last[w]))
+        found.add(end, stages[-1:], lambda w: Part("classifier", reduction, last[w], self.classes))
         return found
 
     # The part at a position, for the choice indices of its genes.
 
     def _stem_part(self, stem: int, inner: int) -> "Part | None":
         channels = self.stem_mid_channels[inner]
-        return Part("residual", 1, channels, channels) if STEM_DEPTHS[stem] == max(STEM_DEPTHS) else None
+        return Part("residual", 2, channels, channels) if self._has_block(self.layout.stem_depths[stem]) else None
 
     def _first_part(self, stage: int, expand: int, before: int, own: int) -> "Part":
         in_channels = self.stage_channels[stage - 1][before] if stage else self.stem_channels[before]
         channels = self.stage_channels[stage][own]
-        mid = self.mid_channels(channels, EXPAND_RATIOS[expand])
-        return Part("bottleneck", 2 + max(0, stage - 1), in_channels, channels, mid, STRIDES[stage], shortcut=True)
+        mid, stride = self.mid_channels(channels, self.expand_ratios[expand]), self.layout.stages[stage].stride
+        return Part("bottleneck", self._reduction(stage), in_channels, channels, mid, stride, shortcut=True)
 
     def _later_part(self, stage: int, expand: int, own: int) -> "Part":
         channels = self.stage_channels[stage][own]
-        return Part("bottleneck", 2 + stage, channels, channels, self.mid_channels(channels, EXPAND_RATIOS[expand]))
+        mid = self.mid_channels(channels, self.expand_ratios[expand])
+        return Part("bottleneck", self._reduction(stage + 1), channels, channels, mid)
 
     def _optional_part(self, stage: int, block: int, expand: int, own: int, more: int) -> "Part | None":
-        there = block < FEWEST_BLOCKS[stage] + MORE_BLOCKS[more]
+        there = block < self.layout.stages[stage].blocks + self.layout.more_blocks[more]
         return self._later_part(stage, expand, own) if there else None
 
+    def _reduction(self, stages: int) -> int:
+        """Return the factor by which the image is smaller after this number of stages."""
+        return STEM_REDUCTION * math.prod(stage.stride for stage in self.layout.stages[:stages])
+
     def genes_of(self, architecture: Architecture) -> list[int]:
+        layout = self.layout
         expands = self.gene_of(architecture, "e", len(self.places))
-        stem, *more = self.gene_of(architecture, "d", 1 + len(STAGE_CHANNELS))
-        widths = self.gene_of(architecture, "w", 2 + len(STAGE_CHANNELS))
-        self.require_choices((stem, *more), MORE_BLOCKS, "d", range(1 + len(STAGE_CHANNELS)))
-        self.require_choices(widths, range(len(WIDTHS)), "w", range(len(widths)))
-        used = [at for at, (stage, block) in enumerate(self.places) if block < FEWEST_BLOCKS[stage] + more[stage]]
-        self.require_choices(expands, EXPAND_RATIOS, "e", used)
+        stem, *more = self.gene_of(architecture, "d", 1 + len(layout.stages))
+        widths = self.gene_of(architecture, "w", 2 + len(layout.stages))
+        # As published: the stem takes any depth, and only the largest has the stem block.
+        depths = {*layout.stem_depths, *layout.more_blocks} if len(layout.stem_depths) > 1 else layout.stem_depths
+        self.require_choices((stem,), sorted(depths), "d", [0])
+        self.require_choices((stem, *more), layout.more_blocks, "d", range(1, 1 + len(layout.stages)))
+        self.require_choices(widths, range(len(layout.widths)), "w", range(len(widths)))
+        used = [
+            at for at, (stage, block) in enumerate(self.places) if block < layout.stages[stage].blocks + more[stage]
+        ]
+        self.require_choices(expands, self.expand_ratios, "e", used)
         self.require_resolutions([architecture.resolution_px])
         in_use = set(used)
         return [
-            *(EXPAND_RATIOS.index(ratio) if at in in_use else 0 for at, ratio in enumerate(expands)),
-            *more,
-            int(stem == max(STEM_DEPTHS)),  # as published: only the largest depth has the stem block
+            *(self.expand_ratios.index(ratio) if at in in_use else 0 for at, ratio in enumerate(expands)),
+            *(layout.more_blocks.index(count) for count in more),
+            layout.stem_depths.index(stem) if stem == max(layout.stem_depths) else 0,
             *widths,
             self.resolutions_px.index(architecture.resolution_px),
         ]
 
     def architecture_of(self, indices: IntArray) -> Architecture:
-        blocks, stages = len(self.places), len(STAGE_CHANNELS)
+        layout, blocks, stages = self.layout, len(self.places), len(self.layout.stages)
         expands, more, (stem,), widths, (px,) = np.split(indices, np.cumsum([blocks, stages, 1, 2 + stages]))
         genes = {
-            "e": tuple(EXPAND_RATIOS[index] for index in expands),
-            "d": (STEM_DEPTHS[stem], *(MORE_BLOCKS[index] for index in more)),
+            "e": tuple(self.expand_ratios[index] for index in expands),
+            "d": (layout.stem_depths[stem], *(layout.more_blocks[index] for index in more)),
             "w": tuple(int(index) for index in widths),
         }
         return Architecture(genes, self.resolutions_px[int(px)])
@@ -166,10 +214,10 @@ class ResNet50DSpace(Space):
 
 @dataclass(frozen=True)
 class Part:
-    """The description of an entry. ``level``: how often the image size was halved before it."""
+    """The description of an entry. ``reduction``: the factor by which its input is smaller than the image."""
 
     kind: str
-    level: int
+    reduction: int
     in_channels: int
     out_channels: int
     mid_channels: int = 0
@@ -222,9 +270,7 @@ class _Entries:
 
 
 def _block(part: Part, resolution_px: int) -> Block:
-    px = resolution_px
-    for _ in range(part.level):
-        px = (px - 1) // 2 + 1
+    px = (resolution_px - 1) // part.reduction + 1
     shape = (part.in_channels, px, px)
     if part.kind == "first":
         return keyed(shape, (ops.Conv(part.in_channels, part.out_channels, 3, 2), RELU), keys.first_conv_key)
@@ -241,7 +287,9 @@ def _block(part: Part, resolution_px: int) -> Block:
         return classifier((part.in_channels, 1, 1), part.out_channels)
     operators = bottleneck(part)
     output = ops.shapes(operators, shape)[-1]
-    return Block(keys.bottleneck_key(shape, output, part.mid_channels, part.stride), shape, tuple(operators))
+    return Block(
+        keys.bottleneck_key(shape, output, part.mid_channels, part.stride, part.shortcut), shape, tuple(operators)
+    )
 
 
 def bottleneck(part: Part) -> list[Operator]:
@@ -256,6 +304,3 @@ def bottleneck(part: Part) -> list[Operator]:
         return [*inner, ops.Add(0), RELU]
     averaged = [ops.AvgPool(part.stride)] if part.stride > 1 else []
     return [*inner, ops.Take(0), *averaged, ops.Conv(part.in_channels, part.out_channels, 1), ops.Add(len(inner)), RELU]
-
-
-OFA_RESNET50D = ResNet50DSpace()
