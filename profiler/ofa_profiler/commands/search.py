@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from ofa_nas.cli import Resolutions, answer, console, example, json_option, prin
 from ofa_nas.references import MeasuredReference, measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
-from ofa_nas.spaces import Space
-from ofa_nas.spaces.recorded import find_space_in, record
+from ofa_nas.spaces.recorded import find_space_in
 from ofa_profiler.commands.display import TABLE, bar
 from ofa_profiler.commands.results import (
     is_one,
@@ -28,7 +26,7 @@ from ofa_profiler.commands.results import (
     summarise,
 )
 from ofa_profiler.commands.variadic import Variadic
-from ofa_tables.errors import DeviceError, UsageError
+from ofa_tables.errors import UsageError
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.store.files import replacing, require_writable
 from ofa_tables.table import LatencyTable
@@ -197,7 +195,9 @@ def command(
     space = find_space_in(space_name, paths)
     find_method(method)
     if against:
-        _measure_files(paths[0], space, against, stated, target, pairs)
+        from ofa_profiler.commands.search_device import measure_files
+
+        measure_files(paths[0], space, against, stated, target, pairs)
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto, bound_seconds)
     space.require_resolutions(resolutions or ())
     wanted = space.resolutions_px if resolutions == () else resolutions
@@ -205,7 +205,9 @@ def command(
     question = Question(space, accuracy, limits_ms, asked, wanted, confidence)
     measured: dict[str, Any] = {}
     if verifies:
-        problem, found, measured = _verify(paths[0], question, carry_out, target, pairs)
+        from ofa_profiler.commands.search_device import verify_found
+
+        problem, found, measured = verify_found(paths[0], question, carry_out, target, pairs)
     else:
         problem = question.to_problem([LatencyModel.read(path, space) for path in paths])
         for line in in_words(problem.left_out):
@@ -277,66 +279,6 @@ def _check(
         raise UsageError("--pareto takes one table and at most one --max-latency-ms, and does not support --verify")
     if verifies and not len(paths) == len(limits_ms) == 1:
         raise UsageError("--verify takes one table and one --max-latency-ms")
-
-
-# With a device.
-
-
-def _measure_files(
-    path: Path, space: Space, files: Sequence[Path], stated: Sequence[str], target: str | None, pairs: tuple[str, ...]
-) -> None:
-    """Measure model files as reference networks of a table. Raises OfaError."""
-    from ofa_profiler import library
-    from ofa_profiler.commands.progress import CampaignProgress
-    from ofa_profiler.models.formats import read_model, stated_accuracies
-    from ofa_profiler.targets.target import parse_settings
-
-    models = [read_model(file) for file in files]
-    comparison = library.compare(
-        path,
-        None,
-        models=models,
-        accuracies=stated_accuracies(stated, [model.name for model in models]),
-        target=target,
-        space=space,
-        settings=parse_settings(pairs),
-        say=say,
-        show_progress=partial(CampaignProgress, console),
-    )
-    for model in models:
-        if model.key in comparison.failures:
-            raise DeviceError(f"{model.name}: {comparison.failures[model.key]}")
-
-
-def _verify(
-    path: Path, question: Question, carry_out: Search, target: str | None, pairs: tuple[str, ...]
-) -> tuple[Problem, Found, dict[str, Any]]:
-    from ofa_profiler.commands.progress import CampaignProgress
-    from ofa_profiler.comparison.verify import verify
-    from ofa_profiler.connections import connect
-    from ofa_profiler.targets.table_target import (  # connections take half a second to import
-        find_again,
-        require_same,
-    )
-    from ofa_profiler.targets.target import parse_settings
-
-    with LatencyTable.open(path) as table:
-        device = find_again(table, target, parse_settings(pairs))
-        with connect(device) as connection:
-            connection.say = say
-            require_same(table, device, connection.agent.describe())
-            record(table, question.space)
-            progress = partial(CampaignProgress, console, "verifying")
-            verified = verify(table, question, carry_out, connection, progress, say)
-    measured = {
-        "measured_latency_ms": verified.measured.measured_ms,
-        "passes_ms": list(verified.measured.passes_ms),
-        "misses": [
-            {"predicted_latency_ms": predicted, "measured_latency_ms": network.measured_ms}
-            for predicted, network in verified.misses
-        ],
-    }
-    return verified.problem, verified.found, measured
 
 
 def _page(table: Path, out: Path | None) -> Path:
