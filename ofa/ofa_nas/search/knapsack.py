@@ -17,9 +17,9 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
 OCTAVES = (-14.0, 6.0)  # of the price, around the ratio of the ranges of worths and costs
 HALVINGS = 11
-NEAR_OCTAVES, NEAR_HALVINGS = (-2.0, 2.0), 5  # around a known price
+NEAR_OCTAVES, NEAR_HALVINGS = (-2.0, 2.0), 3  # around a known price
 ROUNDS = 4  # of adapting the ratios between the prices of several limits
-FILLS = 3
+FILLS = 2
 ROUNDING = 1e-6
 TINY = np.finfo(np.float32).tiny  # a marked 0 is not larger
 
