@@ -37,7 +37,7 @@ HOT, COLD = 0.5, 0.05
 POLISH, MOST_POLISH = 0.3, 40_000  # as a fraction of the budget, and as a maximum number of evaluations
 # A search by worths is followed by less local search, as long as it has had fewer evaluations for each limit than
 # ENOUGH. Beyond that it finds little more, and an evaluation by the local search takes a third of the time.
-LEAST_POLISH, ENOUGH = 0.1, 24_000
+LEAST_POLISH, ENOUGH = 0.1, 40_000
 PAIRS_SHARE = 0.3  # of the evaluations left, for the pairs around one network, after a search by worths
 # SEVERAL is the fraction of proposals that redraw each place with probability CHANCE. Under a tight limit, good
 # networks differ in several depths at once, and the networks between them are worse.
