@@ -146,6 +146,14 @@ def test_the_page_draws_each_layer_and_escapes_text(tmp_path):
     assert "between layers" in text
 
 
+def test_the_page_names_the_slowest_layers_and_what_to_do_about_a_wide_interval(tmp_path):
+    text = write_models([profile()], tmp_path / "report").read_text()
+    assert "Slowest layers: first (Conv, 60.0" in text
+    assert "Uncertain" not in text
+    text = write_models([profile(flags=("unstable",), half_width=0.4)], tmp_path / "report").read_text()
+    assert "run the command again with --effort thorough" in text
+
+
 def test_several_models_and_targets_are_a_matrix(tmp_path):
     failed = profile("other.tflite", "phone", failure="it is off", latency_ms=math.nan, layers=())
     profiles = [profile(), profile(target="phone", latency_ms=4.0), profile("other.tflite"), failed]

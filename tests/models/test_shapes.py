@@ -46,7 +46,7 @@ def test_a_single_input_needs_no_name():
 
 
 def test_a_shape_that_does_not_fit_is_refused():
-    with pytest.raises(UsageError, match=r"--shape x=1x4 does not fit mine.onnx: the shape there is n×3"):
+    with pytest.raises(UsageError, match=r"x=1x4 does not fit mine.onnx: the shape there is n×3, as in --shape x=1x3"):
         resolve(HERE, {"x": ("n", 3)}, {"x": (1, 4)})
 
 
@@ -54,3 +54,5 @@ def test_a_shape_for_no_input_is_refused():
     with pytest.raises(UsageError, match=r"no model has an input y; inputs: x"):
         require_used({"y": (1,)}, ["x"])
     require_used({"": (1,)}, ["x"])
+    with pytest.raises(FileError, match=r"add --shape x=1x3 \(y is not an input of it\)"):
+        resolve(HERE, {"x": ("n", 3)}, {"y": (1, 3)})

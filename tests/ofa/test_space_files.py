@@ -204,6 +204,7 @@ def test_the_files_in_the_documentation_are_spaces(written):
         ("classes = 10", "classes = 10\nkernel_by_stage = [3]", "kernel_by_stage needs 2 values, one for each stage"),
         ("classes = 10", "classes = 10\nexpand_by_depth = { 1 = 2 }", "expand_by_depth: 2 is missing"),
         ("classes = 10", "classes = = 10", "is not valid TOML"),
+        ("[last]", "[lst]", "last is missing; did you mean lst?"),
         ("classes = 10", "classes = 10\nlike = 'nothing'", "like is 'nothing'; it must be a file"),
         ("classes = 10", "classes = 10\nlike = 'mine.toml'", "at most 5 in a row"),
     ],

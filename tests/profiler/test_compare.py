@@ -18,10 +18,11 @@ from ofa_profiler.campaign.jobs import OTHERS_BYTES, lower_jobs
 from ofa_profiler.commands import compare
 from ofa_profiler.comparison import compare as comparing
 from ofa_profiler.comparison.compare import MORE_ROUNDS, ROUNDS, Comparer, Drawn, draw
-from ofa_profiler.comparison.verify import verify
+from ofa_profiler.comparison.verify import NotFastEnough, verify
 from ofa_tables.errors import EntriesMissing, UsageError
 from ofa_tables.identity import Identity
-from ofa_tables.model.latency_model import LatencyModel, read_calibration
+from ofa_tables.model.calibration import Calibration
+from ofa_tables.model.latency_model import LatencyModel, read_calibration, write_calibration
 from ofa_tables.model.passes import FEWEST_TRIALS, passes_ms
 from ofa_tables.store.measurement import Measurement, statistics
 from ofa_tables.table import CALIBRATION, TEST, LatencyTable
@@ -166,6 +167,35 @@ def test_verification_measures_from_scratch(model, question, monkeypatch):
     for now["ns"] in (9_000_000, 7_000_000):  # the second time after a whole trial of the first
         passes = verify(model.table, question, find, None, contextlib.nullcontext, print).measured.passes_ms
         assert passes == (now["ns"] / 1e6, now["ns"] / 1e6)
+
+
+def test_a_network_that_takes_far_longer_than_predicted_is_measured_again(model, question, monkeypatch):
+    """A disturbed device must not calibrate the table."""
+    taken_ns = [50_000_000, 50_000_000]
+    trials = []
+
+    class Slow(Campaign):
+        def run(self, connection):
+            planned = [(trial, trial.job.block.key) for trial in self._plan()]
+            ns = taken_ns[min(len(trials), len(taken_ns) - 1)]
+            trials.append(ns)
+            self._table.add(
+                [Measurement(v.trial_id, key, round=v.round, **statistics([ns])) for v, key in planned]
+            )
+            return self._outcome
+
+    def find(problem):
+        return search(problem, find_method("exhaustive"))
+
+    monkeypatch.setattr(comparing, "Campaign", Slow)
+    before = Calibration(1.0, 10, error=0.01)
+    write_calibration(model.table, SPACE, before)
+    said = []
+    with pytest.raises(NotFastEnough, match="the table does not describe the device as it is now"):
+        verify(model.table, question, find, None, contextlib.nullcontext, said.append)
+    assert len(trials) == 2
+    assert ["times as long as predicted" in line for line in said] == [True]
+    assert read_calibration(model.table, SPACE) == before
 
 
 def test_networks_of_a_file_keep_their_names(model, tmp_path):

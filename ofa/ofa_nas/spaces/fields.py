@@ -105,7 +105,8 @@ class Fields:
         self._known.append(name)
         if name not in self._values:
             if default is REQUIRED:
-                self.fail(f"{name} is missing; it must be {wanted}")
+                near = difflib.get_close_matches(name, [each for each in self._values if each not in self._known], n=1)
+                self.fail(f"{name} is missing; " + (f"did you mean {near[0]}?" if near else f"it must be {wanted}"))
             return default
         value = self._values[name]
         if not fits(value):

@@ -92,11 +92,14 @@ def read_space(source: str) -> Space:
     python = _PYTHON.fullmatch(source)
     if python is not None:
         file, name = python.groups()
-        return checked(read_python(Path(file), name), source)
-    if not source.endswith(".toml"):
+        space = checked(read_python(Path(file), name), source)
+    elif source.endswith(".toml"):
+        path = Path(source)
+        space = _of_text(read_text(path, MAX_BYTES, "a space file", "it must be TOML"), path)
+    else:
         raise UsageError(f"{source} is not a space file; give {EXAMPLE}")
-    path = Path(source)
-    return _of_text(read_text(path, MAX_BYTES, "a space file", "it must be TOML"), path)
+    space.source = source
+    return space
 
 
 def space_of(definition: Definition, name: str, origin: str) -> Space:

@@ -28,6 +28,8 @@ class Space:
     """Base of all Spaces. The last gene is always the resolution."""
 
     name: str
+    # The file that it was read from, as given to --space; empty for a space that its name finds.
+    source: str = ""
     stages: tuple[str, ...]
     groups: tuple[GeneGroup, ...]
     kernel_sizes: tuple[int, ...]
@@ -66,6 +68,11 @@ class Space:
         return self.kernel_sizes[position.kernels[code]], self.expand_ratios[position.expands[code]]
 
     # Derived from the definitions above.
+
+    @property
+    def given_as(self) -> str:
+        """What ``--space`` takes: the file of the space, or its name."""
+        return self.source or self.name
 
     @cached_property
     def positions(self) -> tuple[Position, ...]:

@@ -13,6 +13,7 @@ from ofa_nas.cli import answer, example, json_option, print_json, run, say
 from ofa_nas.selection import read_network
 from ofa_nas.spaces import find_space
 from ofa_nas.spaces.reading import is_inline
+from ofa_profiler.models.formats import is_model_file
 from ofa_tables.errors import FileError, UsageError
 
 if TYPE_CHECKING:  # it needs torch
@@ -139,6 +140,8 @@ def print_exported(found: "Exported", out: Path, architecture: str) -> None:
     answer.print(
         f"  to measure it: ofa-compare --table TABLE --space {found.space} --networks {file}{holding}", markup=False
     )
+    if is_model_file(str(out)):
+        answer.print(f"  to measure its layers: ofa-profile --target local --model {out}", markup=False)
 
 
 main = run(command)

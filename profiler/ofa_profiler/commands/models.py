@@ -90,6 +90,8 @@ def print_profiles(profiles: Sequence[ModelProfile]) -> None:
         print_wide(list_models(measured))
         answer.print()
     for profile in measured:
+        if profile.advice:
+            answer.print(f"[yellow]uncertain[/]: {escape(profile.name)}: {escape(profile.advice)}")
         if profile.layers_error:
             answer.print(f"[yellow]no layers[/]: {escape(profile.name)}: {escape(profile.layers_error)}")
     for table in dict.fromkeys(profile.table for profile in measured):
@@ -131,7 +133,7 @@ def matrix(profiles: Sequence[ModelProfile]) -> Any:
 
 def list_layers(profile: ModelProfile) -> Any:
     """List the slowest layers in order of execution, and the rest in one row."""
-    listing = columns("layer", "operator", "ms", "±", "share", "MACs, M", "GFLOP/s", "kB")
+    listing = columns("layer", "operator", "ms", "share", "± of share", "MACs, M", "GFLOP/s", "kB")
     listing.columns[1].justify = "left"
     slowest = sorted(profile.layers, key=lambda layer: -layer.latency_ms)[:SLOWEST]
     for layer in profile.layers:
@@ -146,7 +148,7 @@ def list_layers(profile: ModelProfile) -> Any:
 
 
 def _add_rest(listing: Any, name: str, latency_ms: float, profile: ModelProfile) -> None:
-    listing.add_row(f"[bold]{name}[/]", "", f"{latency_ms:.4g}", "", f"{latency_ms / profile.latency_ms:.1%}")
+    listing.add_row(f"[bold]{name}[/]", "", f"{latency_ms:.4g}", f"{latency_ms / profile.latency_ms:.1%}")
 
 
 def _layer_cells(layer: LayerProfile) -> list[str]:
@@ -155,8 +157,8 @@ def _layer_cells(layer: LayerProfile) -> list[str]:
         escape(name),
         escape(layer.operator),
         f"{layer.latency_ms:.4g}",
-        _percent(layer.half_width),
         f"{layer.share:.1%}",
+        _percent(layer.half_width),
         _number(None if layer.macs is None else layer.macs / 1e6, "{:,.2f}"),
         _number(layer.gflops, "{:.1f}"),
         _number(None if layer.moved_bytes is None else layer.moved_bytes / 1e3, "{:,.0f}"),

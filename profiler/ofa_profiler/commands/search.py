@@ -144,6 +144,13 @@ class Search:
     help="Model files of yours to measure first, and to compare the result with.",
 )
 @click.option("--accuracy-of", "stated", multiple=True, metavar="FILE=0.752", help="Accuracy of a file of --against.")
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    metavar="NAME=1x3x224x224",
+    help="Shape of an input that a file of --against leaves open. Repeatable.",
+)
 @click.option("--target", help="Target for --verify and --against. [default: the target of the table]")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the target's connection.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file for the result.")
@@ -167,6 +174,7 @@ def command(
     verifies: bool,
     against: tuple[Path, ...],
     stated: tuple[str, ...],
+    shapes: tuple[str, ...],
     target: str | None,
     pairs: tuple[str, ...],
     out: Path | None,
@@ -187,8 +195,9 @@ def command(
         )
     if len(paths) > 1 and against:
         raise UsageError("--against takes one table, whose device measures the model files; remove the others")
-    if stated and not against:
-        raise UsageError("--accuracy-of is the accuracy of a model file; add --against FILE, or remove it")
+    for flag, values in (("--accuracy-of", stated), ("--shape", shapes)):
+        if values and not against:
+            raise UsageError(f"{flag} is about a model file; add --against FILE, or remove it")
     page = _page(paths[0], out) if pareto else None
     for path in filter(None, (out, page)):
         require_writable(path)
@@ -197,7 +206,7 @@ def command(
     if against:
         from ofa_profiler.commands.search_device import measure_files
 
-        measure_files(paths[0], space, against, stated, target, pairs)
+        measure_files(paths[0], space, against, shapes, stated, target, pairs)
     carry_out = Search(method, Budget(population, generations, seconds or math.inf), seed, pareto, bound_seconds)
     space.require_resolutions(resolutions or ())
     wanted = space.resolutions_px if resolutions == () else resolutions
@@ -209,7 +218,10 @@ def command(
 
         problem, found, measured = verify_found(paths[0], question, carry_out, target, pairs)
     else:
-        problem = question.to_problem([LatencyModel.read(path, space) for path in paths])
+        models = [LatencyModel.read(path, space) for path in paths]
+        problem = question.to_problem(models)
+        for line in filter(None, (model.lack_of_precision() for model in models)):
+            say(line)
         for line in in_words(problem.left_out):
             say(line)
         found = carry_out(problem, limits_ms if len(paths) == 1 and not pareto else ())

@@ -17,6 +17,7 @@ from ofa_profiler.commands.progress import CampaignProgress
 from ofa_profiler.comparison.verify import verify
 from ofa_profiler.connections import connect
 from ofa_profiler.models.formats import read_model, stated_accuracies
+from ofa_profiler.models.shapes import parse_shapes, require_used
 from ofa_profiler.targets.table_target import find_again, require_same
 from ofa_profiler.targets.target import parse_settings
 from ofa_tables.errors import DeviceError
@@ -24,10 +25,18 @@ from ofa_tables.table import LatencyTable
 
 
 def measure_files(
-    path: Path, space: Space, files: Sequence[Path], stated: Sequence[str], target: str | None, pairs: tuple[str, ...]
+    path: Path,
+    space: Space,
+    files: Sequence[Path],
+    shapes: Sequence[str],
+    stated: Sequence[str],
+    target: str | None,
+    pairs: tuple[str, ...],
 ) -> None:
     """Measure model files as reference networks of a table. Raises OfaError."""
-    models = [read_model(file) for file in files]
+    given = parse_shapes(shapes)
+    models = [read_model(file, given) for file in files]
+    require_used(given, [each.name for model in models for each in model.inputs])
     comparison = library.compare(
         path,
         None,

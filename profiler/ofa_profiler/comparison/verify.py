@@ -28,6 +28,8 @@ STEP = 0.005
 # this often, for this time in s. The search then continues.
 REFINEMENTS = 3
 REFINEMENT_S = 8.0
+# A network that takes this many times as long as predicted is measured again: the device was probably disturbed.
+DOUBTFUL = 2.0
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,14 @@ def verify(
         predicted_ms = float(model.predict(network)[0])
         with progress() as shown:
             measured = _measured(comparer, space, network, connection, shown)
-            if measured.disturbed:
-                say(f"the device was disturbed during all trials ({measured.measured_ms:.4g} ms); measuring again")
+            if reason := _doubt(measured, predicted_ms):
+                say(f"{reason} ({measured.measured_ms:.4g} ms); measuring again")
                 measured = _measured(comparer, space, network, connection, shown)
+        if model.calibration is not None and max(measured.passes_ms) > DOUBTFUL * predicted_ms:
+            raise NotFastEnough(
+                f"the network that was found took {measured.measured_ms:.4g} ms, predicted {predicted_ms:.4g} ms: the "
+                f"table does not describe the device as it is now; keep the device idle, and run the command again"
+            )
         comparer.calibrate()
         slower_ms = max(measured.passes_ms)
         if slower_ms <= limit_ms:
@@ -106,6 +113,14 @@ def verify(
         f"{max(misses[-1][1].passes_ms):.4g} ms; they calibrate {table.path}: run the command again, or keep the "
         "device idle"
     )
+
+
+def _doubt(measured: ComparedNetwork, predicted_ms: float) -> str:
+    """Describe why a measurement is doubtful; empty if it is not."""
+    if measured.disturbed:
+        return "the device was disturbed during all trials"
+    ratio = max(measured.passes_ms) / predicted_ms
+    return f"the network took {ratio:.1f} times as long as predicted" if ratio > DOUBTFUL else ""
 
 
 def _aimed(problem: Problem, limit_ms: float, missed: Sequence[ComparedNetwork]) -> Problem:

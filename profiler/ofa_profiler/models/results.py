@@ -10,7 +10,14 @@ import numpy as np
 
 from ofa_profiler.models.matching import Matcher
 from ofa_profiler.models.model_file import ModelFile
-from ofa_tables.estimates.entry import FEWEST_TRIALS, MEDIAN_TO_MEAN, Entry, students_t
+from ofa_tables.estimates.entry import (
+    FEWEST_TRIALS,
+    MEDIAN_TO_MEAN,
+    UNSTABLE,
+    UNSTABLE_HALF_WIDTH,
+    Entry,
+    students_t,
+)
 from ofa_tables.identity import Identity
 from ofa_tables.layers import LayerKey, parse_layer_key
 from ofa_tables.store.measurement import LAYERS_ERROR, PEAK_MB
@@ -18,6 +25,7 @@ from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
 FLOPS = 2  # of one multiply-accumulate
+SLOWEST = 3  # layers that are named first
 LEAST_MS = 5e-6  # layers below are not executed: the runtime reports that they take no time
 
 
@@ -25,7 +33,8 @@ LEAST_MS = 5e-6  # layers below are not executed: the runtime reports that they 
 class LayerProfile:
     """A layer in place. None: unknown.
 
-    ``half_width`` is half the 95 % interval, relative to the latency. ``share`` is that of the whole model.
+    ``share`` is that of the whole model, and ``half_width`` half the 95 % interval of the share, relative to it. The
+    interval of the whole model comes on top, for all layers alike.
     """
 
     name: str
@@ -96,6 +105,21 @@ class ModelProfile:
     @property
     def gflops(self) -> float | None:
         return FLOPS * self.macs / self.latency_ms / 1e6 if self.macs and self.latency_ms > 0 else None
+
+    @property
+    def slowest(self) -> list[LayerProfile]:
+        """The layers that take longest, the slowest first."""
+        return sorted(self.layers, key=lambda layer: -layer.latency_ms)[:SLOWEST]
+
+    @property
+    def advice(self) -> str:
+        """What to do if the latency is too uncertain; empty if it is not."""
+        if UNSTABLE not in self.flags:
+            return ""
+        return (
+            f"the interval is wider than ±{UNSTABLE_HALF_WIDTH:.0%}: the device was probably busy; run the command "
+            "again with --effort thorough while nothing else runs there"
+        )
 
     def __repr__(self) -> str:
         made = self.identity
@@ -193,7 +217,7 @@ def _layers(table: LatencyTable, file: ModelFile, whole: Entry) -> Iterator[Laye
             name=(operator.label or operator.name) if operator else key.name,
             operator=key.operator or (operator.kind if operator else ""),
             latency_ms=share * whole.latency_ms,
-            half_width=_half_width(shares, whole),
+            half_width=_half_width(shares),
             share=share,
             macs=operator.macs if operator else None,
             moved_bytes=(operator.moved_bytes if operator else None) or key.moved_bytes or None,
@@ -224,12 +248,11 @@ def _shares(table: LatencyTable, file: ModelFile) -> tuple[int, dict[LayerKey, l
     return len(divided), shares
 
 
-def _half_width(shares: Sequence[float], whole: Entry) -> float | None:
-    """Return half the 95 % interval: of the share, and of the whole model."""
-    if len(shares) < 2 or whole.half_width is None:
+def _half_width(shares: Sequence[float]) -> float | None:
+    if len(shares) < 2:
         return None
     error = MEDIAN_TO_MEAN * float(np.std(np.log(shares), ddof=1)) / np.sqrt(len(shares))
-    return float(np.hypot(students_t(max(3, len(shares) - 1)) * error, whole.half_width))
+    return float(students_t(max(3, len(shares) - 1)) * error)
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -38,7 +38,9 @@ def resolve(path: Path, on_file: Mapping[str, OnFile | None], shapes: Mapping[st
     if SINGLE in shapes and len(on_file) > 1:
         named = ", ".join(on_file)
         raise UsageError(f"{path} has {len(on_file)} inputs ({named}); write their names, such as {_flag(on_file)}")
-    return {name: _resolved(path, name, of_file, _given(name, shapes)) for name, of_file in on_file.items()}
+    others = [name for name in shapes if name not in (SINGLE, *on_file)]
+    hint = f" ({', '.join(others)} is not an input of it)" if len(others) == 1 and len(shapes) == 1 else ""
+    return {name: _resolved(path, name, of_file, _given(name, shapes), hint) for name, of_file in on_file.items()}
 
 
 def require_used(shapes: Mapping[str, Shape], names: Sequence[str]) -> None:
@@ -52,12 +54,12 @@ def _given(name: str, shapes: Mapping[str, Shape]) -> Shape | None:
     return shapes.get(name, shapes.get(SINGLE))
 
 
-def _resolved(path: Path, name: str, of_file: OnFile | None, given: Shape | None) -> Shape:
+def _resolved(path: Path, name: str, of_file: OnFile | None, given: Shape | None, hint: str) -> Shape:
     if given is None:
         open_sizes = [str(size) for size in of_file or () if isinstance(size, str)]
         if of_file is None or open_sizes:
             what = "is unknown" if of_file is None else f"is {_written(of_file)}: {_listed(open_sizes)} not fixed"
-            raise FileError(f"{path}: the shape of input {name} {what}; add {_flag({name: of_file})}")
+            raise FileError(f"{path}: the shape of input {name} {what}; add {_flag({name: of_file})}{hint}")
         return tuple(int(size) for size in of_file)
     fits = of_file is None or (
         len(of_file) == len(given)
@@ -65,7 +67,8 @@ def _resolved(path: Path, name: str, of_file: OnFile | None, given: Shape | None
     )
     if not fits:
         raise UsageError(
-            f"--shape {name}={_joined(given)} does not fit {path}: the shape there is {_written(of_file or ())}"
+            f"--shape {name}={_joined(given)} does not fit {path}: the shape there is {_written(of_file or ())}, as in "
+            f"{_flag({name: of_file})}"
         )
     return given
 

@@ -124,6 +124,8 @@ def _described(profile: ModelProfile) -> dict[str, Any]:
         "figures": _figures(profile),
         "inputs": ", ".join(profile.inputs),
         "flags": profile.flags,
+        "advice": profile.advice,
+        "slowest": [(layer.name, layer.operator, percent(layer.share)) for layer in profile.slowest],
         "layers_error": profile.layers_error,
         "strip": _strip(profile, colours),
         "ticks": _ticks(profile.latency_ms),

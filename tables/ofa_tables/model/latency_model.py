@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ofa_tables.errors import EntriesMissing, TableMismatch
-from ofa_tables.estimates.entry import Entry, students_t
+from ofa_tables.estimates.entry import UNSTABLE, UNSTABLE_HALF_WIDTH, Entry, students_t
 from ofa_tables.estimates.estimates import PREDICTED
 from ofa_tables.estimates.keys import some
 from ofa_tables.identity import IMPORTED
@@ -24,6 +24,9 @@ MADE_FOR = "made_for"
 
 # Degrees of freedom of a sum over many entries, for Student's t.
 FIGURES_FREEDOM = 100.0
+
+# A table with a larger fraction of unstable entries is too uncertain to be used without a warning.
+MANY_UNSTABLE = 0.25
 
 
 class LatencyModel:
@@ -116,7 +119,7 @@ class LatencyModel:
         if self.table.identity.runtime == IMPORTED:
             return f"import a file that has them, or choose a resolution other than {resolution_px}"
         how = "compute" if self.simulated else "measure"
-        return f"{how} them with {self.table.profile_command(self.space.name, resolution_px)}"
+        return f"{how} them with {self.table.profile_command(self.space.given_as, resolution_px)}"
 
     def _launch_bound(self) -> LaunchBound | None:
         """The queue of a GPU and its host; None unless every entry of the complete resolutions has both times."""
@@ -235,6 +238,19 @@ class LatencyModel:
         lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
         return list(dict.fromkeys(lacking))
 
+    def lack_of_precision(self) -> str:
+        """Describe how many entries are unstable and how to measure them better; empty if few are."""
+        keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
+        entries = [entry for key in keys if (entry := self.table.entry(key)) is not None]
+        unstable = sum(UNSTABLE in entry.flags for entry in entries)
+        if unstable <= MANY_UNSTABLE * len(entries):
+            return ""
+        return (
+            f"{self.table.path}: {unstable} of {len(entries)} entries have a 95 % interval wider than "
+            f"±{UNSTABLE_HALF_WIDTH:.0%}, and predictions are as uncertain; measure more while the device is idle: "
+            f"{self.table.profile_command(self.space.given_as)} --effort thorough"
+        )
+
     def lack_of_intervals(self, resolutions_px: Sequence[int]) -> str:
         """Describe how many entries have no interval and how to get one; empty if all have one."""
         lacking = self.without_interval(resolutions_px)
@@ -253,7 +269,7 @@ class LatencyModel:
         return (
             f"{self.table.path} has no interval for {len(lacking)} of {count} entries ({some(lacking)}), because "
             "they have fewer than two undisturbed trials; measure more with "
-            f"{self.table.profile_command(self.space.name, *needed)} --effort thorough"
+            f"{self.table.profile_command(self.space.given_as, *needed)} --effort thorough"
         )
 
     @cached_property

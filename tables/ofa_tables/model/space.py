@@ -31,6 +31,9 @@ class Space(Protocol):
     name: str
 
     @property
+    def given_as(self) -> str: ...
+
+    @property
     def resolutions_px(self) -> tuple[int, ...]: ...
 
     @property

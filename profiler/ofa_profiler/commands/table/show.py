@@ -15,6 +15,7 @@ from ofa_nas.cli import answer, example, json_option, print_json
 from ofa_nas.spaces.recorded import spaces_of
 from ofa_profiler.commands.display import TABLE, columns, engine_lines, print_wide
 from ofa_tables.estimates.entry import Entry
+from ofa_tables.estimates.estimates import PARTLY
 from ofa_tables.identity import IMPORTED, IN_NETWORKS, LAYERS
 from ofa_tables.inspection.summary import Reach, Summary, summarise
 from ofa_tables.model.latency_model import LatencyModel, fullest_space
@@ -177,8 +178,10 @@ def _facts(opened: LatencyTable, summary: Summary) -> Iterator[tuple[str, str]]:
     if rails:
         yield "energy of", "; ".join(sorted(rails)) + ("; do not compare" if len(rails) > 1 else "")
     if summary.flagged:
-        of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items())
+        of_each = ", ".join(f"{count} {flag}" for flag, count in summary.flags.items() if flag != PARTLY)
         yield "flagged", f"{summary.flagged} ({of_each})"
+    if PARTLY in summary.flags:
+        yield PARTLY, f"{summary.flags[PARTLY]}; the cost model determines them more than their trials do"
     kept = [name.removeprefix(SPACES) for name in opened.store.names(SPACES)]
     if kept:
         yield "spaces", f"{', '.join(kept)}, defined in the table"
