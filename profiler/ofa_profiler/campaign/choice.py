@@ -85,6 +85,11 @@ class Choice:
         self._table.keep_estimates(estimates_of(mixture, self._blocks, entries, self._table.made_of))
         return self._targets.half_width(mixture)
 
+    @property
+    def blocks(self) -> int:
+        """The number of blocks, measured or predicted."""
+        return len(self._blocks)
+
     def weights(self) -> str:
         """Describe the weights of the prior tables; empty without any."""
         fitted_weights = self._mixture.weights if self._mixture is not None else {}

@@ -19,7 +19,8 @@ from ofa_tables.identity import IN_NETWORKS
 from ofa_tables.table import LatencyTable
 
 OF_WHAT_IS_LEFT = 0.9  # some trials take longer than expected, and disturbed ones are repeated
-# Trials no longer help if the expected error falls by less than this fraction in this number of batches.
+# Trials no longer help if the expected error falls by less than this fraction in this number of batches, after as many
+# trials as measuring every block would take. Before, it can rise, because trials show how irregular a device is.
 LEAST_FALL = 0.05
 STALLED_BATCHES = 2
 
@@ -53,7 +54,8 @@ class Profiler:
         """Measure what takes most off the expected error of networks, and estimate the rest.
 
         It ends when half the 95 % interval of networks, relative to the latency, is below ``error``, or at ``deadline``
-        in seconds of ``time.monotonic``. Without a deadline, it also ends when more trials no longer help.
+        in seconds of ``time.monotonic``. Without a deadline, it also ends when more trials no longer
+        help.
         """
         outcome, widths = Outcome(), list[float]()
         choice = self._choice(resolutions_px)
@@ -67,7 +69,8 @@ class Profiler:
                 widths.append(half_width)
                 if half_width <= error or left_s <= 0:
                     break
-                if math.isinf(deadline) and has_stalled(widths):
+                full = self._effort.rounds * choice.blocks  # trials of blocks, if all are measured
+                if math.isinf(deadline) and has_stalled(widths) and self._succeeded() > full:
                     self._progress.say(f"more trials no longer help; ±{error:.1%} is out of reach on this device now")
                     break
             rounds, budget = choice.rounds(OF_WHAT_IS_LEFT * left_s)
