@@ -87,8 +87,7 @@ def _bare_ns(content: bytes, inputs: Sequence[Any], threads: int) -> float:
     session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     values = {
-        each.name: ort.OrtValue.ortvalue_from_numpy(random_values(each, number))
-        for number, each in enumerate(inputs)
+        each.name: ort.OrtValue.ortvalue_from_numpy(random_values(each, number)) for number, each in enumerate(inputs)
     }
     samples: list[int] = []
     gc.disable()
