@@ -48,7 +48,7 @@ def test_ten_entries_predict_a_device_that_follows_its_costs():
 
 
 def test_a_device_without_fast_code_for_one_kernel_size_is_predicted_too():
-    """TFLite, for example, takes 12 times as long for a 7 × 7 depthwise convolution as its MACs suggest."""
+    """As TFLite, which has none for 7 × 7 depthwise convolutions."""
     truth = log_ms(BLOCKS, wave=0.1, slower={"depthwise 7×7": 12.0})
     off = [fit(truth, some(40, seed)).mean - truth for seed in range(3)]
     assert np.sqrt(np.mean(np.square(off))) < 0.1
