@@ -45,14 +45,6 @@ ROUGH_LENGTH = 0.3
 # The independent residual of a block, a relative standard deviation.
 OWN = 0.008
 
-# Factors of the residuals of operators, of those of blocks, and of the log factors of variants, which the marginal
-# likelihood weights; and the standard deviation of their prior in log units.
-REACHES = (0.35, 0.6, 1.0, 1.7, 2.8)
-OWN_REACHES = (1.0, 2.0, 4.0, 8.0)
-VARIANT_REACHES = (0.3, 1.0, 3.0, 10.0)
-CHOICES = {"operators": REACHES, "blocks": OWN_REACHES, "variants": VARIANT_REACHES}
-REACH_SPREADS = np.array([0.7, 0.7, 1.4])
-REACH_TURNS = 2
 MOST_FOR_COSTS = 150
 
 STEPS = 15
@@ -71,14 +63,43 @@ class Reach:
     variants: float = 1.0
 
 
+class Choices(NamedTuple):
+    """Choices of one factor of the reach, which the marginal likelihood weights.
+
+    ``spread`` is the standard deviation of their prior in log units. The factor is the mean of the choices of this
+    ``power``; 0 is the geometric mean. With a large power, what is unlikely but large counts.
+    """
+
+    factors: tuple[float, ...]
+    spread: float = 0.7
+    power: float = 0.0
+
+    def mean(self, evidences: FloatArray) -> float:
+        """Return the mean, weighted by the log evidences of the choices."""
+        weights = np.exp(evidences - evidences.max())
+        logs = np.log(self.factors)
+        if not self.power:
+            return float(np.exp(np.average(logs, weights=weights)))
+        return float(np.average(np.exp(self.power * logs), weights=weights) ** (1 / self.power))
+
+
+# The choices of each factor of the reach, and how often each is chosen, in turn.
+REACHES = {
+    "operators": Choices((0.35, 0.6, 1.0, 1.7, 2.8)),
+    "blocks": Choices((1.0, 2.0, 4.0, 8.0)),
+    "variants": Choices((0.3, 1.0, 3.0, 10.0), spread=1.4, power=2.0),
+}
+REACH_TURNS = 2
+
+
 @dataclass(frozen=True)
 class Belief:
     """What is believed before the first measurement, besides the physics.
 
     ``log_costs`` (costs,) are the centres of the costs, ``spread`` their standard deviation. ``log_factors`` are the
-    centres of the factors, by variant; those of other variants are 0. ``like`` (blocks, tables)
-    holds the log residuals of other tables; the coefficient of each has a normal prior around 0 with standard
-    deviation 1, and that of tables which are alike is near 1.
+    centres of the factors, by variant; those of other variants are 0. ``like`` (blocks, tables) holds the log residuals
+    of other tables; the coefficient of each has a normal prior around 0 with standard deviation 1, and that of tables
+    which are alike is near 1.
     """
 
     log_costs: FloatArray
@@ -133,11 +154,10 @@ class CostModel:
         reach, logs = Reach(), self._mode(some, Reach())
         for _ in range(REACH_TURNS):
             linear = self._linear(logs, some.rows)
-            for name, choices in CHOICES.items():
-                tried = [replace(reach, **{name: choice}) for choice in choices]
+            for name, choices in REACHES.items():
+                tried = [replace(reach, **{name: factor}) for factor in choices.factors]
                 evidences = np.array([self._explained(some, linear, one, logs).evidence for one in tried])
-                weights = np.exp(evidences - evidences.max())
-                reach = replace(reach, **{name: _mean(name, choices, weights)})
+                reach = replace(reach, **{name: choices.mean(evidences)})
             logs = self._mode(some, reach, logs)
         evidence = self._explained(some, self._linear(logs, some.rows), reach, logs).evidence
         return replace(self._posterior(known, reach, logs), evidence=evidence)
@@ -171,8 +191,7 @@ class CostModel:
         off = self._off(known, linear, logs)
         weights = np.linalg.solve(covariance, off)
         evidence = -0.5 * (off @ weights + np.linalg.slogdet(covariance)[1])
-        reaches = np.log([reach.operators, reach.blocks, reach.variants]) / REACH_SPREADS
-        evidence -= 0.5 * reaches @ reaches
+        evidence -= 0.5 * sum((np.log(getattr(reach, name)) / each.spread) ** 2 for name, each in REACHES.items())
         return _Explained(np.asarray(weights, dtype=np.float64), float(evidence))
 
     def _posterior(self, known: "_Known", reach: Reach, logs: FloatArray) -> Posterior:
@@ -293,10 +312,3 @@ class _Explained(NamedTuple):
 
     weights: FloatArray
     evidence: float
-
-
-def _mean(name: str, choices: Sequence[float], weights: FloatArray) -> float:
-    """Return the mean of a reach: of its logarithm; of its square for variants, so that what is rare counts."""
-    if name == "variants":
-        return float(np.sqrt(np.average(np.square(choices), weights=weights)))
-    return float(np.exp(np.average(np.log(choices), weights=weights)))
