@@ -76,12 +76,9 @@ def _load(runtime: Any, block: Block, job: Any, model_path: str) -> Any:
 
 def _divide(reported: parts.Profiled, whole_ns: float, job: Any, measurement: Any) -> None:
     """Divide the latency of the network among its parts, corrected to the device speed of the profiled runs."""
-    around_whole = measurement.reference_before_ns + measurement.reference_after_ns
-    around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
-    speed = around_parts / around_whole if around_whole else 1.0
     sizes = [part.operators for part in job.parts]
     try:
-        samples = parts.part_samples(reported, sizes, speed * whole_ns)
+        samples = parts.part_samples(reported, sizes, bursts.profiled_speed(measurement) * whole_ns)
     except ValueError as error:
         raise runtimes.Unsupported("%s (%s)" % (error, job.key)) from None
     for part, of_part in zip(job.parts, samples):

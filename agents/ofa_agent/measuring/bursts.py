@@ -33,6 +33,13 @@ def burst(loaded: Loaded, budget: timing.Budget, others_bytes: int = 0) -> timin
     return timing.time_burst(loaded.run, budget, timing.clock_ns, prepare)
 
 
+def profiled_speed(measurement: Any) -> float:
+    """Return the device speed of the profiled burst relative to that of the whole job; 1 without a reference job."""
+    around_whole = measurement.reference_before_ns + measurement.reference_after_ns
+    around_parts = measurement.reference_before_parts_ns + measurement.reference_before_ns
+    return float(around_parts / around_whole) if around_whole else 1.0
+
+
 def keep(burst: timing.Burst, measurement: Any) -> None:
     """Add a burst of the whole job to the Measurement."""
     measurement.samples_ns.extend(burst.samples_ns)

@@ -81,9 +81,6 @@ def _time_layers(runtime: Any, trial: Any, model_path: str, measurement: Any) ->
 
 def _divide(in_layers: _InLayers, whole_ns: float, measurement: Any) -> None:
     """Add the samples of each layer, which belong to the device speed of the profiled runs."""
-    around_whole = measurement.reference_before_ns + measurement.reference_after_ns
-    around_layers = measurement.reference_before_parts_ns + measurement.reference_before_ns
-    speed = around_layers / around_whole if around_whole else 1.0
-    samples = parts.layer_samples(in_layers.times, speed * whole_ns)
+    samples = parts.layer_samples(in_layers.times, bursts.profiled_speed(measurement) * whole_ns)
     for layer, of_layer in zip(in_layers.layers, samples):
         measurement.layers.add(name=layer.name, operator=layer.operator, bytes=layer.moved_bytes, samples_ns=of_layer)
