@@ -169,7 +169,8 @@ def test_verification_measures_from_scratch(model, question, monkeypatch):
         assert passes == (now["ns"] / 1e6, now["ns"] / 1e6)
 
 
-def test_a_network_that_takes_far_longer_than_predicted_is_measured_again(model, question, monkeypatch):
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_a_network_that_takes_far_longer_than_predicted_is_measured_again(model, question, monkeypatch, calibrated):
     """A disturbed device must not calibrate the table."""
     trials = []
 
@@ -185,14 +186,15 @@ def test_a_network_that_takes_far_longer_than_predicted_is_measured_again(model,
         return search(problem, find_method("exhaustive"))
 
     monkeypatch.setattr(comparing, "Campaign", Slow)
-    before = Calibration(1.0, 10, error=0.01)
-    write_calibration(model.table, SPACE, before)
-    said = []
+    if calibrated:
+        write_calibration(model.table, SPACE, Calibration(1.0, 10, error=0.01))
+    before, said = read_calibration(model.table, SPACE), []
     with pytest.raises(NotFastEnough, match="the table does not describe the device as it is now"):
         verify(model.table, question, find, None, contextlib.nullcontext, said.append)
     assert len(trials) == 2
     assert ["times as long as predicted" in line for line in said] == [True]
     assert read_calibration(model.table, SPACE) == before
+    assert Comparer(model.table, SPACE).calibrate() is None  # also later
 
 
 def test_networks_of_a_file_keep_their_names(model, tmp_path):

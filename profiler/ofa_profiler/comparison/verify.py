@@ -18,7 +18,7 @@ from ofa_profiler.connections import Connection
 from ofa_profiler.priors import priors_of
 from ofa_tables.errors import OfaError
 from ofa_tables.model.latency_model import LatencyModel
-from ofa_tables.table import LatencyTable
+from ofa_tables.table import TEST, LatencyTable
 
 ATTEMPTS = 12
 # From the second miss on, each miss lowers the target by this fraction: the search selects
@@ -60,6 +60,7 @@ def verify(
     interrupted search is not measured.
 
     Predicted blocks of the network that was found are measured before the network is, and the search is repeated.
+    A network that takes more than DOUBTFUL times as long as predicted, twice, never calibrates the table.
     Each network that misses the limit calibrates the table before the next search. Raises NotFastEnough after ATTEMPTS,
     LimitUnreachable if the calibrated table predicts no feasible network.
     """
@@ -94,10 +95,12 @@ def verify(
             if reason := _doubt(measured, predicted_ms):
                 say(f"{reason} ({measured.measured_ms:.4g} ms); measuring again")
                 measured = _measured(comparer, space, network, connection, shown)
-        if model.calibration is not None and max(measured.passes_ms) > DOUBTFUL * predicted_ms:
+        if max(measured.passes_ms) > DOUBTFUL * predicted_ms:
+            table.store.add_network(measured.key, space.name, measured.architecture, TEST)  # it must not calibrate
             raise NotFastEnough(
                 f"the network that was found took {measured.measured_ms:.4g} ms, predicted {predicted_ms:.4g} ms: the "
-                f"table does not describe the device as it is now; keep the device idle, and run the command again"
+                "table does not describe the device as it is now; keep the device idle, and run the command again, or "
+                "calibrate the table with ofa-compare --calibrate 10"
             )
         comparer.calibrate()
         slower_ms = max(measured.passes_ms)
