@@ -176,12 +176,29 @@ def test_a_limit_on_another_metric_is_enough(call, make_table):
         ([], "--max-latency-ms is missing"),
         (["--max-macs-m", 200, "--confidence", 0.9], "add --max-latency-ms"),
         (["--max-macs-m", 200, "--verify"], "--verify takes one table and one --max-latency-ms"),
+        (["--max-macs-m", 200, "--shape", "x=1x3"], "--shape is about a model file; add --against FILE, or remove it"),
+        (["--max-macs-m", 200, "--accuracy-of", "x=0.7"], "--accuracy-of is about a model file; add --against FILE"),
     ],
 )
-def test_a_missing_latency_limit_is_reported(call, table, words, expected):
+def test_a_missing_limit_or_file_is_reported(call, table, words, expected):
     code, out, err = call(search, "--table", table, "--space", FIXED, *words)
     assert (code, out) == (2, "")
     assert expected in err
+
+
+@pytest.mark.parametrize(("spread", "warns"), [(0.02, False), (1.2, True)])
+def test_uncertain_predictions_are_reported(call, make_table, spread, warns):
+    path = make_table()
+    with LatencyTable.open(path) as table:
+        measured = [(entry.key, entry.latency_ms * 1e6) for entry in table.entries]
+        for number, factor in enumerate(np.exp([-spread, 0.0, spread]), start=1):
+            trials = [(key, statistics([round(ns * factor)] * 5)) for key, ns in measured]
+            table.add([Measurement(f"{key}+{number}", key, round=number, **found) for key, found in trials])
+    code, _, err = call(search, "--table", path, "--space", FIXED, "--max-latency-ms", "8")
+    assert code == 0, err
+    assert ("predictions are uncertain by ±" in err) == warns
+    command = f"ofa-profile --target bench --space {FIXED} --resolutions 160,192 --runtime onnxruntime --blocks alone"
+    assert (f"{command} --out {path} --effort thorough" in " ".join(err.split())) == warns
 
 
 def test_the_front_is_written_and_drawn(ofa_search, call, table, tmp_path):

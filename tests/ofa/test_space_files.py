@@ -281,6 +281,12 @@ def test_a_table_keeps_the_space_of_a_file_that_is_gone(written, table):
         find_space_of("mine2", table)
 
 
+def test_commands_name_a_space_by_its_file(written):
+    source = written(SMALL)
+    assert find_space(source).given_as == source
+    assert find_space("tiny").given_as == "tiny"
+
+
 def test_a_table_keeps_no_space_that_a_name_finds(table):
     record(table, find_space("tiny"))
     assert recorded(table) == []

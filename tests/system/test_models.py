@@ -170,6 +170,8 @@ def test_one_command_says_whether_the_network_that_was_found_is_faster(ofa, prof
     assert re.search(r"your model +mine\.onnx \(50\.0%, as you state, 96 px\): .* (more|less) than this one", done.out)
     two = ofa(*search, "--table", "t.lut", "--max-latency-ms", "9", "9", "--against", "mine.onnx")
     assert two.fails(2, "--against takes one table")
+    other = ofa(*search, "--max-latency-ms", "9", "--against", "mine.onnx", "--shape", "y=1x3x96x96")
+    assert other.fails(2, "no model has an input y")
 
 
 def test_an_accuracy_must_be_a_fraction_of_a_named_model(ofa, profiled):

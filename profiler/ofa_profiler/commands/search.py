@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 from rich.markup import escape
 
 from ofa_nas.accuracy import MACS, open_accuracy
@@ -15,6 +16,7 @@ from ofa_nas.cli import Resolutions, answer, console, example, json_option, prin
 from ofa_nas.references import MeasuredReference, measured_references
 from ofa_nas.search import Budget, Found, Problem, Question, find_method, search, search_front
 from ofa_nas.search.resolutions import in_words
+from ofa_nas.spaces import Space
 from ofa_nas.spaces.recorded import find_space_in
 from ofa_profiler.commands.display import TABLE, bar
 from ofa_profiler.commands.results import (
@@ -27,12 +29,14 @@ from ofa_profiler.commands.results import (
 )
 from ofa_profiler.commands.variadic import Variadic
 from ofa_tables.errors import UsageError
+from ofa_tables.estimates.entry import UNSTABLE_HALF_WIDTH
 from ofa_tables.model.latency_model import LatencyModel
 from ofa_tables.store.files import replacing, require_writable
 from ofa_tables.table import LatencyTable
 from ofa_tables.words import counted
 
 KEPT = "no network found yet; the table keeps the networks that --verify measured"
+SAMPLED = 100  # networks that show how uncertain predictions are
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -220,7 +224,7 @@ def command(
     else:
         models = [LatencyModel.read(path, space) for path in paths]
         problem = question.to_problem(models)
-        for line in filter(None, (model.lack_of_precision() for model in models)):
+        for line in filter(None, (lack_of_precision(model, space) for model in models)):
             say(line)
         for line in in_words(problem.left_out):
             say(line)
@@ -291,6 +295,19 @@ def _check(
         raise UsageError("--pareto takes one table and at most one --max-latency-ms, and does not support --verify")
     if verifies and not len(paths) == len(limits_ms) == 1:
         raise UsageError("--verify takes one table and one --max-latency-ms")
+
+
+def lack_of_precision(model: LatencyModel, space: Space) -> str:
+    """Describe how uncertain the predictions of a table are, and how to measure better; empty if they are not."""
+    networks = space.sample(SAMPLED, np.random.default_rng(0), model.resolutions_px)
+    half_width = float(np.median(model.half_widths(networks)))
+    if not half_width > UNSTABLE_HALF_WIDTH:  # also without intervals
+        return ""
+    command = model.table.profile_command(space.given_as, *model.resolutions_px)
+    return (
+        f"{model.table.path}: predictions are uncertain by ±{half_width:.0%}; measure more while the device is idle: "
+        f"{command} --effort thorough"
+    )
 
 
 def _page(table: Path, out: Path | None) -> Path:

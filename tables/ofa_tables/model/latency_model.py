@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ofa_tables.errors import EntriesMissing, TableMismatch
-from ofa_tables.estimates.entry import UNSTABLE, UNSTABLE_HALF_WIDTH, Entry, students_t
+from ofa_tables.estimates.entry import Entry, students_t
 from ofa_tables.estimates.estimates import PREDICTED
 from ofa_tables.estimates.keys import some
 from ofa_tables.identity import IMPORTED
@@ -24,9 +24,6 @@ MADE_FOR = "made_for"
 
 # Degrees of freedom of a sum over many entries, for Student's t.
 FIGURES_FREEDOM = 100.0
-
-# A table with a larger fraction of unstable entries is too uncertain to be used without a warning.
-MANY_UNSTABLE = 0.25
 
 
 class LatencyModel:
@@ -237,19 +234,6 @@ class LatencyModel:
         rows = [(self.space.keys(px), self.errors_ms[self.space.resolutions_px.index(px)]) for px in resolutions_px]
         lacking = (key for keys, errors in rows for key, error in zip(keys, errors, strict=True) if np.isnan(error))
         return list(dict.fromkeys(lacking))
-
-    def lack_of_precision(self) -> str:
-        """Describe how many entries are unstable and how to measure them better; empty if few are."""
-        keys = dict.fromkeys(key for px in self.resolutions_px for key in self.space.keys(px))
-        entries = [entry for key in keys if (entry := self.table.entry(key)) is not None]
-        unstable = sum(UNSTABLE in entry.flags for entry in entries)
-        if unstable <= MANY_UNSTABLE * len(entries):
-            return ""
-        return (
-            f"{self.table.path}: {unstable} of {len(entries)} entries have a 95 % interval wider than "
-            f"±{UNSTABLE_HALF_WIDTH:.0%}, and predictions are as uncertain; measure more while the device is idle: "
-            f"{self.table.profile_command(self.space.given_as)} --effort thorough"
-        )
 
     def lack_of_intervals(self, resolutions_px: Sequence[int]) -> str:
         """Describe how many entries have no interval and how to get one; empty if all have one."""
