@@ -54,8 +54,7 @@ class Profiler:
         """Measure what takes most off the expected error of networks, and estimate the rest.
 
         It ends when half the 95 % interval of networks, relative to the latency, is below ``error``, or at ``deadline``
-        in seconds of ``time.monotonic``. Without a deadline, it also ends when more trials no longer
-        help.
+        in seconds of ``time.monotonic``. Without a deadline, it also ends when more trials no longer help.
         """
         outcome, widths = Outcome(), list[float]()
         choice = self._choice(resolutions_px)

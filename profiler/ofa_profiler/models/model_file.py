@@ -95,7 +95,7 @@ def require_possible(path: Path, inputs: Sequence[ModelInput]) -> None:
     for each in inputs:
         if each.kind not in KINDS:
             raise FileError(
-                f"{path}: input {each.name} takes values of type {each.kind}, for which there are no random ones; "
+                f"{path}: input {each.name} has values of type {each.kind}, which cannot be filled at random; "
                 f"known types: {', '.join(KINDS)}"
             )
         if product(each.shape) > MAX_VALUES:

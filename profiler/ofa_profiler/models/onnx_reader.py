@@ -117,7 +117,7 @@ def _load_weights(path: Path, model: ModelProto) -> bool:
 
 
 def _name_nodes(model: ModelProto) -> bool:
-    """Name the nodes without a name of their own, so that layers can be found, and return whether there were any."""
+    """Name the nodes that have no name or share one, so that layers can be found. Return whether there were any."""
     given = [node.name for node in model.graph.node]
     names = numbered(name or node.op_type for name, node in zip(given, model.graph.node, strict=True))
     for node, name in zip(model.graph.node, names, strict=True):
