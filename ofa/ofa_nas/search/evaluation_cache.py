@@ -1,16 +1,16 @@
 """The evaluation cache of a search: every network is evaluated once."""
 
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
 from ofa_nas.errors import FunctionFailed, FunctionInterrupted
-from ofa_nas.search.digest_index import UNKNOWN, DigestIndex
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
 _FIRST_ROOM = 1 << 12
-_ADMITTED = -2
+_UNKNOWN, _ADMITTED = -1, -2  # instead of a column; admitted networks are not evaluated yet
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class EvaluationCache:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
         self.evaluated = 0
-        self._columns = DigestIndex()  # _ADMITTED: not evaluated yet
+        self._columns: dict[int, int] = {}  # by digest
         self._genes: IntArray = np.empty((len(problem.space.radices), _FIRST_ROOM), dtype=np.uint8)
         self._accuracy: FloatArray = np.empty(_FIRST_ROOM)
         self._prices: FloatArray = np.empty((len(problem.metrics), _FIRST_ROOM))
@@ -102,7 +102,7 @@ class EvaluationCache:
         fits = np.flatnonzero(problem.fits(prices))
         within = population if len(fits) == len(population) else population[fits]
         digests = self._problem.space.digests(within)
-        fresh = self._fresh(digests, self._columns.find(digests), most)
+        fresh = self._fresh(digests, self._find(digests), most)
         tried = int(fits[fresh[-1]]) + 1 if len(fresh) and len(fresh) == most else len(population)
         return Candidates(within[fresh], prices[:, fits[fresh]], digests[fresh], tried)
 
@@ -129,12 +129,12 @@ class EvaluationCache:
         Also return whether each was new (N,). Of equal networks, all were.
         """
         prices, digests = self._problem.prices(population), self._problem.space.digests(population)
-        columns = self._columns.find(digests)
-        new = columns == UNKNOWN
+        columns = self._find(digests)
+        new = columns == _UNKNOWN
         fresh = self._fresh(digests, columns, most)
         if len(fresh):
             self.evaluate(Candidates(population[fresh], prices[:, fresh], digests[fresh], len(population)))
-            columns = self._columns.find(digests)
+            columns = self._find(digests)
         return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices), new
 
     def best(self, problem: Problem, count: int = 1) -> Evaluated:
@@ -153,12 +153,16 @@ class EvaluationCache:
         there = slice(self.evaluated)
         return Evaluated(Population(self._genes[:, there]), self._accuracy[there], self._prices[:, there])
 
+    def _find(self, digests: IntArray) -> IntArray:
+        """Return (N,) the columns of the digests."""
+        return np.fromiter(map(self._columns.get, digests.tolist(), repeat(_UNKNOWN)), np.int64, len(digests))
+
     def _fresh(self, digests: IntArray, columns: IntArray, most: int | None) -> IntArray:
         """Return the indices of the first ``most`` digests without a column, and register these digests."""
-        unknown = np.flatnonzero(columns == UNKNOWN)
+        unknown = np.flatnonzero(columns == _UNKNOWN)
         _, first = np.unique(digests[unknown], return_index=True)
         fresh: IntArray = unknown[np.sort(first)[:most]]
-        self._columns.put(digests[fresh], np.full(len(fresh), _ADMITTED))
+        self._columns.update(dict.fromkeys(digests[fresh].tolist(), _ADMITTED))
         return fresh
 
     def _keep(self, candidates: Candidates, accuracy: FloatArray) -> None:
@@ -171,5 +175,5 @@ class EvaluationCache:
         self._genes[:, start:stop] = candidates.population.genes
         self._accuracy[start:stop] = accuracy
         self._prices[:, start:stop] = candidates.prices
-        self._columns.put(candidates.digests, np.arange(start, stop))
+        self._columns.update(zip(candidates.digests.tolist(), range(start, stop), strict=True))
         self.evaluated = stop
