@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -141,8 +141,15 @@ class _Seen:
 
 def keys_of(population: Population) -> IntArray:
     """Return (N,) random numbers, equal for equal genes."""
-    factors = np.random.default_rng(0).integers(1 << 62, size=len(population.genes))
-    return factors @ population.genes.astype(np.int64)
+    halves = _factors(len(population.genes)) @ population.genes.astype(np.float64)  # exact; BLAS has no integers
+    low, high = halves.astype(np.int64)
+    keys: IntArray = low ^ (high << 22)
+    return keys
+
+
+@lru_cache(maxsize=8)
+def _factors(genes: int) -> FloatArray:
+    return np.random.default_rng(0).integers(1 << 40, size=(2, genes)).astype(np.float64)
 
 
 def _listed(sizes: set[int]) -> str:

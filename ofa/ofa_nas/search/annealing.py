@@ -1,7 +1,7 @@
 """The default method: simulated annealing of many networks in parallel, then local search.
 
-Where the accuracy model has worths and every limit is on a sum or a peak, a search by worths (``memetic.py``) takes the
-place of the annealing.
+Where the accuracy model has worths and every limit is on a sum or a peak, the worths propose the changes
+(``guided.py``). The rest of this text is about other problems.
 
 Each chain proposes to redraw one place of its network (the kernel size and expand ratio of a block, a depth, or the
 resolution), or several places at once, or to copy some places from another chain. Copies become more frequent as the
@@ -25,8 +25,7 @@ import numpy as np
 from ofa_nas.accuracy.model import Differentiable
 from ofa_nas.search.evaluation_cache import Evaluated
 from ofa_nas.search.exhaustive import combinations, exhaustive
-from ofa_nas.search.linearised import is_additive
-from ofa_nas.search.memetic import memetic
+from ofa_nas.search.guided import guided
 from ofa_nas.search.polish import polish
 from ofa_nas.search.run import Run
 from ofa_nas.search.variation import Variation
@@ -35,10 +34,10 @@ from ofa_nas.spaces.space import Population
 # Initial and final temperature, as a fraction of the median effect of one change.
 HOT, COLD = 0.5, 0.05
 POLISH, MOST_POLISH = 0.3, 40_000  # as a fraction of the budget, and as a maximum number of evaluations
-# A search by worths is followed by less local search, as long as it has had fewer evaluations for each limit than
-# ENOUGH. Beyond that it finds little more, and an evaluation by the local search takes a third of the time.
+# Guided annealing is followed by less local search, as long as it has had fewer evaluations for each limit than ENOUGH.
+# Beyond that it finds little more.
 LEAST_POLISH, ENOUGH = 0.1, 40_000
-PAIRS_SHARE = 0.3  # of the evaluations left, for the pairs around one network, after a search by worths
+PAIRS_SHARE = 0.3  # of the evaluations left, for the pairs around one network, after guided annealing
 # SEVERAL is the fraction of proposals that redraw each place with probability CHANCE. Under a tight limit, good
 # networks differ in several depths at once, and the networks between them are worse.
 SEVERAL, CHANCE = 0.5, 0.08
@@ -59,8 +58,8 @@ def annealing(run: Run) -> None:
     while fruitful and not run.over:
         tried, enough = run.cache.evaluated, FRUITFUL * run.left
         share = 0.0
-        if isinstance(model, Differentiable) and is_additive(run.problems[-1]):
-            ends, share = memetic(run, model, run.left - _after_memetic(run)), PAIRS_SHARE
+        if isinstance(model, Differentiable) and run.problems[-1].is_additive:
+            ends, share = guided(run, model, run.left - _after_guided(run)), PAIRS_SHARE
         else:
             ends = _anneal(run)
         for problem in run.problems:
@@ -107,8 +106,8 @@ def _anneal(run: Run) -> list[Evaluated]:
     return [here[chains] for chains in _by_problem(run, count)]
 
 
-def _after_memetic(run: Run) -> int:
-    """Return the evaluations for local search after a search by worths."""
+def _after_guided(run: Run) -> int:
+    """Return the evaluations for local search after a guided annealing."""
     beyond = run.left - ENOUGH * len(run.problems)
     return math.ceil(min(max(LEAST_POLISH * run.left, beyond), MOST_POLISH))
 

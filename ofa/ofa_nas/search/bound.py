@@ -17,7 +17,6 @@ from ofa_nas.accuracy.macs import MacsStandIn
 from ofa_nas.accuracy.mlp import Mlp
 from ofa_nas.search.exact import solve_exactly
 from ofa_nas.search.knapsack import OCTAVES, Knapsacks
-from ofa_nas.search.linearised import is_additive
 from ofa_nas.search.options import IMPOSSIBLE
 from ofa_nas.search.problem import Problem
 from ofa_nas.spaces.space import FloatArray, IntArray
@@ -43,7 +42,7 @@ def upper_bound(problem: Problem, known: float, seconds: float, enough: float = 
     ``enough``, or until the time is over.
     """
     model = problem.accuracy
-    if not isinstance(model, Mlp | MacsStandIn) or not is_additive(problem):
+    if not isinstance(model, Mlp | MacsStandIn) or not problem.is_additive:
         return None
     deadline = monotonic() + seconds
     relaxed = _Relaxed(problem, model)

@@ -69,6 +69,22 @@ class Knapsacks:
         mean: FloatArray = (self.costs[:, resolution].astype(np.float64) / rooms[:, None]).mean(axis=0)
         return mean
 
+    def relative(self, resolutions: IntArray, limits: FloatArray) -> FloatArray:
+        """Return (limits, options, N) costs. Those of a network within ``limits`` (metrics, N) are at most 1."""
+        rooms = limits[self._sums] * (1 - ROUNDING) - self.bases[:, resolutions]
+        costs: FloatArray = self._costs.take(resolutions, axis=2)
+        costs /= np.maximum(rooms, 1e-12)[:, None].astype(np.float32)
+        return costs
+
+    def joined(self, costs: FloatArray, ratios: FloatArray) -> FloatArray:
+        """Return (options, N) sums of ``costs`` (limits, options, N) by the ratios (limits, N) of their prices."""
+        joined: FloatArray = np.einsum("mn,mon->on", ratios, costs)
+        return joined
+
+    def barred(self, resolutions: IntArray) -> FloatArray | None:
+        """Return (options, N): 0, or IMPOSSIBLE for an option that exceeds the limit of a peak; None if none does."""
+        return None if self._barred is None else self._barred.take(resolutions, axis=1)
+
     def solve(
         self,
         worths: FloatArray,
@@ -81,11 +97,10 @@ class Knapsacks:
         ``resolutions`` (N,) are indices. ``near`` are prices and ratios of a similar knapsack. Networks may exceed the
         limits slightly because of rounding, or if no price within the range is high enough.
         """
-        rooms = limits[self._sums] * (1 - ROUNDING) - self.bases[:, resolutions]
-        costs = self._costs.take(resolutions, axis=2)
-        costs /= np.maximum(rooms, 1e-12)[:, None].astype(np.float32)
-        if self._barred is not None:
-            worths = worths + self._barred.take(resolutions, axis=1)
+        costs = self.relative(resolutions, limits)
+        barred = self.barred(resolutions)
+        if barred is not None:
+            worths = worths + barred
         count = len(resolutions)
         ratios = np.ones((len(costs), count), dtype=np.float32) / len(costs) if near is None else near[1]
         found = self._at_least_price(worths, costs, ratios, None if near is None else near[0])
@@ -106,7 +121,7 @@ class Knapsacks:
 
         Without ``near``, the prices are searched in a wide range, which includes 0.
         """
-        joint = costs[0] if len(costs) == 1 else np.einsum("mn,mon->on", ratios, costs)
+        joint = costs[0] if len(costs) == 1 else self.joined(costs, ratios)
         middle = _middle(worths, joint) if near is None else near
         (low, high), halvings = (OCTAVES, HALVINGS) if near is None else (NEAR_OCTAVES, NEAR_HALVINGS)
         above = np.full(len(middle), high)

@@ -71,6 +71,13 @@ class Options:
         at_of = [tuple(self.shared.index(row) for row in slot.shared) for slot in slots]
         self._set_reader = Reader(len(self.shared), list(zip(at_of, radix_of, self._set_of, strict=True)))
         self._sums_of_sets(len(order))
+        values = [(at, value) for at, row in enumerate(self.shared) for value in range(int(space.radices[row]))]
+        self.choices = np.array(values, dtype=int).reshape(-1, 2)  # (choices, 2): index into ``shared``, and value
+        self.touched = np.array(
+            [[self.shared[at] in slot.shared for slot in slots] for at in self.choices[:, 0]]
+        )  # (choices, slots): whether the slot reads the gene
+        if self._single is not None:
+            self._single_choices = self._single[self.choices @ (self._most, 1)]
         tables = list(by_rows.values())
         self.entries, self.features = (
             _columns([[np.ravel(part[2])[code] for part in tables[slot] if part[3] == kind] for slot, code in flat])
@@ -107,11 +114,48 @@ class Options:
 
         The last bits of the scores are overwritten (``mark``).
         """
+        best, options = self.best_in_sets(score)
+        shared, total = self._best_shared(best)
+        return total, picked(options, self._set_reader(shared)), shared
+
+    def best_in_sets(self, score: FloatArray) -> tuple[FloatArray, IntArray]:
+        """Return (sets, N) largest scores of the sets, and the options that have them. Overwrites as ``best`` does."""
         keys = mark(score, self._place, self._bits)
         parts = [keys[start : start + count * size].reshape(count, size, -1) for start, count, size in self._blocks]
         best = np.concatenate([part.max(axis=1) for part in parts])
-        shared, total = self._best_shared(best)
-        return total, picked(self._first_of + marks(best, self._bits), self._set_reader(shared)), shared
+        return best, self._first_of + marks(best, self._bits)
+
+    def sets_at(self, shared: IntArray) -> IntArray:
+        """Return (slots, N): the sets that shared genes (shared, N) allow."""
+        return self._set_reader(shared)
+
+    def added(self, shared: IntArray, of_sets: Sequence[FloatArray], own: Sequence[FloatArray]) -> list[FloatArray]:
+        """Return what each of ``choices`` of one shared gene adds to some sums over the slots, each (choices, N).
+
+        ``shared`` (shared, N) are the genes before. A slot whose set changes has its ``own`` values (slots, N) before,
+        and those ``of_sets`` (sets, N) after. Choices that change no slot add IMPOSSIBLE to the first sum.
+        """
+        before, count = self.sets_at(shared), shared.shape[1]
+        if self._single is not None:
+            differs = before[self.slot_of_set] != np.arange(len(self.slot_of_set))[:, None]
+            changes = self._single_choices @ differs.astype(np.float32)
+            sums = [
+                self._single_choices @ ((values - each[self.slot_of_set]) * differs)
+                for values, each in zip(of_sets, own, strict=True)
+            ]
+        else:
+            after = np.tile(shared, len(self.choices))
+            gene, value = np.repeat(self.choices.T, count, axis=1)
+            after[gene, np.arange(len(gene))] = value
+            sets, tiled = self.sets_at(after), np.tile(np.arange(count), len(self.choices))
+            differs = sets != before[:, tiled]
+            changes = differs.sum(axis=0).reshape(-1, count)
+            sums = [
+                ((values[sets, tiled] - each[:, tiled]) * differs).sum(axis=0).reshape(-1, count)
+                for values, each in zip(of_sets, own, strict=True)
+            ]
+        sums[0][changes == 0] = IMPOSSIBLE
+        return sums
 
     def networks(self, chosen: IntArray, shared: IntArray, resolutions: IntArray) -> Population:
         """Return the networks with these options (slots, N), shared genes (shared, N), and resolution indices (N,)."""

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ofa_nas.accuracy.model import AccuracyModel
+from ofa_nas.accuracy.model import AccuracyModel, Differentiable
 from ofa_nas.errors import LimitUnreachable, NoneFound
 from ofa_nas.search.constraints import Metric
 from ofa_nas.search.neighbours import descend
@@ -50,6 +50,11 @@ class Problem:
     def simulated(self) -> bool:
         """Whether a table was computed instead of measured."""
         return any(metric.model.simulated for metric in self.metrics if metric.model is not None)
+
+    @property
+    def is_additive(self) -> bool:
+        """Whether the accuracy model has worths, and every limit is on a sum or on a peak."""
+        return isinstance(self.accuracy, Differentiable) and all(each.is_peak or each.exact for each in self.metrics)
 
     def within(self, *limits: float) -> "Problem":
         """Return the same problem with other limits on the first metrics."""

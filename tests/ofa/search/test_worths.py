@@ -9,10 +9,7 @@ import pytest
 
 from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.accuracy.layers import forward, gradient
-from ofa_nas.search import Budget, EvaluationCache, Question, Run, find_method, search
-from ofa_nas.search.linearised import Climb, Linearised, bounds_of, is_additive
-from ofa_nas.search.run import silent
-from ofa_nas.search.variation import Variation
+from ofa_nas.search import Budget, Question, find_method, search
 from ofa_nas.spaces import find_space
 
 OFA, PX = "ofa-mbv3-w1.0", (160, 192)
@@ -49,10 +46,6 @@ def to_problem(make_latency, make_mlp):
 def rugged():
     """The accuracy model of the search benchmark."""
     return runpy.run_path(str(LANDSCAPE))["landscape"](find_space(OFA))
-
-
-def run_of(problem, evaluations):
-    return Run([problem], EvaluationCache(problem), 20, evaluations, np.random.default_rng(0), silent)
 
 
 @pytest.mark.parametrize("hidden", [(), (16,), (16, 16, 8)])
@@ -101,37 +94,13 @@ def test_the_worths_of_macs_are_exact():
     assert worths[np.arange(20), entries].sum(axis=0) == pytest.approx(model(population))
 
 
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.8])
-def test_the_linearisation_ends_within_the_limits_and_is_never_worse(to_problem, rugged, share):
-    problem = to_problem(share, rugged)
-    run = run_of(problem, 2000)
-    guide, bounds = Linearised(run, rugged, Variation(problem, run.rng)), bounds_of(run, 12)
-    starts = guide.repaired(guide.random(12), bounds)
-    climb = Climb(guide, starts, bounds)
-    before = -np.inf
-    while not climb.ended.all():
-        climb.step()
-        assert (climb.here.accuracy >= before).all()
-        before = climb.here.accuracy
-    assert problem.fits(climb.here.prices).all()
-    assert climb.here.prices == pytest.approx(problem.prices(climb.here.population))
-    assert climb.here.accuracy == pytest.approx(problem.accuracy(climb.here.population), abs=1e-6)
-    assert np.median(climb.here.accuracy) > problem.accuracy(starts).max()
-    climb.restart(np.array([3, 5]), starts[[3, 5]])
-    assert list(np.flatnonzero(~climb.ended)) == [3, 5]
-    assert list(np.flatnonzero(np.isneginf(climb.here.accuracy))) == [3, 5]
-    climb.step()
-    assert problem.fits(climb.here.prices).all()
-    assert np.isfinite(climb.here.accuracy).all()
-
-
 def test_only_sums_and_peaks_are_searched_by_worths(to_problem, rugged):
     problem = to_problem(0.3, rugged)
-    assert is_additive(problem)
-    assert not is_additive(replace(problem, accuracy=Called(rugged)))
-    assert not is_additive(replace(problem, metrics=(replace(problem.metrics[0], exact=False),)))
+    assert problem.is_additive
+    assert not replace(problem, accuracy=Called(rugged)).is_additive
+    assert not replace(problem, metrics=(replace(problem.metrics[0], exact=False),)).is_additive
     peak = replace(problem.metrics[0], is_peak=True)
-    assert is_additive(replace(problem, metrics=(peak,)))
+    assert replace(problem, metrics=(peak,)).is_additive
 
 
 @pytest.mark.parametrize("share", [0.2, 0.8])
