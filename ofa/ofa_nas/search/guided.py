@@ -31,8 +31,9 @@ KEPT = 0.6
 FEWEST, MOST = 16, 200  # networks of each limit
 STARTS = 2  # networks of each limit and resolution at the start, of which the first resampling chooses
 STEPS = 180  # with fewer than MOST networks
-RESAMPLED, PRICED = 5, 10  # steps between resamplings, and between computations of the prices
-RESIZED = 5  # of PRICED steps, the one that proposes other resolutions
+FRUITLESS = 0.3  # stop if fewer than this share of the proposals is new
+RENEWED = 10  # steps between resamplings, and between computations of the prices
+RESIZED = 5  # of RENEWED steps, the one that proposes other resolutions
 TRUST = 0.5  # of the median score, for every option that stays if the resolution changes
 
 
@@ -58,24 +59,24 @@ class _Annealing:
         of = np.arange(len(run.problems) * max(self._of_each, STARTS * len(self._resolutions))) % len(run.problems)
         guide, here = self._start(of)
         typical = self._exchanger.typical_score(here.population, guide) or 1.0
-        progress, before, step = self._progress(), math.inf, 0
-        while not run.over and (done := progress(step * len(here))) < 1:
+        progress, before, step, fresh = self._progress(), math.inf, 0, 1.0
+        while not run.over and fresh > FRUITLESS and (done := progress(step * len(here))) < 1:
             temperature = typical * HOT * (COLD / HOT) ** done
-            if step % PRICED == 0:
+            if step % RENEWED == 0:
                 if step:
                     near = guide.prices, guide.ratios
                     guide = self._priced(here.population, guide.worths, guide.limits, near)
+                source = self._resampled(here.accuracy * (1 / temperature - 1 / before), of)
+                of, here, guide, before = of[source], here[source], guide[source], temperature
                 sharpness = max(SHARPNESS * temperature, SHARPEST * typical)
                 exchanges = self._exchanger.of(here.population, guide, sharpness)
-            if step % RESAMPLED == 0:
-                source = self._resampled(here.accuracy * (1 / temperature - 1 / before), of)
-                of, here, guide, exchanges = of[source], here[source], guide[source], exchanges[source]
-                before = temperature
-            if step % PRICED == RESIZED and len(self._resolutions) > 1:
+            if step % RENEWED == RESIZED and len(self._resolutions) > 1:
                 proposed = self._resized(here.population, guide, TRUST * typical)
             else:
                 proposed = self._exchanger.proposed(exchanges, here.population)
+            left = run.left
             there = run.look_up(self._variation.repaired(proposed, here.population, guide.limits))
+            fresh += 0.1 * ((left - run.left) / len(here) - fresh)
             moved = there.accuracy - here.accuracy > temperature * run.rng.logistic(size=len(here))
             here = here.where(moved, there)
             which = np.flatnonzero(moved)
@@ -89,7 +90,7 @@ class _Annealing:
     def _progress(self) -> Callable[[int], float]:
         """Return a function of the number of proposals: the fraction of the evaluations or of the time that is used.
 
-        Proposals count even if they are known, so that the annealing ends where nothing is new.
+        Proposals count even if they are known.
         """
         run = self._run
         left, seconds = run.left, run.seconds_left
