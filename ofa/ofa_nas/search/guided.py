@@ -32,8 +32,8 @@ FEWEST, MOST = 16, 200  # networks of each limit
 STARTS = 2  # networks of each limit and resolution at the start, of which the first resampling chooses
 STEPS = 180  # with fewer than MOST networks
 FRUITLESS = 0.3  # stop if fewer than this share of the proposals is new
-RENEWED = 10  # steps between resamplings, and between computations of the prices
-RESIZED = 5  # of RENEWED steps, the one that proposes other resolutions
+# Resamplings and computations of the prices, if there are from LEAST_STEPS to MOST_STEPS between them.
+RENEWALS, LEAST_STEPS, MOST_STEPS = 12, 5, 10
 TRUST = 0.5  # of the median score, for every option that stays if the resolution changes
 
 
@@ -59,10 +59,12 @@ class _Annealing:
         of = np.arange(len(run.problems) * max(self._of_each, STARTS * len(self._resolutions))) % len(run.problems)
         guide, here = self._start(of)
         typical = self._exchanger.typical_score(here.population, guide) or 1.0
+        steps = self._evaluations // (len(run.problems) * self._of_each * RENEWALS)
+        steps = min(MOST_STEPS, max(LEAST_STEPS, steps))
         progress, before, step, fresh = self._progress(), math.inf, 0, 1.0
         while not run.over and fresh > FRUITLESS and (done := progress(step * len(here))) < 1:
             temperature = typical * HOT * (COLD / HOT) ** done
-            if step % RENEWED == 0:
+            if step % steps == 0:
                 if step:
                     near = guide.prices, guide.ratios
                     guide = self._priced(here.population, guide.worths, guide.limits, near)
@@ -70,7 +72,7 @@ class _Annealing:
                 of, here, guide, before = of[source], here[source], guide[source], temperature
                 sharpness = max(SHARPNESS * temperature, SHARPEST * typical)
                 exchanges = self._exchanger.of(here.population, guide, sharpness)
-            if step % RENEWED == RESIZED and len(self._resolutions) > 1:
+            if step % steps == steps // 2 and len(self._resolutions) > 1:
                 proposed = self._resized(here.population, guide, TRUST * typical)
             else:
                 proposed = self._exchanger.proposed(exchanges, here.population)
