@@ -4,10 +4,13 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from ofa_nas.accuracy.model import Differentiable
 from ofa_nas.errors import FunctionFailed, LimitUnreachable, NoneFound
 from ofa_nas.search.bound import upper_bound
 from ofa_nas.search.evaluation_cache import Evaluated, EvaluationCache
@@ -17,6 +20,7 @@ from ofa_nas.search.run import Method, Progress, Run, silent
 from ofa_tables.errors import OfaError
 
 T = TypeVar("T")
+Search = TypeVar("Search", bound=Callable[..., "Found"])
 
 # In accuracy, 0…1, or relative to MACs: a bound is not refined if it is this close, and unknown if it is this far away.
 CLOSE, USELESS = 0.0004, 0.05
@@ -49,6 +53,22 @@ class Found:
         return not self.limits
 
 
+def _on_one_core(search: Search) -> Search:
+    """Limit numpy's matrix products to one core during the search, unless the accuracy model is a user's function.
+
+    The matrices of our models are small: on several cores, threads wait for each other longer than they compute.
+    """
+
+    @wraps(search)
+    def limited(problem: Problem, *args: Any, **kwargs: Any) -> Found:
+        ours = isinstance(problem.accuracy, Differentiable)
+        with threadpool_limits(1, "blas") if ours else contextlib.nullcontext():
+            return search(problem, *args, **kwargs)
+
+    return cast(Search, limited)
+
+
+@_on_one_core
 def search(
     problem: Problem,
     method: Method,
@@ -92,6 +112,7 @@ def search(
     return Found(best, met, cache.evaluated, seconds, **how, unmet=reasons, bounds=bounds)
 
 
+@_on_one_core
 def search_front(
     problem: Problem, method: Method, budget: Budget | None = None, seed: int = 0, progress: Progress = silent
 ) -> Found:

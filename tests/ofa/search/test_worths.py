@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from ofa_nas.accuracy import MacsStandIn
 from ofa_nas.accuracy.layers import forward, gradient
@@ -111,6 +112,25 @@ def test_worths_save_evaluations(to_problem, rugged, share):
         more = search(without, find_method("annealing"), Budget(50, 99), seed)
         assert few.evaluated <= 2000 < more.evaluated
         assert few.best[0].accuracy > more.best[0].accuracy
+
+
+@pytest.mark.parametrize(("has_worths", "threads"), [(True, 1), (False, 2)])
+def test_only_our_models_are_limited_to_one_thread_of_numpy(to_problem, rugged, monkeypatch, has_worths, threads):
+    seen, call = set(), type(rugged).__call__
+
+    def watched(self, population):
+        seen.update(each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas")
+        return call(self, population)
+
+    monkeypatch.setattr(type(rugged), "__call__", watched)
+    with threadpool_limits(2, "blas"):
+        run = run_of(to_problem(0.3, rugged if has_worths else Called(rugged)))
+    assert run.evaluated == 100
+    assert seen == {threads}
+
+
+def run_of(problem):
+    return search(problem, find_method("random"), Budget(50, 1))
 
 
 def test_a_bound_is_reported_for_each_limit(to_problem):
