@@ -52,9 +52,6 @@ class Exchanges:
     chosen: IntArray
     best: IntArray
 
-    def __getitem__(self, which: IntArray) -> "Exchanges":
-        return Exchanges(*(getattr(self, each.name).take(which, axis=-1) for each in fields(self)))
-
     def replace(self, which: IntArray, others: "Exchanges") -> None:
         """Replace the exchanges of these networks, in place."""
         for each in fields(self):

@@ -93,13 +93,13 @@ def test_exchanges_are_drawn_by_their_weights():
     network = space.sample(1, np.random.default_rng(2))
     population = network[np.zeros(20_000, dtype=int)]
     exchanger, exchanges, _ = exchanges_of(problem, population)
+    alone = exchanges_of(problem, network)[1]
     exchanges = replace(exchanges, none=np.full(len(population), np.float32(1e9)))  # only one exchange each
     found = space.digests(exchanger.proposed(exchanges, population))
     weights = exchanges.weights[:, 0] / exchanges.weights[:, 0].sum()
     expected: dict[int, float] = {}
     for row in np.flatnonzero(weights):
-        there = changed_by(exchanger, exchanges[np.arange(1)], network, row)
-        digest = int(space.digests(there)[0])
+        digest = int(space.digests(changed_by(exchanger, alone, network, row))[0])
         expected[digest] = expected.get(digest, 0.0) + float(weights[row])
     for digest, share in expected.items():
         assert (found == digest).mean() == pytest.approx(share, abs=0.015)
