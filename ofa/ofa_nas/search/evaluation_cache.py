@@ -123,19 +123,15 @@ class EvaluationCache:
         prices, digests = self._problem.prices(population), self._problem.space.digests(population)
         return self.evaluate(Candidates(population, prices, digests, len(population)))
 
-    def look_up(self, population: Population, most: int) -> tuple[Evaluated, IntArray]:
-        """Look up networks, feasible or not; evaluate at most ``most`` new ones. The accuracy of the others is −∞.
-
-        Also return whether each was new (N,). Of equal networks, all were.
-        """
+    def look_up(self, population: Population, most: int) -> Evaluated:
+        """Look up networks, feasible or not; evaluate at most ``most`` new ones. The accuracy of the others is −∞."""
         prices, digests = self._problem.prices(population), self._problem.space.digests(population)
         columns = self._find(digests)
-        new = columns == _UNKNOWN
         fresh = self._fresh(digests, columns, most)
         if len(fresh):
             self.evaluate(Candidates(population[fresh], prices[:, fresh], digests[fresh], len(population)))
             columns = self._find(digests)
-        return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices), new
+        return Evaluated(population, np.where(columns < 0, -np.inf, self._accuracy[columns]), prices)
 
     def best(self, problem: Problem, count: int = 1) -> Evaluated:
         """Return the ``count`` most accurate evaluated networks within the limits of the problem."""

@@ -159,14 +159,9 @@ class Options:
 
     def networks(self, chosen: IntArray, shared: IntArray, resolutions: IntArray) -> Population:
         """Return the networks with these options (slots, N), shared genes (shared, N), and resolution indices (N,)."""
-        genes = np.zeros((len(self.space.radices), chosen.shape[1]), dtype=np.uint8)
+        genes = np.zeros((len(self.space.radices) + 1, chosen.shape[1]), dtype=np.uint8)  # the last row is discarded
         genes[self.shared] = shared
-        genes[-1] = resolutions
-        return self.with_options(Population(genes), chosen)
-
-    def with_options(self, population: Population, chosen: IntArray) -> Population:
-        """Return the networks with the private genes of these options (slots, N), of the same sets as their own."""
-        genes = np.vstack([population.genes, np.empty_like(population.genes[:1])])  # the last row is discarded
+        genes[-2] = resolutions
         for rows, values in zip(self._private_rows, self._private_values, strict=True):
             genes[rows] = values[chosen]
         return Population(genes[:-1])

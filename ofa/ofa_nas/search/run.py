@@ -8,7 +8,7 @@ import numpy as np
 
 from ofa_nas.search.evaluation_cache import Candidates, Evaluated, EvaluationCache
 from ofa_nas.search.problem import Problem
-from ofa_nas.spaces.space import IntArray, Population
+from ofa_nas.spaces.space import Population
 
 # Called with the amount done and the maximum total.
 Progress = Callable[[int, int], None]
@@ -91,10 +91,6 @@ class Run:
 
     def look_up(self, population: Population) -> Evaluated:
         """Look up networks, feasible or not. The accuracy is −∞ for networks that exceed the remaining budget."""
-        return self.look_up_new(population)[0]
-
-    def look_up_new(self, population: Population) -> tuple[Evaluated, IntArray]:
-        """Look up networks as ``look_up`` does, and say which were new (N,)."""
         found = self.cache.look_up(population, self.left)
         self._report()
         return found
