@@ -107,7 +107,7 @@ def _anneal(run: Run) -> list[Evaluated]:
 
 
 def _after_guided(run: Run) -> int:
-    """Return the evaluations for local search after a guided annealing."""
+    """Return the evaluations for local search after guided annealing."""
     beyond = run.left - ENOUGH * len(run.problems)
     return math.ceil(min(max(LEAST_POLISH * run.left, beyond), MOST_POLISH))
 

@@ -1,16 +1,16 @@
 """Exchanges: changes of one option of a network, or of one shared gene with the options that depend on it.
 
 The worths of a network predict what an exchange adds to its accuracy. Its score is this gain, less the price of what it
-takes of the limits. Exchanges are drawn with probability ∝ exp(score / sharpness) (locally informed proposals: Zanella,
-Journal of the American Statistical Association 2020; by gradients: Grathwohl et al., ICML 2021). Further exchanges
-compensate for one that exceeds a limit.
+takes of the limits. Exchanges are drawn with probability ∝ exp(score / temperature). These are locally informed
+proposals (Zanella, Journal of the American Statistical Association 2020; by gradients: Grathwohl et al., ICML 2021).
+Further exchanges compensate for one that exceeds a limit.
 """
 
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from ofa_nas.search.knapsack import Knapsacks
+from ofa_nas.search.knapsack import Knapsacks, joined
 from ofa_nas.search.options import IMPOSSIBLE, picked
 from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
@@ -76,14 +76,14 @@ class Exchanger:
         real = scores[(scores > 0) & (scores < -IMPOSSIBLE / 2)]
         return float(np.median(real)) if len(real) else 0.0
 
-    def of(self, population: Population, guide: Guide, sharpness: float) -> Exchanges:
-        """Return the exchanges of networks."""
+    def of(self, population: Population, guide: Guide, temperature: float) -> Exchanges:
+        """Return the exchanges of networks, to be drawn at this temperature, in the unit of the accuracy."""
         scores, costs, slack, chosen, best = self._scored(population, guide)
         most = scores.max(axis=0)
         scores -= most
-        scores /= np.float32(sharpness)
+        scores /= np.float32(temperature)
         weights = np.exp(scores, out=scores)
-        none = np.exp(np.minimum(-most / sharpness, LARGEST_EXPONENT)).astype(np.float32)
+        none = np.exp(np.minimum(-most / temperature, LARGEST_EXPONENT)).astype(np.float32)
         return Exchanges(weights, weights.cumsum(axis=0), none, costs, slack, chosen, best)
 
     def proposed(self, exchanges: Exchanges, population: Population) -> Population:
@@ -144,7 +144,7 @@ class Exchanger:
         chosen, resolutions = options.chosen(population), population.genes[-1]
         all_costs = self._knapsacks.relative(resolutions, guide.limits)
         own_costs = np.stack([picked(cost, chosen) for cost in all_costs])
-        scores = self._knapsacks.joined(all_costs, guide.ratios)
+        scores = joined(all_costs, guide.ratios)
         scores *= guide.prices.astype(np.float32)
         np.subtract(guide.worths, scores, out=scores)
         barred = self._knapsacks.barred(resolutions)

@@ -5,7 +5,8 @@ proposes an exchange, with others that compensate for what exceeds the limits (`
 accepted with probability 1 / (1 + exp(−gain / temperature)). While the temperature falls, networks are resampled:
 copies of better ones replace worse ones of the same limit, in proportion to exp(accuracy × the change of 1 /
 temperature) (population annealing: Hukushima and Iba, AIP Conference Proceedings 2003). The resolutions start with
-equal shares, which the resampling changes.
+equal shares, which the resampling changes. At intervals, networks propose the solution of the knapsack at the next
+larger or smaller resolution instead.
 """
 
 import math
@@ -23,16 +24,17 @@ from ofa_nas.spaces.space import FloatArray, IntArray, Population
 
 # Initial and final temperature, as a fraction of the median score of an exchange.
 HOT, COLD = 1.5, 0.3
-# The sharpness of the proposals: as a fraction of the temperature, but at least this fraction of the median score.
-SHARPNESS, SHARPEST = 0.4, 0.25
+# The temperature at which proposals are drawn: this fraction of the temperature, but at least this one of the median
+# score.
+DRAWN, LEAST_DRAWN = 0.4, 0.25
 # A network that moves keeps this share of its worths before, because the mean of the gradients at several networks
 # predicts larger changes better than one gradient.
 KEPT = 0.6
 FEWEST, MOST = 16, 200  # networks of each limit
 STARTS = 2  # networks of each limit and resolution at the start, of which the first resampling chooses
-STEPS = 180  # with fewer than MOST networks
+STEPS = 180  # if this number needs from FEWEST to MOST networks; otherwise fewer or more
 FRUITLESS = 0.3  # stop if fewer than this share of the proposals is new
-# Resamplings and computations of the prices, if there are from LEAST_STEPS to MOST_STEPS between them.
+# How often networks are resampled and prices computed, if that is every LEAST_STEPS to MOST_STEPS steps.
 RENEWALS, LEAST_STEPS, MOST_STEPS = 12, 5, 10
 TRUST = 0.5  # of the median score, for every option that stays if the resolution changes
 
@@ -55,6 +57,7 @@ class _Annealing:
         self._of_each = min(MOST, max(FEWEST, evaluations // (len(run.problems) * STEPS)))
 
     def ends(self) -> list[Evaluated]:
+        """Anneal. Return the last networks of each problem."""
         run = self._run
         of = np.arange(len(run.problems) * max(self._of_each, STARTS * len(self._resolutions))) % len(run.problems)
         guide, here = self._start(of)
@@ -70,8 +73,8 @@ class _Annealing:
                     guide = self._priced(here.population, guide.worths, guide.limits, near)
                 source = self._resampled(here.accuracy * (1 / temperature - 1 / before), of)
                 of, here, guide, before = of[source], here[source], guide[source], temperature
-                sharpness = max(SHARPNESS * temperature, SHARPEST * typical)
-                exchanges = self._exchanger.of(here.population, guide, sharpness)
+                drawn_at = max(DRAWN * temperature, LEAST_DRAWN * typical)
+                exchanges = self._exchanger.of(here.population, guide, drawn_at)
             if step % steps == steps // 2 and len(self._resolutions) > 1:
                 proposed = self._resized(here.population, guide, TRUST * typical)
             else:
@@ -85,7 +88,7 @@ class _Annealing:
             if len(which):
                 of_moved = here.population[which]
                 guide.worths[:, which] = KEPT * guide.worths[:, which] + (1 - KEPT) * self._worths(of_moved)
-                exchanges.replace(which, self._exchanger.of(of_moved, guide[which], sharpness))
+                exchanges.replace(which, self._exchanger.of(of_moved, guide[which], drawn_at))
             step += 1
         return [here[of == at] for at in range(len(run.problems))]
 
@@ -140,6 +143,7 @@ class _Annealing:
         limits: FloatArray,
         near: tuple[FloatArray, FloatArray] | None = None,
     ) -> Guide:
+        """Return the worths with the prices of the limits; ``near`` are the prices and ratios before."""
         solved = self._knapsacks.solve(worths, population.genes[-1], limits, near)
         return Guide(worths, limits, solved.prices, solved.ratios)
 

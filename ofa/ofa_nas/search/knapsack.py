@@ -76,11 +76,6 @@ class Knapsacks:
         costs /= np.maximum(rooms, 1e-12)[:, None].astype(np.float32)
         return costs
 
-    def joined(self, costs: FloatArray, ratios: FloatArray) -> FloatArray:
-        """Return (options, N) sums of ``costs`` (limits, options, N) by the ratios (limits, N) of their prices."""
-        joined: FloatArray = np.einsum("mn,mon->on", ratios, costs)
-        return joined
-
     def barred(self, resolutions: IntArray) -> FloatArray | None:
         """Return (options, N): 0, or IMPOSSIBLE for an option that exceeds the limit of a peak; None if none does."""
         return None if self._barred is None else self._barred.take(resolutions, axis=1)
@@ -121,7 +116,7 @@ class Knapsacks:
 
         Without ``near``, the prices are searched in a wide range, which includes 0.
         """
-        joint = costs[0] if len(costs) == 1 else self.joined(costs, ratios)
+        joint = costs[0] if len(costs) == 1 else joined(costs, ratios)
         middle = _middle(worths, joint) if near is None else near
         (low, high), halvings = (OCTAVES, HALVINGS) if near is None else (NEAR_OCTAVES, NEAR_HALVINGS)
         above = np.full(len(middle), high)
@@ -194,6 +189,11 @@ class _Found:
     def _where(self, which: FloatArray, other: "_Found") -> "_Found":
         pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
         return _Found(*(np.where(which, there, here) for here, there in pairs))
+
+
+def joined(costs: FloatArray, ratios: FloatArray) -> FloatArray:
+    """Return (options, N) sums of ``costs`` (limits, options, N) by the ratios (limits, N) of their prices."""
+    return np.einsum("mn,mon->on", ratios, costs)
 
 
 def _middle(worths: FloatArray, joint: FloatArray) -> FloatArray:

@@ -27,7 +27,7 @@ def made_up_problem(space, *shares):
 
 
 def exchanges_of(problem, population, priced=False):
-    """Return the Exchanger, the exchanges of networks, with prices of the limits or at price 0, and the sharpness."""
+    """Return the Exchanger, the exchanges of networks, with prices of the limits or at price 0, and the temperature."""
     knapsacks, count = Knapsacks(problem, problem.accuracy), len(population)
     exchanger = Exchanger(knapsacks, np.random.default_rng(0))
     options = knapsacks.options
@@ -35,8 +35,8 @@ def exchanges_of(problem, population, priced=False):
     limits = np.repeat(np.array(problem.limits)[:, None], count, axis=1)
     solved = knapsacks.solve(worths, population.genes[-1], limits)
     guide = Guide(worths, limits, priced * solved.prices, solved.ratios)
-    sharpness = exchanger.typical_score(population, guide)
-    return exchanger, exchanger.of(population, guide, sharpness), sharpness
+    temperature = exchanger.typical_score(population, guide)
+    return exchanger, exchanger.of(population, guide, temperature), temperature
 
 
 def within(problem, count):
@@ -56,12 +56,12 @@ def test_an_exchange_costs_and_adds_what_it_says(name, shares):
     space = find_space(name)
     problem = made_up_problem(space, *shares)
     population = within(problem, 3)
-    exchanger, exchanges, sharpness = exchanges_of(problem, population)
+    exchanger, exchanges, temperature = exchanges_of(problem, population)
     prices, values = problem.prices(population), problem.accuracy(population)
     limits = np.array(problem.limits)[:, None]
     possible = np.flatnonzero((exchanges.weights > 0).any(axis=1))
     assert len(possible) > 3
-    gains = sharpness * np.log(np.maximum(exchanges.weights, 1e-30) / exchanges.none)
+    gains = temperature * np.log(np.maximum(exchanges.weights, 1e-30) / exchanges.none)
     rooms = (limits - prices) / exchanges.slack
     for row in possible:
         there = changed_by(exchanger, exchanges, population, row)
@@ -72,7 +72,7 @@ def test_an_exchange_costs_and_adds_what_it_says(name, shares):
         paid = (problem.prices(there) - prices)[:, own]
         assert paid == pytest.approx((exchanges.costs[:, row] * rooms)[:, own], rel=1e-2, abs=1e-2)
         added = (problem.accuracy(there) - values)[own]
-        assert added == pytest.approx(gains[row, own], rel=1e-2, abs=0.01 * sharpness)
+        assert added == pytest.approx(gains[row, own], rel=1e-2, abs=0.01 * temperature)
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -132,5 +132,5 @@ def test_the_annealing_ends_at_better_networks_within_each_limit(name):
         assert each.fits(own.prices).all()
         assert own.prices == pytest.approx(each.prices(own.population))
         assert own.accuracy == pytest.approx(each.accuracy(own.population))
-        if len(drawn):
-            assert own.accuracy.max() >= each.accuracy(drawn).max()
+        assert len(drawn)
+        assert own.accuracy.max() >= each.accuracy(drawn).max()

@@ -124,13 +124,10 @@ def test_only_our_models_are_limited_to_one_thread_of_numpy(to_problem, rugged, 
 
     monkeypatch.setattr(type(rugged), "__call__", watched)
     with threadpool_limits(2, "blas"):
-        run = run_of(to_problem(0.3, rugged if has_worths else Called(rugged)))
-    assert run.evaluated == 100
+        problem = to_problem(0.3, rugged if has_worths else Called(rugged))
+        found = search(problem, find_method("random"), Budget(50, 1))
+    assert found.evaluated == 100
     assert seen == {threads}
-
-
-def run_of(problem):
-    return search(problem, find_method("random"), Budget(50, 1))
 
 
 def test_a_bound_is_reported_for_each_limit(to_problem):
